@@ -1,0 +1,45 @@
+# make detect [VIDEO=my.mp4] [OUT=actions.json] [MODEL=bundle]   actions of a video, in a fresh environment if need be
+# make test                                                       the whole test suite
+# make check                                                      format, lint, types, import rules
+# Needs only Python >= 3.11 with venv, and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+VIDEO ?= $(VENV)/example.mp4
+OUT ?= $(if $(filter $(VENV)/example.mp4,$(VIDEO)),$(VENV)/example.actions.json,actions.json)
+MODEL ?=
+WORKERS ?= 2
+
+.PHONY: detect test check format clean
+
+detect: $(VENV)/.ready-cpu $(if $(filter $(VENV)/example.mp4,$(VIDEO)),$(VENV)/example.mp4)
+	$(BIN)/tallformer detect "$(VIDEO)" --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/.ready-cpu: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.ready-cpu
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,3 @@
+"""What happens when in long video."""
+
+__version__ = "0.1.0"

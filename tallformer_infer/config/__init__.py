@@ -1,0 +1,37 @@
+"""Frozen, typed settings, validated at birth. JSON only at the edge (`reading`)."""
+
+from tallformer_infer.config.model import (
+    BackboneConfig,
+    HeadConfig,
+    ModelConfig,
+    PyramidConfig,
+    TcmConfig,
+)
+from tallformer_infer.config.presets import RECIPES, preset
+from tallformer_infer.config.reading import from_json, read_recipe, recipe_from_json, to_json
+from tallformer_infer.config.recipe import (
+    CandidateConfig,
+    Recipe,
+    SamplingConfig,
+    SuppressConfig,
+    WindowConfig,
+)
+
+__all__ = [
+    "RECIPES",
+    "BackboneConfig",
+    "CandidateConfig",
+    "HeadConfig",
+    "ModelConfig",
+    "PyramidConfig",
+    "Recipe",
+    "SamplingConfig",
+    "SuppressConfig",
+    "TcmConfig",
+    "WindowConfig",
+    "from_json",
+    "preset",
+    "read_recipe",
+    "recipe_from_json",
+    "to_json",
+]

@@ -1,0 +1,138 @@
+"""Architecture of the detector: what the weights mean.
+
+Source: TALLFormer (arXiv 2204.01680) and its official code, commit 5519140, Apache-2.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tallformer_infer.errors import ConfigError
+
+Pyramid = Literal["attention", "convolution"]
+Norm = Literal["batch", "group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Video Swin transformer that encodes one clip at a time."""
+
+    embed_channels: int
+    """Channels after patch embedding; doubles at each of the following stages."""
+    depths: tuple[int, ...]
+    """Blocks per stage."""
+    heads: tuple[int, ...]
+    """Attention heads per stage."""
+    window: tuple[int, int, int] = (8, 7, 7)
+    """Attention window (time, height, width), in patches."""
+    patch: tuple[int, int, int] = (2, 4, 4)
+    """Patch size (time, height, width), in frames and pixels."""
+    mlp_ratio: float = 4.0
+    """Hidden width of a block's MLP, as a multiple of its channels."""
+    drop_path: float = 0.2
+    """Stochastic depth of the last block, in [0, 1); grows linearly from 0."""
+    frozen_stages: int = 2
+    """Stages that are not trained; 0 freezes the patch embedding only, -1 nothing."""
+
+    def __post_init__(self) -> None:
+        if len(self.depths) != len(self.heads):
+            raise ConfigError(f"backbone: depths={list(self.depths)} and heads={list(self.heads)} must be as many")
+        for stage, heads in enumerate(self.heads):
+            channels = self.embed_channels * 2**stage
+            if channels % heads:
+                raise ConfigError(f"backbone: heads={heads} must divide the {channels} channels of stage {stage}")
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of a feature step."""
+        return int(self.embed_channels * 2 ** (len(self.depths) - 1))
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels per position of the last feature map."""
+        return int(self.patch[1] * 2 ** (len(self.depths) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcmConfig:
+    """Temporal consistency module: a transformer over the feature steps of a window."""
+
+    layers: int = 3
+    """Pre-norm transformer blocks."""
+    heads: int = 16
+    """Attention heads."""
+    max_steps: int = 60
+    """Longest sequence the relative position table holds; part of the weights' shapes."""
+    drop_path: float = 0.1
+    """Stochastic depth of every layer, in [0, 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig:
+    """Temporal pyramid: each level has half the feature steps of the one below."""
+
+    kind: Pyramid = "attention"
+    """`attention`: locally masked transformer layers (THUMOS14); `convolution`: strided convolutions (ActivityNet)."""
+    levels: int = 5
+    """Number of levels, the input one included."""
+    heads: int = 8
+    """Attention heads (attention only)."""
+    attention_steps: tuple[int, ...] = (7, 7, 5, 5)
+    """Width of the local attention per level above the first, in steps (attention only)."""
+    dropout: float = 0.1
+    """Dropout in training, in [0, 1) (attention only)."""
+    fpn_channels: int = 256
+    """Channels of every level after the feature pyramid network."""
+    norm: Norm = "batch"
+    """Normalisation of the feature pyramid network and of the strided convolutions."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "attention" and len(self.attention_steps) != self.levels - 1:
+            raise ConfigError(
+                f"pyramid: attention_steps={list(self.attention_steps)} must have {self.levels - 1} entries, levels - 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Anchor head shared by all levels of the pyramid."""
+
+    channels: int = 256
+    """Channels of the two convolution towers."""
+    stacked_convs: int = 4
+    """Convolutions per tower."""
+    scale_base: float = 2.0
+    """Length of the shortest anchor of a level, in strides of that level."""
+    scales: int = 5
+    """Anchors per position; lengths are `stride * scale_base * 2 ** (i / scales)`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The whole detector."""
+
+    backbone: BackboneConfig
+    """Encoder of a clip."""
+    channels: int = 512
+    """Channels between the reduction and the pyramid."""
+    tcm: TcmConfig | None = TcmConfig()
+    """Transformer over the window, or none."""
+    pyramid: PyramidConfig = PyramidConfig()
+    """Temporal pyramid and feature pyramid network."""
+    head: HeadConfig = HeadConfig()
+    """Classification and regression head."""
+
+    @property
+    def encoder_stride(self) -> int:
+        """Frames per feature step of the encoder."""
+        return self.backbone.patch[0]
+
+    @property
+    def level_strides(self) -> tuple[int, ...]:
+        """Frames per feature step of every pyramid level."""
+        return tuple(self.encoder_stride * REDUCTION_STRIDE * 2**level for level in range(self.pyramid.levels))
+
+
+REDUCTION_STRIDE = 4
+"""The reduction's two convolutions halve the steps twice."""

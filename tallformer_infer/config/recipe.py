@@ -1,0 +1,148 @@
+"""A recipe: everything that decides a model's numbers, besides its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tallformer_infer.config.model import REDUCTION_STRIDE, ModelConfig
+from tallformer_infer.errors import ConfigError
+
+Resize = Literal["squash", "short_side", "none"]
+Suppression = Literal["nmw", "nms", "soft_linear", "soft_gaussian"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How frames are taken from a video file."""
+
+    sample_fps: float = 15.0
+    """Frame rate after resampling, in frames per second."""
+    resize: Resize = "squash"
+    """`squash`: to a square of `resize_px`; `short_side`: shorter side to `resize_px`, aspect ratio kept; `none`."""
+    resize_px: int = 256
+    """Size after resizing; without meaning for `none`."""
+    crop_px: int = 224
+    """Side of the centre crop that the encoder sees."""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Mean of the RGB channels, in pixel values 0-255."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Standard deviation of the RGB channels, in pixel values 0-255."""
+
+    def __post_init__(self) -> None:
+        if not self.sample_fps > 0:
+            raise ConfigError(f"sample_fps={self.sample_fps} must be above 0")
+        if self.resize != "none" and self.crop_px > self.resize_px:
+            raise ConfigError(f"crop_px={self.crop_px} must not exceed resize_px={self.resize_px}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """How a video is cut into windows and clips."""
+
+    window_frames: int = 480
+    """Sampled frames the localizer sees at once."""
+    clip_frames: int = 32
+    """Sampled frames the encoder sees at once; must divide `window_frames`."""
+    overlap: float = 0.25
+    """Part of a window that it shares with the next, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        if self.clip_frames < 1 or self.window_frames % self.clip_frames:
+            raise ConfigError(f"clip_frames={self.clip_frames} must divide window_frames={self.window_frames}")
+        if not 0 <= self.overlap < 1:
+            raise ConfigError(f"overlap={self.overlap} must be in [0, 1)")
+
+    @property
+    def clips(self) -> int:
+        """Clips per window."""
+        return self.window_frames // self.clip_frames
+
+    @property
+    def reference_step_frames(self) -> int:
+        """Frames between window starts in the official code: 360 of 480, which splits clips."""
+        return max(int(self.window_frames * (1 - self.overlap)), 1)
+
+    @property
+    def shared_step_frames(self) -> int:
+        """Frames between window starts so that windows share clips: 352 of 480."""
+        return max(self.reference_step_frames // self.clip_frames, 1) * self.clip_frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateConfig:
+    """Which of a window's anchors become candidates."""
+
+    anchors_per_level: int = 1000
+    """Anchors kept per pyramid level, by their best class (the official `nms_pre`)."""
+    per_window: int | None = None
+    """(anchor, class) pairs kept per window by score; None keeps all, as the official code does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuppressConfig:
+    """How overlapping candidates of a whole video become actions. Overlap is measured in frames."""
+
+    method: Suppression = "nmw"
+    """`nmw`: non-maximum weighting; `nms`: hard suppression; `soft_*`: score decay."""
+    score_threshold: float = 0.005
+    """Candidates at or below this score are dropped first."""
+    tiou_threshold: float = 0.5
+    """Overlap from which candidates of one class count as the same action, in (0, 1]."""
+    sigma: float = 0.5
+    """Width of the gaussian decay (`soft_gaussian` only)."""
+    min_score: float = 0.001
+    """Decayed score at which a candidate is dropped (`soft_*` only)."""
+    max_per_video: int = 1200
+    """Actions kept per video, over all classes."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tiou_threshold <= 1:
+            raise ConfigError(f"tiou_threshold={self.tiou_threshold} must be in (0, 1]")
+        if self.max_per_video < 1:
+            raise ConfigError(f"max_per_video={self.max_per_video} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a model's numbers, besides its weights."""
+
+    name: str
+    """What users call it."""
+    classes: tuple[str, ...]
+    """Action names, in the order of the head's outputs."""
+    model: ModelConfig
+    """Architecture."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Frames from a file."""
+    window: WindowConfig = WindowConfig()
+    """Windows and clips."""
+    candidates: CandidateConfig = CandidateConfig()
+    """Candidates from a window."""
+    suppress: SuppressConfig = SuppressConfig()
+    """Actions from candidates."""
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ConfigError(f"recipe {self.name}: classes must be given, each once")
+        if self.window.clip_frames % self.model.encoder_stride:
+            raise ConfigError(
+                f"clip_frames={self.window.clip_frames} must be a multiple of the encoder's stride, "
+                f"{self.model.encoder_stride} frames"
+            )
+        tcm = self.model.tcm
+        if tcm is not None and self.window_steps // REDUCTION_STRIDE > tcm.max_steps:
+            raise ConfigError(
+                f"tcm.max_steps={tcm.max_steps} must be at least {self.window_steps // REDUCTION_STRIDE} "
+                f"for window_frames={self.window.window_frames}"
+            )
+
+    @property
+    def clip_steps(self) -> int:
+        """Feature steps per clip."""
+        return self.window.clip_frames // self.model.encoder_stride
+
+    @property
+    def window_steps(self) -> int:
+        """Feature steps per window."""
+        return self.window.window_frames // self.model.encoder_stride

@@ -1,0 +1,58 @@
+"""Every deliberate error of the project.
+
+TallformerError
+├── ConfigError      a recipe or setting that cannot work
+├── BundleError      a model bundle that is missing, damaged or of another version
+├── MediaError       a video that cannot be opened, or has nothing decodable in it
+├── AnnotationError  annotations or predictions that cannot be read or do not fit together
+├── DeviceError      a device or runtime that was asked for and cannot be had
+├── CheckpointError  a checkpoint that does not fit the model it is loaded into
+├── ExportError      an exported graph that did not come out as asked
+├── ExtraError       an optional part of the install that is missing
+└── OutputError      a result that cannot be written
+
+A message says what was given, what was expected and what to do. The command line prints it as one line and
+exits with code 1. Mistakes of a programmer stay `ValueError` and `TypeError`.
+"""
+
+from __future__ import annotations
+
+
+class TallformerError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class ConfigError(TallformerError):
+    """A recipe or setting that cannot work."""
+
+
+class BundleError(TallformerError):
+    """A model bundle that is missing, damaged or of another version."""
+
+
+class MediaError(TallformerError):
+    """A video that cannot be opened, or has nothing decodable in it."""
+
+
+class AnnotationError(TallformerError):
+    """Annotations or predictions that cannot be read or do not fit together; one line per problem."""
+
+
+class DeviceError(TallformerError):
+    """A device or runtime that was asked for and cannot be had."""
+
+
+class CheckpointError(TallformerError):
+    """A checkpoint that does not fit the model it is loaded into."""
+
+
+class ExportError(TallformerError):
+    """An exported graph that did not come out as asked."""
+
+
+class ExtraError(TallformerError):
+    """An optional part of the install that is missing."""
+
+
+class OutputError(TallformerError):
+    """A result that cannot be written."""

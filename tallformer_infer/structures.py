@@ -1,0 +1,149 @@
+"""What the stages hand to one another and to the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Windows = Literal["shared", "reference"]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Segments with class and score, before suppression; one row each, in a stable order."""
+
+    segments_frames: NDArray[np.float32]
+    """Half-open segments (start, end) in frames of the whole video, shape (N, 2)."""
+    scores: NDArray[np.float32]
+    """Scores in [0, 1], shape (N,)."""
+    classes: NDArray[np.int64]
+    """Class indices, shape (N,)."""
+
+    def __post_init__(self) -> None:
+        rows = len(self.scores)
+        if self.segments_frames.shape != (rows, 2) or self.scores.shape != (rows,) or self.classes.shape != (rows,):
+            raise ValueError(
+                f"expected segments (N, 2), scores (N,) and classes (N,), got {self.segments_frames.shape = }, "
+                f"{self.scores.shape = }, {self.classes.shape = }"
+            )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Candidates:
+        """The candidates at `rows` (indices or a mask), in that order."""
+        return Candidates(self.segments_frames[rows], self.scores[rows], self.classes[rows])
+
+    @staticmethod
+    def concatenate(parts: list[Candidates]) -> Candidates:
+        """All parts one after another; no parts give no candidates."""
+        if not parts:
+            return Candidates(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        return Candidates(
+            np.concatenate([part.segments_frames for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.classes for part in parts]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One action found in a video."""
+
+    start_s: float
+    """Start on the file's own time line, in seconds."""
+    end_s: float
+    """End (exclusive) on the file's own time line, in seconds."""
+    label: str
+    """Name of the action."""
+    score: float
+    """Confidence in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What was read from a video file."""
+
+    path: str
+    """As the user gave it."""
+    width_px: int
+    """Width of the picture as shown, rotation applied."""
+    height_px: int
+    """Height of the picture as shown, rotation applied."""
+    codec: str
+    """Name of the video codec."""
+    source_fps: float | None
+    """Average frame rate of the file, where it says."""
+    start_s: float
+    """Presentation time of the first frame, in seconds."""
+    duration_s: float | None
+    """Length as the file's header says it, in seconds; None where it does not."""
+    rotation_deg: int = 0
+    """Clockwise rotation that was applied: 0, 90, 180 or 270."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSeconds:
+    """Wall time per stage. Stages overlap, so they may add up to more than `total_s`."""
+
+    decode_s: float
+    """Reading, decoding and resizing."""
+    encode_s: float
+    """Clips to feature steps."""
+    localize_s: float
+    """Windows to candidates."""
+    suppress_s: float
+    """Candidates to actions."""
+    total_s: float
+    """From opening the file to the last action."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a result came about: enough to repeat it."""
+
+    tool_version: str
+    """Version of tallformer."""
+    model_name: str
+    """Name in the bundle."""
+    model_trained: bool
+    """False where the weights are random and the actions mean nothing."""
+    bundle_sha256: str
+    """Hash of the bundle's `bundle.json`, which holds the hashes of its graphs."""
+    recipe_name: str
+    """Name of the recipe."""
+    runtime: str
+    """Name and version of what ran the graphs."""
+    device: str
+    """`cpu` or `cuda`."""
+    precision: str
+    """`fp32` or `fp16`."""
+    windows: Windows
+    """How windows were laid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The actions of one video, and how they were found."""
+
+    video: VideoInfo
+    """The file."""
+    actions: tuple[Action, ...]
+    """Sorted by start, then end, then falling score."""
+    sample_fps: float
+    """Rate at which frames were taken, in frames per second."""
+    frame_count: int
+    """Frames taken."""
+    duration_s: float
+    """Length of what was decoded, in seconds."""
+    decode_errors: int
+    """Packets or frames that could not be decoded and were left out."""
+    video_sha256: str | None
+    """Hash of the file; None for what is not a regular file."""
+    timings: StageSeconds
+    """Wall time per stage."""
+    provenance: Provenance
+    """Model, device and version."""

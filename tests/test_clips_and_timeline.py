@@ -1,0 +1,113 @@
+"""Clips, windows, and what neighbouring windows share."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallformer_infer.clips import Clip, cut_clips, step_frames
+from tallformer_infer.config import WindowConfig
+from tallformer_infer.errors import ConfigError
+from tallformer_infer.structures import Windows
+from tallformer_infer.timeline import FeatureWindow, Timeline
+
+SMALL = WindowConfig(window_frames=24, clip_frames=4, overlap=0.25)
+
+
+def numbered_frames(count: int) -> list[np.ndarray]:
+    return [np.full((1, 1, 3), index % 251 + 1, np.uint8) for index in range(count)]
+
+
+def lay_windows(count: int, window: WindowConfig, windows: Windows) -> tuple[list[Clip], list[FeatureWindow]]:
+    """All clips and windows of a video whose every feature step is its frame number (2 frames per step)."""
+    timeline = Timeline(window, step_frames(window, windows))
+    clips = list(cut_clips(numbered_frames(count), window, windows))
+    laid = []
+    for clip in clips:
+        steps = np.arange(clip.start_frame, clip.start_frame + window.clip_frames, 2, dtype=np.float32)
+        laid += timeline.add(clip.start_frame, clip.real_frames, steps[None])
+    laid += timeline.finish(lambda: np.full((1, window.clip_frames // 2), -1, np.float32))
+    return clips, laid
+
+
+def expected_starts(count: int, step: int, window_frames: int) -> list[int]:
+    """The official tiling, spec §4.4."""
+    starts = [0]
+    while starts[-1] + window_frames < count:
+        starts.append(starts[-1] + step)
+    return starts
+
+
+@given(
+    count=st.integers(1, 200), windows=st.sampled_from(["shared", "reference"]), overlap=st.sampled_from([0, 0.25, 0.6])
+)
+def test_windows_tile_the_video_as_the_official_code_does(count: int, windows: Windows, overlap: float) -> None:
+    window = WindowConfig(window_frames=24, clip_frames=4, overlap=overlap)
+    _, laid = lay_windows(count, window, windows)
+    step = step_frames(window, windows)
+
+    assert [item.start_frame for item in laid] == expected_starts(count, step, 24)
+    for item in laid:
+        assert item.real_frames == min(24, count - item.start_frame)
+        for index, value in enumerate(item.features[0]):
+            frame = item.start_frame + 2 * index
+            clip_start = item.start_frame + index // 2 * 4
+            assert value == (frame if clip_start < count else -1)
+
+
+@given(count=st.integers(1, 200))
+def test_shared_windows_cut_every_frame_into_exactly_one_clip(count: int) -> None:
+    clips, _ = lay_windows(count, SMALL, "shared")
+
+    assert [clip.start_frame for clip in clips] == list(range(0, count, 4))
+    assert sum(clip.real_frames for clip in clips) == count
+
+
+def test_the_official_presets_step_by_352_and_by_360_frames() -> None:
+    assert step_frames(WindowConfig(), "shared") == 352
+    assert step_frames(WindowConfig(), "reference") == 360
+
+
+def test_reference_windows_cut_clips_on_their_own_grids() -> None:
+    window = WindowConfig(window_frames=24, clip_frames=8, overlap=0.25)  # steps by 18
+    clips, _ = lay_windows(50, window, "reference")
+
+    assert [clip.start_frame for clip in clips] == [0, 8, 16, 18, 26, 34, 36, 44]
+
+
+def test_the_last_clip_is_zero_beyond_the_end() -> None:
+    clips = list(cut_clips(numbered_frames(6), SMALL, "shared"))
+
+    assert clips[-1].real_frames == 2
+    np.testing.assert_array_equal(clips[-1].frames[:, 0, 0, 0], [5, 6, 0, 0])
+
+
+def test_a_video_without_frames_has_no_clips_and_no_windows() -> None:
+    clips, laid = lay_windows(0, SMALL, "shared")
+
+    assert clips == []
+    assert laid == []
+
+
+def test_windows_share_features_bit_for_bit() -> None:
+    _, laid = lay_windows(60, SMALL, "shared")
+    step = step_frames(SMALL, "shared") // 2
+
+    for before, after in itertools.pairwise(laid):
+        np.testing.assert_array_equal(before.features[:, step:], after.features[:, : before.features.shape[1] - step])
+
+
+def test_a_clip_that_does_not_divide_the_window_is_refused() -> None:
+    with pytest.raises(ConfigError, match="clip_frames=32 must divide window_frames=500"):
+        WindowConfig(window_frames=500)
+
+
+def test_the_timeline_keeps_no_more_clips_than_a_window_needs() -> None:
+    timeline = Timeline(SMALL, 16)
+    for start in range(0, 4000, 4):
+        list(timeline.add(start, 4, np.zeros((1, 2), np.float32)))
+        assert len(timeline._clips) <= SMALL.clips
