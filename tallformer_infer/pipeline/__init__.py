@@ -1,0 +1,8 @@
+"""From a video file to actions."""
+
+from __future__ import annotations
+
+from tallformer_infer.pipeline.detector import Detector
+from tallformer_infer.pipeline.progress import Progress
+
+__all__ = ["Detector", "Progress"]

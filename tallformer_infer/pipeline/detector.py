@@ -1,0 +1,137 @@
+"""The detector: a bundle on a device, pointed at videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from tallformer_infer import __version__
+from tallformer_infer.bundle import Bundle, load_bundle
+from tallformer_infer.media import open_video
+from tallformer_infer.pipeline.hashing import FileHash
+from tallformer_infer.pipeline.progress import OnProgress
+from tallformer_infer.pipeline.settling import split_settled
+from tallformer_infer.pipeline.video_run import VideoRun
+from tallformer_infer.results import check_selection, select_actions
+from tallformer_infer.runtime import Device, OnnxRuntime, Runtime
+from tallformer_infer.structures import Action, Candidates, Provenance, Result, Windows
+
+
+class Detector:
+    """Finds actions in videos with one model on one device. Not for several threads at once."""
+
+    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+        self.bundle = bundle
+        """The model."""
+        self.runtime = runtime
+        """What runs it."""
+
+    @staticmethod
+    def load(
+        bundle: str | Path | Bundle | None = None, *, device: Device = "auto", threads: int | None = None
+    ) -> Detector:
+        """Load a model.
+
+        Args:
+            bundle: A folder, a .zip, the name of a bundled model, or a loaded bundle; None is the default model.
+            device: `auto` takes CUDA where it works, else the CPU.
+            threads: CPU threads; None takes one per core.
+
+        Raises:
+            BundleError: The bundle is missing, damaged or of another version.
+            DeviceError: The device was asked for and cannot be had.
+        """
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        return Detector(loaded, OnnxRuntime(loaded, device=device, threads=threads))
+
+    @property
+    def device(self) -> str:
+        """Where the model runs: `cpu` or `cuda`."""
+        return self.runtime.device
+
+    def detect(
+        self,
+        video: str | Path,
+        *,
+        windows: Windows = "shared",
+        threshold: float | None = None,
+        top_k: int | None = None,
+        classes: Sequence[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Result:
+        """Find the actions of a video.
+
+        Args:
+            video: A file, `-` for standard input, or an http(s) address.
+            windows: `shared` encodes every clip once; `reference` lays windows as the official code does.
+            threshold: Least score of an action, in [0, 1]; None keeps all that the recipe keeps.
+            top_k: Most actions, best first; None keeps all.
+            classes: Names of actions to keep; None keeps all.
+            on_progress: Called after every clip.
+
+        Returns:
+            The actions, sorted by start, and how they were found.
+
+        Raises:
+            MediaError: The video cannot be opened, or nothing in it can be decoded.
+            ConfigError: A class is unknown to the model, or a threshold out of range.
+        """
+        check_selection(threshold=threshold, top_k=top_k, classes=classes, known=self.bundle.recipe.classes)
+        run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
+        sha256 = FileHash(video)
+        with open_video(video, self.bundle.recipe.sampling) as stream, closing(run.windows(stream)) as laid:
+            parts = [run.localize(window) for window in laid]
+            actions = run.suppress(Candidates.concatenate(parts), stream.info.start_s)
+            sample_fps = self.bundle.recipe.sampling.sample_fps
+            return Result(
+                video=stream.info,
+                actions=select_actions(actions, threshold=threshold, top_k=top_k, classes=classes),
+                sample_fps=sample_fps,
+                frame_count=stream.frame_count,
+                duration_s=stream.frame_count / sample_fps,
+                decode_errors=stream.decode_errors,
+                video_sha256=sha256.wait(),
+                timings=run.timings(stream.decode_s),
+                provenance=self._provenance(windows),
+            )
+
+    def stream(
+        self,
+        video: str | Path,
+        *,
+        windows: Windows = "shared",
+        threshold: float | None = None,
+        classes: Sequence[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Iterator[Action]:
+        """Find the actions of a video and yield each as soon as no later window can change it.
+
+        The actions are those of `detect`, but for the recipe's most actions per video, which cannot be known before
+        the end and is applied to each group of actions that becomes final together.
+
+        Args, Raises: As `detect`.
+        """
+        check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
+        run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
+        waiting = Candidates.concatenate([])
+        with open_video(video, self.bundle.recipe.sampling) as stream, closing(run.windows(stream)) as laid:
+            start_s = stream.info.start_s
+            for window in laid:
+                waiting = Candidates.concatenate([waiting, run.localize(window)])
+                settled, waiting = split_settled(waiting, window.start_frame + run.step_frames)
+                yield from select_actions(run.suppress(settled, start_s), threshold=threshold, classes=classes)
+            yield from select_actions(run.suppress(waiting, start_s), threshold=threshold, classes=classes)
+
+    def _provenance(self, windows: Windows) -> Provenance:
+        return Provenance(
+            tool_version=__version__,
+            model_name=self.bundle.name,
+            model_trained=self.bundle.trained,
+            bundle_sha256=self.bundle.sha256,
+            recipe_name=self.bundle.recipe.name,
+            runtime=self.runtime.name,
+            device=self.runtime.device,
+            precision=self.bundle.graphs["encoder"].precision,
+            windows=windows,
+        )

@@ -1,0 +1,8 @@
+"""What runs a bundle's graphs on a device. No torch."""
+
+from __future__ import annotations
+
+from tallformer_infer.runtime.onnx import OnnxRuntime
+from tallformer_infer.runtime.protocol import Device, InterruptedRunError, Runtime
+
+__all__ = ["Device", "InterruptedRunError", "OnnxRuntime", "Runtime"]

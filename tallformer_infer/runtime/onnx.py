@@ -1,0 +1,174 @@
+"""ONNX Runtime, on the CPU or on CUDA.
+
+Note [silent fall-back]
+    ONNX Runtime lists providers that the machine cannot use, and a session that asked for CUDA and does not get it
+    runs on the CPU with nothing but a log line. So every session is asked what it really got.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, assert_never
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from tallformer_infer.bundle import Bundle, GraphName
+from tallformer_infer.errors import BundleError, DeviceError
+from tallformer_infer.nms import suppress as suppress_in_numpy
+from tallformer_infer.runtime.protocol import Device, InterruptedRunError
+from tallformer_infer.structures import Candidates
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_SILENT = 4
+
+
+class OnnxRuntime:
+    """Runs the graphs of one bundle with ONNX Runtime."""
+
+    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int | None = None) -> None:
+        """Load the graphs.
+
+        Args:
+            bundle: Checked on reading.
+            device: `auto` takes CUDA where it works, else the CPU; `device_reason` says which and why.
+            threads: CPU threads; None lets ONNX Runtime take one per core.
+
+        Raises:
+            BundleError: A graph is missing, damaged, or not what the recipe says.
+            DeviceError: `device` was asked for and cannot be had.
+        """
+        self._bundle = bundle
+        self._recipe = bundle.recipe
+        self._threads = threads
+        self._running_now: ort.RunOptions | None = None
+        self._device, self._reason = self._choose_device(device)
+        self._encoder = self._load("encoder")
+        self._localizer = self._load("localizer")
+        self._suppress = self._load("suppress") if "suppress" in bundle.graphs else None
+        self._check_shapes()
+
+    @property
+    def name(self) -> str:
+        """Name and version of the library that runs the graphs."""
+        return f"onnxruntime {ort.__version__}"
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the graphs run."""
+        return self._device
+
+    @property
+    def device_reason(self) -> str:
+        """Why that device was chosen, for people."""
+        return self._reason
+
+    @property
+    def clips_at_once(self) -> int:
+        """Clips per call of `encode` that suit the device."""
+        return 8 if self._device == "cuda" else 1
+
+    def encode(self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Clips to feature steps, see `Runtime.encode`."""
+        options = self._running_now = ort.RunOptions()
+        try:
+            (features,) = self._encoder.run(None, {"clips": clips, "real_frames": real_frames}, options)
+        except Exception as error:
+            if options.terminate:
+                raise InterruptedRunError from error
+            raise
+        finally:
+            self._running_now = None
+        return np.asarray(features, np.float32)
+
+    def localize(
+        self,
+        features: NDArray[np.float32],
+        start_frames: NDArray[np.int64],
+        real_frames: NDArray[np.int64],
+    ) -> Candidates:
+        """Windows of feature steps to candidates, see `Runtime.localize`."""
+        inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
+        segments, scores, classes = self._localizer.run(None, inputs)
+        above = scores > self._recipe.suppress.score_threshold
+        return Candidates(segments[above], scores[above], classes[above])
+
+    def suppress(self, candidates: Candidates) -> Candidates:
+        """Candidates of a whole video to its actions, see `Runtime.suppress`."""
+        if self._suppress is None:
+            return suppress_in_numpy(candidates, self._recipe.suppress)
+        inputs = {
+            "segments": candidates.segments_frames,
+            "scores": candidates.scores,
+            "classes": candidates.classes,
+        }
+        segments, scores, classes = self._suppress.run(None, inputs)
+        return Candidates(segments, scores, classes)
+
+    def interrupt(self) -> None:
+        """Stop the clips that are being encoded, from another thread."""
+        options = self._running_now
+        if options is not None:
+            options.terminate = True
+
+    def _choose_device(self, wanted: Device) -> tuple[Literal["cpu", "cuda"], str]:
+        match wanted:
+            case "cpu":
+                return "cpu", "as asked"
+            case "cuda":
+                problem = self._cuda_problem()
+                if problem:
+                    raise DeviceError(f"device cuda cannot be had: {problem}; use --device cpu or auto")
+                return "cuda", "as asked"
+            case "auto":
+                problem = self._cuda_problem()
+                return ("cpu", problem) if problem else ("cuda", "CUDA works here")
+            case _:
+                assert_never(wanted)
+
+    def _cuda_problem(self) -> str | None:
+        """Why CUDA cannot be used, or None; found out with the smallest graph, see Note [silent fall-back]."""
+        if _CUDA not in ort.get_available_providers():
+            return "the installed onnxruntime has no CUDA provider (pip install 'tallformer[gpu]')"
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        try:
+            session = self._session("localizer", [_CUDA, _CPU])
+        except BundleError as error:
+            return str(error)
+        if _CUDA not in session.get_providers():
+            return "onnxruntime has a CUDA provider, but no CUDA device or driver answers"
+        return None
+
+    def _load(self, name: GraphName) -> ort.InferenceSession:
+        providers = [_CUDA, _CPU] if self._device == "cuda" else [_CPU]
+        session = self._session(name, providers)
+        if session.get_providers()[0] != providers[0]:
+            raise DeviceError(f"{self._bundle.path}: graph {name} was not placed on {self._device}")
+        return session
+
+    def _session(self, name: GraphName, providers: list[str]) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = _SILENT
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+            options.inter_op_num_threads = 1
+        content = self._bundle.read_graph(name)
+        try:
+            return ort.InferenceSession(content, options, providers=providers)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BundleError(f"{self._bundle.path}: onnxruntime cannot load graph {name}: {reason}") from error
+
+    def _check_shapes(self) -> None:
+        window, sampling = self._recipe.window, self._recipe.sampling
+        channels = self._recipe.model.backbone.out_channels
+        expected: list[tuple[Any, str, list[int]]] = [
+            (self._encoder, "clips", [window.clip_frames, sampling.crop_px, sampling.crop_px, 3]),
+            (self._localizer, "features", [channels, self._recipe.window_steps]),
+        ]
+        for session, name, shape in expected:
+            found = {item.name: list(item.shape[1:]) for item in session.get_inputs()}.get(name)
+            if found != shape:
+                raise BundleError(f"{self._bundle.path}: input {name!r} is {found} per item, the recipe says {shape}")

@@ -1,0 +1,68 @@
+"""The three steps that every runtime does in the same way."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.structures import Candidates
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class InterruptedRunError(Exception):
+    """Encoding was stopped by `Runtime.interrupt` before it was done."""
+
+
+class Runtime(Protocol):
+    """Runs the graphs of one bundle. Steps may be called from one thread each."""
+
+    @property
+    def name(self) -> str:
+        """Name and version of the library that runs the graphs."""
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the graphs run."""
+
+    @property
+    def device_reason(self) -> str:
+        """Why that device was chosen, for people."""
+
+    @property
+    def clips_at_once(self) -> int:
+        """Clips per call of `encode` that suit the device."""
+
+    def encode(self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Clips to feature steps.
+
+        Args:
+            clips: RGB pixels, shape (N, F, H, W, 3).
+            real_frames: Frames of each clip that belong to the video, 0 to F, shape (N,). Those beyond are zero
+                *after* normalisation, whatever their pixels.
+
+        Returns:
+            Features, shape (N, C, F / encoder stride).
+        """
+
+    def localize(
+        self,
+        features: NDArray[np.float32],
+        start_frames: NDArray[np.int64],
+        real_frames: NDArray[np.int64],
+    ) -> Candidates:
+        """Windows of feature steps to candidates above the recipe's score threshold.
+
+        Args:
+            features: Shape (B, C, S).
+            start_frames: First frame of each window, shape (B,).
+            real_frames: Frames of each window that belong to the video, shape (B,).
+        """
+
+    def suppress(self, candidates: Candidates) -> Candidates:
+        """Candidates of a whole video to its actions, sorted by falling score."""
+
+    def interrupt(self) -> None:
+        """Stop the clips that are being encoded, from another thread; `encode` raises `InterruptedRunError`."""
