@@ -8,6 +8,7 @@ Note [clip grids]
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -42,18 +43,21 @@ def cut_clips(frames: Iterable[NDArray[np.uint8]], window: WindowConfig, windows
         Clips by rising start; the last ones may be partly beyond the end of the video.
     """
     step = step_frames(window, windows)
-    open_clips: list[tuple[int, NDArray[np.uint8]]] = []
+    waiting: deque[_Cut] = deque()
     count = 0
     for count, frame in enumerate(frames, start=1):
-        index = count - 1
-        if _starts_clip(index, window, step):
-            open_clips.append((index, np.zeros((window.clip_frames, *frame.shape), np.uint8)))
-        for start, pixels in open_clips:
-            pixels[index - start] = frame
-        if open_clips and count - open_clips[0][0] == window.clip_frames:
-            yield Clip(*open_clips.pop(0), window.clip_frames)
-    for start, pixels in open_clips:
-        yield Clip(start, pixels, count - start)
+        needed_from = _needed_from(count - 1, window, step)
+        if needed_from is not None:
+            waiting.append(_Cut(count - 1, np.zeros((window.clip_frames, *frame.shape), np.uint8), needed_from))
+        for cut in waiting:
+            if count <= cut.start_frame + window.clip_frames:
+                cut.pixels[count - 1 - cut.start_frame] = frame
+        while waiting and count >= max(waiting[0].needed_from, waiting[0].start_frame + window.clip_frames):
+            cut = waiting.popleft()
+            yield Clip(cut.start_frame, cut.pixels, window.clip_frames)
+    for cut in waiting:
+        if count >= cut.needed_from:
+            yield Clip(cut.start_frame, cut.pixels, min(count - cut.start_frame, window.clip_frames))
 
 
 def step_frames(window: WindowConfig, windows: Windows) -> int:
@@ -61,8 +65,24 @@ def step_frames(window: WindowConfig, windows: Windows) -> int:
     return window.shared_step_frames if windows == "shared" else window.reference_step_frames
 
 
-def _starts_clip(frame: int, window: WindowConfig, step: int) -> bool:
+@dataclass(frozen=True)
+class _Cut:
+    """A clip that is being filled, or waits for its window."""
+
+    start_frame: int
+    pixels: NDArray[np.uint8]
+    needed_from: int
+
+
+def _needed_from(frame: int, window: WindowConfig, step: int) -> int | None:
+    """Length of the video from which a clip that starts at `frame` is part of a window; None if none starts there.
+
+    A window exists if the one before does not reach the end of the video.
+    """
     last_clip = window.window_frames - window.clip_frames
     newest_window = frame // step
     oldest_window = max(-((last_clip - frame) // step), 0)
-    return any((frame - step * index) % window.clip_frames == 0 for index in range(oldest_window, newest_window + 1))
+    for index in range(oldest_window, newest_window + 1):
+        if (frame - step * index) % window.clip_frames == 0:
+            return step * (index - 1) + window.window_frames + 1 if index else 0
+    return None

@@ -7,6 +7,7 @@ TallformerError
 ├── AnnotationError  annotations or predictions that cannot be read or do not fit together
 ├── DeviceError      a device or runtime that was asked for and cannot be had
 ├── CheckpointError  a checkpoint that does not fit the model it is loaded into
+├── LongMemoryError  a long memory that is missing, damaged, in use, or of another data set
 ├── ExportError      an exported graph that did not come out as asked
 ├── ExtraError       an optional part of the install that is missing
 └── OutputError      a result that cannot be written
@@ -44,6 +45,10 @@ class DeviceError(TallformerError):
 
 class CheckpointError(TallformerError):
     """A checkpoint that does not fit the model it is loaded into."""
+
+
+class LongMemoryError(TallformerError):
+    """A long memory that is missing, damaged, in use, or of another data set."""
 
 
 class ExportError(TallformerError):

@@ -76,7 +76,16 @@ def test_reference_windows_cut_clips_on_their_own_grids() -> None:
     window = WindowConfig(window_frames=24, clip_frames=8, overlap=0.25)  # steps by 18
     clips, _ = lay_windows(50, window, "reference")
 
-    assert [clip.start_frame for clip in clips] == [0, 8, 16, 18, 26, 34, 36, 44]
+    assert [clip.start_frame for clip in clips] == [0, 8, 16, 18, 26, 34, 36, 44]  # windows at 0, 18 and 36
+
+
+@given(count=st.integers(1, 200), overlap=st.sampled_from([0, 0.25, 0.6]))
+def test_only_clips_of_windows_that_exist_are_cut(count: int, overlap: float) -> None:
+    window = WindowConfig(window_frames=24, clip_frames=8, overlap=overlap)
+    clips, laid = lay_windows(count, window, "reference")
+    needed = {item.start_frame + offset for item in laid for offset in (0, 8, 16)}
+
+    assert {clip.start_frame for clip in clips} == {start for start in needed if start < count}
 
 
 def test_the_last_clip_is_zero_beyond_the_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import types
@@ -100,7 +101,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in choices:
         return None
-    return _convert(next(choice for choice in choices if choice is not type(None)), value, where)
+    *others, last = (choice for choice in choices if choice is not type(None))
+    for choice in others:
+        with contextlib.suppress(ConfigError):
+            return _convert(choice, value, where)
+    return _convert(last, value, where)
 
 
 def _convert_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

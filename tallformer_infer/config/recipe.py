@@ -101,6 +101,12 @@ class SuppressConfig:
             raise ConfigError(f"tiou_threshold={self.tiou_threshold} must be in (0, 1]")
         if self.max_per_video < 1:
             raise ConfigError(f"max_per_video={self.max_per_video} must be at least 1")
+        if not self.score_threshold >= 0 or not self.min_score >= 0:
+            raise ConfigError(
+                f"score_threshold={self.score_threshold} and min_score={self.min_score} must be at least 0"
+            )
+        if not self.sigma > 0:
+            raise ConfigError(f"sigma={self.sigma} must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,196 @@
+"""The command line: which commands there are, and how their errors reach the user.
+
+Note [commands are loaded when they run]
+    `tallformer --help` must answer at once and without NumPy, PyAV, ONNX Runtime or torch, and `tallformer_infer` must
+    not know the packages that need torch. So this module names its commands, and loads the one that runs. Each names
+    a module with a Typer `app`, which gets the arguments untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from tallformer_infer.errors import ExtraError, TallformerError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand that is loaded when it runs."""
+
+    name: str
+    """What the user types."""
+    module: str
+    """Where its Typer `app` is."""
+    extra: str
+    """Part of the install that brings what it needs."""
+    help: str
+    """One line for `tallformer --help`."""
+    panel: str
+    """Heading under which `tallformer --help` lists it."""
+
+
+_USE, _MAKE = "Use a model", "Make a model"
+COMMANDS = (
+    Command("detect", "tallformer_infer.commands.detect", "cpu", "Find what happens when in videos.", _USE),
+    Command("eval", "tallformer_infer.commands.eval", "cpu", "Score predictions against truth.", _USE),
+    Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
+    Command("info", "tallformer_infer.commands.info", "cpu", "Show what a model bundle holds.", _USE),
+    Command(
+        "import",
+        "tallformer_training.commands.import_checkpoint",
+        "train",
+        "Turn other people's checkpoints into ours.",
+        _MAKE,
+    ),
+    Command("export", "tallformer_export.commands.export", "export", "Turn a checkpoint into a model bundle.", _MAKE),
+)
+
+app = typer.Typer(
+    name="tallformer",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line on the program's arguments, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a question mark, not a traceback. JSON is written as bytes.
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    code = run(sys.argv[1:])
+    if code == INTERRUPTED:
+        # Threads that decode or run a graph would keep the program alive for as long as their call takes.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; no exception gets out but `SystemExit`.
+
+    Args:
+        arguments: Without the name of the program.
+
+    Returns:
+        0 all done; 1 an input or the run failed; 2 usage; 130 Ctrl-C.
+    """
+    debug = "--debug" in arguments
+    try:
+        code = app([argument for argument in arguments if argument != "--debug"], prog_name=NAME, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        _say("stopped")
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+    return code if isinstance(code, int) else 0
+
+
+@app.callback(invoke_without_command=True)
+def _tallformer(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version, and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print a traceback where something goes wrong.")] = False,
+) -> None:
+    """Find what happens when in long video: a file in, a list of (start, end, action, score) out.
+
+    [bold]First steps[/bold]
+
+      tallformer detect video.mp4
+      tallformer detect *.mp4 --out actions.json
+      tallformer detect --help
+    """
+    if version:
+        from tallformer_infer import __version__
+
+        typer.echo(f"{NAME} {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+class _Forwarding(TyperCommand):
+    """A command that leaves every argument, `--help` and `--` too, to the one it stands for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.args = list(args)
+        return []
+
+
+def _register(command: Command) -> None:
+    @app.command(command.name, cls=_Forwarding, help=command.help, rich_help_panel=command.panel, add_help_option=False)
+    def forward(context: typer.Context) -> None:
+        name = f"{NAME} {command.name}"
+        with _naming_the_extra(name, command.extra):
+            module = importlib.import_module(command.module)
+            code = module.app(context.args, prog_name=name, standalone_mode=False, help_option_names=["-h", "--help"])
+        raise typer.Exit(code if isinstance(code, int) else 0)
+
+
+NAME = "tallformer"
+for _command in COMMANDS:
+    _register(_command)
+
+
+@contextlib.contextmanager
+def _naming_the_extra(name: str, extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing.startswith(NAME):
+            raise
+        raise ExtraError(
+            f"{name} needs the extra {extra!r} ({missing} is not installed): pip install 'tallformer[{extra}]'"
+        ) from error
+
+
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # Typer does not export what its parser raises
+
+
+def _explain(error: Exception) -> int:
+    """Print one line about an error, and give the exit code."""
+    if isinstance(error, _UsageError):
+        return _explain_usage(error)
+    if isinstance(error, TallformerError):
+        _say(f"error: {error}", colour=typer.colors.RED)
+        return 1
+    notes = " ".join(getattr(error, "__notes__", ()))
+    _say(f"error: {type(error).__name__}: {error} {notes}".rstrip(), colour=typer.colors.RED)
+    _say("this is a bug in tallformer, or a damaged install; the option --debug shows the traceback")
+    return 1
+
+
+def _explain_usage(error: Any) -> int:
+    message = error.format_message()
+    if not message.strip():  # a group called without a command, which has printed its help
+        return 2
+    message = message.replace(": Value error, ", ": ").removeprefix("Invalid value: ")
+    _say(f"error: {message[:1].lower()}{message[1:].rstrip('.')}", colour=typer.colors.RED)
+    if error.ctx is not None:
+        _say(f"`{error.ctx.command_path} --help` shows what it takes")
+    return 2
+
+
+def _say(text: str, *, colour: str | None = None) -> None:
+    from tallformer_infer.commands.text import printable
+
+    line = " ".join(part.strip() for part in text.splitlines())
+    typer.secho(f"{NAME}: {printable(line)}", err=True, fg=colour)

@@ -1,0 +1,109 @@
+"""`tallformer detect`: what the user can ask for. What is done about it: `detection`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tallformer_infer.errors import TallformerError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_WHERE, _WHICH, _SAY = "Where and how it runs", "Which actions are kept", "What is said meanwhile (stderr)"
+
+
+@app.command()
+def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
+    videos: Annotated[
+        list[str],
+        typer.Argument(metavar="VIDEO", show_default=False, help="Files, patterns such as '*.mp4', addresses, or -"),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the actions as JSON; - is stdout."),
+    ] = None,
+    dialect: Annotated[Literal["tallformer", "activitynet"], typer.Option(help="Form of the JSON.")] = "tallformer",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="auto takes CUDA where it works, and says what it took.", rich_help_panel=_WHERE),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="CPU threads; else one per core.", rich_help_panel=_WHERE),
+    ] = None,
+    windows: Annotated[
+        Literal["shared", "reference"],
+        typer.Option(help="shared encodes every frame once; reference does as the paper.", rich_help_panel=_WHERE),
+    ] = "shared",
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="X", help="Lowest score to keep.", rich_help_panel=_WHICH),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Most actions to keep per video, best first.", rich_help_panel=_WHICH),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Actions to keep, by name; may be given again.", rich_help_panel=_WHICH),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Most rows to show per video.", rich_help_panel=_SAY)
+    ] = 20,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only warnings and failures.", rich_help_panel=_SAY)
+    ] = False,
+    json_logs: Annotated[
+        bool, typer.Option("--json-logs", help="One JSON object per line.", rich_help_panel=_SAY)
+    ] = False,
+) -> None:
+    """Find what happens when in videos.
+
+    Without --out it shows a table per video. With it, the table goes to stderr
+    and the actions to FILE, which is replaced whole or not at all.
+
+    Exit code: 0 all done; 1 a video failed, and the others are done and
+    written; 2 usage; 130 stopped by Ctrl-C.
+
+    [bold]Examples[/bold]
+
+      tallformer detect match.mp4
+      tallformer detect *.mp4 --out actions.json --threshold 0.3
+      tallformer detect a.mp4 --classes "spin left,zigzag" -o - | jq .videos
+    """
+    from tallformer_infer.commands.inputs import expand_videos
+
+    named = expand_videos(videos)  # before the imports that take time
+
+    from tallformer_infer.commands.detection import DetectOptions, detect_videos
+    from tallformer_infer.commands.reporting import JsonReporter, Reporter, TerminalReporter
+
+    options = DetectOptions(
+        videos=named,
+        out=out,
+        model=model,
+        device=device,
+        threads=threads,
+        windows=windows,
+        threshold=threshold,
+        top_k=top_k,
+        classes=tuple(classes or ()),
+        dialect=dialect,
+        rows=rows,
+    )
+    remarks = None if out is None else rows  # without --out, the table is what goes to stdout
+    reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, rows=remarks)
+    try:
+        code = detect_videos(options, reporter)
+    except TallformerError as error:
+        if not json_logs:
+            raise
+        reporter.say("error", str(error))
+        code = 1
+    raise typer.Exit(code)

@@ -1,0 +1,194 @@
+"""`tallformer detect`: one model, one or more videos, one document."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import typer
+from rich.console import Console
+
+from tallformer_infer.commands.reporting import Reporter
+from tallformer_infer.commands.tables import actions_table
+from tallformer_infer.commands.text import counted, printable
+from tallformer_infer.commands.waiting import run_interruptibly
+from tallformer_infer.errors import ConfigError, TallformerError
+from tallformer_infer.pipeline import Detector
+from tallformer_infer.results import (
+    STDOUT,
+    Failure,
+    Selection,
+    actions_document,
+    activitynet_document,
+    check_destination,
+    check_selection,
+    video_ids,
+    write_document,
+)
+from tallformer_infer.structures import Result, Windows
+
+Dialect = Literal["tallformer", "activitynet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectOptions:
+    """What the user asked for."""
+
+    videos: tuple[str, ...]
+    """Files and addresses, each once."""
+    out: Path | None
+    """File to write, `-` for stdout; None shows tables only."""
+    model: str | None
+    """Bundle, or name of a bundled model; None is the default one."""
+    device: Literal["auto", "cpu", "cuda"]
+    """Where to run."""
+    threads: int | None
+    """CPU threads."""
+    windows: Windows
+    """How windows are laid."""
+    threshold: float | None
+    """Lowest score to keep."""
+    top_k: int | None
+    """Most actions to keep per video."""
+    classes: tuple[str, ...]
+    """Names of the actions to keep, as typed: one or several with commas; none keeps all."""
+    dialect: Dialect
+    """Form of the document."""
+    rows: int
+    """Most rows of the table of a video."""
+
+
+def detect_videos(options: DetectOptions, reporter: Reporter) -> int:
+    """Detect in every video, and write the document.
+
+    Returns:
+        Exit code: 0 all done; 1 a video failed; 130 stopped by Ctrl-C.
+
+    Raises:
+        TallformerError: The run cannot start, or its result cannot be written.
+        typer.BadParameter: An option does not fit the model.
+    """
+    if options.out is not None:
+        check_destination(options.out, inputs=options.videos)
+    if options.dialect == "activitynet":
+        video_ids(options.videos)
+    run = _Run(options, reporter)
+    try:
+        run.load()
+        for index, path in enumerate(options.videos):
+            reporter.started(path, index, len(options.videos))
+            run.detect(path)
+        return run.finish()
+    except KeyboardInterrupt:
+        reporter.stopped()
+        run.keep_what_is_done()
+        return 130
+
+
+class _Run:
+    """One model and what came of the videos so far."""
+
+    def __init__(self, options: DetectOptions, reporter: Reporter) -> None:
+        self._options = options
+        self._reporter = reporter
+        self._results: list[Result] = []
+        self._failures: list[Failure] = []
+
+    def load(self) -> None:
+        """Load the model, and check that what is asked for is something it can give."""
+        options = self._options
+        self._reporter.loading()
+        try:
+            self._detector = run_interruptibly(
+                lambda: Detector.load(options.model, device=options.device, threads=options.threads)
+            )
+        finally:
+            self._reporter.stopped()
+        bundle = self._detector.bundle
+        classes = _split_classes(options.classes, bundle.recipe.classes)
+        self._selection = Selection(threshold=options.threshold, top_k=options.top_k, classes=classes)
+        see = shlex.join(["tallformer", "info", options.model or bundle.name])
+        try:
+            check_selection(**vars(self._selection), known=bundle.recipe.classes, see=see)
+        except ConfigError as error:
+            raise typer.BadParameter(str(error)) from error
+        self._reporter.loaded(self._detector)
+
+    def detect(self, path: str) -> None:
+        """Detect in one video; in a run of many, whatever is wrong with it does not end the run."""
+        detect = functools.partial(
+            self._detector.detect,
+            path,
+            windows=self._options.windows,
+            **vars(self._selection),
+            on_progress=self._reporter.progressed,
+        )
+        try:
+            result = run_interruptibly(detect)
+        except Exception as error:
+            is_known = isinstance(error, TallformerError)
+            if not is_known and len(self._options.videos) == 1:
+                self._reporter.stopped()
+                error.add_note(f"(in {path})")
+                raise
+            message = str(error) if is_known else f"{type(error).__name__}: {error}"
+            self._failures.append(Failure(path, printable(message)))
+            self._reporter.failed(self._failures[-1])
+            return
+        self._results.append(result)
+        self._reporter.done(result)
+        if self._options.out is None:
+            Console(highlight=False).print(actions_table(result, rows=self._options.rows))
+
+    def finish(self) -> int:
+        """Write the document, sum up, and give the exit code."""
+        out = self._options.out
+        count = len(self._options.videos)
+        if self._failures and count > 1:
+            self._reporter.say("error", f"{len(self._failures)} of {count} videos failed")
+        if out is not None and self._results:
+            self._write(out)
+        elif out is not None:
+            self._reporter.say("error", f"{_named(out)} was not written", out=str(out))
+        elif self._results:
+            self._reporter.say("hint", "--out actions.json writes this as JSON")
+        return 1 if self._failures else 0
+
+    def keep_what_is_done(self) -> None:
+        """After Ctrl-C: keep finished videos in a document of another name, and say how to go on."""
+        out = self._options.out
+        reached = {result.video.path for result in self._results} | {failure.path for failure in self._failures}
+        left = [path for path in self._options.videos if path not in reached]
+        if out is None or out == STDOUT or not self._results or not left:
+            untouched = f"; {_named(out)} was not written" if out is not None else ""
+            message = f"stopped{untouched}; to go on, run the same command again"
+            self._reporter.say("interrupted", message, videos_left=left)
+            return
+        kept = out.with_name(f"{out.stem}.partial{out.suffix}")
+        self._write(kept)
+        rest = out.with_name(f"{out.stem}.rest{out.suffix}")
+        again = printable(shlex.join(["tallformer", "detect", *left, "--out", str(rest)]))
+        message = f"stopped; {_named(out)} was not written, what is done is in {_named(kept)}"
+        self._reporter.say("interrupted", f"{message}; to go on, with the same options: {again}", videos_left=left)
+
+    def _write(self, out: Path) -> None:
+        make = actions_document if self._options.dialect == "tallformer" else activitynet_document
+        write_document(make(self._results, selection=self._selection, failures=self._failures), out)
+        found = sum(len(result.actions) for result in self._results)
+        facts = {"out": str(out), "videos": len(self._results), "actions": found}
+        done = f"{counted(found, 'action')} of {counted(len(self._results), 'video')}"
+        self._reporter.say("written", f"wrote {done} to {_named(out)}", **facts)
+
+
+def _split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:
+    """Class names as typed, each once; a name that has a comma in it is not split. None where none was typed."""
+    names = [name for value in values for name in ([value] if value in known else value.split(","))]
+    return tuple(dict.fromkeys(name.strip() for name in names)) or None
+
+
+def _named(out: Path) -> str:
+    return "stdout" if out == STDOUT else printable(out)

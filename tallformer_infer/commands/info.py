@@ -1,0 +1,102 @@
+"""`tallformer info`: what a bundle holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tallformer_infer.bundle import Bundle
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[BUNDLE]",
+            show_default=False,
+            help="Folder, .zip, or a name that `tallformer models` lists; else the default model.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, the recipe too.")] = False,
+) -> None:
+    """Show what a model bundle holds: its classes, recipe, graphs and origin.
+
+    [bold]Examples[/bold]
+
+      tallformer info
+      tallformer info my-model.zip --json | jq .recipe.classes
+    """
+    import json
+
+    from rich.console import Console
+
+    from tallformer_infer.bundle import load_bundle
+
+    bundle = load_bundle(model)
+    if as_json:
+        typer.echo(json.dumps(_as_json(bundle), indent=2))
+    else:
+        Console(highlight=False).print(_as_table(bundle))
+
+
+def _as_json(bundle: Bundle) -> dict[str, Any]:
+    from tallformer_infer.config import to_json
+
+    description: dict[str, Any] = to_json(bundle.description)
+    return {"path": str(bundle.path), "bundle_sha256": bundle.sha256, **description}
+
+
+def _as_table(bundle: Bundle) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tallformer_infer.commands.text import printable
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text, style in _facts(bundle):
+        table.add_row(name, Text(printable(text), style=style))
+    return table
+
+
+def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
+    recipe = bundle.recipe
+    sampling, window = recipe.sampling, recipe.window
+    seconds = window.window_frames / sampling.sample_fps
+    graphs = [(f"graph {name}", f"{graph.file} · {graph.precision}", "") for name, graph in bundle.graphs.items()]
+    return [
+        ("model", bundle.name, "bold"),
+        (
+            "trained",
+            "yes" if bundle.trained else "no: its weights are random and its actions mean nothing",
+            "" if bundle.trained else "yellow",
+        ),
+        ("licence", bundle.licence, ""),
+        ("path", str(bundle.path), ""),
+        ("sha256", f"{bundle.sha256[:16]}…", ""),
+        ("recipe", recipe.name, ""),
+        ("frames", f"{sampling.sample_fps:g} fps, {sampling.crop_px}×{sampling.crop_px} px", ""),
+        ("window", f"{window.window_frames} frames ({seconds:g} s) in clips of {window.clip_frames}", ""),
+        ("suppression", f"{recipe.suppress.method} at tIoU {recipe.suppress.tiou_threshold:g}", ""),
+        *graphs,
+        *((name, _short(value), "dim") for name, value in bundle.provenance.items()),
+        (f"{len(recipe.classes)} classes", " · ".join(recipe.classes), ""),
+    ]
+
+
+def _short(value: object, *, longest: int = 200) -> str:
+    if isinstance(value, dict):
+        text = ", ".join(
+            f"{key} {item:.3g}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
+        )
+    else:
+        text = str(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

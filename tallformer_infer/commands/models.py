@@ -1,0 +1,150 @@
+"""`tallformer models`: the models that are installed, and the recipes that new ones can be made from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tallformer_infer.config import Recipe
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
+    """List the models that are installed and the recipes to make new ones from, or show one.
+
+    [bold]Examples[/bold]
+
+      tallformer models
+      tallformer models show thumos14-swin-t
+      tallformer models show thumos14-swin-t --recipe > my-recipe.json
+    """
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@app.command("list")
+def list_models() -> None:
+    """List models and recipes."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print("[bold]Models[/bold], for `tallformer detect --model NAME`")
+    console.print(_models_table())
+    console.print("\n[bold]Recipes[/bold], to train or import with; `tallformer models show NAME` shows one")
+    console.print(_recipes_table())
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe or a model that `tallformer models` lists.")],
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="Print the recipe as JSON, to edit and pass back as a file.")
+    ] = False,
+) -> None:
+    """Show a recipe, or the recipe of a model."""
+    import json
+
+    from rich.console import Console
+
+    from tallformer_infer.config import to_json
+
+    found = _find(name)
+    if recipe:
+        typer.echo(json.dumps(to_json(found), indent=2))
+    else:
+        Console(highlight=False).print(_facts_table(found))
+
+
+def _find(name: str) -> Recipe:
+    from tallformer_infer.bundle import bundled_models, load_bundle
+    from tallformer_infer.config import RECIPES
+    from tallformer_infer.errors import ConfigError
+
+    if name in RECIPES:
+        return RECIPES[name]
+    models = bundled_models()
+    if name in models:
+        return load_bundle(models[name]).recipe
+    names = ", ".join(dict.fromkeys([*RECIPES, *models]))
+    raise ConfigError(f"{name}: no such recipe or model; there are {names}")
+
+
+def _models_table() -> Table:
+    from rich.text import Text
+
+    from tallformer_infer.bundle import bundled_models, load_bundle
+    from tallformer_infer.commands.text import printable
+
+    table = _table("model", "trained", "recipe", "classes", "licence")
+    for name, path in bundled_models().items():
+        bundle = load_bundle(path)
+        trained = Text("yes") if bundle.trained else Text("no", style="yellow")
+        facts = (bundle.recipe.name, len(bundle.recipe.classes), bundle.licence)
+        table.add_row(printable(name), trained, *(Text(printable(fact)) for fact in facts))
+    return table
+
+
+def _recipes_table() -> Table:
+    from tallformer_infer.config import RECIPES
+
+    table = _table("recipe", "channels", "depths", "input", "window", "classes")
+    for recipe in RECIPES.values():
+        backbone, sampling, window = recipe.model.backbone, recipe.sampling, recipe.window
+        table.add_row(
+            recipe.name,
+            str(backbone.embed_channels),
+            "-".join(map(str, backbone.depths)),
+            f"{sampling.crop_px} px, {sampling.sample_fps:g} fps",
+            f"{window.window_frames / sampling.sample_fps:g} s",
+            str(len(recipe.classes)),
+        )
+    return table
+
+
+def _facts_table(recipe: Recipe) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tallformer_infer.commands.text import printable
+
+    window, candidates, suppress = recipe.window, recipe.candidates, recipe.suppress
+    backbone, sampling = recipe.model.backbone, recipe.sampling
+    seconds = window.window_frames / sampling.sample_fps
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in (
+        ("recipe", recipe.name),
+        ("encoder", f"Video Swin, {backbone.embed_channels} channels, depths {'-'.join(map(str, backbone.depths))}"),
+        ("input", f"{sampling.crop_px}×{sampling.crop_px} at {sampling.sample_fps:g} fps, resize {sampling.resize}"),
+        ("window", f"{window.window_frames} frames ({seconds:g} s), clips of {window.clip_frames} frames"),
+        ("pyramid", f"a step every {', '.join(map(str, recipe.model.level_strides))} frames"),
+        (
+            "candidates",
+            f"{candidates.anchors_per_level} anchors per level, {candidates.per_window or 'all'} per window",
+        ),
+        ("suppression", f"{suppress.method} at tIoU {suppress.tiou_threshold:g}, {suppress.max_per_video} per video"),
+        (f"{len(recipe.classes)} classes", " · ".join(recipe.classes)),
+    ):
+        table.add_row(name, Text(printable(text)))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, style="bold cyan" if index == 0 else None, no_wrap=index == 0, overflow="fold")
+    return table

@@ -1,0 +1,236 @@
+"""What a run says while it works: to people on a terminal, or to programs as JSON lines. Always on stderr."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.status import Status
+from rich.text import Text
+
+from tallformer_infer.commands.tables import UNTRAINED, actions_table, undecodable
+from tallformer_infer.commands.text import clock, printable, times
+from tallformer_infer.pipeline import Detector, Progress
+from tallformer_infer.results import Failure
+from tallformer_infer.structures import Result
+
+
+class Reporter(Protocol):
+    """Told what happens, in the order in which it happens."""
+
+    def loading(self) -> None:
+        """The model is being loaded."""
+
+    def loaded(self, detector: Detector) -> None:
+        """The model is ready."""
+
+    def started(self, path: str, index: int, count: int) -> None:
+        """Video `index` of `count`, counted from 0, is opened."""
+
+    def progressed(self, progress: Progress) -> None:
+        """The open video is so far. Called from any thread."""
+
+    def done(self, result: Result) -> None:
+        """The open video has its actions."""
+
+    def failed(self, failure: Failure) -> None:
+        """The open video gave no result."""
+
+    def stopped(self) -> None:
+        """What was going on has ended; said again where it had ended before."""
+
+    def say(self, event: str, message: str, **facts: Any) -> None:
+        """Anything else that the user should know; `facts` are the same for programs."""
+
+
+class TerminalReporter:
+    """Lines, tables and a progress bar."""
+
+    def __init__(self, *, quiet: bool, rows: int | None) -> None:
+        """Say nothing yet.
+
+        Args:
+            quiet: Leave out everything but warnings, failures and what goes to stdout.
+            rows: Most rows of the table of a video; None shows no tables.
+        """
+        self._quiet = quiet
+        self._rows = rows
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: ProgressBar | None = None
+        self._status: Status | None = None
+
+    def loading(self) -> None:
+        """Show that something is going on, where there is a terminal to show it on."""
+        if self._console.is_terminal and not self._quiet:
+            self._status = self._console.status("loading the model")
+            self._status.start()
+
+    def loaded(self, detector: Detector) -> None:
+        """Name the model and what `auto` chose; warn if the model is untrained."""
+        self.stopped()
+        runtime = detector.runtime
+        if not self._quiet:
+            line = f"model {detector.bundle.name} on {runtime.device} with {runtime.name}: {runtime.device_reason}"
+            self._console.print(Text(printable(line), style="dim"), soft_wrap=True)
+        if not detector.bundle.trained:
+            self._print(Text(f"warning: {UNTRAINED}", style="bold yellow"))
+
+    def started(self, path: str, index: int, count: int) -> None:
+        """Show the bar, where there is a terminal to show it on."""
+        if self._quiet or not self._console.is_terminal:
+            return
+        which = f"{index + 1}/{count} " if count > 1 else ""
+        self._bar = ProgressBar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[position]}", style="cyan"),
+            TextColumn("{task.fields[speed]}", style="green"),
+            TextColumn("{task.fields[left]}", style="yellow"),
+            console=self._console,
+            transient=True,
+            expand=True,
+        )
+        name = _shortened(printable(path.rsplit("/", 1)[-1]))
+        self._bar.add_task(f"{which}{name}", total=None, position="", speed="", left="")
+        self._bar.start()
+
+    def progressed(self, progress: Progress) -> None:
+        """Move the bar: position, speed as a multiple of real time, time left."""
+        bar = self._bar
+        if bar is None:
+            return
+        position, total = progress.position_s, progress.duration_s
+        known = total is not None and total > 0
+        bar.update(
+            bar.task_ids[0],
+            total=total if known else None,
+            completed=min(position, total) if known and total is not None else position,
+            position=f"{clock(position, digits=0)} / {clock(total, digits=0)}" if total else clock(position, digits=0),
+            speed=f"{times(progress.speed)} real time",
+            left=f"{clock(_left_s(progress), digits=0)} left" if known and progress.speed > 0 else "",
+        )
+
+    def done(self, result: Result) -> None:
+        """Take the bar away, and show the table where one is wanted."""
+        self.stopped()
+        if self._rows is not None and not self._quiet:
+            self._console.print(actions_table(result, rows=self._rows))
+        elif result.decode_errors:
+            message = f"warning: {printable(result.video.path)}: {undecodable(result.decode_errors)}"
+            self._print(Text(message, style="yellow"))
+
+    def failed(self, failure: Failure) -> None:
+        """One line."""
+        self.stopped()
+        self._print(Text(f"error: {naming_the_file(failure)}", style="red"))
+
+    def stopped(self) -> None:
+        """Take away what moves."""
+        for moving in (self._bar, self._status):
+            if moving is not None:
+                moving.stop()
+        self._bar = self._status = None
+
+    def say(self, event: str, message: str, **facts: Any) -> None:
+        """One line; `--quiet` leaves out the good news."""
+        if not self._quiet or event in _URGENT:
+            self._print(Text(message))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(Text.assemble("tallformer: ", text), soft_wrap=True)
+
+
+class JsonReporter:
+    """One JSON object per line: `time`, `event` and its facts."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Say nothing yet; `quiet` leaves out everything but warnings and failures."""
+        self._quiet = quiet
+        self._path = ""
+        self._next_s = 0.0
+
+    def loading(self) -> None:
+        """Event `loading`."""
+        self._write("loading")
+
+    def loaded(self, detector: Detector) -> None:
+        """Events `loaded` and, of an untrained model, `warning`."""
+        runtime, bundle = detector.runtime, detector.bundle
+        facts = {"device": runtime.device, "device_reason": runtime.device_reason, "runtime": runtime.name}
+        self._write("loaded", model=bundle.name, trained=bundle.trained, **facts)
+        if not bundle.trained:
+            self._write("warning", message=UNTRAINED)
+
+    def started(self, path: str, index: int, count: int) -> None:
+        """Event `video_started`."""
+        self._path = path
+        self._next_s = 0.0
+        self._write("video_started", path=path, index=index, count=count)
+
+    def progressed(self, progress: Progress) -> None:
+        """Event `progress`, at most one per second."""
+        if time.monotonic() < self._next_s:
+            return
+        self._next_s = time.monotonic() + 1
+        self._write(
+            "progress",
+            path=self._path,
+            position_s=round(progress.position_s, 3),
+            duration_s=progress.duration_s,
+            speed=round(progress.speed, 3),
+        )
+
+    def done(self, result: Result) -> None:
+        """Event `video_done`."""
+        self._write(
+            "video_done",
+            path=result.video.path,
+            actions=len(result.actions),
+            duration_s=round(result.duration_s, 3),
+            decode_errors=result.decode_errors,
+            total_s=round(result.timings.total_s, 3),
+        )
+        if result.decode_errors:
+            self._write("warning", path=result.video.path, message=undecodable(result.decode_errors))
+
+    def failed(self, failure: Failure) -> None:
+        """Event `video_failed`."""
+        self._write("video_failed", path=failure.path, error=failure.error)
+
+    def stopped(self) -> None:
+        """Nothing to take away."""
+
+    def say(self, event: str, message: str, **facts: Any) -> None:
+        """Any other event."""
+        self._write(event, message=message, **facts)
+
+    def _write(self, event: str, **facts: Any) -> None:
+        if self._quiet and event not in _URGENT:
+            return
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        sys.stderr.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
+        sys.stderr.flush()
+
+
+_URGENT = frozenset({"warning", "error", "video_failed", "interrupted"})
+
+
+def naming_the_file(failure: Failure) -> str:
+    """The failure in one line that begins with the file."""
+    line = printable(failure.error)
+    path = printable(failure.path)
+    return line if line.startswith(path) else f"{path}: {line}"
+
+
+def _left_s(progress: Progress) -> float:
+    return max((progress.duration_s or 0.0) - progress.position_s, 0.0) / progress.speed
+
+
+def _shortened(name: str, *, longest: int = 28) -> str:
+    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"

@@ -1,0 +1,78 @@
+"""The actions of a video as a table for people."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tallformer_infer.commands.text import clock, counted, printable, times
+from tallformer_infer.results import select_actions
+from tallformer_infer.structures import Result
+
+_BAR_CELLS = 10
+UNTRAINED = "untrained model: its weights are random and these actions mean nothing"
+
+
+def actions_table(result: Result, *, rows: int) -> RenderableType:
+    """Headline, actions and remarks of one video.
+
+    Args:
+        result: What was found.
+        rows: Most actions to show, those of the highest scores, in the order of the video.
+    """
+    parts: list[RenderableType] = [_headline(result)]
+    shown = select_actions(result.actions, top_k=rows) if rows else ()
+    if shown:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for name in ("start", "end", "length"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("action", overflow="fold")
+        table.add_column("score", no_wrap=True)
+        for action in shown:
+            table.add_row(
+                clock(action.start_s),
+                clock(action.end_s),
+                f"{action.end_s - action.start_s:.2f} s",
+                Text(printable(action.label), style="bold"),
+                _score(action.score),
+            )
+        parts.append(Padding(table, (0, 0, 0, 2), expand=False))
+    parts += [Text(f"  {line}", style=style) for line, style in _remarks(result, len(shown))]
+    return Group(*parts, Text())
+
+
+def undecodable(errors: int) -> str:
+    """What was lost of a damaged video."""
+    return f"{counted(errors, 'damaged part')} could not be decoded and {'was' if errors == 1 else 'were'} left out"
+
+
+def _headline(result: Result) -> Text:
+    video = result.video
+    facts = [clock(result.duration_s, digits=1), f"{video.width_px}×{video.height_px} {printable(video.codec)}"]
+    facts.append(f"{counted(result.frame_count, 'frame')} at {result.sample_fps:g} fps")
+    if result.timings.total_s > 0:
+        facts.append(f"{result.timings.total_s:.1f} s, {times(result.duration_s / result.timings.total_s)} real time")
+    return Text.assemble((printable(video.path), "bold cyan"), (f"\n  {' · '.join(facts)}", "dim"))
+
+
+def _score(score: float) -> Text:
+    cells = round(max(0.0, min(score, 1.0)) * _BAR_CELLS)
+    return Text.assemble(f"{score:.3f} ", ("━" * cells, "green"))
+
+
+def _remarks(result: Result, shown: int) -> list[tuple[str, str]]:
+    remarks: list[tuple[str, str]] = []
+    found = len(result.actions)
+    if not found:
+        remarks.append(("no action found", "dim"))
+    elif shown < found:
+        lead = f"the best {shown} of {counted(found, 'action')}" if shown else counted(found, "action")
+        remarks.append((f"{lead}; --rows {found} shows all, --threshold keeps the surer", "dim"))
+    if result.decode_errors:
+        remarks.append((undecodable(result.decode_errors), "yellow"))
+    if not result.provenance.model_trained:
+        remarks.append((UNTRAINED, "yellow"))
+    return remarks

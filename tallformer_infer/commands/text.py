@@ -1,0 +1,38 @@
+"""Words, times and numbers as people read them."""
+
+from __future__ import annotations
+
+
+def printable(text: object) -> str:
+    """`text` on one line, with what a terminal would obey or could not show written as an escape."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in str(text)
+    )
+
+
+def clock(seconds: float, *, digits: int = 2) -> str:
+    """A time such as `0:07.25` or `1:02:03.40`.
+
+    Args:
+        seconds: May be negative.
+        digits: Decimals of the seconds, 0 to 3.
+    """
+    ticks = round(abs(seconds) * 10**digits)  # rounded first, so that 59.999 becomes 1:00.00 and not 0:60.00
+    whole, fraction = divmod(ticks, 10**digits)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    sign = "-" if seconds < 0 and ticks else ""
+    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    tail = f".{fraction:0{digits}d}" if digits else ""
+    return f"{sign}{head}:{rest:02d}{tail}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 video`, `2 videos`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def times(speed: float) -> str:
+    """A speed as a multiple of real time, with two or three digits that matter."""
+    return f"{speed:.2g}×" if speed < 10 else f"{speed:.0f}×"

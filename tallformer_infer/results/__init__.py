@@ -1,0 +1,23 @@
+"""Actions as a document: which are kept, how they are written down, and how they reach the disk.
+
+select_actions ──▶ actions_document | activitynet_document ──▶ write_document
+"""
+
+from tallformer_infer.results.dialects import activitynet_document, video_ids
+from tallformer_infer.results.document import Failure, Selection, actions_document, load_schema
+from tallformer_infer.results.selection import check_selection, select_actions
+from tallformer_infer.results.writing import STDOUT, check_destination, write_document
+
+__all__ = [
+    "STDOUT",
+    "Failure",
+    "Selection",
+    "actions_document",
+    "activitynet_document",
+    "check_destination",
+    "check_selection",
+    "load_schema",
+    "select_actions",
+    "video_ids",
+    "write_document",
+]

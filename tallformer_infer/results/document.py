@@ -1,0 +1,147 @@
+"""The project's own form of results: `actions.json`, described key by key in `actions.schema.json`.
+
+Times and scores are written with six decimals: a microsecond, and far below the noise of a score.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tallformer_infer.results.selection import in_order
+from tallformer_infer.structures import Action, Provenance, Result
+
+SCHEMA_VERSION = "1.0"
+"""Version of `actions.json`. A new key raises the minor number; a key that changes or goes raises the major one."""
+
+UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
+
+DECIMALS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The filters that `select_actions` applied; None where one was not used."""
+
+    threshold: float | None = None
+    """Lowest score kept, in [0, 1]."""
+    top_k: int | None = None
+    """Most actions kept per video."""
+    classes: tuple[str, ...] | None = None
+    """Names of the actions kept."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that gave no result."""
+
+    path: str
+    """As the user gave it."""
+    error: str
+    """One line that says why."""
+
+
+def actions_document(
+    results: Sequence[Result], *, selection: Selection | None = None, failures: Sequence[Failure] = ()
+) -> dict[str, Any]:
+    """The document `actions.json` of one run.
+
+    Args:
+        results: One or more, all of one model, device and window layout, in the order of the inputs.
+        selection: Filters that were applied; None means that there were none.
+        failures: Inputs of the same run that gave no result.
+
+    Raises:
+        ValueError: There are no results, or they do not come from one run.
+    """
+    return {
+        **describe_run(results, selection or Selection()),
+        "videos": [_describe_video(result) for result in results],
+        "failures": [{"path": failure.path, "error": failure.error} for failure in failures],
+    }
+
+
+def load_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `actions_document`."""
+    text = importlib.resources.files(__package__).joinpath("actions.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def describe_run(results: Sequence[Result], selection: Selection) -> dict[str, Any]:
+    """What all results of a run have in common, as JSON.
+
+    Raises:
+        ValueError: There are no results, or they do not come from one run.
+    """
+    if len({result.provenance for result in results}) != 1:
+        raise ValueError("expected one or more results of one model, device and window layout")
+    provenance = results[0].provenance
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "tallformer", "version": provenance.tool_version},
+        "model": _describe_model(provenance),
+        "bundle_sha256": provenance.bundle_sha256,
+        "recipe": provenance.recipe_name,
+        "runtime": provenance.runtime,
+        "device": provenance.device,
+        "precision": provenance.precision,
+        "settings": {
+            "windows": provenance.windows,
+            "threshold": selection.threshold,
+            "top_k": selection.top_k,
+            "classes": None if selection.classes is None else list(selection.classes),
+        },
+    }
+
+
+def describe_file(result: Result) -> dict[str, Any]:
+    """Everything about one video but its actions, as JSON."""
+    timings = result.timings
+    return {
+        "path": result.video.path,
+        "sha256": result.video_sha256,
+        "duration_s": _rounded(result.duration_s),
+        "start_s": _rounded(result.video.start_s),
+        "sample_fps": _rounded(result.sample_fps),
+        "frame_count": result.frame_count,
+        "width_px": result.video.width_px,
+        "height_px": result.video.height_px,
+        "codec": result.video.codec,
+        "decode_errors": result.decode_errors,
+        "timings_s": {
+            "decode": _rounded(timings.decode_s),
+            "encode": _rounded(timings.encode_s),
+            "localize": _rounded(timings.localize_s),
+            "suppress": _rounded(timings.suppress_s),
+            "total": _rounded(timings.total_s),
+        },
+    }
+
+
+def describe_action(action: Action) -> dict[str, Any]:
+    """One action as JSON, in the form that both dialects use."""
+    return {
+        "segment": [_rounded(action.start_s), _rounded(action.end_s)],
+        "label": action.label,
+        "score": _rounded(action.score),
+    }
+
+
+def _describe_video(result: Result) -> dict[str, Any]:
+    return {**describe_file(result), "actions": [describe_action(action) for action in in_order(result.actions)]}
+
+
+def _describe_model(provenance: Provenance) -> dict[str, Any]:
+    model: dict[str, Any] = {"name": provenance.model_name, "trained": provenance.model_trained}
+    if not provenance.model_trained:
+        model["notice"] = UNTRAINED_NOTICE
+    return model
+
+
+def _rounded(value: float) -> float:
+    # Adding 0.0 turns -0.0 into 0.0; float() turns NumPy's numbers into ones that JSON knows.
+    return round(float(value), DECIMALS) + 0.0

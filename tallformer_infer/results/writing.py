@@ -1,0 +1,133 @@
+"""A document reaches the disk whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tallformer_infer.errors import OutputError
+
+STDOUT = Path("-")
+
+
+def check_destination(out: Path, *, inputs: Sequence[str] = ()) -> None:
+    """Refuse a destination that `write_document` could not write, before hours are spent on its content.
+
+    Args:
+        out: A file, or `-` for standard output.
+        inputs: Files that the run reads, and that must not be replaced.
+
+    Raises:
+        OutputError: It is a folder, or one of `inputs`, or its folder is missing, or writing is not allowed.
+    """
+    if out == STDOUT:
+        return
+    try:
+        if out.is_dir():
+            raise OutputError(f"{out}: is a folder; name a file in it, for example {out / 'actions.json'}")
+        _check_folder(out)
+        if out.exists():
+            _check_existing(out, inputs)
+        if _is_replaced_whole(out):
+            _probe(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def write_document(document: dict[str, Any], out: Path) -> None:
+    """Write a document as JSON.
+
+    A file is written under another name in the same folder, synced to the disk and renamed: whoever reads `out`, and
+    whatever stops the program, sees the old content or the new, never a part. A pipe or device is written directly.
+
+    Args:
+        document: JSON values.
+        out: A file, or `-` for standard output.
+
+    Raises:
+        OutputError: It cannot be written. What was there before is untouched.
+    """
+    content = _encode(document)
+    if out == STDOUT:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        if _is_replaced_whole(out):
+            _replace(out.resolve(), content)
+        else:
+            out.write_bytes(content)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def _encode(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8: only \u escapes can carry it
+        return f"{json.dumps(document, indent=2, allow_nan=False)}\n".encode()
+
+
+def _replace(out: Path, content: bytes) -> None:
+    temporary = _name_beside(out)
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out)
+    except BaseException:  # Ctrl-C too
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(out.parent)
+
+
+def _name_beside(out: Path) -> Path:
+    return out.parent / f".tallformer-{secrets.token_hex(6)}.tmp"
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself survives a power cut only with its folder synced; not every system can open a folder.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _is_replaced_whole(out: Path) -> bool:
+    return not out.exists() or stat.S_ISREG(out.stat().st_mode)
+
+
+def _check_folder(out: Path) -> None:
+    folder = out.parent
+    if not folder.exists():
+        raise OutputError(f"{out}: there is no folder {folder}; make it first: mkdir -p {folder}")
+    if not folder.is_dir():
+        raise OutputError(f"{out}: {folder} is not a folder")
+
+
+def _check_existing(out: Path, inputs: Sequence[str]) -> None:
+    for path in inputs:
+        if Path(path).exists() and out.samefile(path):
+            raise OutputError(f"{out}: is one of the videos; name another file for the actions")
+    if not os.access(out, os.W_OK):
+        raise OutputError(f"{out}: is write-protected; name another file, or allow writing: chmod u+w {out}")
+
+
+def _probe(out: Path) -> None:
+    """Create and remove a file where the result will be: only trying tells (read-only disk, root, quota)."""
+    temporary = _name_beside(out.resolve())
+    temporary.open("xb").close()
+    temporary.unlink()
