@@ -1,0 +1,101 @@
+"""Torch modules to ONNX files with a dynamic batch and everything else static."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from tallformer_export.graphs import EncoderGraph, LocalizerGraph
+from tallformer_infer.errors import ExportError
+from tallformer_training.model import Detector
+
+OPSET = 20
+"""Newest that TensorRT 10 and ONNX Runtime 1.22 both read; 17 is silently written as 18 by torch 2.13."""
+
+
+def encoder_onnx(detector: Detector) -> onnx.ModelProto:
+    """Graph 1: `clips` uint8 (N, F, H, W, 3), `real_frames` (N,) to `features` (N, C, S)."""
+    recipe = detector.recipe
+    side, frames = recipe.sampling.crop_px, recipe.window.clip_frames
+    inputs = {
+        "clips": torch.zeros((2, frames, side, side, 3), dtype=torch.uint8),
+        "real_frames": torch.full((2,), frames),
+    }
+    return _to_onnx(EncoderGraph(detector).eval(), inputs, ["features"], batch="clips_count")
+
+
+def localizer_onnx(detector: Detector) -> onnx.ModelProto:
+    """Graph 2: `features` (B, C, S), `start_frames`, `real_frames` (B,) to `segments`, `scores`, `classes`."""
+    recipe = detector.recipe
+    inputs = {
+        "features": torch.zeros((2, recipe.model.backbone.out_channels, recipe.window_steps)),
+        "start_frames": torch.zeros(2, dtype=torch.int64),
+        "real_frames": torch.full((2,), recipe.window.window_frames),
+    }
+    outputs = ["segments", "scores", "classes"]
+    return _to_onnx(LocalizerGraph(detector).eval(), inputs, outputs, batch="windows")
+
+
+def _to_onnx(
+    module: nn.Module, inputs: dict[str, Tensor], output_names: Sequence[str], *, batch: str
+) -> onnx.ModelProto:
+    dimension = torch.export.Dim(batch, min=1, max=4096)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(output_names),
+            dynamic_shapes=[{0: dimension} for _ in inputs],
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip_traces(model)
+    _check(model, inputs)
+    return model
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Remove the exporter's stack traces, which hold paths of the machine it ran on."""
+    for item in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output):
+        value.ClearField("metadata_props")
+
+
+def _check(model: onnx.ModelProto, inputs: dict[str, Tensor]) -> None:
+    """Shapes that the exporter froze or freed without a word are an error."""
+    onnx.checker.check_model(model)
+    if model.opset_import[0].version != OPSET:
+        raise ExportError(f"asked for opset {OPSET}, the exporter wrote {model.opset_import[0].version}")
+    for declared in model.graph.input:
+        dims = declared.type.tensor_type.shape.dim
+        shape = [dim.dim_param or dim.dim_value for dim in dims]
+        wanted = list(inputs[declared.name].shape)
+        if not isinstance(shape[0], str) or shape[1:] != wanted[1:]:
+            raise ExportError(f"input {declared.name}: exported as {shape}, expected a free batch and {wanted[1:]}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's progress and its notes to its own authors are nothing a user can act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,108 @@
+"""A bundle is read strictly, or refused with one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tallformer_infer.bundle import DESCRIPTION, bundled_models, load_bundle
+from tallformer_infer.errors import BundleError
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the bundled model, to damage."""
+    return Path(shutil.copytree(bundled_models()["untrained"], tmp_path / "copied"))
+
+
+def rewrite(bundle: Path, **changes: object) -> None:
+    description = bundle / DESCRIPTION
+    description.write_text(json.dumps({**json.loads(description.read_text()), **changes}))
+
+
+def test_the_default_model_is_bundled_and_says_that_it_is_untrained() -> None:
+    bundle = load_bundle()
+
+    assert bundle.name == "untrained"
+    assert not bundle.trained
+    assert len(bundle.read_graph("encoder")) > 0
+
+
+def test_every_bundled_model_is_at_most_12_mb() -> None:
+    for folder in bundled_models().values():
+        assert sum(file.stat().st_size for file in folder.iterdir()) <= 12e6
+
+
+def test_a_folder_and_its_zip_are_the_same_bundle(copied: Path, tmp_path: Path) -> None:
+    flat, nested = tmp_path / "flat.zip", tmp_path / "nested.zip"
+    with zipfile.ZipFile(flat, "w") as archive_flat, zipfile.ZipFile(nested, "w") as archive_nested:
+        for file in copied.iterdir():
+            archive_flat.write(file, file.name)
+            archive_nested.write(file, f"copied/{file.name}")
+
+    for path in (flat, nested):
+        assert load_bundle(path).sha256 == load_bundle(copied).sha256
+        assert load_bundle(path).read_graph("suppress") == load_bundle(copied).read_graph("suppress")
+
+
+def test_a_changed_graph_is_refused(copied: Path) -> None:
+    with (copied / "encoder.onnx").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\0")
+
+    with pytest.raises(BundleError, match=r"encoder\.onnx has sha256 .* was changed or damaged"):
+        load_bundle(copied).read_graph("encoder")
+
+
+def test_a_missing_graph_is_refused(copied: Path) -> None:
+    (copied / "localizer.onnx").unlink()
+
+    with pytest.raises(BundleError, match=r"bundle has no localizer\.onnx"):
+        load_bundle(copied).read_graph("localizer")
+
+
+def test_another_schema_version_is_refused(copied: Path) -> None:
+    rewrite(copied, schema_version=2)
+
+    with pytest.raises(BundleError, match="bundle has schema version 2, this tallformer reads 1"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize("file", ["../secret.onnx", "/etc/passwd", "a/b.onnx", "..", ""])
+def test_a_graph_outside_the_bundle_is_refused(copied: Path, file: str) -> None:
+    graphs = json.loads((copied / DESCRIPTION).read_text())["graphs"]
+    graphs["encoder"]["file"] = file
+    rewrite(copied, graphs=graphs)
+
+    with pytest.raises(BundleError, match="expected a plain file name"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", "{", '{"schema_version": 1}', '{"schema_version": 1, "wheels": 4}']
+)
+def test_what_is_not_a_description_is_refused_in_one_line(copied: Path, content: str) -> None:
+    (copied / DESCRIPTION).write_text(content)
+
+    with pytest.raises(BundleError) as caught:
+        load_bundle(copied)
+    assert "\n" not in str(caught.value)
+    assert str(copied) in str(caught.value)
+
+
+def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no-such: no such model; .* untrained"):
+        load_bundle("no-such")
+    with pytest.raises(BundleError, match=r"bundle has no bundle\.json"):
+        load_bundle(tmp_path)
+
+
+def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.zip").write_text("not a zip")
+
+    with pytest.raises(BundleError, match=r"expected a bundle folder or a \.zip"):
+        load_bundle(tmp_path / "model.zip")

@@ -1,0 +1,265 @@
+"""The whole way of the data, with the bundled model on real files."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tallformer_infer.bundle import bundled_models
+from tallformer_infer.config import SuppressConfig
+from tallformer_infer.errors import ConfigError, DeviceError, MediaError
+from tallformer_infer.nms import suppress
+from tallformer_infer.pipeline import Detector, Progress
+from tallformer_infer.pipeline.background import Background
+from tallformer_infer.pipeline.settling import split_settled
+from tallformer_infer.structures import Action, Candidates
+from tests.videos import textured_pictures, write_video
+
+pytestmark = pytest.mark.usefixtures("detector")
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load(device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """70 s at 15 frames per second: three windows, the last partly empty."""
+    frames = textured_pictures(1050, height_px=96, width_px=96)
+    return write_video(tmp_path_factory.mktemp("video") / "three_windows.mp4", frames, fps=15)
+
+
+def rows(actions: tuple[Action, ...] | list[Action]) -> list[tuple[str, float, float, float]]:
+    return sorted((action.label, action.start_s, action.end_s, action.score) for action in actions)
+
+
+def test_actions_lie_within_the_video_in_order(detector: Detector, video: Path) -> None:
+    result = detector.detect(video)
+
+    assert result.frame_count == 1050
+    assert result.duration_s == pytest.approx(70)
+    assert result.decode_errors == 0
+    assert result.actions
+    assert all(0 <= action.start_s < action.end_s <= 70 for action in result.actions)
+    starts = [action.start_s for action in result.actions]
+    assert starts == sorted(starts)
+
+
+def test_two_runs_give_the_same_result_bit_for_bit(detector: Detector, video: Path) -> None:
+    assert detector.detect(video).actions == detector.detect(video).actions
+
+
+def test_the_hash_is_that_of_the_file(detector: Detector, video: Path) -> None:
+    assert detector.detect(video).video_sha256 == hashlib.sha256(video.read_bytes()).hexdigest()
+
+
+def test_times_are_on_the_files_own_time_line(detector: Detector, tmp_path: Path) -> None:
+    frames = list(textured_pictures(120, height_px=96, width_px=96))
+    at_zero = write_video(tmp_path / "zero.mkv", frames, fps=15, codec="ffv1")
+    later = write_video(tmp_path / "later.mkv", frames, fps=15, codec="ffv1", start_s=10.0)
+
+    first, second = detector.detect(at_zero), detector.detect(later)
+
+    assert second.video.start_s == pytest.approx(10, abs=1e-3)
+    assert [action.start_s + 10 for action in first.actions] == pytest.approx(
+        [action.start_s for action in second.actions], abs=1e-3
+    )
+
+
+def test_the_same_pictures_at_other_frame_times_give_the_same_actions(detector: Detector, tmp_path: Path) -> None:
+    frames = list(textured_pictures(60, height_px=96, width_px=96))
+    steady = write_video(tmp_path / "steady.mkv", frames, fps=15, codec="ffv1")
+    jitter = np.random.default_rng(0).uniform(-0.012, 0.012, 60)
+    times_s = [index / 15 + shift * (index > 0) for index, shift in enumerate(jitter)]
+    uneven = write_video(tmp_path / "uneven.mkv", frames, fps=15, codec="ffv1", times_s=times_s)
+
+    assert detector.detect(uneven).frame_count == 60
+    assert rows(detector.detect(uneven).actions) == rows(detector.detect(steady).actions)
+
+
+@pytest.fixture(scope="module")
+def uncapped(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """The bundled model without its limit of actions per video, and with suppression in NumPy."""
+    copied = Path(shutil.copytree(bundled_models()["untrained"], tmp_path_factory.mktemp("model") / "uncapped"))
+    description = json.loads((copied / "bundle.json").read_text())
+    description["recipe"]["suppress"]["max_per_video"] = 1_000_000
+    del description["graphs"]["suppress"]
+    (copied / "bundle.json").write_text(json.dumps(description))
+    return Detector.load(copied, device="cpu", threads=1)
+
+
+def test_the_stream_yields_the_actions_of_detect_and_some_before_the_end(uncapped: Detector, tmp_path: Path) -> None:
+    frames = textured_pictures(15 * 120, height_px=96, width_px=96)
+    long_video = write_video(tmp_path / "long.mp4", frames, fps=15)
+    reached: list[float] = []
+
+    def note(progress: Progress) -> None:
+        reached.append(progress.position_s)
+
+    streamed = [(action, reached[-1]) for action in uncapped.stream(long_video, on_progress=note)]
+
+    assert rows([action for action, _ in streamed]) == rows(uncapped.detect(long_video).actions)
+    assert any(position_s < 100 for _, position_s in streamed)
+    assert all(action.end_s <= position_s for action, position_s in streamed)
+
+
+def test_filters_choose_among_the_same_actions(detector: Detector, video: Path) -> None:
+    everything = detector.detect(video).actions
+    scores = sorted(action.score for action in everything)
+    middle = scores[len(scores) // 2]
+
+    assert detector.detect(video, threshold=middle).actions == tuple(a for a in everything if a.score >= middle)
+    assert {action.label for action in detector.detect(video, classes=["bounce"]).actions} <= {"bounce"}
+    best = detector.detect(video, top_k=3).actions
+    assert sorted(action.score for action in best) == scores[-3:]
+
+
+def test_wrong_filters_are_refused_before_the_video_is_opened(detector: Detector) -> None:
+    with pytest.raises(ConfigError, match=r"threshold=1\.5 must be in \[0, 1\]"):
+        detector.detect("no-such.mp4", threshold=1.5)
+    with pytest.raises(ConfigError, match="bonce"):
+        detector.detect("no-such.mp4", classes=["bonce"])
+
+
+def test_a_missing_video_is_one_line(detector: Detector) -> None:
+    with pytest.raises(MediaError, match=r"no-such\.mp4: no such video"):
+        detector.detect("no-such.mp4")
+
+
+def test_progress_rises_to_the_end(detector: Detector, video: Path) -> None:
+    seen: list[Progress] = []
+
+    detector.detect(video, on_progress=seen.append)
+
+    positions = [progress.position_s for progress in seen]
+    assert positions == sorted(positions)
+    assert positions[-1] == pytest.approx(70)
+    assert all(progress.duration_s == pytest.approx(70, abs=0.1) and progress.speed > 0 for progress in seen)
+
+
+def test_windows_share_features_bit_for_bit(detector: Detector) -> None:
+    """What lets clips be encoded once: a clip's features do not depend on the clips beside it."""
+    recipe = detector.bundle.recipe
+    random = np.random.default_rng(0)
+    side = recipe.sampling.crop_px
+    clips = random.integers(0, 256, (3, recipe.window.clip_frames, side, side, 3), dtype=np.uint8)
+    real = np.full(3, recipe.window.clip_frames, np.int64)
+
+    together = detector.runtime.encode(clips, real)
+    alone = np.concatenate([detector.runtime.encode(clips[i : i + 1], real[:1]) for i in range(3)])
+
+    np.testing.assert_allclose(together, alone, atol=2e-5 * float(np.abs(alone).max()), rtol=0)
+    np.testing.assert_array_equal(alone[1], detector.runtime.encode(clips[1:2], real[:1])[0])
+
+
+def test_frames_beyond_the_end_do_not_matter(detector: Detector) -> None:
+    recipe = detector.bundle.recipe
+    side, frames = recipe.sampling.crop_px, recipe.window.clip_frames
+    noise = np.random.default_rng(0).integers(0, 256, (1, frames, side, side, 3), dtype=np.uint8)
+    cut = noise.copy()
+    cut[:, 10:] = 0
+
+    ten = np.array([10], np.int64)
+
+    np.testing.assert_array_equal(detector.runtime.encode(noise, ten), detector.runtime.encode(cut, ten))
+    assert not np.array_equal(detector.runtime.encode(noise, ten), detector.runtime.encode(noise, ten + 1))
+
+
+def test_a_device_that_cannot_be_had_is_an_error_and_auto_says_why() -> None:
+    chosen = Detector.load(device="auto")
+    if chosen.device == "cuda":
+        pytest.skip("this machine has CUDA")
+
+    with pytest.raises(DeviceError, match=r"device cuda cannot be had: .* use --device cpu or auto"):
+        Detector.load(device="cuda")
+    assert "CUDA" in chosen.runtime.device_reason
+
+
+@st.composite
+def candidate_lists(draw: st.DrawFn) -> Candidates:
+    count = draw(st.integers(0, 40))
+    starts = draw(st.lists(st.integers(0, 300), min_size=count, max_size=count))
+    lengths = draw(st.lists(st.integers(0, 60), min_size=count, max_size=count))
+    classes = draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
+    scores = np.random.default_rng(draw(st.integers(0, 99))).permutation(count) / (count + 1) + 0.01
+    segments = np.array([[s, s + n] for s, n in zip(starts, lengths, strict=True)], np.float32).reshape(-1, 2)
+    return Candidates(segments, scores.astype(np.float32), np.array(classes, np.int64))
+
+
+@settings(max_examples=200, deadline=None)
+@given(candidates=candidate_lists(), cut=st.integers(0, 360))
+def test_what_is_settled_is_suppressed_as_if_later_candidates_were_there(candidates: Candidates, cut: int) -> None:
+    config = SuppressConfig(score_threshold=0, max_per_video=10_000)
+    earlier = candidates.take(candidates.segments_frames[:, 0] < cut)
+    later = candidates.take(candidates.segments_frames[:, 0] >= cut)
+    settled, waiting = split_settled(earlier, cut)
+
+    apart = [suppress(settled, config), suppress(Candidates.concatenate([waiting, later]), config)]
+    together = suppress(Candidates.concatenate([settled, waiting, later]), config)
+
+    assert _table(Candidates.concatenate(apart)) == _table(together)
+
+
+def _table(candidates: Candidates) -> list[tuple[int, float, float, float]]:
+    return sorted(
+        (int(kind), round(float(score), 5), round(float(start), 3), round(float(end), 3))
+        for kind, score, (start, end) in zip(
+            candidates.classes, candidates.scores, candidates.segments_frames, strict=True
+        )
+    )
+
+
+def test_an_error_in_the_background_is_raised_in_front() -> None:
+    def failing() -> object:
+        yield 1
+        raise MediaError("frame 7 is odd")
+
+    with pytest.raises(MediaError, match="frame 7"), Background(failing(), ahead=2, interrupt=lambda: None) as items:
+        list(items)
+
+
+def test_leaving_in_the_middle_stops_the_background() -> None:
+    made = itertools.count()
+    before = threading.active_count()
+
+    with Background(made, ahead=2, interrupt=lambda: None) as items:
+        next(iter(items))
+
+    reached = next(made)
+    time.sleep(0.05)
+    assert next(made) == reached + 1
+    assert threading.active_count() == before
+
+
+MEASURE = """
+import json, resource, sys
+from tallformer_infer.pipeline import Detector
+result = Detector.load(device="cpu", threads=1).detect(sys.argv[1])
+print(json.dumps({"frames": result.frame_count, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+"""
+
+
+def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> None:
+    peaks = []
+    for minutes in (2, 20):
+        frames = textured_pictures(minutes * 60, height_px=96, width_px=96)  # 1 per second, shown 15 times
+        path = write_video(tmp_path / f"{minutes}.mp4", frames, fps=1)
+        done = subprocess.run([sys.executable, "-c", MEASURE, path], check=True, capture_output=True, text=True)
+        report = json.loads(done.stdout)
+        assert report["frames"] == pytest.approx(minutes * 60 * 15, abs=15)
+        peaks.append(report["peak"])
+
+    assert peaks[1] < 1.1 * peaks[0]
