@@ -1,0 +1,121 @@
+"""Files that hold no weights, or worse."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from official_file import official, saved
+from small_detector import SMALL
+
+from tallformer_infer.errors import CheckpointError
+from tallformer_training.importing import import_checkpoint
+
+
+class Malicious:
+    """Runs a command where it is unpickled without care."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path, zipped: bool, protocol: int) -> None:
+    proof = tmp_path / "proof"
+    path = tmp_path / "evil.pth"
+    value = {"state_dict": {"backbone.norm.weight": Malicious(f"touch {proof}")}}
+    torch.save(value, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+
+    with pytest.raises(
+        CheckpointError, match=r"refused: (it would run or build posix\.system|not a file of plain tensors)"
+    ) as caught:
+        import_checkpoint(path, SMALL)
+
+    assert "\n" not in str(caught.value)
+    assert not proof.exists()
+    torch.load(path, weights_only=False)  # the pickle is a real one: read carelessly, it runs
+    assert proof.exists()
+
+
+def test_a_plain_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Malicious(f"touch {proof}")))
+
+    with pytest.raises(CheckpointError, match=r"evil\.pth: refused: not a file of plain tensors") as caught:
+        import_checkpoint(tmp_path / "evil.pth", SMALL)
+
+    assert "\n" not in str(caught.value)
+    assert not proof.exists()
+
+
+def test_the_loss_history_of_mmengine_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class HistoryBuffer:
+        def __init__(self) -> None:
+            self._log_history = np.arange(3.0)
+            self._last = np.float64(0.5)
+
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = "mmengine.logging.history_buffer", "HistoryBuffer"
+    module = types.ModuleType("mmengine.logging.history_buffer")
+    module.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    path = saved(tmp_path, {"state_dict": official(), "message_hub": {"log_scalars": {"loss": HistoryBuffer()}}})
+    monkeypatch.undo()
+
+    _, report = import_checkpoint(path, SMALL)
+
+    assert report.complete
+    assert report.container == "state_dict"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2], "expected a state dict, got list"),
+        ({}, "expected a state dict, .*not tensors: nothing"),
+        ({"state_dict": {}}, "expected a state dict, .*not tensors: nothing"),
+        ({"epoch": 3, "model": {"a": torch.zeros(1)}}, "not tensors: epoch, model"),
+        ({"a": torch.eye(2).to_sparse()}, "not tensors: a"),
+        ({"a": torch.zeros(1)}, "neither a TALLFormer detector nor a Video Swin backbone; its first names: .'a'."),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(tmp_path: Path, value: object, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        import_checkpoint(saved(tmp_path, value), SMALL)
+
+
+@pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no checkpoint at all", b"\x80\x02}q\x00."])
+def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(CheckpointError) as caught:
+        import_checkpoint(tmp_path / name, SMALL)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_file_is_one_line(tmp_path: Path) -> None:
+    path = saved(tmp_path, official())
+    path.write_bytes(path.read_bytes()[:20000])
+
+    with pytest.raises(CheckpointError, match=r"official\.pth: not a readable checkpoint"):
+        import_checkpoint(path, SMALL)
+
+
+@pytest.mark.parametrize("name", ["none.pth", "none.safetensors"])
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"(?i)none\.\w+: no such file"):
+        import_checkpoint(tmp_path / name, SMALL)

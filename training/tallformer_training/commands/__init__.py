@@ -1,0 +1,1 @@
+"""Commands of the command line that need torch; each module has a Typer `app`."""

@@ -1,0 +1,6 @@
+"""Other people's checkpoints: official TALLFormer detectors and Video Swin backbones from four projects."""
+
+from tallformer_training.importing.matching import import_checkpoint, match_checkpoint
+from tallformer_training.importing.report import ImportReport
+
+__all__ = ["ImportReport", "import_checkpoint", "match_checkpoint"]

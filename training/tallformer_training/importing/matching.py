@@ -1,0 +1,193 @@
+"""Fitting the tensors of a foreign file to the detector of a recipe, strictly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tallformer_infer.config import Recipe
+from tallformer_infer.errors import CheckpointError
+from tallformer_training.importing.naming import Layout, detect_layout, official_names
+from tallformer_training.importing.reading import file_sha256, read_tensors
+from tallformer_training.importing.report import ImportReport
+from tallformer_training.model import Detector
+from tallformer_training.model.pyramid import sinusoids
+
+_COUNTER = ".num_batches_tracked"
+_FRESH_SEED = 0
+"""Seed of the weights that a file is allowed to lack, so that an import can be repeated."""
+
+
+def import_checkpoint(
+    path: Path, recipe: Recipe, *, allow_missing: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], ImportReport]:
+    """Read a foreign checkpoint for a recipe.
+
+    Args:
+        path: A `.pth` (or any other file of `torch.save`) or `.safetensors` file.
+        recipe: The model it is for.
+        allow_missing: Patterns (`fnmatch`) of parameters that the file may lack, by our name (`reduction.*`, `tcm.*`,
+            `pyramid.*`, `fpn.*`, `head.*`) or by the official one (`neck.*`). They get fresh weights, of a fixed seed.
+
+    Returns:
+        State dict of `Detector(recipe)`, floating point values as float32, and what became of every name.
+
+    Raises:
+        CheckpointError: The file cannot be read, or not every parameter is accounted for.
+    """
+    state, report = match_checkpoint(path, recipe, allow_missing=allow_missing)
+    report.require_complete()
+    return state, report
+
+
+def match_checkpoint(
+    path: Path, recipe: Recipe, *, allow_missing: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], ImportReport]:
+    """Like `import_checkpoint`, but a file that does not fit gives a report that is not complete.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is not of a known kind.
+    """
+    container, tensors = read_tensors(path)
+    try:
+        layout = detect_layout(tensors, recipe.model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    matching = _Matching(recipe, layout)
+    for name, tensor in tensors.items():
+        matching.add(name, tensor)
+    missing, initialised = matching.missing(allow_missing)
+    report = ImportReport(
+        path=path,
+        sha256=file_sha256(path),
+        recipe_name=recipe.name,
+        layout=layout.title,
+        container=container,
+        loaded=tuple(matching.loaded),
+        missing=missing,
+        initialised=initialised,
+        unexpected=tuple(matching.unexpected),
+        reshaped=tuple(matching.reshaped),
+        conflicts=tuple(matching.conflicts),
+        ignored=tuple(matching.ignored),
+    )
+    return matching.state, report
+
+
+@dataclass
+class _Matching:
+    """A state dict that fills up name by name."""
+
+    recipe: Recipe
+    layout: Layout
+    state: dict[str, Tensor] = field(init=False)
+    sources: dict[str, str] = field(default_factory=dict)
+    loaded: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_FRESH_SEED)
+            detector = Detector(self.recipe)
+        self.state = detector.state_dict()
+        self.derived = dict(detector.named_buffers(remove_duplicate=False))  # all blocks share one index table
+        self.official = official_names(self.recipe.model, {**self.state, **self.derived})
+        self.ours = {official: ours for ours, official in self.official.items()}
+        assert len(self.ours) == len(self.official), "two of our names have the same official name"
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take one tensor of the file, by the file's name."""
+        official = self.layout.official(name)
+        ours = self.ours.get(official)
+        if ours is not None and ours in self.state:
+            self._load(name, ours, tensor)
+        else:
+            self._set_aside(name, official, tensor)
+
+    def missing(self, allowed: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Our names of what has not come: what nobody allowed, and what was allowed."""
+        absent = [name for name in self.state if name not in self.sources]
+        self.ignored += [
+            (name, "absent: counts training steps and decides nothing") for name in absent if _COUNTER in name
+        ]
+        absent = [name for name in absent if _COUNTER not in name]
+        fresh = [
+            name
+            for name in absent
+            if any(fnmatchcase(name, rule) or fnmatchcase(self.official[name], rule) for rule in allowed)
+        ]
+        return tuple(name for name in absent if name not in fresh), tuple(fresh)
+
+    def _load(self, name: str, ours: str, tensor: Tensor) -> None:
+        wanted = self.state[ours]
+        if ours in self.sources:
+            self.conflicts.append(f"{name} and {self.sources[ours]} are the same parameter")
+        elif tensor.shape != wanted.shape:
+            self.reshaped.append(_reshaped(name, tensor, wanted))
+        elif tensor.dtype.is_floating_point != wanted.dtype.is_floating_point:
+            self.conflicts.append(f"{name} holds {tensor.dtype} where {wanted.dtype} belongs")
+        elif not bool(torch.isfinite(tensor).all()):
+            self.conflicts.append(f"{name} holds NaN or infinity")
+        else:
+            self.state[ours] = tensor.to(wanted.dtype)
+            self.loaded.append(ours)
+        self.sources[ours] = name
+
+    def _set_aside(self, name: str, official: str, tensor: Tensor) -> None:
+        """Ignore a known name that is not needed, checking what it holds where that decides numbers."""
+        reason = ""
+        conflicts = len(self.conflicts)
+        if re.fullmatch(r"backbone\.layers\.\d+\.blocks\.\d+\.dummy_tensor", official):
+            reason = "a trick of re-entrant checkpointing (dummy_tensor)"
+        elif re.fullmatch(r"backbone\..*attn_mask", official):
+            reason = "made again for the size of the input (attn_mask)"
+        elif official in self.ours and official.endswith(".relative_position_index"):
+            reason = self._check_index(name, official, tensor)
+        elif official.endswith(".pe.pe") and self.recipe.model.pyramid.kind == "attention":
+            reason = self._check_sinusoids(name, tensor)
+        elif self.layout.backbone_only and official.startswith("cls_head."):
+            reason = "a classifier of whole videos"
+        elif official in ("data_preprocessor.mean", "data_preprocessor.std"):
+            reason = self._check_pixels(name, tensor)
+        if not reason:
+            self.unexpected.append(name)
+        elif len(self.conflicts) == conflicts:
+            self.ignored.append((name, reason))
+
+    def _check_index(self, name: str, official: str, tensor: Tensor) -> str:
+        ours = self.derived[self.ours[official]]
+        if tensor.shape != ours.shape or not torch.equal(tensor.long(), ours):
+            self.conflicts.append(
+                f"{name} differs from this model's: trained with another attention window or max_steps"
+            )
+        return "derived from the recipe, which says the same (relative_position_index)"
+
+    def _check_sinusoids(self, name: str, tensor: Tensor) -> str:
+        channels = self.recipe.model.channels
+        expected = sinusoids(tensor.shape[0], channels)[:, None] if tensor.dim() == 3 else tensor.new_zeros(0)
+        if tensor.shape != expected.shape or not torch.allclose(tensor.float(), expected, atol=1e-3):
+            self.conflicts.append(f"{name} is not the usual table of sinusoids for {channels} channels")
+        return "derived from the recipe, which says the same (pe.pe)"
+
+    def _check_pixels(self, name: str, tensor: Tensor) -> str:
+        sampling = self.recipe.sampling
+        expected = torch.tensor(sampling.mean if name.endswith("mean") else sampling.std)
+        if tensor.numel() != 3 or not torch.allclose(tensor.flatten().float(), expected, atol=1e-2):
+            self.conflicts.append(f"{name} is {tensor.flatten().tolist()}, but the recipe says {expected.tolist()}")
+        return "the recipe says the same (data_preprocessor)"
+
+
+def _reshaped(name: str, tensor: Tensor, wanted: Tensor) -> str:
+    line = f"{name} is {list(tensor.shape)}, the model's is {list(wanted.shape)}"
+    if name.startswith("neck.") and name.endswith("relative_position_bias_table") and tensor.dim() == 2:
+        line += f" (the file was trained with model.tcm.max_steps = {(tensor.shape[0] + 1) // 2})"
+    return line

@@ -1,0 +1,134 @@
+"""Reading tensors out of foreign files without running anything that they contain."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from tallformer_infer.errors import CheckpointError
+
+_CONTAINERS = ("state_dict_ema", "state_dict")
+"""Members that hold the weights; the averaged ones are the better model, so they come first."""
+_WRAPPER = "module."
+"""Prefix that data-parallel training leaves on every name."""
+
+
+class ForeignTensors(NamedTuple):
+    """Tensors of a foreign file."""
+
+    container: str
+    """Member of the file that held them, or `` where the file is a bare state dict."""
+    tensors: dict[str, Tensor]
+    """By the file's names, without a `module.` before all of them."""
+
+
+def read_tensors(path: Path) -> ForeignTensors:
+    """Read a `.safetensors` file, or anything that `torch.save` wrote.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, holds anything besides tensors and plain values, or has no
+            state dict in it.
+    """
+    if path.suffix == ".safetensors":
+        return ForeignTensors("", _unwrap(_read_safetensors(path)))
+    value = _read_pickle(path)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a state dict, got {type(value).__name__}")
+    container = next((name for name in _CONTAINERS if isinstance(value.get(name), dict)), "")
+    state = value[container] if container else value
+    odd = [str(name) for name, item in state.items() if not isinstance(name, str) or not _is_dense(item)]
+    if odd or not state:
+        found = ", ".join(odd[:5]) if odd else "nothing"
+        raise CheckpointError(
+            f"{path}: expected a state dict, bare or under {' or '.join(reversed(_CONTAINERS))}; not tensors: {found}"
+        )
+    return ForeignTensors(container, _unwrap({name: item.detach() for name, item in state.items()}))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {_first_line(error)}") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    """Unpickle with torch's restricted reader, which calls nothing that the file names."""
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    try:
+        with torch.serialization.safe_globals([(_Inert, name) for name in _BOOKKEEPING]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
+        raise CheckpointError(f"{path}: {_why_not(error)}") from error
+
+
+def _why_not(error: Exception) -> str:
+    """One line for torch's many, which advise to read the file without care."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"not a readable checkpoint: {_first_line(error)}"
+    named = re.search(r"GLOBAL `?([\w.]+)|load (?:class|module|function) ([\w.]+)", str(error))
+    if named:
+        what = f"refused: it would run or build {named[1] or named[2]}, and only plain tensors are read"
+    else:
+        detail = re.search(r"Unsupported operand \d+", str(error))
+        what = "refused: not a file of plain tensors" + (f" ({detail[0].lower()})" if detail else "")
+    return f"{what}; where you trust it, save its state dict alone with torch.save's own settings"
+
+
+class _Inert:
+    """Stands in for objects that training frameworks store beside the weights; takes everything, does nothing."""
+
+    def __init__(self, *_: object) -> None:
+        """Forget the arguments."""
+
+    def __setstate__(self, state: object) -> None:
+        """Forget the state."""
+
+
+_BOOKKEEPING = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "builtins.getattr",
+)
+"""What mmengine's loss history is pickled as. None of it is called: all become `_Inert`."""
+
+
+def _is_dense(item: object) -> bool:
+    return isinstance(item, Tensor) and item.layout == torch.strided and not item.is_quantized
+
+
+def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(name.startswith(_WRAPPER) for name in state):
+        return {name.removeprefix(_WRAPPER): item for name, item in state.items()}
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

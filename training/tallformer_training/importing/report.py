@@ -1,0 +1,92 @@
+"""What became of every name of an imported file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tallformer_infer.errors import CheckpointError
+
+_SHOWN = 12
+"""Names of a kind that are listed for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport:
+    """What became of every name of the file and of every parameter of the model."""
+
+    path: Path
+    """The file."""
+    sha256: str
+    """Its hash."""
+    recipe_name: str
+    """The recipe it was read for."""
+    layout: str
+    """Where its names come from."""
+    container: str
+    """Member of the file that held the weights, or `` for a bare state dict."""
+    loaded: tuple[str, ...]
+    """Our names of what was loaded."""
+    missing: tuple[str, ...]
+    """Our names of what the file lacks and nobody allowed it to lack."""
+    initialised: tuple[str, ...]
+    """Our names of what the file lacks, allowed, so it has fresh weights."""
+    unexpected: tuple[str, ...]
+    """The file's names that belong nowhere."""
+    reshaped: tuple[str, ...]
+    """One line for each weight that has another shape in the file than in the model."""
+    conflicts: tuple[str, ...]
+    """One line for each thing in the file that contradicts the recipe or is damaged."""
+    ignored: tuple[tuple[str, str], ...]
+    """Names that are not needed, with the reason."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is accounted for."""
+        return not (self.missing or self.unexpected or self.reshaped or self.conflicts)
+
+    def require_complete(self) -> None:
+        """Refuse an import that leaves anything open.
+
+        Raises:
+            CheckpointError: Something is missing, unexpected, of another shape or contradictory.
+        """
+        if self.complete:
+            return
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of another shape": self.reshaped,
+            "contradictory": self.conflicts,
+        }
+        parts = [f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names]
+        hint = "; name what may be missing with --allow-missing" if len(parts) == 1 and self.missing else ""
+        raise CheckpointError(f"{self.path}: does not fit recipe {self.recipe_name}: {', '.join(parts)}{hint}")
+
+    def lines(self) -> list[str]:
+        """The report for people, line by line."""
+        inside = f", in its `{self.container}`" if self.container else ""
+        parts = Counter(name.partition(".")[0] for name in self.loaded)
+        lines = [
+            f"{self.path}: {self.layout}{inside}",
+            f"loaded: {len(self.loaded)}" + "".join(f", {part} {count}" for part, count in parts.items()),
+        ]
+        lines += _listed("missing", self.missing)
+        lines += _listed("allowed to be missing, fresh weights", self.initialised)
+        lines += _listed("unexpected", self.unexpected)
+        lines += _listed("reshaped", self.reshaped)
+        lines += _listed("contradictory", self.conflicts)
+        reasons = Counter(reason for _, reason in self.ignored)
+        return lines + [f"ignored: {count}, {reason}" for reason, count in reasons.items()]
+
+
+def _listed(kind: str, names: tuple[str, ...]) -> list[str]:
+    if not names:
+        return [f"{kind}: 0"]
+    rest = [f"  … and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return [f"{kind}: {len(names)}", *(f"  {name}" for name in names[:_SHOWN]), *rest]
+
+
+def _first(names: tuple[str, ...]) -> str:
+    return names[0] + (", …" if len(names) > 1 else "")

@@ -1,0 +1,10 @@
+"""The detector in torch, one file per part, named after the parts of the paper.
+
+Source: TALLFormer (arXiv 2204.01680); its official code, commit 5519140, Apache-2.0, decides every number.
+"""
+
+from tallformer_training.model.decoding import Segments
+from tallformer_training.model.detector import Detector
+from tallformer_training.model.head import HeadOutputs
+
+__all__ = ["Detector", "HeadOutputs", "Segments"]

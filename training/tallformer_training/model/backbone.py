@@ -1,0 +1,215 @@
+"""Video Swin transformer: one clip of frames to one feature map."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tallformer_infer.config import BackboneConfig
+from tallformer_training.model.attention import BiasedAttention, DropPath, Mlp
+from tallformer_training.model.windows import (
+    Size,
+    cut_windows,
+    fit_window,
+    join_windows,
+    pad_to_windows,
+    roll,
+    shift_mask,
+    window_index,
+)
+
+_NO_SHIFT: Size = (0, 0, 0)
+
+
+class VideoSwin(nn.Module):
+    """Encoder of clips: patch embedding, stages of windowed attention, final norm.
+
+    Source: Video Swin transformer (arXiv 2106.13230).
+    """
+
+    def __init__(self, config: BackboneConfig, *, clip_size: Size | None = None, checkpointing: bool = False) -> None:
+        """Make the encoder with fresh weights.
+
+        Args:
+            config: Its sizes.
+            clip_size: Frames, height and width in pixels that it will mostly see. Masks for that size are made once
+                and are constants of an exported graph; for other sizes they are made in every call.
+            checkpointing: Recompute the blocks of trained stages in the backward pass instead of keeping their
+                activations.
+        """
+        super().__init__()
+        self.frozen_stages = config.frozen_stages
+        self.checkpointing = checkpointing
+        self.patch_embed = PatchEmbedding(config.patch, config.embed_channels)
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
+        sizes = _map_sizes(clip_size, config)
+        index = window_index(config.window)  # one for all blocks, so that an exported graph holds it once
+        self.layers = nn.ModuleList(
+            Stage(config, stage, index, rates=rates[sum(config.depths[:stage]) :][:depth], size=sizes[stage])
+            for stage, depth in enumerate(config.depths)
+        )
+        self.norm = nn.LayerNorm(config.out_channels)
+        self.apply(_initialise)
+        self._freeze()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Encode clips.
+
+        Args:
+            clips: Normalised RGB, shape (N, 3, F, H, W).
+
+        Returns:
+            Feature maps, channels last, shape (N, F / 2, H / 32, W / 32, C), rounded up.
+        """
+        x: Tensor = self.patch_embed(clips)
+        for index, stage in enumerate(self.layers):
+            keep_activations = not (self.checkpointing and self.training and index >= self.frozen_stages)
+            x = stage(x, keep_activations=keep_activations or not torch.is_grad_enabled())
+        out: Tensor = self.norm(x)
+        return out
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, except in frozen stages, which stay in evaluation mode (no stochastic depth)."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def _freeze(self) -> None:
+        """Freeze the patch embedding and the first `frozen_stages` stages with the merging at their end."""
+        if self.frozen_stages < 0:
+            return
+        for module in (self.patch_embed, *self.layers[: self.frozen_stages]):
+            module.eval()
+            module.requires_grad_(False)
+
+
+class PatchEmbedding(nn.Module):
+    """A linear map of each patch of frames, then a norm."""
+
+    def __init__(self, patch: Size, channels: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv3d(3, channels, kernel_size=patch, stride=patch)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Map (N, 3, F, H, W) to (N, D, H', W', C); frames and pixels short of a patch are zero."""
+        frames, height, width = (-length % step for length, step in zip(clips.shape[2:], self.patch, strict=True))
+        if frames or height or width:
+            clips = F.pad(clips, (0, width, 0, height, 0, frames))
+        out: Tensor = self.norm(self.proj(clips).permute(0, 2, 3, 4, 1))
+        return out
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, windows shifted in every second one, then halving of height and width."""
+
+    mask: Tensor | None
+
+    def __init__(
+        self, config: BackboneConfig, stage: int, index: Tensor, *, rates: list[float], size: Size | None
+    ) -> None:
+        """Make a stage.
+
+        Args:
+            config: Sizes.
+            stage: Its number, from 0.
+            index: Relative positions in a window (`window_index`).
+            rates: Stochastic depth of each block.
+            size: Size of the maps for which a mask is kept.
+        """
+        super().__init__()
+        channels = config.embed_channels * 2**stage
+        hidden = int(channels * config.mlp_ratio)
+        self.window = config.window
+        self.blocks = nn.ModuleList(
+            Block(BiasedAttention(channels, config.heads[stage], index), hidden, drop_path=rate) for rate in rates
+        )
+        last = stage == len(config.depths) - 1
+        self.downsample = None if last else PatchMerging(channels)
+        self.mask_size = size
+        self.register_buffer("mask", None if size is None else self._make_mask(size, None), persistent=False)
+
+    def forward(self, x: Tensor, *, keep_activations: bool = True) -> Tensor:
+        """Map (N, D, H, W, C) to (N, D, H / 2, W / 2, 2C), or to the same shape in the last stage."""
+        size: Size = (x.shape[1], x.shape[2], x.shape[3])
+        window, shift = fit_window(size, self.window)
+        mask = self.mask if size == self.mask_size else self._make_mask(size, x.device)
+        for index, block in enumerate(self.blocks):
+            inputs = (x, window, shift, mask) if index % 2 else (x, window, _NO_SHIFT, None)
+            x = block(*inputs) if keep_activations else checkpoint(block, *inputs, use_reentrant=False)
+        return x if self.downsample is None else self.downsample(x)
+
+    def _make_mask(self, size: Size, device: torch.device | None) -> Tensor | None:
+        """Mask of the shifted blocks, shape (windows, tokens, tokens); None if there is none or no axis is shifted."""
+        window, shift = fit_window(size, self.window)
+        return shift_mask(size, window, shift, device) if any(shift) and len(self.blocks) > 1 else None
+
+
+class Block(nn.Module):
+    """Windowed attention, then an MLP, each after a norm and inside a residual connection."""
+
+    def __init__(self, attention: BiasedAttention, hidden: int, *, drop_path: float) -> None:
+        super().__init__()
+        channels = attention.proj.out_features
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = attention
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, hidden)
+
+    def forward(self, x: Tensor, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
+        """Map (N, D, H, W, C) to the same shape; `mask` belongs to `window` and `shift`."""
+        x = x + self.drop_path(self._attend(x, window, shift, mask))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
+
+    def _attend(self, x: Tensor, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
+        depth, height, width = x.shape[1:4]
+        # Padding comes after the norm, so padded tokens are zero, and take part in the attention as such.
+        x = roll(pad_to_windows(self.norm1(x), window), shift)
+        padded: Size = (x.shape[1], x.shape[2], x.shape[3])
+        windows = self.attn(cut_windows(x, window), mask)
+        x = roll(join_windows(windows, window, padded), shift, back=True)
+        if padded != (depth, height, width):
+            x = x[:, :depth, :height, :width]
+        return x
+
+
+class PatchMerging(nn.Module):
+    """Merges 2 x 2 neighbours into one position with twice the channels; time stays."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, D, H, W, C) to (N, D, H / 2, W / 2, 2C); odd sizes are padded with zeros at the end."""
+        x = pad_to_windows(x, (1, 2, 2))
+        depth, height, width, channels = x.shape[1:]
+        # Neighbours (h, w) in the order (0, 0), (1, 0), (0, 1), (1, 1): width is the slower one.
+        pairs = x.reshape(-1, depth, height // 2, 2, width // 2, 2, channels).permute(0, 1, 2, 4, 5, 3, 6)
+        merged = pairs.reshape(-1, depth, height // 2, width // 2, 4 * channels)
+        out: Tensor = self.reduction(self.norm(merged))
+        return out
+
+
+def _map_sizes(clip_size: Size | None, config: BackboneConfig) -> list[Size | None]:
+    """Size of the maps in each stage, for clips of that many frames and pixels."""
+    if clip_size is None:
+        return [None] * len(config.depths)
+    depth, height, width = (-(-length // step) for length, step in zip(clip_size, config.patch, strict=True))
+    return [(depth, -(-height // 2**stage), -(-width // 2**stage)) for stage in range(len(config.depths))]
+
+
+def _initialise(module: nn.Module) -> None:
+    """Linear layers as in Swin; norms start at 1 and 0 and the patch embedding as a convolution, torch's own way."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

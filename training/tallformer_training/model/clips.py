@@ -1,0 +1,90 @@
+"""Encoding a long sequence clip by clip. Clips never see one another in the encoder."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tallformer_training.model.backbone import VideoSwin
+
+
+def encode_clips(backbone: VideoSwin, clips: Tensor) -> Tensor:
+    """Encode clips on their own.
+
+    Args:
+        backbone: The encoder.
+        clips: Normalised RGB, shape (N, 3, F, H, W).
+
+    Returns:
+        Feature steps, the mean over space, shape (N, C, S) with S = F / encoder stride, rounded up.
+    """
+    maps: Tensor = backbone(clips)  # (N, S, h, w, C)
+    return maps.mean(dim=(2, 3)).transpose(1, 2)
+
+
+def encode_frames(backbone: VideoSwin, frames: Tensor, *, clip_frames: int) -> Tensor:
+    """Encode sequences of any length, in clips of `clip_frames` from frame 0.
+
+    A last clip that is too short is filled with zeros, which are zeros *after* normalisation, and the feature steps
+    that belong to the filling are cut off.
+
+    Args:
+        backbone: The encoder.
+        frames: Normalised RGB, shape (B, 3, T, H, W), T at least 1.
+        clip_frames: Frames per clip, a multiple of the encoder's stride.
+
+    Returns:
+        Feature steps, shape (B, C, S) with S = T / encoder stride, rounded up.
+    """
+    batch, _, length = frames.shape[:3]
+    padding = -length % clip_frames
+    features = encode_clips(backbone, cut_clips(frames, clip_frames))  # (B * clips, C, clip steps)
+    clips = (length + padding) // clip_frames
+    channels, steps = features.shape[1:]
+    sequence = features.reshape(batch, clips, channels, steps).transpose(1, 2).reshape(batch, channels, clips * steps)
+    return sequence[..., : clips * steps - padding // backbone.patch_embed.patch[0]]
+
+
+def encode_clip_major(backbone: VideoSwin, clips: Tensor) -> Tensor:
+    """Encode clips that lie clip first, batch second, as training keeps and drops them.
+
+    Args:
+        backbone: The encoder.
+        clips: Normalised RGB, shape (clips, B, 3, F, H, W).
+
+    Returns:
+        Feature steps, shape (clips, B, C, S).
+    """
+    features = encode_clips(backbone, clips.flatten(0, 1))
+    return features.reshape(*clips.shape[:2], *features.shape[1:])
+
+
+def encode_halves(backbone: VideoSwin, frames: Tensor, *, clip_frames: int) -> Tensor:
+    """Encode in two passes, for half the memory: a single sequence is cut in time, several by sequence.
+
+    Equal to `encode_frames`, except for a single sequence whose half is not a multiple of `clip_frames`: each half is
+    then filled up on its own. That is the official "split" mode, which the ActivityNet test script uses.
+
+    Args:
+        backbone: The encoder.
+        frames: Normalised RGB, shape (B, 3, T, H, W), T at least 2.
+        clip_frames: Frames per clip, a multiple of the encoder's stride.
+
+    Returns:
+        Feature steps, shape (B, C, S).
+    """
+    cut, join = (2, -1) if frames.shape[0] == 1 else (0, 0)
+    middle = frames.shape[cut] // 2
+    parts = (frames.narrow(cut, 0, middle), frames.narrow(cut, middle, frames.shape[cut] - middle))
+    return torch.cat([encode_frames(backbone, part, clip_frames=clip_frames) for part in parts], dim=join)
+
+
+def cut_clips(frames: Tensor, clip_frames: int) -> Tensor:
+    """Cut (B, 3, T, H, W) into clips, shape (B * clips, 3, F, H, W), batch-major; the end is filled with zeros."""
+    padding = -frames.shape[2] % clip_frames
+    if padding:
+        frames = F.pad(frames, (0, 0, 0, 0, 0, padding))
+    batch, colours, length, height, width = frames.shape
+    clips = frames.reshape(batch, colours, length // clip_frames, clip_frames, height, width)
+    return clips.transpose(1, 2).reshape(-1, colours, clip_frames, height, width)

@@ -1,0 +1,111 @@
+"""The whole detector: frames to feature steps (encode), feature steps to segments (localize, decode)."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from torch import Tensor, nn
+
+from tallformer_infer.config import Recipe
+from tallformer_infer.config.model import REDUCTION_STRIDE, PyramidConfig
+from tallformer_training.model.backbone import VideoSwin
+from tallformer_training.model.clips import encode_clip_major, encode_clips, encode_frames, encode_halves
+from tallformer_training.model.decoding import Segments, decode_windows
+from tallformer_training.model.fpn import FeaturePyramid
+from tallformer_training.model.head import AnchorHead, HeadOutputs
+from tallformer_training.model.pyramid import AttentionPyramid, ConvolutionPyramid
+from tallformer_training.model.reduction import Reduction
+from tallformer_training.model.tcm import TemporalConsistency
+
+
+class Detector(nn.Module):
+    """TALLFormer for one recipe.
+
+    Source: TALLFormer (arXiv 2204.01680).
+    """
+
+    def __init__(self, recipe: Recipe, *, checkpointing: bool = False) -> None:
+        """Make the detector with fresh weights, in training mode.
+
+        Args:
+            recipe: Architecture, clip size and anchors.
+            checkpointing: Trade time for memory in training (see `VideoSwin`).
+
+        Raises:
+            ConfigError: Numbers of heads, groups and channels that do not fit together.
+        """
+        super().__init__()
+        model = recipe.model
+        self.recipe = recipe
+        crop_px = recipe.sampling.crop_px
+        clip_size = (recipe.window.clip_frames, crop_px, crop_px)
+        self.backbone = VideoSwin(model.backbone, clip_size=clip_size, checkpointing=checkpointing)
+        self.reduction = Reduction(model.backbone.out_channels, model.channels)
+        self.tcm = TemporalConsistency(model.channels, model.tcm) if model.tcm else None
+        self.pyramid = _pyramid(model.channels, model.pyramid, max_steps=-(-recipe.window_steps // REDUCTION_STRIDE))
+        self.fpn = FeaturePyramid(
+            model.channels, model.pyramid.fpn_channels, levels=model.pyramid.levels, norm=model.pyramid.norm
+        )
+        self.head = AnchorHead(model.pyramid.fpn_channels, len(recipe.classes), model.head)
+
+    def forward(self, frames: Tensor) -> HeadOutputs:
+        """Encode and localize whole windows, normalised RGB of shape (B, 3, T, H, W)."""
+        return self.localize(self.encode_frames(frames))
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Encode clips on their own: normalised RGB (N, 3, F, H, W) to feature steps (N, C, F / 2)."""
+        return encode_clips(self.backbone, clips)
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Encode sequences of any length T: (B, 3, T, H, W) to (B, C, T / 2), rounded up (see `clips`)."""
+        return encode_frames(self.backbone, frames, clip_frames=self.recipe.window.clip_frames)
+
+    def encode_halves(self, frames: Tensor) -> Tensor:
+        """Like `encode_frames`, in two passes with half the memory (see `clips`)."""
+        return encode_halves(self.backbone, frames, clip_frames=self.recipe.window.clip_frames)
+
+    def encode_clip_major(self, clips: Tensor) -> Tensor:
+        """Encode clips that lie clip first: (clips, B, 3, F, H, W) to (clips, B, C, F / 2)."""
+        return encode_clip_major(self.backbone, clips)
+
+    def localize(self, features: Tensor) -> HeadOutputs:
+        """Find actions in windows of feature steps (B, C, S).
+
+        Raises:
+            ValueError: S is more than the recipe's window has.
+        """
+        x: Tensor = self.reduction(features)
+        if self.tcm is not None:
+            x = self.tcm(x)
+        outputs: HeadOutputs = self.head(self.fpn(self.pyramid(x)))
+        return outputs
+
+    def decode(self, outputs: HeadOutputs, window_start_frames: Tensor, real_frames: Tensor) -> Segments:
+        """Turn the head's outputs into segments and scores.
+
+        Args:
+            outputs: From `localize`.
+            window_start_frames: First frame of each window in the video, shape (B,).
+            real_frames: Frames of each window that are not padding, shape (B,).
+
+        Returns:
+            Segments (B, A, 2) in frames of the whole video and scores (B, A, K).
+        """
+        return decode_windows(
+            outputs,
+            self.recipe.model.head,
+            strides=self.recipe.model.level_strides,
+            anchors_per_level=self.recipe.candidates.anchors_per_level,
+            window_start_frames=window_start_frames,
+            real_frames=real_frames,
+        )
+
+
+def _pyramid(channels: int, config: PyramidConfig, *, max_steps: int) -> AttentionPyramid | ConvolutionPyramid:
+    match config.kind:
+        case "attention":
+            return AttentionPyramid(channels, config, max_steps=max_steps)
+        case "convolution":
+            return ConvolutionPyramid(channels, config)
+        case _:
+            assert_never(config.kind)

@@ -1,0 +1,67 @@
+"""Temporal consistency module: makes fresh and remembered feature steps agree.
+
+Source: TALLFormer (arXiv 2204.01680), section 3.3.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from tallformer_infer.config import TcmConfig
+from tallformer_training.model.attention import BiasedAttention, DropPath, Mlp
+
+
+class TemporalConsistency(nn.Module):
+    """Pre-norm transformer over the feature steps of a window, with relative positions, no mask and no final norm."""
+
+    def __init__(self, channels: int, config: TcmConfig) -> None:
+        """Make the module.
+
+        Raises:
+            ConfigError: `config.heads` does not divide `channels`.
+        """
+        super().__init__()
+        self.max_steps = config.max_steps
+        layer = TcmLayer(channels, config)
+        # All layers start as copies of one, as in the official code (and torch's own TransformerEncoder).
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(config.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, S) to the same shape.
+
+        Raises:
+            ValueError: S is more than the position table holds.
+        """
+        if x.shape[-1] > self.max_steps:
+            raise ValueError(f"expected at most tcm.max_steps={self.max_steps} feature steps, got {x.shape = }")
+        tokens = x.transpose(1, 2)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens.transpose(1, 2)
+
+
+class TcmLayer(nn.Module):
+    """Attention, then an MLP, each after a norm and inside a residual connection."""
+
+    def __init__(self, channels: int, config: TcmConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = BiasedAttention(channels, config.heads, step_index(config.max_steps))
+        self.drop_path = DropPath(config.drop_path)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, 4 * channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (B, S, C) to the same shape."""
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+        out: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return out
+
+
+def step_index(steps: int) -> Tensor:
+    """Row of the bias table for every (query, key), `query - key + steps - 1`, shape (steps, steps), int64."""
+    position = torch.arange(steps, device="cpu")
+    return position[:, None] - position[None, :] + steps - 1
