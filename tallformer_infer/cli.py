@@ -62,6 +62,7 @@ app = typer.Typer(
     name="tallformer",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

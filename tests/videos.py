@@ -17,7 +17,7 @@ NUMBER_BITS = 12
 """Stripes in a numbered picture: numbers 0 to 4095."""
 FINE_TICKS = 90_000
 """Ticks per second of files whose frames are not on a regular grid from 0; a common multiple of the usual rates."""
-RGB_PIXELS = {"ffv1": "bgr0", "libx264rgb": "rgb24", "png": "rgb24", "rawvideo": "bgr24"}
+RGB_PIXELS = {"ffv1": "bgr0", "libx264rgb": "rgb24", "png": "rgb24", "rawvideo": "rgb24"}
 QUIET_OPTIONS = {
     "libx264": {"preset": "ultrafast", "crf": "18"},
     "libx264rgb": {"preset": "ultrafast", "qp": "0"},

@@ -9,7 +9,7 @@ import typer
 
 from tallformer_infer.errors import TallformerError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _WHERE, _WHICH, _SAY = "Where and how it runs", "Which actions are kept", "What is said meanwhile (stderr)"
 

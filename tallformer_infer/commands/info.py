@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tallformer_infer.bundle import Bundle
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
 @app.command()
