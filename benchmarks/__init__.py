@@ -1,0 +1,1 @@
+"""Measurements: one file per question, each run with `python -m benchmarks.NAME`."""

@@ -1,0 +1,30 @@
+"""Evaluation of predictions against truth: NumPy only, every benchmark's own rules."""
+
+from tallformer_infer.evaluation.alignment import VideoReport
+from tallformer_infer.evaluation.annotations import Predictions, Truth
+from tallformer_infer.evaluation.average_precision import Curve
+from tallformer_infer.evaluation.error_kinds import ErrorKinds
+from tallformer_infer.evaluation.operating_point import OperatingPoint
+from tallformer_infer.evaluation.prediction_files import read_predictions
+from tallformer_infer.evaluation.protocols import Protocol, ProtocolName, protocol_named
+from tallformer_infer.evaluation.scoring import ClassScore, Evaluation, evaluate
+from tallformer_infer.evaluation.truth_files import read_truth
+from tallformer_infer.evaluation.video_names import read_video_list
+
+__all__ = [
+    "ClassScore",
+    "Curve",
+    "ErrorKinds",
+    "Evaluation",
+    "OperatingPoint",
+    "Predictions",
+    "Protocol",
+    "ProtocolName",
+    "Truth",
+    "VideoReport",
+    "evaluate",
+    "protocol_named",
+    "read_predictions",
+    "read_truth",
+    "read_video_list",
+]
