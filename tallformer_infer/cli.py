@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from tallformer_infer.errors import ExtraError, TallformerError
+from tallformer_infer.errors import AnnotationError, ExtraError, TallformerError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
@@ -171,7 +171,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, _UsageError):
         return _explain_usage(error)
     if isinstance(error, TallformerError):
-        _say(f"error: {error}", colour=typer.colors.RED)
+        # One line for each problem of a file of annotations, else one for the error.
+        for line in str(error).splitlines() if isinstance(error, AnnotationError) else [str(error)]:
+            _say(f"error: {line}", colour=typer.colors.RED)
         return 1
     notes = " ".join(getattr(error, "__notes__", ()))
     _say(f"error: {type(error).__name__}: {error} {notes}".rstrip(), colour=typer.colors.RED)

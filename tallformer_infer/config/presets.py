@@ -15,7 +15,7 @@ from tallformer_infer.config.model import (
     PyramidConfig,
     TcmConfig,
 )
-from tallformer_infer.config.recipe import CandidateConfig, Recipe, SamplingConfig, WindowConfig
+from tallformer_infer.config.recipe import CandidateConfig, Recipe, SamplingConfig
 from tallformer_infer.errors import ConfigError
 
 THUMOS14_CLASSES = (
