@@ -1,0 +1,248 @@
+"""The memory of one training run: written to at every step, and always at the same step as the checkpoint.
+
+# Note [one step for checkpoint and memory]
+A run's folder holds
+
+    working/                  what the run reads and writes now
+    step-000000120-9f86d0.../ a snapshot: a finished memory that nobody writes to any more
+    lock                      held by the process that may write
+
+`working` is written in place through a memory map, so a killed process may leave any mixture of old and new rows in
+it. Therefore nobody ever reads it after a restart: `begin` fills it anew from the finished memory, `resume` from a
+snapshot, whose hashes are compared on the way. A snapshot is a whole copy, made under a temporary name (Note [whole or
+absent]) and named by its content. The order that keeps both at one step is
+
+    name = run.snapshot(step)      memory as it is after `step` steps
+    save the checkpoint, which holds `name`, with a rename as its last act
+    run.prune(names held by the checkpoints that are left)
+
+Killed before the rename, the old checkpoint and its snapshot are still there; killed after it, the new ones are.
+A copy needs no journal to be replayed and no base to be kept, costs no more than the memory's size on the disk, and no
+space until rows differ on file systems that share blocks (Btrfs, XFS).
+
+# Note [several processes, one memory]
+On each machine one process writes (`begin` or `resume`), all others read (`attach`, after it). All read at the start of
+a step; what all encoded is gathered and written by that one in the order of ranks, after the forward and before the
+backward pass (`exchange`). The gathering waits until all have read, and the gradients' exchange until all is written,
+so that no row is ever read while it is written, whatever videos the ranks hold, and the order of writing two clips of
+one row is always the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import IO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.errors import LongMemoryError
+from tallformer_training.memory.bank import Memory
+from tallformer_training.memory.builder import stored
+from tallformer_training.memory.files import (
+    copy_file,
+    file_sha256,
+    remove_folder,
+    remove_unfinished,
+    whole_folder,
+    write_whole,
+)
+from tallformer_training.memory.manifest import (
+    MANIFEST_FILE,
+    NEVER,
+    ROWS_FILE,
+    WRITTEN_FILE,
+    Manifest,
+    StoredVideo,
+    read_manifest,
+    rows_sha256,
+)
+
+WORKING = "working"
+LOCK_FILE = "lock"
+LAYOUT_FILE = "layout.json"
+"""Manifest of what `working` was filled from; its hashes hold no longer, so it does not have a manifest's name."""
+
+
+class RunMemory:
+    """The writing process's end of a run's memory."""
+
+    def __init__(self, folder: Path, source: Memory) -> None:
+        """Fill `folder/working` from `source`; use `begin` or `resume` instead."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder / LOCK_FILE)
+        try:
+            remove_unfinished(folder)
+            source.verify()
+            self.memory = _fill(folder / WORKING, source)
+        except BaseException:
+            self.close()
+            raise
+        self._hashes = {name: video.sha256 for name, video in source.manifest.videos.items()}
+        self._changed: set[str] = set()
+
+    @classmethod
+    def begin(cls, base: Path, folder: Path, *, fingerprint: str | None = None) -> RunMemory:
+        """Start a run from a finished memory, which stays as it is.
+
+        Args:
+            base: The finished memory.
+            folder: The run's own folder.
+            fingerprint: What must have made the memory; None takes any.
+
+        Raises:
+            LongMemoryError: The memory is missing, damaged or made by something else, or the folder is in use.
+        """
+        run = cls(folder, Memory.open(base, fingerprint=fingerprint))
+        run.memory.written[:] = NEVER
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, snapshot: str) -> RunMemory:
+        """Go back to a snapshot.
+
+        Args:
+            folder: The run's own folder.
+            snapshot: Name that the checkpoint holds.
+
+        Raises:
+            LongMemoryError: There is no such snapshot, or it is damaged, or the folder is in use.
+        """
+        source = Memory.open(folder / snapshot)
+        if _snapshot_name(source.manifest) != snapshot:
+            raise LongMemoryError(
+                f"{folder / snapshot / MANIFEST_FILE}: not what the run wrote; use another checkpoint"
+            )
+        return cls(folder, source)
+
+    @staticmethod
+    def attach(folder: Path) -> Memory:
+        """Read the run's memory from another process, which sees what is written; after `begin` or `resume`.
+
+        Raises:
+            LongMemoryError: No process has begun or resumed the run.
+        """
+        return Memory(folder / WORKING, read_manifest(folder / WORKING / LAYOUT_FILE))
+
+    def write(
+        self, video: str, first_steps: Sequence[int], features: NDArray[np.floating], *, step_number: int
+    ) -> None:
+        """Write stretches of one video in the given order; what lies outside the video is left out.
+
+        Args:
+            video: Name of the video.
+            first_steps: Feature step in which each of N stretches starts; may be negative or past the end.
+            features: Shape (N, C, steps).
+            step_number: The training step now, from 0.
+
+        Raises:
+            LongMemoryError: The video is not in the memory, or features are not finite in its number format.
+        """
+        channels = self.memory.manifest.channels
+        if features.ndim != 3 or features.shape[:2] != (len(first_steps), channels):
+            raise ValueError(
+                f"expected features (N, C, steps) = ({len(first_steps)}, {channels}, any), got {features.shape}"
+            )
+        rows = stored(features, self.memory.manifest.row_type, video)
+        self._changed.add(video)
+        for first, stretch in zip(first_steps, rows, strict=True):
+            target, inside = self.memory.inside(video, first, features.shape[2])
+            self.memory.rows[target] = stretch[:, inside].T
+            self.memory.written[target] = step_number
+
+    def snapshot(self, step_number: int) -> str:
+        """Keep the memory as it is now; see Note [one step for checkpoint and memory].
+
+        Args:
+            step_number: Training steps finished so far.
+
+        Returns:
+            The snapshot's name, for the checkpoint. Equal memories at equal steps have equal names.
+
+        Raises:
+            LongMemoryError: It cannot be written.
+        """
+        working = self.memory.folder
+        manifest = self._manifest_now(step_number)
+        name = _snapshot_name(manifest)
+        try:
+            with whole_folder(self.folder / name) as temporary:
+                copy_file(working / ROWS_FILE, temporary / ROWS_FILE)
+                copy_file(working / WRITTEN_FILE, temporary / WRITTEN_FILE)
+                write_whole(temporary / MANIFEST_FILE, manifest.to_bytes())
+        except OSError as error:
+            raise LongMemoryError(f"{self.folder / name}: {error.strerror or error}") from error
+        return name
+
+    def snapshots(self) -> list[str]:
+        """Names of all snapshots, earliest step first."""
+        return sorted(path.name for path in self.folder.glob("step-*"))
+
+    def prune(self, keep: Collection[str]) -> None:
+        """Remove all snapshots but those that checkpoints still hold."""
+        for name in self.snapshots():
+            if name not in keep:
+                remove_folder(self.folder / name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process have the folder; what was written since the last snapshot is lost."""
+        self._lock.close()
+
+    def _manifest_now(self, step_number: int) -> Manifest:
+        manifest = self.memory.manifest
+        for name in self._changed:  # hashing is slower than copying; most videos do not change between checkpoints
+            self._hashes[name] = rows_sha256(self.memory.rows_of(name))
+        self._changed.clear()
+        return dataclasses.replace(
+            manifest,
+            step_number=step_number,
+            written_sha256=file_sha256(self.memory.folder / WRITTEN_FILE),
+            videos={
+                name: StoredVideo(steps=video.steps, sha256=self._hashes[name])
+                for name, video in manifest.videos.items()
+            },
+        )
+
+
+def _fill(working: Path, source: Memory) -> Memory:
+    """Copy `source` to the folder `working` and open that for writing."""
+    try:
+        if working.exists():
+            shutil.rmtree(working)
+        working.mkdir()
+        copy_file(source.folder / ROWS_FILE, working / ROWS_FILE)
+        copy_file(source.folder / WRITTEN_FILE, working / WRITTEN_FILE)
+        write_whole(working / LAYOUT_FILE, source.manifest.to_bytes())
+    except OSError as error:
+        raise LongMemoryError(f"{working}: {error.strerror or error}") from error
+    return Memory(working, source.manifest, mode="r+")
+
+
+def _snapshot_name(manifest: Manifest) -> str:
+    return f"step-{manifest.step_number:09d}-{hashlib.sha256(manifest.to_bytes()).hexdigest()[:16]}"
+
+
+def _lock(path: Path) -> IO[str]:
+    """Lock the run for this process; the system unlocks it when the process ends, however it ends."""
+    file = path.open("a")
+    try:
+        # Not flock: forked data loader workers would inherit it and keep it when this process is killed.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise LongMemoryError(
+            f"{path.parent}: another process trains with this memory; wait for it or stop it"
+        ) from error
+    return file
