@@ -7,14 +7,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-VIDEO ?= $(VENV)/example.mp4
-OUT ?= $(if $(filter $(VENV)/example.mp4,$(VIDEO)),$(VENV)/example.actions.json,actions.json)
+VIDEO ?= docs/example/example.mp4
+OUT ?= actions.json
 MODEL ?=
 WORKERS ?= 2
 
 .PHONY: detect test check format clean
 
-detect: $(VENV)/.ready-cpu $(if $(filter $(VENV)/example.mp4,$(VIDEO)),$(VENV)/example.mp4)
+detect: $(VENV)/.ready-cpu
 	$(BIN)/tallformer detect "$(VIDEO)" --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
 
 test: $(VENV)/.ready-dev

@@ -19,6 +19,7 @@ from benchmarks.measure import measure, report
 from tallformer_export.exporting import export_random
 from tallformer_infer.config import preset
 from tallformer_infer.pipeline import Detector
+from tallformer_infer.runtime import Device
 from tallformer_infer.structures import StageSeconds
 from tests.videos import textured_pictures, write_video
 
@@ -26,7 +27,7 @@ SECONDS = 60
 FPS = 30
 
 
-def main(*names: str, device: str = "cpu", repeats: int = 5) -> None:
+def main(*names: str, device: Device = "cpu", repeats: int = 5) -> None:
     """Time `detect` on one video with each recipe, and print a JSON line for each."""
     with tempfile.TemporaryDirectory() as work:
         frames = textured_pictures(SECONDS * FPS, height_px=720, width_px=1280)
@@ -36,7 +37,7 @@ def main(*names: str, device: str = "cpu", repeats: int = 5) -> None:
         for name in names or ("tiny", "thumos14-swin-t-112"):
             bundle = Path(work) / name
             export_random(preset(name), bundle, on_step=lambda step: print(step, file=sys.stderr))
-            detector = Detector.load(bundle, device="cuda" if device == "cuda" else "cpu")
+            detector = Detector.load(bundle, device=device)
             stages: list[StageSeconds] = []
             timing = measure(
                 lambda detector=detector, stages=stages: stages.append(detector.detect(video).timings),
@@ -47,7 +48,7 @@ def main(*names: str, device: str = "cpu", repeats: int = 5) -> None:
             report(
                 "detect",
                 timing,
-                device=device,
+                device=detector.device,
                 recipe=name,
                 video=f"{SECONDS} s, 1280x720, {FPS} fps, h264",
                 speed_x_real_time=round(SECONDS / float(np.median(timing.wall_s)), 1),
