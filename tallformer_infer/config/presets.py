@@ -72,7 +72,7 @@ TINY = Recipe(
         head=HeadConfig(channels=32, stacked_convs=2),
     ),
     sampling=SamplingConfig(resize_px=96, crop_px=96),
-    candidates=CandidateConfig(per_window=1000),
+    candidates=CandidateConfig(per_window=1000, per_video=20_000),
 )
 """Smallest whole model: to try the way of the data, and for tests."""
 

@@ -77,6 +77,15 @@ class CandidateConfig:
     """Anchors kept per pyramid level, by their best class (the official `nms_pre`)."""
     per_window: int | None = None
     """(anchor, class) pairs kept per window by score; None keeps all, as the official code does."""
+    per_video: int | None = 200_000
+    """Pairs kept per video by score, so that memory is bounded; None keeps all. Six minutes with a THUMOS14 recipe
+    cannot exceed the default, whatever the scores; with a trained model, days do not."""
+
+    def __post_init__(self) -> None:
+        for name in ("anchors_per_level", "per_window", "per_video"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ConfigError(f"candidates: {name}={limit} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
