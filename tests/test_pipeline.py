@@ -23,6 +23,7 @@ from tallformer_infer.errors import ConfigError, DeviceError, MediaError
 from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.pipeline.background import Background
+from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.settling import split_settled
 from tallformer_infer.structures import Action, Candidates
 from tests.videos import textured_pictures, write_video
@@ -263,3 +264,22 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> No
         peaks.append(report["peak"])
 
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_the_pool_keeps_the_best_in_their_order() -> None:
+    pool = CandidatePool(3)
+    scores = [0.1, 0.5, 0.3, 0.5, 0.2, 0.5, 0.4, 0.9]
+    for index, score in enumerate(scores):
+        segment = np.array([[index, index + 1]], np.float32)
+        pool.add(Candidates(segment, np.array([score], np.float32), np.zeros(1, np.int64)))
+
+    assert pool.all().segments_frames[:, 0].tolist() == [1, 3, 7]  # of three scores of 0.5 the earlier two
+
+
+def test_a_pool_without_a_limit_keeps_all() -> None:
+    pool = CandidatePool(None)
+    parts = [Candidates(np.zeros((n, 2), np.float32), np.ones(n, np.float32), np.zeros(n, np.int64)) for n in (2, 0, 3)]
+    for part in parts:
+        pool.add(part)
+
+    assert len(pool.all()) == 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -174,8 +174,3 @@ def _chain(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
 
 def _stripe_edges(width_px: int) -> list[int]:
     return [round(width_px * (0.125 + 0.75 * bit / NUMBER_BITS)) for bit in range(NUMBER_BITS + 1)]
-
-
-def take(count: int, frames: Iterable[Picture]) -> list[Picture]:
-    """The first `count` frames."""
-    return list(islice(frames, count))

@@ -10,12 +10,13 @@ from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.media import open_video
 from tallformer_infer.pipeline.hashing import FileHash
+from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.progress import OnProgress
 from tallformer_infer.pipeline.settling import split_settled
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.results import check_selection, select_actions
 from tallformer_infer.runtime import Device, OnnxRuntime, Runtime
-from tallformer_infer.structures import Action, Candidates, Provenance, Result, Windows
+from tallformer_infer.structures import Action, Provenance, Result, Windows
 
 
 class Detector:
@@ -81,8 +82,10 @@ class Detector:
         run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
         sha256 = FileHash(video)
         with open_video(video, self.bundle.recipe.sampling) as stream, closing(run.windows(stream)) as laid:
-            parts = [run.localize(window) for window in laid]
-            actions = run.suppress(Candidates.concatenate(parts), stream.info.start_s)
+            pool = CandidatePool(self.bundle.recipe.candidates.per_video)
+            for window in laid:
+                pool.add(run.localize(window))
+            actions = run.suppress(pool.all(), stream.info.start_s)
             sample_fps = self.bundle.recipe.sampling.sample_fps
             return Result(
                 video=stream.info,
@@ -114,14 +117,15 @@ class Detector:
         """
         check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
         run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
-        waiting = Candidates.concatenate([])
+        pool = CandidatePool(self.bundle.recipe.candidates.per_video)
         with open_video(video, self.bundle.recipe.sampling) as stream, closing(run.windows(stream)) as laid:
             start_s = stream.info.start_s
             for window in laid:
-                waiting = Candidates.concatenate([waiting, run.localize(window)])
-                settled, waiting = split_settled(waiting, window.start_frame + run.step_frames)
+                pool.add(run.localize(window))
+                settled, waiting = split_settled(pool.all(), window.start_frame + run.step_frames)
+                pool.replace(waiting)
                 yield from select_actions(run.suppress(settled, start_s), threshold=threshold, classes=classes)
-            yield from select_actions(run.suppress(waiting, start_s), threshold=threshold, classes=classes)
+            yield from select_actions(run.suppress(pool.all(), start_s), threshold=threshold, classes=classes)
 
     def _provenance(self, windows: Windows) -> Provenance:
         return Provenance(

@@ -3,6 +3,11 @@
 Note [silent fall-back]
     ONNX Runtime lists providers that the machine cannot use, and a session that asked for CUDA and does not get it
     runs on the CPU with nothing but a log line. So every session is asked what it really got.
+
+Note [where suppression runs]
+    Graph 3 and `tallformer_infer.nms` give the same actions (one test suite for both). On the CPU the NumPy functions
+    are 2.4 to 5 times as fast (`benchmarks/bench_nms`), so they are used there. On CUDA graph 3 is used, up to a
+    number of candidates: the node compares all pairs in a bit mask, N * N / 8 bytes, 0.3 GB at that number.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from tallformer_infer.structures import Candidates
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _SILENT = 4
+_MOST_ON_DEVICE = 50_000
 
 
 class OnnxRuntime:
@@ -46,7 +52,7 @@ class OnnxRuntime:
         self._device, self._reason = self._choose_device(device)
         self._encoder = self._load("encoder")
         self._localizer = self._load("localizer")
-        self._suppress = self._load("suppress") if "suppress" in bundle.graphs else None
+        self._suppress = self._load_suppress()
         self._check_shapes()
 
     @property
@@ -95,8 +101,8 @@ class OnnxRuntime:
         return Candidates(segments[above], scores[above], classes[above])
 
     def suppress(self, candidates: Candidates) -> Candidates:
-        """Candidates of a whole video to its actions, see `Runtime.suppress`."""
-        if self._suppress is None:
+        """Candidates of a whole video to its actions, see `Runtime.suppress` and Note [where suppression runs]."""
+        if self._suppress is None or len(candidates) > _MOST_ON_DEVICE:
             return suppress_in_numpy(candidates, self._recipe.suppress)
         inputs = {
             "segments": candidates.segments_frames,
@@ -147,6 +153,14 @@ class OnnxRuntime:
         if session.get_providers()[0] != providers[0]:
             raise DeviceError(f"{self._bundle.path}: graph {name} was not placed on {self._device}")
         return session
+
+    def _load_suppress(self) -> ort.InferenceSession | None:
+        if "suppress" not in self._bundle.graphs:
+            return None
+        if self._device == "cuda":
+            return self._load("suppress")
+        self._bundle.read_graph("suppress")  # not used here, but a damaged bundle is refused on every device
+        return None
 
     def _session(self, name: GraphName, providers: list[str]) -> ort.InferenceSession:
         options = ort.SessionOptions()

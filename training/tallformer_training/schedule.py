@@ -63,18 +63,18 @@ def parameter_groups(
     return [ParameterGroup(params=group, lr=rate, initial_lr=rate) for rate, group in groups.items()]
 
 
-def rate_factor(config: ScheduleConfig, *, epoch: int, step: int) -> float:
+def rate_factor(config: ScheduleConfig, *, epoch: float, step: int) -> float:
     """Factor of every group's initial rate.
 
     Args:
         config: The schedule.
-        epoch: Epochs finished before this step, from 0.
+        epoch: Epochs finished before this step, from 0; whole, or with the part of the epoch that is done.
         step: Training steps finished before this one, over all epochs, from 0.
     """
     return cosine_factor(config, epoch=epoch) * warmup_factor(config, step=step)
 
 
-def cosine_factor(config: ScheduleConfig, *, epoch: int) -> float:
+def cosine_factor(config: ScheduleConfig, *, epoch: float) -> float:
     """Cosine from 1 towards `min_factor` within a period, then from 1 again."""
     phase = math.pi * (epoch % config.period_epochs) / config.period_epochs
     return config.min_factor + (1 - config.min_factor) * (1 + math.cos(phase)) / 2
@@ -87,7 +87,7 @@ def warmup_factor(config: ScheduleConfig, *, step: int) -> float:
     return 1 - (1 - step / config.warmup_steps) * (1 - config.warmup_factor)
 
 
-def set_rates(optimizer: Optimizer, config: ScheduleConfig, *, epoch: int, step: int) -> float:
+def set_rates(optimizer: Optimizer, config: ScheduleConfig, *, epoch: float, step: int) -> float:
     """Set every group's rate for this step; returns the factor.
 
     Raises:
