@@ -1,0 +1,7 @@
+"""From a video file to frames at the recipe's rate: RGB uint8, cropped, in order of presentation."""
+
+from tallformer_infer.media.hashing import file_sha256
+from tallformer_infer.media.probe import probe
+from tallformer_infer.media.reader import FrameStream, open_video
+
+__all__ = ["FrameStream", "file_sha256", "open_video", "probe"]

@@ -1,0 +1,76 @@
+"""A container opened with FFmpeg, and the video stream in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from tallformer_infer.errors import MediaError
+from tallformer_infer.media.sources import ByteSource, seek_hint
+
+SELF_CONTAINED_FORMATS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gxf,wtv,dhav,dv,rm,ivf,obu,av1,"
+    "h261,h263,h264,hevc,vvc,evc,m4v,vc1,vc1test,cavsvideo,avs2,avs3,dirac,dnxhd,mjpeg,mjpeg_2000,smjpeg,yuv4mpegpipe,gif,apng,"
+    "amv,swf,nsv,nuv,pva,pvf,mtv,mv,film_cpk,bink,smk,roq,flic,4xm,lvf,vivo,vividas,ty,kux,xmv,thp,cine,rl2,r3d,mlv,filmstrip"
+)
+"""FFmpeg's names of demuxers that read one file of video and never open another."""
+GENERATE_TIMES = 0x0001
+"""FFmpeg's AVFMT_FLAG_GENPTS."""
+READ_BYTES = 1 << 17
+"""Bytes asked of a source at once."""
+_OLD_PYAV = int(av.__version__.split(".")[0]) < 19
+# PyAV up to 18 refuses a file whose title is not UTF-8 unless told otherwise; 19 takes it, and this argument is gone.
+_OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if _OLD_PYAV else {}
+
+
+def open_container(source: ByteSource, path: str) -> InputContainer:
+    """Open the container whose bytes `source` gives. See Note [FFmpeg is only handed bytes].
+
+    Raises:
+        MediaError: Not one of `SELF_CONTAINED_FORMATS`, or damaged beyond opening.
+    """
+    whitelists = {"protocol_whitelist": "", "format_whitelist": SELF_CONTAINED_FORMATS}
+    try:
+        container: InputContainer = av.open(
+            source, "r", container_options=whitelists, buffer_size=READ_BYTES, **_OPEN_OPTIONS
+        )
+    except (FFmpegError, OSError, ValueError) as error:
+        raise MediaError(_cannot_open(error, source, path)) from error
+    # PyAV asks FFmpeg to invent missing presentation times, which go wrong for B-frames in AVI; `FrameClock` does it.
+    container.flags = container.flags & ~GENERATE_TIMES
+    return container
+
+
+def best_video(container: InputContainer, path: str) -> VideoStream:
+    """The stream that FFmpeg takes for the main picture; never a cover image.
+
+    Raises:
+        MediaError: No video stream, or none that this build of FFmpeg can decode.
+    """
+    best = container.streams.best("video")
+    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if best not in moving:
+        best = max(moving, key=_picture_px, default=None)
+    if not isinstance(best, VideoStream):
+        raise MediaError(f"{path}: no video stream")
+    if best.codec_context is None:
+        raise MediaError(f"{path}: no decoder for its video stream")
+    return best
+
+
+def _picture_px(stream: VideoStream) -> int:
+    return stream.width * stream.height if stream.codec_context is not None else 0
+
+
+def _cannot_open(error: Exception, source: ByteSource, path: str) -> str:
+    if source.failure:
+        return f"{path}: cannot be read: {source.failure}"
+    if isinstance(error, av.error.ArgumentError):  # what FFmpeg says of a format that is not on the whitelist
+        return f"{path}: not a video file (playlists, scripts and images that name other files are not read)"
+    reason = error.strerror if isinstance(error, FFmpegError) and error.strerror else str(error)
+    return f"{path}: cannot be opened as video: {reason}{seek_hint(source)}"

@@ -1,0 +1,147 @@
+"""Decoded frames of one video, damaged places left out and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from fractions import Fraction
+
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from tallformer_infer.media.containers import best_video, open_container
+from tallformer_infer.media.sources import ByteSource
+
+UNKNOWN_RATE = Fraction(25)
+"""What FFmpeg, too, takes for a stream that tells no rate."""
+
+
+class Decoder:
+    """Decodes the main video stream of a source."""
+
+    def __init__(self, source: ByteSource, path: str, *, threads: int | None = None) -> None:
+        """Open the container; nothing is decoded yet.
+
+        Args:
+            source: The bytes.
+            path: For error messages.
+            threads: Threads of the codec; None lets it choose.
+
+        Raises:
+            MediaError: Not a video, or no video in it.
+        """
+        self.errors = 0
+        """Packets that could not be read or decoded, so far."""
+        self._source = source
+        self._path = path
+        self._threads = threads
+        self._container, self._stream = self._open(threads)
+        codec = self._stream.codec_context.codec
+        self.codec = str(getattr(codec, "canonical_name", codec.name))
+        self.time_base = _fraction(self._stream.time_base) or Fraction(1, 90_000)
+        self.average_fps = _fraction(self._stream.average_rate)
+        self.guessed_fps = _fraction(self._stream.guessed_rate) or self.average_fps or UNKNOWN_RATE
+        self.start_ticks = int(self._stream.start_time or 0)
+        self.duration_s = _duration_s(self._container, self._stream, self.time_base)
+        self._packets = 0
+        self._frames = 0
+        self._place = _Place()
+
+    def frames(self) -> Generator[VideoFrame]:
+        """Every frame that can be decoded, in the order they are shown. To be run through once."""
+        for frame in self._decode(self._container, self._stream):
+            if isinstance(frame, FFmpegError):
+                self.errors += 1
+                self._place.errors += 1
+                continue
+            self._frames += 1
+            self._place.move_to(frame)
+            yield frame
+        if self._threads != 1 and self._source.seekable() and self._packets > self._frames + self.errors:
+            yield from self._tail()
+
+    def close(self) -> None:
+        """Close the container, not the source."""
+        self._container.close()
+
+    def _open(self, threads: int | None) -> tuple[InputContainer, VideoStream]:
+        container = open_container(self._source, self._path)
+        stream = best_video(container, self._path)
+        stream.thread_type = "NONE" if threads == 1 else "AUTO"
+        stream.codec_context.thread_count = threads or 0
+        return container, stream
+
+    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | FFmpegError]:
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError as error:  # nothing can be read after it; what the codec still holds is good
+                yield error
+                packet = None
+            if packet is not None and not packet.size:  # to the codec this would mean the end
+                continue
+            self._packets += packet is not None and not packet.is_discard
+            try:
+                yield from stream.decode(packet)
+            except FFmpegError as error:
+                yield error
+            if packet is None:
+                return
+
+    def _tail(self) -> Iterator[VideoFrame]:
+        """Decode the end again, without threads, from the last key frame before where frames stopped coming.
+
+        A codec with threads holds as many packets as it has threads. When the file ends it is drained, and PyAV (18.1)
+        drops all that is still in it behind the first damaged packet, without a word: a file that was cut short
+        would lose up to 16 good frames, and how many would depend on the number of cores.
+        """
+        self._container.close()
+        self._source.seek(0)
+        self._container, stream = self._open(threads=1)
+        with suppress(FFmpegError):
+            self._container.seek(self._place.ticks or 0, stream=stream)
+        search = _Place()
+        for frame in self._decode(self._container, stream):
+            found = search.ticks == self._place.ticks and search.frames_since >= self._place.frames_since
+            if isinstance(frame, FFmpegError):
+                search.errors += 1
+                self.errors += found and search.errors > self._place.errors
+                continue
+            if found:
+                yield frame
+            else:
+                search.move_to(frame)
+
+
+class _Place:
+    """How far decoding has come, in terms that another run through the file can find again."""
+
+    def __init__(self) -> None:
+        self.ticks: int | None = None
+        """The last known time of a frame."""
+        self.frames_since = 0
+        """Frames after that one, which had none."""
+        self.errors = 0
+        """Errors since the last frame."""
+
+    def move_to(self, frame: VideoFrame) -> None:
+        ticks = frame.pts if frame.pts is not None else frame.dts
+        self.frames_since = self.frames_since + 1 if ticks is None else 0
+        self.ticks = self.ticks if ticks is None else ticks
+        self.errors = 0
+
+
+def _fraction(rational: Fraction | None) -> Fraction | None:
+    """A rational of any PyAV (a Fraction, or from 19 on its own type) as a Fraction; None for none, and for 0."""
+    return Fraction(rational.numerator, rational.denominator) if rational else None
+
+
+def _duration_s(container: InputContainer, stream: VideoStream, time_base: Fraction) -> float | None:
+    if stream.duration:
+        return float(stream.duration * time_base)
+    if container.duration:
+        return container.duration / 1e6
+    return None

@@ -1,0 +1,95 @@
+"""Bounded queues between one thread that makes items and one that takes them; either may leave at any time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class FrameQueue(Generic[Item]):
+    """Like `queue.Queue`, but it ends: with the last item, with an error, or because the taker left."""
+
+    def __init__(self, size: int) -> None:
+        """Hold at most `size` items, at least 1."""
+        if size < 1:
+            raise ValueError(f"expected a queue of at least 1 item, got {size}")
+        self._size = size
+        self._items: deque[Item] = deque()
+        self._change = threading.Condition()
+        self._error: BaseException | None = None
+        self._is_ended = False
+        self._is_closed = False
+
+    def put(self, item: Item) -> bool:
+        """Wait for a free place and add `item`; False when the taker has left."""
+        with self._change:
+            self._change.wait_for(lambda: self._is_closed or len(self._items) < self._size)
+            if not self._is_closed:
+                self._items.append(item)
+                self._change.notify_all()
+            return not self._is_closed
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Say that no item follows; `error` is raised where the next one would have been taken."""
+        with self._change:
+            self._error = error
+            self._is_ended = True
+            self._change.notify_all()
+
+    def take(self) -> Item:
+        """Wait for the next item.
+
+        Raises:
+            StopIteration: No item follows.
+        """
+        with self._change:
+            self._change.wait_for(lambda: self._items or self._is_ended or self._is_closed)
+            if self._is_closed or not self._items:
+                error, self._error = self._error, None
+                raise error or StopIteration
+            item = self._items.popleft()
+            self._change.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Leave as the taker: forget all items and let `put` return at once."""
+        with self._change:
+            self._is_closed = True
+            self._error = None
+            self._items.clear()
+            self._change.notify_all()
+
+
+def run_ahead(items: Iterator[Item], size: int, *, thread_name: str) -> Generator[Item]:
+    """The same items, made in a thread of its own that is at most `size` items ahead.
+
+    Closing the generator ends the thread, at its next item. Errors of `items` come out here.
+    """
+    queue: FrameQueue[Item] = FrameQueue(size)
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not queue.put(item):
+                    return
+        except BaseException as error:
+            queue.end(error)
+        else:
+            queue.end()
+
+    thread = threading.Thread(target=make, name=thread_name, daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = queue.take()
+            except StopIteration:
+                return
+            yield item
+    finally:
+        queue.close()
+        thread.join()

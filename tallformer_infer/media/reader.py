@@ -1,0 +1,177 @@
+"""Frames of a video at the recipe's rate, decoded ahead of whoever takes them."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.config import SamplingConfig
+from tallformer_infer.errors import MediaError
+from tallformer_infer.media.frame_queue import FrameQueue, run_ahead
+from tallformer_infer.media.graph import PictureSampler, exact_rate
+from tallformer_infer.media.probe import OpenedVideo
+from tallformer_infer.media.sources import ByteSource, open_source
+from tallformer_infer.structures import VideoInfo
+
+Picture = NDArray[np.uint8]
+CLOSE_TIMEOUT_S = 5.0
+"""Longest wait for the thread in `close`: one packet's decoding, or a server that neither answers nor hangs up."""
+
+
+DECODED_AHEAD = 8
+"""Decoded frames that wait to be resized, at most. Overlapping decoding and resizing was measured 1.1 times as fast
+when every other frame is taken and 1.2 times when all are (720p H.264, two shared cores, median of 8 paired runs)."""
+
+
+def open_video(
+    source: str | Path, sampling: SamplingConfig, *, threads: int | None = None, queue_frames: int = 64
+) -> FrameStream:
+    """Open a video and start decoding it in a thread of its own.
+
+    Args:
+        source: A regular file, a named pipe, `-` for standard input, or an http(s) address.
+        sampling: Frame rate, resizing and crop.
+        threads: Threads of the video codec; None lets it choose by the number of cores. 1 also resizes in the thread
+            that decodes: best where every core has a video of its own.
+        queue_frames: Frames decoded ahead, at most.
+
+    Raises:
+        MediaError: It cannot be opened, has no video, or nothing in it can be decoded.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"expected at least 1 thread, got {threads}")
+    return FrameStream(source, sampling, threads=threads, queue_frames=queue_frames)
+
+
+class FrameStream:
+    """Iterator over the frames of a video: RGB uint8, shape (crop_px, crop_px, 3), contiguous.
+
+    Frame k is the picture shown at `info.start_s + k / sample_fps`. Close it, or use it in a `with` statement.
+    """
+
+    info: VideoInfo
+    """What was read from the file."""
+
+    def __init__(self, source: str | Path, sampling: SamplingConfig, *, threads: int | None, queue_frames: int) -> None:
+        """See `open_video`."""
+        self.frame_count = 0
+        """Frames taken so far."""
+        self._rate_fps = float(exact_rate(sampling.sample_fps))
+        self._work = _Work(source, sampling, threads=threads, queue_frames=queue_frames)
+        # The thread knows the work, not this object, so that forgetting the stream, too, ends the thread.
+        self._forget = weakref.finalize(self, self._work.stop)
+        self._thread = threading.Thread(target=self._work.run, name="tallformer-frames", daemon=True)
+        self._thread.start()
+        try:
+            self.info = self._work.opened.take()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def decode_errors(self) -> int:
+        """Packets that could not be read or decoded, and timestamps too far off to be true, so far."""
+        return self._work.decode_errors
+
+    @property
+    def decode_s(self) -> float:
+        """Time the decoding thread was busy so far, in seconds."""
+        return self._work.busy_s
+
+    @property
+    def position_s(self) -> float:
+        """Media time reached: the end of the last frame taken, in seconds on the file's own time line."""
+        return self.info.start_s + self.frame_count / self._rate_fps
+
+    def __iter__(self) -> Iterator[Picture]:
+        return self
+
+    def __next__(self) -> Picture:
+        frame = self._work.frames.take()
+        self.frame_count += 1
+        return frame
+
+    def close(self) -> None:
+        """Stop the thread, also in the middle; frames not taken yet are lost. May be called again."""
+        self._forget()
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Work:
+    """What the decoding thread does, and what it tells."""
+
+    def __init__(self, source: str | Path, sampling: SamplingConfig, *, threads: int | None, queue_frames: int) -> None:
+        self.opened: FrameQueue[VideoInfo] = FrameQueue(1)
+        self.frames: FrameQueue[Picture] = FrameQueue(queue_frames)
+        self.busy_s = 0.0
+        self._video: OpenedVideo | None = None
+        self._path = str(source)
+        self._sampling = sampling
+        self._threads = threads
+        self._source: ByteSource = open_source(source)
+
+    @property
+    def decode_errors(self) -> int:
+        return self._video.errors if self._video else 0
+
+    def stop(self) -> None:
+        self.opened.close()
+        self.frames.close()
+        self._source.abort()
+
+    def run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._decode()
+        except BaseException as raised:  # it surfaces in the thread that takes the frames
+            error = raised
+        finally:
+            self._source.close()
+            self.opened.end(error)
+            self.frames.end(error)
+
+    def _decode(self) -> None:
+        mark_s = time.perf_counter()
+        self._video = video = OpenedVideo(self._source, self._path, threads=self._threads)
+        try:
+            sampler = PictureSampler(
+                self._sampling, video.info, time_base=video.time_base, orientation=video.orientation
+            )
+            self.opened.put(video.info)
+            with closing(self._pictures(video, sampler)) as pictures:
+                for picture in pictures:
+                    self.busy_s += time.perf_counter() - mark_s
+                    if not self.frames.put(picture):
+                        return
+                    mark_s = time.perf_counter()
+        finally:
+            video.close()
+        self.busy_s += time.perf_counter() - mark_s
+        if self._source.failure:
+            raise MediaError(f"{self._path}: cannot be read further: {self._source.failure}")
+
+    def _pictures(self, video: OpenedVideo, sampler: PictureSampler) -> Generator[Picture]:
+        frames = video.frames()
+        if self._threads != 1:
+            frames = run_ahead(frames, DECODED_AHEAD, thread_name="tallformer-decode")
+        with closing(frames):
+            for frame, ticks in frames:
+                yield from sampler.push(frame, ticks)
+        yield from sampler.finish(video.end_ticks)

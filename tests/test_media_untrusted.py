@@ -1,0 +1,169 @@
+"""Files that want other files or addresses opened. Each trap is first shown to work on FFmpeg left to itself."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+from videos import numbered_pictures, read_number, write_video
+from web_server import Site, serve
+
+from tallformer_infer.config import SamplingConfig
+from tallformer_infer.errors import MediaError
+from tallformer_infer.media import open_video, probe
+from tallformer_infer.media.containers import SELF_CONTAINED_FORMATS
+from tallformer_infer.media.sources import open_source
+
+AS_STORED = SamplingConfig(sample_fps=15, resize="none", crop_px=240)
+SECRET = 1000
+REFUSED = r"(not a video file \(playlists|cannot be opened as video)"
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file that only its owner should name."""
+    return write_video(tmp_path / "secret.ts", numbered_pictures(20, first=SECRET))
+
+
+def unguarded(path: Path, **options: str) -> list[int]:
+    """What FFmpeg reads when nothing holds it back."""
+    with av.open(str(path), format=options.pop("format", None), options=options) as container:
+        return [read_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def refuse(path: Path) -> None:
+    for read in (probe, lambda source: open_video(source, AS_STORED)):
+        with pytest.raises(MediaError, match=REFUSED):
+            read(path)
+
+
+def playlist(path: Path, target: str) -> Path:
+    path.write_text(f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:5\n#EXTINF:2,\n{target}\n#EXT-X-ENDLIST\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.m3u8", "a.mp4", "a.mkv"])
+def test_an_hls_playlist_does_not_open_a_local_file(tmp_path, secret, name):
+    path = playlist(tmp_path / name, str(secret))
+    assert SECRET in unguarded(path, format="hls")
+
+    refuse(path)
+
+
+@pytest.mark.parametrize("name", ["a.m3u8", "a.mp4"])
+def test_an_hls_playlist_reaches_no_address(tmp_path, secret, site, name):
+    site.files["/secret.ts"] = secret.read_bytes()
+    path = playlist(tmp_path / name, f"{site.address}/secret.ts")
+    assert SECRET in unguarded(path, format="hls", protocol_whitelist="file,http,tcp")
+    site.hits.clear()
+
+    refuse(path)
+
+    assert site.hits == []
+
+
+@pytest.mark.parametrize("target", ["file", "address"])
+def test_even_an_allowed_playlist_could_open_nothing(tmp_path, secret, site, target):
+    site.files["/secret.ts"] = secret.read_bytes()
+    path = playlist(tmp_path / "a.m3u8", str(secret) if target == "file" else f"{site.address}/secret.ts")
+    source = open_source(path)
+
+    with pytest.raises(av.error.FFmpegError):
+        av.open(source, "r", format="hls", container_options={"protocol_whitelist": ""})
+
+    source.close()
+    assert site.hits == []
+
+
+@pytest.mark.parametrize("name", ["a.ffconcat", "a.mp4"])
+def test_a_concat_script_opens_nothing(tmp_path, secret, name):
+    path = tmp_path / name
+    path.write_text(f"ffconcat version 1.0\nfile '{secret}'\n")
+    assert SECRET in unguarded(path, format="concat", safe="0")
+
+    refuse(path)
+    with pytest.raises(MediaError, match=r"not a video file \(playlists, scripts and images .* are not read\)"):
+        probe(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+        ("a.mpd", '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>\n'),
+        ("a.xml", '<?xml version="1.0"?>\n<AssetMap xmlns="http://www.smpte-ra.org/schemas/429-9/2007/AM"/>\n'),
+        ("a.avs", 'AviSource("secret.avi")\n'),
+        ("a.smil", "<smil><body><video src='secret.mp4'/></body></smil>\n"),
+        ("a.asx", "<asx version='3.0'><entry><ref href='secret.mp4'/></entry></asx>\n"),
+        ("a.rtsp", "RTSPtext\nrtsp://127.0.0.1/x\n"),
+    ],
+)
+def test_scripts_and_descriptions_are_no_videos(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    refuse(path)
+
+    disguised = tmp_path / "film.mp4"
+    disguised.write_text(text)
+    refuse(disguised)
+
+
+def test_a_name_that_looks_like_a_pattern_opens_no_other_file(tmp_path):
+    write_video(tmp_path / "frame000.png", numbered_pictures(1, first=SECRET), codec="png")
+    path = tmp_path / "frame%03d.png"
+    assert unguarded(path) == [SECRET]
+
+    with pytest.raises(MediaError, match=r"frame%03d.png: no such video"):
+        open_video(path, AS_STORED)
+    path.write_text("now it is there, but no video")
+    refuse(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["image2", "hls", "dash", "concat", "imf", "sdp", "rtsp", "lavfi", "avisynth", "png_pipe"]
+)
+def test_no_demuxer_that_opens_other_things_is_allowed(name):
+    assert name not in SELF_CONTAINED_FORMATS.split(",")
+
+
+def test_an_mp4_that_keeps_its_pictures_in_another_file_does_not_get_them(tmp_path, secret):
+    other = write_video(tmp_path / "other.mov", numbered_pictures(4, first=SECRET), codec="rawvideo")
+    own = write_video(tmp_path / "own.mov", numbered_pictures(4), codec="rawvideo")
+    path = tmp_path / "pointing.mov"
+    path.write_bytes(refer_to(own.read_bytes(), str(other)))
+    assert SECRET in unguarded(path, enable_drefs="1", use_absolute_path="1")
+
+    with pytest.raises(MediaError, match=r"pointing.mov: nothing in it can be decoded"):
+        open_video(path, AS_STORED)
+
+
+def refer_to(movie: bytes, target: str) -> bytes:
+    """A QuickTime movie with its index last, whose index says that the pictures are in the file `target`."""
+    path = b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"
+    alias = (
+        bytes(10) + bytes([3]) + b"vol".ljust(27, b"\0") + bytes(12) + bytes([1]) + b"x".ljust(63, b"\0") + bytes(16)
+    )
+    alias += struct.pack(">hh", 1, 1) + bytes(16)
+    name = target.encode()
+    alias += struct.pack(">hh", 2, len(name)) + name + bytes(len(name) % 2) + struct.pack(">hh", -1, 0)
+    entry = struct.pack(">I4sI", 12 + len(alias), b"alis", 0) + alias
+    return replace_atom(movie, path, bytes(4) + struct.pack(">I", 1) + entry)
+
+
+def replace_atom(data: bytes, path: tuple[bytes, ...], content: bytes) -> bytes:
+    """Replace what the first atom at `path` holds; the sizes of the atoms around it follow."""
+    at = 0
+    while data[at + 4 : at + 8] != path[0]:
+        at += struct.unpack_from(">I", data, at)[0]
+    size = struct.unpack_from(">I", data, at)[0]
+    inner = replace_atom(data[at + 8 : at + size], path[1:], content) if len(path) > 1 else content
+    return data[:at] + struct.pack(">I4s", 8 + len(inner), path[0]) + inner + data[at + size :]
