@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from small_detector import SMALL, build
 from torch import Tensor
 
 from tallformer_training.importing.naming import official_names
 from tallformer_training.model.pyramid import sinusoids
+from tests.small_detector import SMALL, build
 
 
 def official() -> dict[str, Tensor]:

@@ -7,11 +7,11 @@ import re
 
 import jsonschema
 import pytest
-from small_bundle import CLASSES, FOUND, write_bundle
-from videos import noise_pictures, write_video
 
 from tallformer_infer import cli
 from tallformer_infer.results import load_schema
+from tests.small_bundle import CLASSES, FOUND, write_bundle
+from tests.videos import noise_pictures, write_video
 
 EXPECTED = sorted(
     ({"segment": [start / 15, end / 15], "label": label, "score": score} for (start, end), score, label in FOUND),

@@ -11,8 +11,9 @@ import sys
 import time
 
 import pytest
-from small_bundle import write_bundle
-from videos import noise_pictures, write_video
+
+from tests.small_bundle import write_bundle
+from tests.videos import noise_pictures, write_video
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal and SIGINT")
 

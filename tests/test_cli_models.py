@@ -6,11 +6,11 @@ import json
 import re
 
 import pytest
-from small_bundle import CLASSES, write_bundle
 
 from tallformer_infer import cli
 from tallformer_infer.bundle import bundled_models
 from tallformer_infer.config import RECIPES, read_recipe
+from tests.small_bundle import CLASSES, write_bundle
 
 
 def test_models_lists_every_recipe(capsys):

@@ -7,12 +7,12 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_samples import action, result, untrained
 from rich.console import Console
 
 from tallformer_infer.commands.tables import actions_table
 from tallformer_infer.commands.text import clock, counted, printable, times
 from tallformer_infer.commands.waiting import run_interruptibly
+from tests.result_samples import action, result, untrained
 
 
 def drawn(shown, *, width=100):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_detector import SMALL, build
 from torch import Tensor
 
 from tallformer_infer.config import preset
@@ -18,6 +17,7 @@ from tallformer_training.importing import import_checkpoint
 from tallformer_training.importing.naming import detect_layout, official_names
 from tallformer_training.model import Detector
 from tallformer_training.model.windows import window_index
+from tests.small_detector import SMALL, build
 
 START_TRAINING = ("neck.*", "head.*")
 

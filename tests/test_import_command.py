@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import model_golden as g
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from official_file import edited, official, saved
-from small_detector import SMALL
 
 from tallformer_infer.config import to_json
 from tallformer_infer.errors import CheckpointError, TallformerError
 from tallformer_training.checkpoint import load_checkpoint, load_detector
 from tallformer_training.commands.import_checkpoint import app
+from tests import model_golden as g
+from tests.official_file import edited, official, saved
+from tests.small_detector import SMALL
 
 
 def run(*arguments: object) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from official_file import official, saved
-from small_detector import SMALL
 
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.importing import import_checkpoint
+from tests.official_file import official, saved
+from tests.small_detector import SMALL
 
 
 class Malicious:

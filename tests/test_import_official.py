@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import model_golden as g
 import pytest
 import torch
-from official_file import edited, official, saved
 from safetensors.torch import save_file
-from small_detector import SMALL, build
 from torch import Tensor
 
 from tallformer_infer.config import TcmConfig
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.importing import import_checkpoint, match_checkpoint
+from tests import model_golden as g
+from tests.official_file import edited, official, saved
+from tests.small_detector import SMALL, build
 
 CONTAINERS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "bare": lambda state: state,

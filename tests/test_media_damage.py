@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from videos import cut_short, damage, numbered_pictures, read_number, write_video
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import open_video, probe
+from tests.videos import cut_short, damage, numbered_pictures, read_number, write_video
 
 AS_STORED = SamplingConfig(sample_fps=15, resize="none", crop_px=240)
 B_FRAMES = {"bf": "3", "g": "30"}

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from videos import noise_pictures, write_video
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.media import open_video
 from tallformer_infer.media.graph import PictureSampler, exact_rate, resized_px
 from tallformer_infer.media.orientation import UPRIGHT, from_matrix
 from tallformer_infer.structures import VideoInfo
+from tests.videos import noise_pictures, write_video
 
 SIDE_PX = 16
 INFO = VideoInfo(path="x", width_px=SIDE_PX, height_px=SIDE_PX, codec="x", source_fps=None, start_s=0, duration_s=None)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import av
 import pytest
-from videos import numbered_pictures, read_number, write_video
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import file_sha256, open_video, probe
+from tests.videos import numbered_pictures, read_number, write_video
 
 AS_STORED = SamplingConfig(sample_fps=15, resize="none", crop_px=240)
 

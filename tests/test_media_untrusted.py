@@ -8,14 +8,14 @@ from pathlib import Path
 
 import av
 import pytest
-from videos import numbered_pictures, read_number, write_video
-from web_server import Site, serve
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import open_video, probe
 from tallformer_infer.media.containers import SELF_CONTAINED_FORMATS
 from tallformer_infer.media.sources import open_source
+from tests.videos import numbered_pictures, read_number, write_video
+from tests.web_server import Site, serve
 
 AS_STORED = SamplingConfig(sample_fps=15, resize="none", crop_px=240)
 SECRET = 1000

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from videos import numbered_pictures, read_number, write_video
-from web_server import Site, serve
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import open_video, probe
+from tests.videos import numbered_pictures, read_number, write_video
+from tests.web_server import Site, serve
 
 AS_STORED = SamplingConfig(sample_fps=15, resize="none", crop_px=240)
 

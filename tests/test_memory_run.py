@@ -10,15 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import memory_worker
 import numpy as np
 import pytest
-from memory_worker import CHANNELS, CHECKPOINT_FILE, ENTRIES, STEPS_PER_CHECKPOINT, STRETCH, stretches
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import LongMemoryError
 from tallformer_training.memory import Memory, MemoryBuilder, RunMemory
 from tallformer_training.memory.files import TEMPORARY
+from tests import memory_worker
+from tests.memory_worker import CHANNELS, CHECKPOINT_FILE, ENTRIES, STEPS_PER_CHECKPOINT, STRETCH, stretches
 
 SMALL = {"a": 40, "b": 9}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_detector import SMALL, build, numbers
 
 from tallformer_infer.errors import CheckpointError, OutputError
 from tallformer_training.checkpoint import load_checkpoint, load_detector, save_checkpoint
+from tests.small_detector import SMALL, build, numbers
 
 PROVENANCE = {"trained": True, "source": {"sha256": "ab"}, "note": "Größe"}
 

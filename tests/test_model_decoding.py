@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_detector import numbers
 from torch import Tensor
 from torch.testing import assert_close
 
 from tallformer_infer.config import HeadConfig
 from tallformer_training.model import HeadOutputs
 from tallformer_training.model.decoding import decode_segments, decode_windows
+from tests.small_detector import numbers
 
 
 @pytest.mark.parametrize(

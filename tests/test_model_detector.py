@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_detector import SMALL, build, numbers
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from tallformer_infer.config import PyramidConfig, Recipe, SamplingConfig
 from tallformer_training.importing.naming import official_names
 from tallformer_training.model.backbone import VideoSwin
+from tests.small_detector import SMALL, build, numbers
 
 
 @pytest.fixture(scope="module", autouse=True)

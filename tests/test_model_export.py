@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from small_detector import SMALL, build, numbers
 from torch import Tensor, nn
 
 from tallformer_infer.config import SamplingConfig
+from tests.small_detector import SMALL, build, numbers
 
 onnx = pytest.importorskip("onnx", reason="needs the export extra")
 pytest.importorskip("onnxscript", reason="needs the export extra")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import model_golden as g
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from tallformer_infer.config import CandidateConfig
 from tallformer_training.model import Detector, HeadOutputs, Segments
 from tallformer_training.model.anchors import anchors_in_video, level_anchors
+from tests import model_golden as g
 
 LEVELS = range(5)
 START_AND_REAL = {"112": (0, 96), "w0": (0, 96), "w1": (72, 78)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from small_detector import numbers
 from torch import nn
 from torch.testing import assert_close
 
@@ -17,6 +16,7 @@ from tallformer_training.model.fpn import upsample
 from tallformer_training.model.head import AnchorHead
 from tallformer_training.model.pyramid import AttentionPyramid, ConvolutionPyramid, LocalTransformerLayer, sinusoids
 from tallformer_training.model.tcm import TemporalConsistency, step_index
+from tests.small_detector import numbers
 
 # Stochastic depth
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import model_golden as g
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from tallformer_training.model.fpn import FeaturePyramid
 from tallformer_training.model.pyramid import ConvolutionPyramid
 from tallformer_training.model.reduction import Reduction
 from tallformer_training.model.tcm import TemporalConsistency
+from tests import model_golden as g
 
 PRINTED = {"rtol": 0, "atol": 2e-5}
 """The appendix prints five decimals."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_detector import numbers
 from torch.testing import assert_close
 
 from tallformer_training.model.attention import BiasedAttention
 from tallformer_training.model.windows import cut_windows, fit_window, join_windows, roll, shift_mask, window_index
+from tests.small_detector import numbers
 
 
 @pytest.mark.parametrize("window", [(2, 2, 2), (4, 1, 2), (4, 6, 4)])

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from nms_suppressors import (
+
+from tallformer_infer.nms import nms, nmw
+from tallformer_infer.structures import Candidates
+from tests.nms_suppressors import (
     Method,
     Suppressor,
     assert_same,
@@ -20,9 +23,6 @@ from nms_suppressors import (
     with_graph,
     with_numpy,
 )
-
-from tallformer_infer.nms import nms, nmw
-from tallformer_infer.structures import Candidates
 
 THRESHOLDS = st.sampled_from([0.1, 0.25, 0.3, 0.5, 0.75, 1.0])  # few: a graph is built for each
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nms_suppressors import Suppressor, both_forms, run_graph, with_graph
 from numpy.typing import NDArray
 
 from tallformer_infer.config import SuppressConfig
 from tallformer_infer.nms import nms, nmw, pairs_above, soft_nms, soft_nms_activitynet, suppress
 from tallformer_infer.structures import Candidates
+from tests.nms_suppressors import Suppressor, both_forms, run_graph, with_graph
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nms_suppressors import assert_same, candidates_of, plain_tiou
 
 from tallformer_infer.nms import nms, soft_nms, soft_nms_activitynet
 from tallformer_infer.structures import Candidates
+from tests.nms_suppressors import assert_same, candidates_of, plain_tiou
 
 Decay = Literal["linear", "gaussian"]
 

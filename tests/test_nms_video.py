@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from nms_suppressors import assert_same, candidates_of, run_graph
 
 from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer.config import SuppressConfig
@@ -16,6 +15,7 @@ from tallformer_infer.config.recipe import Suppression
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.nms import nms, nmw, pairs_above, soft_nms, suppress
 from tallformer_infer.structures import Candidates
+from tests.nms_suppressors import assert_same, candidates_of, run_graph
 
 CANDIDATES = candidates_of((0, 10, 0.9, 0), (1, 11, 0.8, 0), (0, 10, 0.3, 1), (40, 50, 0.25, 0), (60, 70, 0.1, 2))
 

@@ -10,7 +10,6 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_samples import PROVENANCE, action, result, untrained
 
 from tallformer_infer.errors import OutputError
 from tallformer_infer.results import (
@@ -21,6 +20,7 @@ from tallformer_infer.results import (
     load_schema,
     video_ids,
 )
+from tests.result_samples import PROVENANCE, action, result, untrained
 
 
 def validate(document):

@@ -9,10 +9,10 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_samples import action
 
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.results import check_selection, select_actions
+from tests.result_samples import action
 
 ACTIONS = st.lists(
     st.builds(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_golden import normalised, official_weights, recipe_from_official
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from tallformer_training.model import Detector, HeadOutputs
 from tallformer_training.model.anchors import level_anchors
 from tallformer_training.model.clips import cut_clips
 from tallformer_training.schedule import parameter_groups
+from tests.model_golden import normalised, official_weights, recipe_from_official
 
 CLIPS, CLIP_STEPS, CLIP_FRAMES = 3, 16, 32
 VIDEOS = ("va", "vb")
