@@ -31,10 +31,12 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 
 $(VENV)/.ready-cpu: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV): about 300 MB"
 	$(PIP) --editable '.[cpu]'
 	@touch $@
 
 $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV), torch and the tools for tests included: about 1.5 GB"
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.ready-cpu
 

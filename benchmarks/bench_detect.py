@@ -21,19 +21,17 @@ from tallformer_infer.config import preset
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Device
 from tallformer_infer.structures import StageSeconds
-from tests.videos import textured_pictures, write_video
+from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
 SECONDS = 60
-FPS = 30
+VIDEO = VideoSpec(subset="testing", seed=0, index=0, minutes=SECONDS / 60, fps=30, width_px=1280, height_px=720)
 
 
 def main(*names: str, device: Device = "cpu", repeats: int = 5) -> None:
     """Time `detect` on one video with each recipe, and print a JSON line for each."""
     with tempfile.TemporaryDirectory() as work:
-        frames = textured_pictures(SECONDS * FPS, height_px=720, width_px=1280)
-        video = write_video(
-            Path(work) / "video.mp4", frames, fps=FPS, codec_options={"preset": "veryfast", "crf": "23"}
-        )
+        video = Path(work) / "video.mp4"
+        write_video(write_script(VIDEO), video)
         for name in names or ("tiny", "thumos14-swin-t-112"):
             bundle = Path(work) / name
             export_random(preset(name), bundle, on_step=lambda step: print(step, file=sys.stderr))
@@ -50,7 +48,7 @@ def main(*names: str, device: Device = "cpu", repeats: int = 5) -> None:
                 timing,
                 device=detector.device,
                 recipe=name,
-                video=f"{SECONDS} s, 1280x720, {FPS} fps, h264",
+                video=f"{SECONDS} s, 1280x720, 30 fps, h264",
                 speed_x_real_time=round(SECONDS / float(np.median(timing.wall_s)), 1),
                 stages_s=_medians(stages[1:]),
                 runtime=detector.runtime.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from tallformer_infer.errors import BundleError, ConfigError
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
 DEFAULT_MODEL = "untrained"
+SUPPRESS_SETTINGS = "tallformer.suppress"
+"""Entry of graph 3's metadata: the settings it was made for, as JSON."""
 
 GraphName = Literal["encoder", "localizer", "suppress"]
 GRAPHS: tuple[GraphName, ...] = ("encoder", "localizer", "suppress")
@@ -143,7 +146,7 @@ def load_bundle(source: str | Path | None = None) -> Bundle:
 
 def _locate(source: str | Path) -> Path:
     path = Path(source)
-    if path.exists():
+    if path.is_dir() or path.is_file():
         return path
     bundled = bundled_models()
     if str(source) in bundled:
@@ -165,6 +168,8 @@ def _parse(content: bytes, path: Path) -> BundleDescription:
         description = from_json(BundleDescription, value, where="bundle")
     except ConfigError as error:
         raise BundleError(f"{path}: {error}") from error
+    if "suppress" in description.graphs and description.recipe.suppress.method.startswith("soft"):
+        raise BundleError(f"{path}: method={description.recipe.suppress.method} has no graph, yet there is one")
     for name, graph in description.graphs.items():
         if name not in GRAPHS or Path(graph.file).name != graph.file or graph.file in ("", ".", ".."):
             raise BundleError(f"{path}: graph {name!r} with file {graph.file!r}: expected a plain file name")
@@ -181,8 +186,8 @@ def _read_member(path: Path, name: str) -> bytes:
         raise BundleError(f"{path}: bundle has no {name}") from None
     except KeyError:
         raise BundleError(f"{path}: bundle has no {name}") from None
-    except zipfile.BadZipFile as error:
-        raise BundleError(f"{path}: expected a bundle folder or a .zip of one: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:  # what zipfile raises
+        raise BundleError(f"{path}: expected a bundle folder or a readable .zip of one: {error}") from error
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from error
 

@@ -62,7 +62,13 @@ def cut_clips(frames: Iterable[NDArray[np.uint8]], window: WindowConfig, windows
 
 def step_frames(window: WindowConfig, windows: Windows) -> int:
     """Frames between the starts of neighbouring windows."""
-    return window.shared_step_frames if windows == "shared" else window.reference_step_frames
+    match windows:
+        case "shared":
+            return window.shared_step_frames
+        case "reference":
+            return window.reference_step_frames
+        case _:
+            raise ValueError(f"windows={windows!r}: expected shared or reference")
 
 
 @dataclass(frozen=True)

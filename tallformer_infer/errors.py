@@ -9,6 +9,7 @@ TallformerError
 ├── CheckpointError  a checkpoint that does not fit the model it is loaded into
 ├── LongMemoryError  a long memory that is missing, damaged, in use, or of another data set
 ├── ExportError      an exported graph that did not come out as asked
+├── StoppedError     work that was stopped from outside before it was done
 ├── ExtraError       an optional part of the install that is missing
 └── OutputError      a result that cannot be written
 
@@ -53,6 +54,10 @@ class LongMemoryError(TallformerError):
 
 class ExportError(TallformerError):
     """An exported graph that did not come out as asked."""
+
+
+class StoppedError(TallformerError):
+    """Work that was stopped from outside before it was done."""
 
 
 class ExtraError(TallformerError):

@@ -51,6 +51,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _has_cuda() -> bool:
-    import torch  # noqa: PLC0415
+    from tallformer_infer import Detector, TallformerError  # noqa: PLC0415
 
-    return torch.cuda.is_available()
+    try:
+        return bool(Detector.load(device="cuda"))
+    except TallformerError:
+        return False

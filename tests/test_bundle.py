@@ -11,6 +11,8 @@ import pytest
 
 from tallformer_infer.bundle import DESCRIPTION, bundled_models, load_bundle
 from tallformer_infer.errors import BundleError
+from tallformer_infer.pipeline import Detector
+from tallformer_infer.runtime import OnnxRuntime
 
 
 @pytest.fixture
@@ -104,5 +106,60 @@ def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
 def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_text("not a zip")
 
-    with pytest.raises(BundleError, match=r"expected a bundle folder or a \.zip"):
+    with pytest.raises(BundleError, match=r"expected a bundle folder or a readable \.zip"):
         load_bundle(tmp_path / "model.zip")
+
+
+def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(DESCRIPTION, json.dumps({"schema_version": 1, "padding": "x" * 5000}))
+    content = bytearray(path.read_bytes())
+    content[50:60] = bytes(10)
+    path.write_bytes(content)
+
+    with pytest.raises(BundleError, match="expected a bundle folder or a readable"):
+        load_bundle(path)
+
+
+def test_a_device_file_is_no_bundle() -> None:
+    with pytest.raises(BundleError, match="/dev/zero: no such model"):
+        load_bundle("/dev/zero")
+
+
+def test_a_graph_for_other_settings_than_the_recipe_is_refused(copied: Path) -> None:
+    recipe = json.loads((copied / DESCRIPTION).read_text())["recipe"]
+    recipe["suppress"]["tiou_threshold"] = 0.7
+    rewrite(copied, recipe=recipe)
+
+    with pytest.raises(BundleError, match="graph suppress was made for other settings than the recipe's"):
+        OnnxRuntime(load_bundle(copied), device="cpu")
+
+
+def test_a_recipe_without_a_graph_for_its_suppression_must_have_none(copied: Path) -> None:
+    recipe = json.loads((copied / DESCRIPTION).read_text())["recipe"]
+    recipe["suppress"]["method"] = "soft_linear"
+    rewrite(copied, recipe=recipe)
+
+    with pytest.raises(BundleError, match="method=soft_linear has no graph, yet there is one"):
+        load_bundle(copied)
+
+
+def test_a_class_that_the_recipe_does_not_name_is_refused(copied: Path, root: Path) -> None:
+    recipe = json.loads((copied / DESCRIPTION).read_text())["recipe"]
+    recipe["classes"] = recipe["classes"][:2]
+    rewrite(copied, recipe=recipe)
+
+    with pytest.raises(BundleError, match="graph localizer gives class 7, the recipe names 2 classes"):
+        Detector.load(copied, device="cpu").detect(root / "docs/example/example.mp4")
+
+
+def test_a_graph_that_does_not_fit_the_recipe_is_refused(copied: Path) -> None:
+    recipe = json.loads((copied / DESCRIPTION).read_text())["recipe"]
+    recipe["sampling"]["crop_px"] = 80
+    rewrite(copied, recipe=recipe)
+
+    with pytest.raises(
+        BundleError, match=r"input 'clips' is \[32, 96, 96, 3\] per item, the recipe says \[32, 80, 80, 3\]"
+    ):
+        OnnxRuntime(load_bundle(copied), device="cpu")

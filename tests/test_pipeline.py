@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from tallformer_infer.bundle import bundled_models
 from tallformer_infer.config import SuppressConfig
-from tallformer_infer.errors import ConfigError, DeviceError, MediaError
+from tallformer_infer.errors import ConfigError, DeviceError, MediaError, StoppedError
 from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.pipeline.background import Background
 from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.settling import split_settled
+from tallformer_infer.runtime import Cancellation
 from tallformer_infer.structures import Action, Candidates
 from tests.videos import textured_pictures, write_video
 
@@ -78,6 +79,42 @@ def test_times_are_on_the_files_own_time_line(detector: Detector, tmp_path: Path
     assert [action.start_s + 10 for action in first.actions] == pytest.approx(
         [action.start_s for action in second.actions], abs=1e-3
     )
+
+
+def test_closing_one_stream_leaves_another_of_the_same_detector_alone(detector: Detector, video: Path) -> None:
+    first, second = detector.stream(video), detector.stream(video)
+    next(first)
+    next(second)
+
+    second.close()
+
+    assert len(list(first)) > 0
+
+
+def test_what_is_no_option_is_refused(detector: Detector, video: Path) -> None:
+    with pytest.raises(ValueError, match="windows='bogus': expected shared or reference"):
+        detector.detect(video, windows="bogus")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="threads=0: expected at least 1"):
+        Detector.load(threads=0)
+    with pytest.raises(ValueError, match="device='tpu': expected one of auto, cpu, cuda"):
+        Detector.load(device="tpu")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="classes='spin left': expected a list of names"):
+        detector.detect(video, classes="spin left")
+
+
+def test_a_cancelled_run_stops_the_clip_that_is_encoded_and_all_later_ones(detector: Detector) -> None:
+    side = detector.bundle.recipe.sampling.crop_px
+    clips, real = np.zeros((64, 32, side, side, 3), np.uint8), np.full(64, 32)
+    cancellation = Cancellation()
+    threading.Timer(0.1, cancellation.cancel).start()
+    started = time.perf_counter()
+
+    with pytest.raises(StoppedError):
+        detector.runtime.encode(clips, real, cancellation)
+    with pytest.raises(StoppedError):
+        detector.runtime.encode(clips[:1], real[:1], cancellation)
+    assert time.perf_counter() - started < 1
+    assert detector.runtime.encode(clips[:1], real[:1]).shape[0] == 1
 
 
 def test_the_same_pictures_at_other_frame_times_give_the_same_actions(detector: Detector, tmp_path: Path) -> None:
@@ -239,9 +276,6 @@ def test_leaving_in_the_middle_stops_the_background() -> None:
     with Background(made, ahead=2, interrupt=lambda: None) as items:
         next(iter(items))
 
-    reached = next(made)
-    time.sleep(0.05)
-    assert next(made) == reached + 1
     assert threading.active_count() == before
 
 

@@ -8,13 +8,15 @@ segment that it overlaps enough, by a product of an assignment matrix with weigh
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tallformer_infer.config import SuppressConfig
+from tallformer_infer.bundle import SUPPRESS_SETTINGS
+from tallformer_infer.config import SuppressConfig, to_json
 from tallformer_infer.errors import ConfigError
 
 OPSET = 20
@@ -250,6 +252,7 @@ def _model(nodes: _Nodes, config: SuppressConfig) -> onnx.ModelProto:
     graph = helper.make_graph(nodes.nodes, f"suppress_{config.method}", inputs, outputs, nodes.constants)
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="tallformer")
+    helper.set_model_props(model, {SUPPRESS_SETTINGS: json.dumps(to_json(config))})
     onnx.checker.check_model(model, full_check=True)
     return model
 

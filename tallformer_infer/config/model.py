@@ -14,6 +14,20 @@ Pyramid = Literal["attention", "convolution"]
 Norm = Literal["batch", "group"]
 
 
+def require_positive(section: str, **values: int | tuple[int, ...]) -> None:
+    """Refuse sizes below 1.
+
+    Raises:
+        ConfigError: One is; the message names it.
+    """
+    for name, value in values.items():
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(size < 1 for size in sizes):
+            raise ConfigError(
+                f"{section}: {name}={list(value) if isinstance(value, tuple) else value} must be at least 1"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """Video Swin transformer that encodes one clip at a time."""
@@ -36,7 +50,9 @@ class BackboneConfig:
     """Stages that are not trained; 0 freezes the patch embedding only, -1 nothing."""
 
     def __post_init__(self) -> None:
-        if len(self.depths) != len(self.heads):
+        require_positive("backbone", embed_channels=self.embed_channels, patch=self.patch, window=self.window)
+        require_positive("backbone", depths=self.depths, heads=self.heads)
+        if not self.depths or len(self.depths) != len(self.heads):
             raise ConfigError(f"backbone: depths={list(self.depths)} and heads={list(self.heads)} must be as many")
         for stage, heads in enumerate(self.heads):
             channels = self.embed_channels * 2**stage
@@ -67,6 +83,9 @@ class TcmConfig:
     drop_path: float = 0.1
     """Stochastic depth of every layer, in [0, 1)."""
 
+    def __post_init__(self) -> None:
+        require_positive("tcm", layers=self.layers, heads=self.heads, max_steps=self.max_steps)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidConfig:
@@ -88,6 +107,7 @@ class PyramidConfig:
     """Normalisation of the feature pyramid network and of the strided convolutions."""
 
     def __post_init__(self) -> None:
+        require_positive("pyramid", levels=self.levels, heads=self.heads, fpn_channels=self.fpn_channels)
         if self.kind == "attention" and len(self.attention_steps) != self.levels - 1:
             raise ConfigError(
                 f"pyramid: attention_steps={list(self.attention_steps)} must have {self.levels - 1} entries, levels - 1"
@@ -107,6 +127,11 @@ class HeadConfig:
     scales: int = 5
     """Anchors per position; lengths are `stride * scale_base * 2 ** (i / scales)`."""
 
+    def __post_init__(self) -> None:
+        require_positive("head", channels=self.channels, stacked_convs=self.stacked_convs, scales=self.scales)
+        if not 0 < self.scale_base < float("inf"):
+            raise ConfigError(f"head: scale_base={self.scale_base} must be above 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -122,6 +147,9 @@ class ModelConfig:
     """Temporal pyramid and feature pyramid network."""
     head: HeadConfig = HeadConfig()
     """Classification and regression head."""
+
+    def __post_init__(self) -> None:
+        require_positive("model", channels=self.channels)
 
     @property
     def encoder_stride(self) -> int:

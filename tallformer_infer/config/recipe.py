@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,8 +31,12 @@ class SamplingConfig:
     """Standard deviation of the RGB channels, in pixel values 0-255."""
 
     def __post_init__(self) -> None:
-        if not self.sample_fps > 0:
-            raise ConfigError(f"sample_fps={self.sample_fps} must be above 0")
+        if not 0.01 <= self.sample_fps <= 1000:
+            raise ConfigError(f"sample_fps={self.sample_fps} must be in [0.01, 1000]")
+        if self.crop_px < 1:
+            raise ConfigError(f"crop_px={self.crop_px} must be at least 1")
+        if not all(math.isfinite(mean) for mean in self.mean) or not all(0 < std < math.inf for std in self.std):
+            raise ConfigError(f"mean={list(self.mean)} must be finite and std={list(self.std)} above 0")
         if self.resize != "none" and self.crop_px > self.resize_px:
             raise ConfigError(f"crop_px={self.crop_px} must not exceed resize_px={self.resize_px}")
 
@@ -48,7 +53,7 @@ class WindowConfig:
     """Part of a window that it shares with the next, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        if self.clip_frames < 1 or self.window_frames % self.clip_frames:
+        if self.window_frames < 1 or self.clip_frames < 1 or self.window_frames % self.clip_frames:
             raise ConfigError(f"clip_frames={self.clip_frames} must divide window_frames={self.window_frames}")
         if not 0 <= self.overlap < 1:
             raise ConfigError(f"overlap={self.overlap} must be in [0, 1)")

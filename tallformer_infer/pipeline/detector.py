@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, load_bundle
-from tallformer_infer.media import open_video
+from tallformer_infer.media import FrameStream, open_video
 from tallformer_infer.pipeline.hashing import FileHash
 from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.progress import OnProgress
@@ -22,11 +22,12 @@ from tallformer_infer.structures import Action, Provenance, Result, Windows
 class Detector:
     """Finds actions in videos with one model on one device. Not for several threads at once."""
 
-    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, threads: int | None = None) -> None:
         self.bundle = bundle
         """The model."""
         self.runtime = runtime
         """What runs it."""
+        self._threads = threads
 
     @staticmethod
     def load(
@@ -37,14 +38,15 @@ class Detector:
         Args:
             bundle: A folder, a .zip, the name of a bundled model, or a loaded bundle; None is the default model.
             device: `auto` takes CUDA where it works, else the CPU.
-            threads: CPU threads; None takes one per core.
+            threads: Threads of the model and of the video codec, each; None takes one per core.
 
         Raises:
             BundleError: The bundle is missing, damaged or of another version.
             DeviceError: The device was asked for and cannot be had.
+            ValueError: `device` or `threads` is not one of those.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        return Detector(loaded, OnnxRuntime(loaded, device=device, threads=threads))
+        return Detector(loaded, OnnxRuntime(loaded, device=device, threads=threads), threads=threads)
 
     @property
     def device(self) -> str:
@@ -81,7 +83,7 @@ class Detector:
         check_selection(threshold=threshold, top_k=top_k, classes=classes, known=self.bundle.recipe.classes)
         run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
         sha256 = FileHash(video)
-        with open_video(video, self.bundle.recipe.sampling) as stream, closing(run.windows(stream)) as laid:
+        with self._open(video) as stream, closing(run.windows(stream)) as laid:
             pool = CandidatePool(self.bundle.recipe.candidates.per_video)
             for window in laid:
                 pool.add(run.localize(window))
@@ -110,15 +112,16 @@ class Detector:
     ) -> Iterator[Action]:
         """Find the actions of a video and yield each as soon as no later window can change it.
 
-        The actions are those of `detect`, but for the recipe's most actions per video, which cannot be known before
-        the end and is applied to each group of actions that becomes final together.
+        The actions are those of `detect`, but for the recipe's limits per video, of actions and of candidates: they
+        cannot be known before the end, and are applied to what becomes final together. An action is final, at the
+        earliest, when the window that holds it is; it waits as long as a chain of overlapping candidates goes on.
 
         Args, Raises: As `detect`.
         """
         check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
         run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
         pool = CandidatePool(self.bundle.recipe.candidates.per_video)
-        with open_video(video, self.bundle.recipe.sampling) as stream, closing(run.windows(stream)) as laid:
+        with self._open(video) as stream, closing(run.windows(stream)) as laid:
             start_s = stream.info.start_s
             for window in laid:
                 pool.add(run.localize(window))
@@ -126,6 +129,9 @@ class Detector:
                 pool.replace(waiting)
                 yield from select_actions(run.suppress(settled, start_s), threshold=threshold, classes=classes)
             yield from select_actions(run.suppress(pool.all(), start_s), threshold=threshold, classes=classes)
+
+    def _open(self, video: str | Path) -> FrameStream:
+        return open_video(video, self.bundle.recipe.sampling, threads=self._threads)
 
     def _provenance(self, windows: Windows) -> Provenance:
         return Provenance(

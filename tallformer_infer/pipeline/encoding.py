@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.clips import Clip
 from tallformer_infer.config import Recipe
-from tallformer_infer.runtime import Runtime
+from tallformer_infer.runtime import Cancellation, Runtime
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class ClipEncoder:
     def __init__(self, runtime: Runtime, recipe: Recipe) -> None:
         self._runtime = runtime
         self._recipe = recipe
+        self.cancellation = Cancellation()
+        """Stops it from another thread."""
         self.encode_s = 0.0
         """Time spent in the runtime, in seconds."""
 
@@ -55,6 +57,6 @@ class ClipEncoder:
 
     def _run(self, pixels: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
         started = time.perf_counter()
-        features = self._runtime.encode(pixels, real_frames)
+        features = self._runtime.encode(pixels, real_frames, self.cancellation)
         self.encode_s += time.perf_counter() - started
         return features

@@ -40,7 +40,7 @@ class VideoRun:
         """Windows as they become whole; reading and encoding run ahead of whoever takes them."""
         timeline = Timeline(self._recipe.window, self.step_frames)
         encoded = self._encoder.encode(cut_clips(stream, self._recipe.window, self._layout))
-        with Background(encoded, ahead=_CLIPS_AHEAD, interrupt=self._runtime.interrupt) as clips:
+        with Background(encoded, ahead=_CLIPS_AHEAD, interrupt=self._encoder.cancellation.cancel) as clips:
             for clip in clips:
                 yield from timeline.add(clip.start_frame, clip.real_frames, clip.features)
                 self._report(clip, stream)

@@ -65,6 +65,8 @@ def check_selection(
         raise ConfigError(f"threshold={threshold} must be in [0, 1]")
     if top_k is not None and top_k < 1:
         raise ConfigError(f"top_k={top_k} must be at least 1")
+    if isinstance(classes, str):
+        raise TypeError(f"classes={classes!r}: expected a list of names")
     if classes is not None and not classes:
         raise ConfigError("classes: expected at least one name, or None for all")
     for name in classes or ():

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tallformer_infer.runtime.onnx import OnnxRuntime
-from tallformer_infer.runtime.protocol import Device, InterruptedRunError, Runtime
+from tallformer_infer.runtime.protocol import Cancellation, Device, Runtime
 
-__all__ = ["Device", "InterruptedRunError", "OnnxRuntime", "Runtime"]
+__all__ = ["Cancellation", "Device", "OnnxRuntime", "Runtime"]

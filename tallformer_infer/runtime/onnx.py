@@ -12,16 +12,18 @@ Note [where suppression runs]
 
 from __future__ import annotations
 
-from typing import Any, Literal, assert_never
+import json
+from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from tallformer_infer.bundle import Bundle, GraphName
-from tallformer_infer.errors import BundleError, DeviceError
+from tallformer_infer.bundle import SUPPRESS_SETTINGS, Bundle, GraphName
+from tallformer_infer.config import to_json
+from tallformer_infer.errors import BundleError, DeviceError, StoppedError
 from tallformer_infer.nms import suppress as suppress_in_numpy
-from tallformer_infer.runtime.protocol import Device, InterruptedRunError
+from tallformer_infer.runtime.protocol import Cancellation, Device
 from tallformer_infer.structures import Candidates
 
 _CUDA = "CUDAExecutionProvider"
@@ -44,11 +46,15 @@ class OnnxRuntime:
         Raises:
             BundleError: A graph is missing, damaged, or not what the recipe says.
             DeviceError: `device` was asked for and cannot be had.
+            ValueError: `device` or `threads` is not one of those.
         """
+        if device not in get_args(Device):
+            raise ValueError(f"device={device!r}: expected one of {', '.join(get_args(Device))}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads}: expected at least 1, or None for one per core")
         self._bundle = bundle
         self._recipe = bundle.recipe
         self._threads = threads
-        self._running_now: ort.RunOptions | None = None
         self._device, self._reason = self._choose_device(device)
         self._encoder = self._load("encoder")
         self._localizer = self._load("localizer")
@@ -75,17 +81,21 @@ class OnnxRuntime:
         """Clips per call of `encode` that suit the device."""
         return 8 if self._device == "cuda" else 1
 
-    def encode(self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
+    def encode(
+        self,
+        clips: NDArray[np.uint8],
+        real_frames: NDArray[np.int64],
+        cancellation: Cancellation | None = None,
+    ) -> NDArray[np.float32]:
         """Clips to feature steps, see `Runtime.encode`."""
-        options = self._running_now = ort.RunOptions()
-        try:
-            (features,) = self._encoder.run(None, {"clips": clips, "real_frames": real_frames}, options)
-        except Exception as error:
-            if options.terminate:
-                raise InterruptedRunError from error
-            raise
-        finally:
-            self._running_now = None
+        options = ort.RunOptions()
+        with (cancellation or Cancellation()).stopping(lambda: setattr(options, "terminate", True)):
+            try:
+                (features,) = self._encoder.run(None, {"clips": clips, "real_frames": real_frames}, options)
+            except Exception as error:
+                if options.terminate:
+                    raise StoppedError("stopped before the video was done") from error
+                raise
         return np.asarray(features, np.float32)
 
     def localize(
@@ -97,12 +107,17 @@ class OnnxRuntime:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
         inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
         segments, scores, classes = self._localizer.run(None, inputs)
+        if classes.size and not 0 <= classes.min() <= classes.max() < len(self._recipe.classes):
+            raise BundleError(
+                f"{self._bundle.path}: graph localizer gives class {classes.max()}, "
+                f"the recipe names {len(self._recipe.classes)} classes"
+            )
         above = scores > self._recipe.suppress.score_threshold
         return Candidates(segments[above], scores[above], classes[above])
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, see `Runtime.suppress` and Note [where suppression runs]."""
-        if self._suppress is None or len(candidates) > _MOST_ON_DEVICE:
+        if self._suppress is None or self._device == "cpu" or len(candidates) > _MOST_ON_DEVICE:
             return suppress_in_numpy(candidates, self._recipe.suppress)
         inputs = {
             "segments": candidates.segments_frames,
@@ -111,12 +126,6 @@ class OnnxRuntime:
         }
         segments, scores, classes = self._suppress.run(None, inputs)
         return Candidates(segments, scores, classes)
-
-    def interrupt(self) -> None:
-        """Stop the clips that are being encoded, from another thread."""
-        options = self._running_now
-        if options is not None:
-            options.terminate = True
 
     def _choose_device(self, wanted: Device) -> tuple[Literal["cpu", "cuda"], str]:
         match wanted:
@@ -155,12 +164,17 @@ class OnnxRuntime:
         return session
 
     def _load_suppress(self) -> ort.InferenceSession | None:
+        """Graph 3, which must say what the recipe says: the CPU follows the recipe, CUDA the graph."""
         if "suppress" not in self._bundle.graphs:
             return None
-        if self._device == "cuda":
-            return self._load("suppress")
-        self._bundle.read_graph("suppress")  # not used here, but a damaged bundle is refused on every device
-        return None
+        session = self._load("suppress")
+        made_for = session.get_modelmeta().custom_metadata_map.get(SUPPRESS_SETTINGS, "null")
+        if json.loads(made_for) != to_json(self._recipe.suppress):
+            raise BundleError(
+                f"{self._bundle.path}: graph suppress was made for other settings than the recipe's `suppress`; "
+                "export the bundle again, or remove the graph from bundle.json"
+            )
+        return session
 
     def _session(self, name: GraphName, providers: list[str]) -> ort.InferenceSession:
         options = ort.SessionOptions()

@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tallformer_infer.errors import StoppedError
 from tallformer_infer.structures import Candidates
 
 Device = Literal["auto", "cpu", "cuda"]
 
 
-class InterruptedRunError(Exception):
-    """Encoding was stopped by `Runtime.interrupt` before it was done."""
+class Cancellation:
+    """Ends the calls of one run of a video from another thread: the one that runs now, and all later ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._stop: Callable[[], None] | None = None
+
+    def cancel(self) -> None:
+        """Stop now. May be called again."""
+        with self._lock:
+            self._cancelled = True
+            if self._stop is not None:
+                self._stop()
+
+    @contextmanager
+    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Have `stop` called if the block is cancelled.
+
+        Raises:
+            StoppedError: It was cancelled before the block began.
+        """
+        with self._lock:
+            if self._cancelled:
+                raise StoppedError("stopped before the video was done")
+            self._stop = stop
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stop = None
 
 
 class Runtime(Protocol):
@@ -35,13 +68,22 @@ class Runtime(Protocol):
     def clips_at_once(self) -> int:
         """Clips per call of `encode` that suit the device."""
 
-    def encode(self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
+    def encode(
+        self,
+        clips: NDArray[np.uint8],
+        real_frames: NDArray[np.int64],
+        cancellation: Cancellation | None = None,
+    ) -> NDArray[np.float32]:
         """Clips to feature steps.
 
         Args:
             clips: RGB pixels, shape (N, F, H, W, 3).
             real_frames: Frames of each clip that belong to the video, 0 to F, shape (N,). Those beyond are zero
                 *after* normalisation, whatever their pixels.
+            cancellation: Stops the call from another thread.
+
+        Raises:
+            StoppedError: It was stopped.
 
         Returns:
             Features, shape (N, C, F / encoder stride).
@@ -63,6 +105,3 @@ class Runtime(Protocol):
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, sorted by falling score."""
-
-    def interrupt(self) -> None:
-        """Stop the clips that are being encoded, from another thread; `encode` raises `InterruptedRunError`."""
