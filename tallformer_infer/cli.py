@@ -9,7 +9,6 @@ Note [commands are loaded when they run]
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 import traceback
@@ -20,10 +19,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from tallformer_infer.errors import AnnotationError, ExtraError, TallformerError
+from tallformer_infer.commands.stopping import StoppedError, install_stop_handler, stop_code, stop_signal
+from tallformer_infer.commands.streams import guard_streams
+from tallformer_infer.errors import AnnotationError, ExtraError, OutputError, TallformerError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells give it."""
+_TYPER_STOPPED = 130
+"""What Typer gives back when Ctrl-C reaches it; commands of ours raise `StoppedError` once they have said so."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ COMMANDS = (
     Command("eval", "tallformer_infer.commands.eval", "cpu", "Score predictions against truth.", _USE),
     Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
     Command("info", "tallformer_infer.commands.info", "cpu", "Show what a model bundle holds.", _USE),
+    Command("train", "tallformer_training.commands.train", "train", "Train a detector on your own videos.", _MAKE),
     Command(
         "import",
         "tallformer_training.commands.import_checkpoint",
@@ -69,15 +71,14 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line on the program's arguments, and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets a question mark, not a traceback. JSON is written as bytes.
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    guard_streams()
+    install_stop_handler()
     code = run(sys.argv[1:])
-    if code == INTERRUPTED:
+    if stop_signal() is not None:
         # Threads that decode or run a graph would keep the program alive for as long as their call takes.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, OutputError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -89,18 +90,25 @@ def run(arguments: Sequence[str]) -> int:
         arguments: Without the name of the program.
 
     Returns:
-        0 all done; 1 an input or the run failed; 2 usage; 130 Ctrl-C.
+        0 all done; 1 an input or the run failed; 2 usage; 130 Ctrl-C; 143 SIGTERM.
     """
-    debug = "--debug" in arguments
+    options, values = _split_at_dashes(arguments)
+    debug, as_json = "--debug" in options, "--json-logs" in options
     try:
-        code = app([argument for argument in arguments if argument != "--debug"], prog_name=NAME, standalone_mode=False)
+        code = app(
+            [*(option for option in options if option != "--debug"), *values], prog_name=NAME, standalone_mode=False
+        )
+    except StoppedError:
+        return stop_code()
     except (KeyboardInterrupt, typer.Abort):
-        _say("stopped")
-        return INTERRUPTED
+        return _stopped(as_json=as_json)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _explain(error)
+        # Note [a stop can get lost] in `commands.stopping`
+        return _explain(error, as_json=as_json) if stop_signal() is None else _stopped(as_json=as_json)
+    if code == _TYPER_STOPPED:
+        return _stopped(as_json=as_json)
     return code if isinstance(code, int) else 0
 
 
@@ -138,9 +146,11 @@ class _Forwarding(TyperCommand):
 def _register(command: Command) -> None:
     @app.command(command.name, cls=_Forwarding, help=command.help, rich_help_panel=command.panel, add_help_option=False)
     def forward(context: typer.Context) -> None:
+        from tallformer_infer.commands.waiting import import_interruptibly
+
         name = f"{NAME} {command.name}"
         with _naming_the_extra(name, command.extra):
-            module = importlib.import_module(command.module)
+            module = import_interruptibly(command.module)
             code = module.app(context.args, prog_name=name, standalone_mode=False, help_option_names=["-h", "--help"])
         raise typer.Exit(code if isinstance(code, int) else 0)
 
@@ -166,30 +176,56 @@ def _naming_the_extra(name: str, extra: str) -> Iterator[None]:
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # Typer does not export what its parser raises
 
 
-def _explain(error: Exception) -> int:
-    """Print one line about an error, and give the exit code."""
+def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments before `--`, and those from there on, none of which is an option."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:end]), list(arguments[end:])
+
+
+def _stopped(*, as_json: bool) -> int:
+    if as_json:
+        from tallformer_infer.commands.saying import write_event
+
+        write_event("interrupted", message="stopped")
+    else:
+        _say("stopped")
+    return stop_code()
+
+
+def _explain(error: Exception, *, as_json: bool) -> int:
+    """Say in one line what is wrong, and give the exit code."""
     if isinstance(error, _UsageError):
-        return _explain_usage(error)
+        return _explain_usage(error, as_json=as_json)
     if isinstance(error, TallformerError):
         # One line for each problem of a file of annotations, else one for the error.
         for line in str(error).splitlines() if isinstance(error, AnnotationError) else [str(error)]:
-            _say(f"error: {line}", colour=typer.colors.RED)
+            _say_error(line, as_json=as_json)
         return 1
     notes = " ".join(getattr(error, "__notes__", ()))
-    _say(f"error: {type(error).__name__}: {error} {notes}".rstrip(), colour=typer.colors.RED)
-    _say("this is a bug in tallformer, or a damaged install; the option --debug shows the traceback")
+    hint = "this is a bug in tallformer, or a damaged install; the option --debug shows the traceback"
+    _say_error(f"{type(error).__name__}: {error} {notes}".rstrip(), hint=hint, as_json=as_json)
     return 1
 
 
-def _explain_usage(error: Any) -> int:
+def _explain_usage(error: Any, *, as_json: bool) -> int:
     message = error.format_message()
     if not message.strip():  # a group called without a command, which has printed its help
         return 2
     message = message.replace(": Value error, ", ": ").removeprefix("Invalid value: ")
-    _say(f"error: {message[:1].lower()}{message[1:].rstrip('.')}", colour=typer.colors.RED)
-    if error.ctx is not None:
-        _say(f"`{error.ctx.command_path} --help` shows what it takes")
+    hint = f"`{error.ctx.command_path} --help` shows what it takes" if error.ctx is not None else ""
+    _say_error(f"{message[:1].lower()}{message[1:].rstrip('.')}", hint=hint, as_json=as_json)
     return 2
+
+
+def _say_error(message: str, *, hint: str = "", as_json: bool) -> None:
+    if as_json:
+        from tallformer_infer.commands.saying import write_event
+
+        write_event("error", message=message, **({"hint": hint} if hint else {}))
+        return
+    _say(f"error: {message}", colour=typer.colors.RED)
+    if hint:
+        _say(hint)
 
 
 def _say(text: str, *, colour: str | None = None) -> None:

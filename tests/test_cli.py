@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import re
 import resource
@@ -33,11 +34,11 @@ def modules_after(program):
 def command(monkeypatch):
     """Make the body of `tallformer import` for one test; its arguments come back from the fixture's list."""
 
-    def make(body):
+    def make(body, *, json_logs=False):
         app = typer.Typer(add_completion=False)
 
         @app.command()
-        def one(context: typer.Context, file: str = "x") -> None:
+        def one(context: typer.Context, file: str = "x", json_logs: bool = json_logs) -> None:
             """A command."""
             body(context)
 
@@ -136,6 +137,54 @@ def test_wrong_usage_is_one_line_and_where_to_look(arguments, message, capsys):
     assert second == "tallformer: `tallformer detect --help` shows what it takes"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["detect", "x.mp4", "--threshold", "1.5", "--json-logs"], 2, "invalid value for '--threshold'"),
+        (["detect", "x.mp4", "./x.mp4", "--json-logs"], 2, "./x.mp4: is named twice"),
+        (["detect", "x.mp4", "--out", "gone/x.json", "--json-logs"], 1, "gone/x.json: there is no folder gone"),
+        (["detct", "--json-logs"], 2, "no such command 'detct'"),
+    ],
+)
+def test_every_error_is_a_json_line_where_those_are_asked_for(arguments, code, message, capsys):
+    assert cli.run(arguments) == code
+
+    (line,) = capsys.readouterr().err.splitlines()
+    event = json.loads(line)
+    assert event["event"] == "error"
+    assert message in event["message"]
+    assert ("--help` shows what it takes" in event.get("hint", "")) == (code == 2)
+
+
+def test_unexpected_error_is_a_json_line_too(command, capsys):
+    def body(_context):
+        raise KeyError("weights")
+
+    command(body, json_logs=True)
+
+    assert cli.run(["import", "--json-logs"]) == 1
+    event = json.loads(capsys.readouterr().err)
+    assert (event["event"], event["message"]) == ("error", "KeyError: 'weights'")
+    assert "--debug" in event["hint"]
+
+
+def test_what_stands_after_two_dashes_is_no_option(command, capsys):
+    seen = []
+    app = typer.Typer(add_completion=False)
+
+    @app.command()
+    def one(files: list[str]) -> None:
+        seen.extend(files)
+        raise KeyError("x")
+
+    command(lambda context: None)
+    sys.modules["tallformer_training.commands.import_checkpoint"].app = app
+
+    assert cli.run(["import", "--", "--debug", "--json-logs"]) == 1
+    assert seen == ["--debug", "--json-logs"]
+    assert capsys.readouterr().err.startswith("tallformer: error: KeyError")
+
+
 def test_arguments_are_forwarded_untouched(command):
     seen = []
     app = typer.Typer(add_completion=False)
@@ -209,15 +258,6 @@ def test_what_a_terminal_would_obey_is_shown_as_an_escape(command, capsys):
     cli.run(["import"])
 
     assert r"a\x1b[2J\u202e.mp4" in capsys.readouterr().err
-
-
-def test_ctrl_c_is_exit_code_130(command):
-    def body(_context):
-        raise KeyboardInterrupt
-
-    command(body)
-
-    assert cli.run(["import"]) == 130
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,7 +64,9 @@ def test_ctrl_c_keeps_finished_videos_apart_and_says_how_to_go_on(folder, bundle
     assert "Traceback" not in shown
     assert (folder / "x.json").read_text() == "before"
     assert [found["path"] for found in json.loads((folder / "x.partial.json").read_bytes())["videos"]] == ["a.mp4"]
-    assert "to go on, with the same options: tallformer detect - --out x.rest.json" in shown
+    again = ["tallformer", "detect", "--model", bundle, "--json-logs", "--out", "x.rest.json", "-"]
+    assert json.loads(shown.splitlines()[-1])["command"] == again
+    assert f"what is done is in x.partial.json; for the rest: {shlex.join(again)}" in shown
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "x.json", "x.partial.json"]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tallformer_infer.commands.reporting import JsonReporter, TerminalReporter
 from tallformer_infer.commands.tables import actions_table
 from tallformer_infer.commands.text import clock, counted, printable, times
 from tallformer_infer.commands.waiting import run_interruptibly
@@ -87,10 +89,26 @@ def test_table_takes_names_as_they_are():
 
 
 def test_table_tells_of_damage_and_only_of_damage():
-    assert "1 damaged part could not be decoded and was left out" in drawn(
-        actions_table(result(decode_errors=1), rows=5)
-    )
+    assert "1 place is damaged or left out" in drawn(actions_table(result(decode_errors=1), rows=5))
+    assert "2 places are damaged or left out" in drawn(actions_table(result(decode_errors=2), rows=5))
     assert "damaged" not in drawn(actions_table(result(decode_errors=0), rows=5))
+
+
+@pytest.mark.parametrize(
+    ("errors", "text"),
+    [(1, "2.7 s of 10.0 s could be read"), (3, "2.7 s of 10.0 s could be read; 3 places are damaged or left out")],
+)
+def test_a_missing_end_is_told_in_tables_lines_and_log(capsys, errors, text):
+    cut = result(decode_errors=errors, missing_s=7.32)
+
+    TerminalReporter(quiet=True, rows=None).done(cut)
+    line = capsys.readouterr().err
+    JsonReporter(quiet=True).done(cut)
+    (event,) = map(json.loads, capsys.readouterr().err.splitlines())
+
+    assert f"  {text}\n" in drawn(actions_table(cut, rows=5))
+    assert line == f"tallformer: warning: a.mp4: {text}\n"
+    assert (event["event"], event["path"], event["message"]) == ("warning", "a.mp4", text)
 
 
 def test_table_of_an_untrained_model_says_so():

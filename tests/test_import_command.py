@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from safetensors.torch import save_file
 
+from tallformer_infer import cli
 from tallformer_infer.config import to_json
-from tallformer_infer.errors import CheckpointError, TallformerError
+from tallformer_infer.errors import CheckpointError, OutputError, TallformerError
 from tallformer_training.checkpoint import load_checkpoint, load_detector
 from tallformer_training.commands.import_checkpoint import app
 from tests import model_golden as g
@@ -58,6 +60,75 @@ def test_the_command_marks_a_model_with_fresh_weights_as_untrained(tmp_path: Pat
 def test_the_command_refuses_an_unknown_recipe(tmp_path: Path) -> None:
     with pytest.raises(TallformerError, match="resnet: no such recipe; there are thumos14-swin-b"):
         run(tmp_path / "x.pth", "--recipe", "resnet", "--out", tmp_path / "o.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".pth", "", ".SAFETENSORS"])
+def test_the_command_writes_only_safetensors_files(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(OutputError, match=r"expected a name that ends in \.safetensors"):
+        run(tmp_path / "missing.pth", "--recipe", "tiny", "--out", tmp_path / f"o{suffix}")
+
+
+def test_the_command_does_not_write_over_what_it_reads(tmp_path: Path, recipe_file: Path) -> None:
+    path = tmp_path / "official.safetensors"
+    save_file({name: tensor.clone() for name, tensor in official().items()}, path)
+    before = path.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(path)
+
+    for out in (path, tmp_path / "link.safetensors"):
+        with pytest.raises(OutputError, match="is what this run reads"):
+            run(path, "--recipe", recipe_file, "--out", out)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["gone/o.safetensors", "folder.safetensors"])
+def test_the_command_refuses_a_destination_before_it_reads(tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+
+    with pytest.raises(OutputError, match=r"there is no folder|is a folder; .*model\.safetensors"):
+        run(tmp_path / "missing.pth", "--recipe", "tiny", "--out", tmp_path / out)
+
+
+def test_the_command_can_be_quiet(tmp_path: Path, recipe_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(saved(tmp_path, official()), "--recipe", recipe_file, "--out", tmp_path / "o.safetensors", "--quiet")
+
+    assert capfd.readouterr() == ("", "")
+    assert (tmp_path / "o.safetensors").exists()
+
+
+def test_the_command_tells_programs_what_became_of_the_names(
+    tmp_path: Path, recipe_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path, edited(head__odd=torch.zeros(1)))
+
+    code = cli.run(
+        ["import", str(path), "--recipe", str(recipe_file), "--out", str(tmp_path / "o.safetensors"), "--json-logs"]
+    )
+
+    assert code == 1
+    step, matched, error = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+    assert step["event"] == "step"
+    assert (matched["event"], matched["layout"], matched["missing"]) == ("matched", "TALLFormer detector", [])
+    assert matched["unexpected"] == ["head.odd"]
+    assert (error["event"], "1 unexpected (head.odd)" in error["message"]) == ("error", True)
+
+
+def test_a_written_checkpoint_is_told_of(tmp_path: Path, recipe_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "o.safetensors"
+
+    run(saved(tmp_path, official()), "--recipe", recipe_file, "--out", out)
+    assert capfd.readouterr().err.endswith(f"\ntallformer: wrote {out}\n")
+
+    run(saved(tmp_path, official()), "--recipe", recipe_file, "--out", out, "--json-logs")
+    written = json.loads(capfd.readouterr().err.splitlines()[-1])
+    assert (written["event"], written["out"], written["trained"]) == ("written", str(out), True)
+
+
+def test_our_own_checkpoint_needs_no_import(tmp_path: Path, recipe_file: Path) -> None:
+    run(saved(tmp_path, official()), "--recipe", recipe_file, "--out", tmp_path / "o.safetensors")
+
+    with pytest.raises(CheckpointError, match=r"o\.safetensors: is a tallformer checkpoint already"):
+        run(tmp_path / "o.safetensors", "--recipe", recipe_file, "--out", tmp_path / "again.safetensors")
+    assert not (tmp_path / "again.safetensors").exists()
 
 
 def test_the_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

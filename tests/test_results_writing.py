@@ -139,6 +139,29 @@ def test_dash_is_stdout(capfdbinary):
     assert json.loads(capfdbinary.readouterr().out) == {"after": "é"}
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+def test_stdout_on_a_full_disk_is_an_output_error():
+    program = (
+        "from pathlib import Path; from tallformer_infer.results import write_document\nwrite_document({}, Path('-'))"
+    )
+
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert "OutputError: standard output: cannot be written: No space left on device" in run.stderr
+
+
+def test_closed_stdout_is_refused_before_the_work_and_after_it(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+
+    with pytest.raises(OutputError, match="standard output: is closed"):
+        check_destination(Path("-"))
+    with pytest.raises(OutputError, match="standard output: is closed"):
+        write_document({}, Path("-"))
+
+
 def test_not_a_number_is_refused_before_the_file_is_touched(out):
     out.write_bytes(BEFORE)
 
@@ -159,6 +182,11 @@ def test_folder_is_refused(tmp_path):
         check_destination(tmp_path)
 
 
+def test_folder_is_refused_with_a_name_that_would_do(tmp_path):
+    with pytest.raises(OutputError, match=r"for example .*model\.zip"):
+        check_destination(tmp_path, example="model.zip")
+
+
 def test_missing_folder_is_refused(tmp_path):
     with pytest.raises(OutputError, match=r"there is no folder .*missing; make it first: mkdir -p .*missing"):
         check_destination(tmp_path / "missing" / "actions.json")
@@ -176,12 +204,12 @@ def test_name_that_the_file_system_refuses_is_refused(tmp_path):
         check_destination(tmp_path / ("x" * 300))
 
 
-def test_one_of_the_videos_is_refused_by_whatever_name(tmp_path):
+def test_what_the_run_reads_is_refused_by_whatever_name(tmp_path):
     video = tmp_path / "a.mp4"
     video.write_bytes(b"frames")
     (tmp_path / "link").symlink_to(video)
 
-    with pytest.raises(OutputError, match="is one of the videos"):
+    with pytest.raises(OutputError, match="link: is what this run reads; name another file to write"):
         check_destination(tmp_path / "link", inputs=["http://host/b.mp4", str(video)])
 
     assert video.read_bytes() == b"frames"

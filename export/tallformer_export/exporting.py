@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +19,8 @@ from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer import __version__
 from tallformer_infer.bundle import GraphName
 from tallformer_infer.config import Recipe
-from tallformer_infer.errors import CheckpointError
+from tallformer_infer.errors import CheckpointError, OutputError
+from tallformer_infer.results import check_destination
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.model import Detector
 
@@ -44,15 +44,20 @@ def export_checkpoint(
 
     Raises:
         CheckpointError: It cannot be read.
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written, or writing it would replace `checkpoint`.
         ExportError: A graph differs from torch.
     """
     check_bundle_destination(out)
+    check_input_stays(checkpoint, out)
     on_step(f"reading {checkpoint}")
     detector, read = load_detector(checkpoint)
-    provenance = {**read.provenance, "checkpoint_sha256": _sha256(checkpoint)}
-    trained = bool(read.provenance["trained"])
-    return _export(detector, out, on_step, name=name, trained=trained, licence=licence, provenance=provenance)
+    card = ModelCard(
+        name=name or detector.recipe.name,
+        trained=bool(read.provenance["trained"]),
+        licence=licence,
+        provenance={**read.provenance, "checkpoint_sha256": _sha256(checkpoint)},
+    )
+    return _export(detector, out, card, on_step)
 
 
 def export_random(
@@ -65,33 +70,45 @@ def export_random(
     check_bundle_destination(out)
     torch.manual_seed(seed)
     detector = Detector(recipe).eval()
-    provenance = {"weights": f"random, seed {seed}"}
-    return _export(detector, out, on_step, name=name, trained=False, licence="Apache-2.0", provenance=provenance)
+    card = ModelCard(name=name, trained=False, licence="Apache-2.0", provenance={"weights": f"random, seed {seed}"})
+    return _export(detector, out, card, on_step)
 
 
-def _export(
-    detector: Detector,
-    out: Path,
-    on_step: OnStep,
-    *,
-    name: str | None,
-    trained: bool,
-    licence: str,
-    provenance: dict[str, Any],
-) -> Parity:
-    recipe = detector.recipe
+def check_input_stays(file: Path, out: Path) -> None:
+    """Refuse an `out` that is the file to read, or a folder around it, as both are replaced whole.
+
+    Raises:
+        OutputError: It is; or a .zip cannot be written there.
+    """
+    if file.resolve().is_relative_to(out.resolve()):
+        what = (
+            "is what is to be exported" if file.resolve() == out.resolve() else f"holds {file}, and is replaced whole"
+        )
+        raise OutputError(f"{out}: {what}; name another folder or file for the bundle")
+    if out.suffix == ".zip":
+        check_destination(out, inputs=[str(file)], example="model.zip")
+
+
+def _export(detector: Detector, out: Path, card: ModelCard, on_step: OnStep) -> Parity:
+    """Export; what is measured on the way is added to the card."""
     on_step("writing graph 1 of 3, encoder")
     encoder = encoder_onnx(detector)
     on_step("writing graph 2 of 3, localizer")
     localizer = localizer_onnx(detector)
     graphs: dict[GraphName, onnx.ModelProto] = {"encoder": encoder, "localizer": localizer}
-    if recipe.suppress.method in ("nms", "nmw"):
+    if detector.recipe.suppress.method in ("nms", "nmw"):
         on_step("writing graph 3 of 3, suppress")
-        graphs["suppress"] = build_suppress_graph(recipe.suppress)
+        graphs["suppress"] = build_suppress_graph(detector.recipe.suppress)
     on_step("comparing with torch")
     parity = measure_parity(detector, encoder, localizer)
     parity.check()
-    versions = {
+    measured = {"exported_with": _versions(), "parity_with_torch": asdict(parity)}
+    write_bundle(out, detector.recipe, graphs, replace(card, provenance={**card.provenance, **measured}))
+    return parity
+
+
+def _versions() -> dict[str, str | int]:
+    return {
         "tallformer": __version__,
         "torch": torch.__version__,
         "onnx": onnx.__version__,
@@ -99,14 +116,6 @@ def _export(
         "numpy": np.__version__,
         "opset": OPSET,
     }
-    card = ModelCard(
-        name=name or recipe.name,
-        trained=trained,
-        licence=licence,
-        provenance={**provenance, "exported_with": versions, "parity_with_torch": asdict(parity)},
-    )
-    write_bundle(out, recipe, graphs, card)
-    return parity
 
 
 def _sha256(path: Path) -> str:

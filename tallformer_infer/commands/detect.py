@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from tallformer_infer.errors import TallformerError
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _WHERE, _WHICH, _SAY = "Where and how it runs", "Which actions are kept", "What is said meanwhile (stderr)"
@@ -16,6 +14,7 @@ _WHERE, _WHICH, _SAY = "Where and how it runs", "Which actions are kept", "What 
 
 @app.command()
 def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
+    context: typer.Context,
     videos: Annotated[
         list[str],
         typer.Argument(metavar="VIDEO", show_default=False, help="Files, patterns such as '*.mp4', addresses, or -"),
@@ -69,7 +68,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     and the actions to FILE, which is replaced whole or not at all.
 
     Exit code: 0 all done; 1 a video failed, and the others are done and
-    written; 2 usage; 130 stopped by Ctrl-C.
+    written; 2 usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 
     [bold]Examples[/bold]
 
@@ -77,9 +76,13 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer detect *.mp4 --out actions.json --threshold 0.3
       tallformer detect a.mp4 --classes "spin left,zigzag" -o - | jq .videos
     """
-    from tallformer_infer.commands.inputs import expand_videos
+    from tallformer_infer.commands.inputs import expand_videos, given_options
 
     named = expand_videos(videos)  # before the imports that take time
+
+    from tallformer_infer.commands.waiting import import_interruptibly
+
+    import_interruptibly("tallformer_infer.commands.detection")
 
     from tallformer_infer.commands.detection import DetectOptions, detect_videos
     from tallformer_infer.commands.reporting import JsonReporter, Reporter, TerminalReporter
@@ -96,14 +99,8 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         classes=tuple(classes or ()),
         dialect=dialect,
         rows=rows,
+        given=given_options(context, without=("out",)),
     )
     remarks = None if out is None else rows  # without --out, the table is what goes to stdout
     reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, rows=remarks)
-    try:
-        code = detect_videos(options, reporter)
-    except TallformerError as error:
-        if not json_logs:
-            raise
-        reporter.say("error", str(error))
-        code = 1
-    raise typer.Exit(code)
+    raise typer.Exit(detect_videos(options, reporter))

@@ -13,10 +13,11 @@ import typer
 from rich.console import Console
 
 from tallformer_infer.commands.reporting import Reporter
+from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.tables import actions_table
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.waiting import run_interruptibly
-from tallformer_infer.errors import ConfigError, TallformerError
+from tallformer_infer.errors import ConfigError, OutputError, TallformerError
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.results import (
     STDOUT,
@@ -60,15 +61,18 @@ class DetectOptions:
     """Form of the document."""
     rows: int
     """Most rows of the table of a video."""
+    given: tuple[str, ...]
+    """Options as the user gave them, without `--out`, to be said again in the command to go on with."""
 
 
 def detect_videos(options: DetectOptions, reporter: Reporter) -> int:
     """Detect in every video, and write the document.
 
     Returns:
-        Exit code: 0 all done; 1 a video failed; 130 stopped by Ctrl-C.
+        Exit code: 0 all done; 1 a video failed.
 
     Raises:
+        StoppedError: The run was told to stop, and has said how to go on.
         TallformerError: The run cannot start, or its result cannot be written.
         typer.BadParameter: An option does not fit the model.
     """
@@ -83,10 +87,10 @@ def detect_videos(options: DetectOptions, reporter: Reporter) -> int:
             reporter.started(path, index, len(options.videos))
             run.detect(path)
         return run.finish()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         reporter.stopped()
         run.keep_what_is_done()
-        return 130
+        raise StoppedError from error
 
 
 class _Run:
@@ -159,21 +163,31 @@ class _Run:
         return 1 if self._failures else 0
 
     def keep_what_is_done(self) -> None:
-        """After Ctrl-C: keep finished videos in a document of another name, and say how to go on."""
+        """When told to stop: keep finished videos in a document of another name, and say how to go on."""
         out = self._options.out
         reached = {result.video.path for result in self._results} | {failure.path for failure in self._failures}
         left = [path for path in self._options.videos if path not in reached]
-        if out is None or out == STDOUT or not self._results or not left:
-            untouched = f"; {_named(out)} was not written" if out is not None else ""
-            message = f"stopped{untouched}; to go on, run the same command again"
-            self._reporter.say("interrupted", message, videos_left=left)
+        if out is not None and out != STDOUT and self._results and left and self._keep(out, left):
             return
+        untouched = f"; {_named(out)} was not written" if out is not None else ""
+        message = f"stopped{untouched}; to go on, run the same command again"
+        self._reporter.say("interrupted", message, videos_left=left)
+
+    def _keep(self, out: Path, left: list[str]) -> bool:
         kept = out.with_name(f"{out.stem}.partial{out.suffix}")
-        self._write(kept)
+        try:
+            self._write(kept)
+        except OutputError as error:
+            self._reporter.say("error", printable(error))
+            return False
         rest = out.with_name(f"{out.stem}.rest{out.suffix}")
-        again = printable(shlex.join(["tallformer", "detect", *left, "--out", str(rest)]))
-        message = f"stopped; {_named(out)} was not written, what is done is in {_named(kept)}"
-        self._reporter.say("interrupted", f"{message}; to go on, with the same options: {again}", videos_left=left)
+        again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *_as_arguments(left)]
+        message = (
+            f"stopped; {_named(out)} was not written, what is done is in {_named(kept)}; "
+            f"for the rest: {printable(shlex.join(again))}"
+        )
+        self._reporter.say("interrupted", message, videos_left=left, command=again)
+        return True
 
     def _write(self, out: Path) -> None:
         make = actions_document if self._options.dialect == "tallformer" else activitynet_document
@@ -188,6 +202,11 @@ def _split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, 
     """Class names as typed, each once; a name that has a comma in it is not split. None where none was typed."""
     names = [name for value in values for name in ([value] if value in known else value.split(","))]
     return tuple(dict.fromkeys(name.strip() for name in names)) or None
+
+
+def _as_arguments(videos: Sequence[str]) -> list[str]:
+    is_like_an_option = any(video.startswith("-") and video != "-" for video in videos)
+    return [*(["--"] if is_like_an_option else []), *videos]
 
 
 def _named(out: Path) -> str:

@@ -19,7 +19,7 @@ def info(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[BUNDLE]",
+            metavar="BUNDLE",
             show_default=False,
             help="Folder, .zip, or a name that `tallformer models` lists; else the default model.",
         ),

@@ -1,4 +1,4 @@
-"""The videos that a command line names."""
+"""What a command line names: videos, and options to say again."""
 
 from __future__ import annotations
 
@@ -24,6 +24,28 @@ def expand_videos(given: Sequence[str]) -> tuple[str, ...]:
             raise typer.BadParameter(f"{video}: is named twice; name each video once")
         seen.add(place)
     return tuple(videos)
+
+
+def given_options(context: typer.Context, *, without: Sequence[str]) -> tuple[str, ...]:
+    """The options that the user gave, as they can be given again.
+
+    Args:
+        context: Of the command that runs.
+        without: Parameters to leave out, by name.
+    """
+    given: list[str] = []
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.param_type_name != "option" or option.name in without or source is None:
+            continue
+        if source.name != "COMMANDLINE":
+            continue
+        flag, value = max(option.opts, key=len), context.params[option.name or ""]
+        if value is True:
+            given.append(flag)
+        else:
+            given += [part for item in (value if option.multiple else [value]) for part in (flag, str(item))]
+    return tuple(given)
 
 
 def _expand(item: str) -> list[str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-import sys
 import time
 from typing import Any, Protocol
 
@@ -14,7 +11,8 @@ from rich.progress import Progress as ProgressBar
 from rich.status import Status
 from rich.text import Text
 
-from tallformer_infer.commands.tables import UNTRAINED, actions_table, undecodable
+from tallformer_infer.commands.saying import URGENT, write_event
+from tallformer_infer.commands.tables import UNTRAINED, actions_table, losses
 from tallformer_infer.commands.text import clock, printable, times
 from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.results import Failure
@@ -77,7 +75,7 @@ class TerminalReporter:
         runtime = detector.runtime
         if not self._quiet:
             line = f"model {detector.bundle.name} on {runtime.device} with {runtime.name}: {runtime.device_reason}"
-            self._console.print(Text(printable(line), style="dim"), soft_wrap=True)
+            self._print(Text(printable(line), style="dim"))
         if not detector.bundle.trained:
             self._print(Text(f"warning: {UNTRAINED}", style="bold yellow"))
 
@@ -121,9 +119,8 @@ class TerminalReporter:
         self.stopped()
         if self._rows is not None and not self._quiet:
             self._console.print(actions_table(result, rows=self._rows))
-        elif result.decode_errors:
-            message = f"warning: {printable(result.video.path)}: {undecodable(result.decode_errors)}"
-            self._print(Text(message, style="yellow"))
+        elif lost := losses(result):
+            self._print(Text(f"warning: {printable(result.video.path)}: {lost}", style="yellow"))
 
     def failed(self, failure: Failure) -> None:
         """One line."""
@@ -139,7 +136,7 @@ class TerminalReporter:
 
     def say(self, event: str, message: str, **facts: Any) -> None:
         """One line; `--quiet` leaves out the good news."""
-        if not self._quiet or event in _URGENT:
+        if not self._quiet or event in URGENT:
             self._print(Text(message))
 
     def _print(self, text: Text) -> None:
@@ -196,8 +193,8 @@ class JsonReporter:
             decode_errors=result.decode_errors,
             total_s=round(result.timings.total_s, 3),
         )
-        if result.decode_errors:
-            self._write("warning", path=result.video.path, message=undecodable(result.decode_errors))
+        if lost := losses(result):
+            self._write("warning", path=result.video.path, message=lost)
 
     def failed(self, failure: Failure) -> None:
         """Event `video_failed`."""
@@ -211,14 +208,8 @@ class JsonReporter:
         self._write(event, message=message, **facts)
 
     def _write(self, event: str, **facts: Any) -> None:
-        if self._quiet and event not in _URGENT:
-            return
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        sys.stderr.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
-        sys.stderr.flush()
-
-
-_URGENT = frozenset({"warning", "error", "video_failed", "interrupted"})
+        if not self._quiet or event in URGENT:
+            write_event(event, **facts)
 
 
 def naming_the_file(failure: Failure) -> str:

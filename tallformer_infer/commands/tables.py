@@ -44,9 +44,16 @@ def actions_table(result: Result, *, rows: int) -> RenderableType:
     return Group(*parts, Text())
 
 
-def undecodable(errors: int) -> str:
-    """What was lost of a damaged video."""
-    return f"{counted(errors, 'damaged part')} could not be decoded and {'was' if errors == 1 else 'were'} left out"
+def losses(result: Result) -> str:
+    """What was lost of a damaged video; empty where nothing was."""
+    parts = []
+    told_s, missing_s = result.video.duration_s, result.missing_s
+    if missing_s and told_s is not None:
+        parts.append(f"{told_s - missing_s:.1f} s of {told_s:.1f} s could be read")
+    errors = result.decode_errors
+    if errors > len(parts):  # a missing end is itself one of them
+        parts.append(f"{counted(errors, 'place')} {'is' if errors == 1 else 'are'} damaged or left out")
+    return "; ".join(parts)
 
 
 def _headline(result: Result) -> Text:
@@ -71,8 +78,8 @@ def _remarks(result: Result, shown: int) -> list[tuple[str, str]]:
     elif shown < found:
         lead = f"the best {shown} of {counted(found, 'action')}" if shown else counted(found, "action")
         remarks.append((f"{lead}; --rows {found} shows all, --threshold keeps the surer", "dim"))
-    if result.decode_errors:
-        remarks.append((undecodable(result.decode_errors), "yellow"))
+    if lost := losses(result):
+        remarks.append((lost, "yellow"))
     if not result.provenance.model_trained:
         remarks.append((UNTRAINED, "yellow"))
     return remarks

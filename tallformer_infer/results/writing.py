@@ -17,21 +17,23 @@ from tallformer_infer.errors import OutputError
 STDOUT = Path("-")
 
 
-def check_destination(out: Path, *, inputs: Sequence[str] = ()) -> None:
-    """Refuse a destination that `write_document` could not write, before hours are spent on its content.
+def check_destination(out: Path, *, inputs: Sequence[str] = (), example: str = "actions.json") -> None:
+    """Refuse a destination that could not be written, before hours are spent on its content.
 
     Args:
         out: A file, or `-` for standard output.
         inputs: Files that the run reads, and that must not be replaced.
+        example: Name of such a file, for the message where `out` is a folder.
 
     Raises:
         OutputError: It is a folder, or one of `inputs`, or its folder is missing, or writing is not allowed.
     """
     if out == STDOUT:
+        _check_stdout()
         return
     try:
         if out.is_dir():
-            raise OutputError(f"{out}: is a folder; name a file in it, for example {out / 'actions.json'}")
+            raise OutputError(f"{out}: is a folder; name a file in it, for example {out / example}")
         _check_folder(out)
         if out.exists():
             _check_existing(out, inputs)
@@ -56,8 +58,7 @@ def write_document(document: dict[str, Any], out: Path) -> None:
     """
     content = _encode(document)
     if out == STDOUT:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        _write_stdout(content)
         return
     try:
         if _is_replaced_whole(out):
@@ -68,6 +69,22 @@ def write_document(document: dict[str, Any], out: Path) -> None:
         raise
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_stdout(content: bytes) -> None:
+    _check_stdout()
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written: {error.strerror or error}") from error
+
+
+def _check_stdout() -> None:
+    if sys.stdout is None or sys.stdout.closed:  # None after `>&-`
+        raise OutputError("standard output: is closed; leave it open, or write to a file")
 
 
 def _encode(document: dict[str, Any]) -> bytes:
@@ -121,7 +138,7 @@ def _check_folder(out: Path) -> None:
 def _check_existing(out: Path, inputs: Sequence[str]) -> None:
     for path in inputs:
         if Path(path).exists() and out.samefile(path):
-            raise OutputError(f"{out}: is one of the videos; name another file for the actions")
+            raise OutputError(f"{out}: is what this run reads; name another file to write")
     if not os.access(out, os.W_OK):
         raise OutputError(f"{out}: is write-protected; name another file, or allow writing: chmod u+w {out}")
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ from torch import Tensor
 from tallformer_infer.config import Recipe, recipe_from_json, to_json
 from tallformer_infer.errors import CheckpointError, ConfigError, OutputError
 from tallformer_training.model import Detector
+from tallformer_training.weight_files import file_kind, reason, shown_start
 
 SCHEMA = 1
 """Version of the layout that this module writes and reads."""
-_KEY = "tallformer"
+METADATA_KEY = "tallformer"
+"""Entry of the metadata by which a checkpoint is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +63,18 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor], recipe: Recipe, *, 
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(descriptor)
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{path}: is a folder or a device, expected a file")
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
         try:
-            save_file(tensors, temporary, metadata={_KEY: header})
-            _flush(Path(temporary))
-            Path(temporary).replace(path)
+            save_file(tensors, temporary, metadata={METADATA_KEY: header})
+            _flush(temporary)
+            temporary.replace(target)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path}: cannot be written: {_first_line(error)}") from error
+        raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -79,18 +84,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: The file is missing, damaged, not a tallformer checkpoint, or of another schema version.
     """
     try:
+        _refuse_other_kinds(path)
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
+            header = (file.metadata() or {}).get(METADATA_KEY)
             if header is None:
                 raise CheckpointError(
-                    f"{path}: not a tallformer checkpoint, no `{_KEY}` metadata; `tallformer import` reads foreign ones"
+                    f"{path}: not a tallformer checkpoint, no `{METADATA_KEY}` metadata; {_how_to_import(path)}"
                 )
             recipe, provenance = _read_header(path, header)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: not a readable checkpoint: {reason(error)}") from error
     return Checkpoint(recipe=recipe, state=state, provenance=provenance)
 
 
@@ -109,6 +115,21 @@ def load_detector(path: Path, *, checkpointing: bool = False) -> tuple[Detector,
     return detector.eval(), checkpoint
 
 
+def _refuse_other_kinds(path: Path) -> None:
+    kind = file_kind(path)
+    if kind == "torch":
+        raise CheckpointError(f"{path}: not a tallformer checkpoint but a file of torch.save; {_how_to_import(path)}")
+    if kind == "other":
+        start = shown_start(path)
+        raise CheckpointError(f"{path}: not a readable checkpoint: expected a safetensors file, and {start}")
+
+
+def _how_to_import(path: Path) -> str:
+    ours = path.with_name(f"{path.stem}-imported.safetensors")
+    command = ["tallformer", "import", str(path), "--recipe", "NAME", "--out", str(ours)]
+    return f"to make one of it: {shlex.join(command)}"
+
+
 def _read_header(path: Path, header: str) -> tuple[Recipe, dict[str, Any]]:
     try:
         value = json.loads(header)
@@ -121,7 +142,7 @@ def _read_header(path: Path, header: str) -> tuple[Recipe, dict[str, Any]]:
             raise TypeError("`trained` is not true or false")
         return recipe_from_json(value["recipe"]), provenance
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged `{_KEY}` metadata: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: damaged `{METADATA_KEY}` metadata: {_first_line(error)}") from error
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from tallformer_infer.commands.saying import Speaker, speaking
+from tallformer_infer.commands.waiting import import_interruptibly
 from tallformer_infer.config import preset, read_recipe
+
+if TYPE_CHECKING:
+    from tallformer_export.parity import Parity
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
@@ -17,14 +23,25 @@ app = typer.Typer(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A .safetensors checkpoint; with --random-weights, a recipe.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Bundle to write: a folder, or a file ending in .zip.")],
-    name: Annotated[str | None, typer.Option(help="What to call the model [default: the recipe's name].")] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the weights, for whoever gets the bundle.")] = "unknown",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A .safetensors checkpoint; with --random-weights, a recipe.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="BUNDLE", help="Bundle to write: a folder, or a file ending in .zip."),
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to call the model; else as the recipe is called.")
+    ] = None,
+    licence: Annotated[
+        str, typer.Option(metavar="TEXT", help="Licence of the weights, for whoever gets the bundle.")
+    ] = "unknown",
     random_weights: Annotated[
         int | None,
         typer.Option(metavar="SEED", help="No checkpoint: random weights for the recipe NAME or FILE.json given."),
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
 ) -> None:
     """Write a checkpoint as a bundle of ONNX graphs, compared with torch.
 
@@ -36,22 +53,30 @@ def export(
 
       tallformer export thumos14-swin-t --random-weights 0 --out swin-t-random
     """
-    from tallformer_export.exporting import export_checkpoint, export_random
+    import_interruptibly("tallformer_export.exporting")
+    from tallformer_export.exporting import check_input_stays, export_checkpoint, export_random
 
-    console = Console(stderr=True)
-    with console.status("starting") as status:
-
-        def show(step: str) -> None:
-            status.update(step)
-
+    check_input_stays(Path(model), out)
+    with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         if random_weights is None:
-            parity = export_checkpoint(Path(model), out, name=name, licence=licence, on_step=show)
+            parity = export_checkpoint(Path(model), out, name=name, licence=licence, on_step=speaker.step)
         else:
-            recipe = read_recipe(Path(model)) if model.endswith(".json") else preset(model)
-            parity = export_random(recipe, out, seed=random_weights, name=name or "untrained", on_step=show)
-    console.print(
-        f"[bold]{out}[/bold] written; largest difference from torch: features {parity.features:.1e}, "
-        f"segments {parity.segments_frames:.1e} frames, scores {parity.scores:.1e}",
-        soft_wrap=True,
+            parity = export_random(
+                read_recipe(Path(model)) if model.endswith(".json") else preset(model),
+                out,
+                seed=random_weights,
+                name=name or "untrained",
+                on_step=speaker.step,
+            )
+        speaker.stopped()
+        _tell(speaker, out, parity)
+
+
+def _tell(speaker: Speaker, out: Path, parity: Parity) -> None:
+    message = (
+        f"wrote {out}; largest difference from torch: features {parity.features:.1e}, "
+        f"segments {parity.segments_frames:.1e} frames, scores {parity.scores:.1e}"
     )
-    console.print(f"try it: tallformer detect VIDEO --model {out} --out actions.json", soft_wrap=True)
+    speaker.say("written", message, out=str(out), parity_with_torch=asdict(parity))
+    again = shlex.join(["tallformer", "detect", "VIDEO", "--model", str(out), "--out", "actions.json"])
+    speaker.say("hint", f"try it: {again}")

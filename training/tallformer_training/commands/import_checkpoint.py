@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tallformer_infer import __version__
+from tallformer_infer.commands.saying import speaking
 from tallformer_infer.config import Recipe, preset, read_recipe
+from tallformer_infer.errors import OutputError
+from tallformer_infer.results import check_destination
 from tallformer_training.checkpoint import save_checkpoint
 from tallformer_training.importing import ImportReport, match_checkpoint
 
@@ -18,13 +20,20 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 @app.command(name="import")
 def import_command(
-    file: Annotated[Path, typer.Argument(help="Weights to read: .pth (nothing in it is run) or .safetensors.")],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a .json file with one.")],
-    out: Annotated[Path, typer.Option(help="Checkpoint to write (.safetensors).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Weights to read: .pth (nothing in it is run) or .safetensors.")
+    ],
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="A recipe's name, or its .json file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Checkpoint to write (.safetensors).")],
     allow_missing: Annotated[
         list[str] | None,
-        typer.Option(help="Parameters that the file may lack, such as 'head.*'; they get fresh weights. Repeatable."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Parameters that the file may lack, such as 'head.*'; they get fresh weights. Repeatable.",
+        ),
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
 ) -> None:
     """Turn an official TALLFormer checkpoint, or a Video Swin backbone, into a tallformer checkpoint.
 
@@ -43,14 +52,22 @@ def import_command(
 
     A recipe of your own: edit what `tallformer models show thumos14-swin-b --recipe` prints, and pass the file.
     """
+    _check_out(out, inputs=[str(file), recipe])
     chosen = read_recipe(Path(recipe)) if recipe.endswith(".json") else preset(recipe)
-    state, report = match_checkpoint(file, chosen, allow_missing=allow_missing or ())
-    console = Console(stderr=True)
-    for line in report.lines():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    report.require_complete()
-    save_checkpoint(out, state, chosen, provenance=provenance(report, chosen))
-    console.print(f"written: {out}", markup=False, highlight=False, soft_wrap=True)
+    with speaking(quiet=quiet, json_logs=json_logs) as speaker:
+        speaker.step(f"reading {file}")
+        state, report = match_checkpoint(file, chosen, allow_missing=allow_missing or ())
+        speaker.stopped()
+        speaker.show("matched", report.lines(), **report.facts())
+        report.require_complete()
+        save_checkpoint(out, state, chosen, provenance=provenance(report, chosen))
+        speaker.say("written", f"wrote {out}", out=str(out), trained=not report.initialised)
+
+
+def _check_out(out: Path, *, inputs: list[str]) -> None:
+    if out.suffix != ".safetensors":
+        raise OutputError(f"{out}: expected a name that ends in .safetensors, which is what a checkpoint is")
+    check_destination(out, inputs=inputs, example="model.safetensors")
 
 
 def provenance(report: ImportReport, recipe: Recipe) -> dict[str, object]:

@@ -14,9 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tallformer_infer.errors import CheckpointError
+from tallformer_training.checkpoint import METADATA_KEY
+from tallformer_training.weight_files import file_kind, reason, shown_start
 
 _CONTAINERS = ("state_dict_ema", "state_dict")
 """Members that hold the weights; the averaged ones are the better model, so they come first."""
+_SAFETENSORS = ".safetensors"
 _WRAPPER = "module."
 """Prefix that data-parallel training leaves on every name."""
 
@@ -34,10 +37,11 @@ def read_tensors(path: Path) -> ForeignTensors:
     """Read a `.safetensors` file, or anything that `torch.save` wrote.
 
     Raises:
-        CheckpointError: The file is missing or damaged, holds anything besides tensors and plain values, or has no
-            state dict in it.
+        CheckpointError: The file is missing or damaged, holds anything besides tensors and plain values, has no state
+            dict in it, has a name that does not tell what it is, or is a tallformer checkpoint already.
     """
-    if path.suffix == ".safetensors":
+    _check_kind(path)
+    if path.suffix == _SAFETENSORS:
         return ForeignTensors("", _unwrap(_read_safetensors(path)))
     value = _read_pickle(path)
     if not isinstance(value, dict):
@@ -59,23 +63,37 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check_kind(path: Path) -> None:
+    """Refuse what is no file of weights by its first bytes, or is one by a wrong name."""
+    try:
+        kind = file_kind(path)
+        start = shown_start(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {reason(error)}") from error
+    named = "safetensors" if path.suffix == _SAFETENSORS else "torch"
+    match kind:
+        case "other":
+            raise CheckpointError(
+                f"{path}: not a checkpoint; expected a file of torch.save (.pth) or a .safetensors file, and {start}"
+            )
+        case "safetensors" if named == "torch":
+            raise CheckpointError(f"{path}: is a safetensors file; give it a name that ends in {_SAFETENSORS}")
+        case "torch" if named == "safetensors":
+            raise CheckpointError(f"{path}: is a file of torch.save; give it a name that ends in .pth")
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
+            if METADATA_KEY in (file.metadata() or {}):
+                raise CheckpointError(f"{path}: is a tallformer checkpoint already; use it as it is")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file") from error
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: not a readable safetensors file: {reason(error)}") from error
 
 
 def _read_pickle(path: Path) -> Any:
     """Unpickle with torch's restricted reader, which calls nothing that the file names."""
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
     try:
         with torch.serialization.safe_globals([(_Inert, name) for name in _BOOKKEEPING]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises anyway

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tallformer_infer.errors import CheckpointError
 
@@ -63,6 +64,20 @@ class ImportReport:
         parts = [f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names]
         hint = "; name what may be missing with --allow-missing" if len(parts) == 1 and self.missing else ""
         raise CheckpointError(f"{self.path}: does not fit recipe {self.recipe_name}: {', '.join(parts)}{hint}")
+
+    def facts(self) -> dict[str, Any]:
+        """The report for programs, as JSON values: how many were loaded and ignored, and all names of the rest."""
+        return {
+            "layout": self.layout,
+            "container": self.container,
+            "loaded": len(self.loaded),
+            "missing": list(self.missing),
+            "initialised": list(self.initialised),
+            "unexpected": list(self.unexpected),
+            "reshaped": list(self.reshaped),
+            "conflicts": list(self.conflicts),
+            "ignored": len(self.ignored),
+        }
 
     def lines(self) -> list[str]:
         """The report for people, line by line."""

@@ -1,0 +1,48 @@
+"""What `--help` shows is what was written, in one form for all commands."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+import typer.main
+from rich.text import Text
+
+from tallformer_infer import cli
+
+
+def commands():
+    """Every command, by what the user types."""
+    found = {}
+    for command in cli.COMMANDS:
+        loaded = typer.main.get_command(importlib.import_module(command.module).app)
+        found[command.name] = loaded
+        found |= {f"{command.name} {name}": sub for name, sub in getattr(loaded, "commands", {}).items()}
+    return found
+
+
+@pytest.mark.parametrize("name", commands())
+def test_no_help_text_is_lost_to_markup(name):
+    for parameter in commands()[name].params:
+        text = getattr(parameter, "help", None) or ""
+        assert Text.from_markup(text).plain == text.replace("\\[", "[")
+
+
+@pytest.mark.parametrize("name", commands())
+def test_arguments_are_upper_case_and_in_no_brackets_of_their_own(name, capsys):
+    cli.run([*name.split(), "--help"])
+
+    usage = re.search(rf"Usage: tallformer {name} (.*)", capsys.readouterr().out)[1]
+    assert usage == usage.upper()
+    assert "[[" not in usage
+
+
+@pytest.mark.parametrize("name", ["detect", "train", "import", "export"])
+def test_commands_that_take_time_can_be_silenced(name):
+    assert "quiet" in {parameter.name for parameter in commands()[name].params}
+
+
+@pytest.mark.parametrize("name", ["detect", "import", "export"])
+def test_commands_that_take_time_can_speak_to_programs(name):
+    assert "json_logs" in {parameter.name for parameter in commands()[name].params}

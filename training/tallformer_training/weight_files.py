@@ -1,0 +1,64 @@
+"""What a file of weights is by its first bytes, and why one could not be read or written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["torch", "safetensors", "other"]
+
+_LONGEST_HEADER_BYTES = 100_000_000
+"""What the safetensors library reads at most."""
+
+
+def file_kind(path: Path) -> Kind:
+    """Tell files of `torch.save` (a zip, or a pickle of protocol 2 or later) and safetensors files from all others.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    head = first_bytes(path)
+    if head.startswith(b"PK\x03\x04"):
+        return "torch"
+    # Before pickles: the length of the header that a safetensors file begins with may have 0x80 as its first byte.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER_BYTES:
+        return "safetensors"
+    return "torch" if head.startswith(b"\x80") else "other"
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first 16 bytes of a file, or all where there are less.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def shown_start(path: Path) -> str:
+    """How a file begins, to be recognised by people: a web page, a pointer of git-lfs.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    head = first_bytes(path)
+    return f"it begins with {head.decode('latin-1')!a}" if head else "it is empty"
+
+
+def reason(error: Exception) -> str:
+    """Why, in a few words: no class, no number and no temporary name.
+
+    Args:
+        error: Of Python, or of the safetensors library, which words errors of the system in its own way.
+    """
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, expected a file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = re.sub(r"^Error while \w+( header)?: (I/O error: )?", "", line)
+    return re.sub(r" \(os error \d+\).*", "", line)
