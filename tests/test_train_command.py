@@ -1,0 +1,159 @@
+"""`tallformer train` as users meet it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tallformer_infer.cli import run
+from tallformer_infer.config import Recipe, recipe_from_json, to_json
+from tallformer_training.checkpoint import load_checkpoint
+from tallformer_training.training import TrainingConfig, read_training_config
+from tallformer_training.training.metrics import read_metrics
+from tests.training_set import CONFIG, RECIPE, make_set
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("set")
+    make_set(path)
+    (path / "recipe.json").write_text(json.dumps(to_json(RECIPE)))
+    (path / "config.json").write_text(json.dumps(to_json(CONFIG)))
+    return path
+
+
+def arguments(folder: Path, out: Path) -> list[str]:
+    files = {"annotations": "annotations.json", "videos": "videos", "recipe": "recipe.json", "config": "config.json"}
+    paths = [part for name, file in files.items() for part in (f"--{name}", str(folder / file))]
+    return ["train", *paths, "--cache", str(folder / "cache"), "--out", str(out), "--device", "cpu"]
+
+
+def test_a_run_says_what_it_does_and_where_the_weights_are(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*arguments(folder, tmp_path / "run"), "--epochs", "1", "--seed", "3", "--ratio", "0.25"]) == 0
+
+    out, errors = capsys.readouterr()
+    assert not out
+    for part in ("training: 3 videos, 6 segments of 2 classes", "frames go to", "training steps", "after 3 steps"):
+        assert part in errors
+    used = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
+    assert (used["epochs"], used["seed"], used["ratio"]) == (1, 3, 0.25)
+    assert load_checkpoint(tmp_path / "run" / "model.safetensors").recipe == RECIPE
+
+
+def test_quiet_says_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*arguments(folder, tmp_path / "run"), "--epochs", "1", "--quiet"]) == 0
+
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_same_command_twice_is_refused_and_with_resume_goes_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(folder, tmp_path / "run")
+    assert run([*command, "--epochs", "1"]) == 0
+
+    assert run([*command, "--epochs", "2"]) == 1
+    assert "holds a run already; go on with it (--resume)" in capsys.readouterr().err
+    assert run([*command, "--epochs", "2", "--resume"]) == 0
+    assert [line["step"] for line in read_metrics(tmp_path / "run") if line["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_every_problem_of_the_annotations_is_a_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "wrong.json"
+    rows = [
+        {"segment": [2, 1], "label": "run"},
+        {"segment": [0, 900], "label": "run"},
+        {"segment": [0, 1], "label": "?"},
+    ]
+    wrong.write_text(json.dumps({"database": {"one": {"annotations": rows}, "gone": {"annotations": []}}}))
+    command = arguments(folder, tmp_path / "run")
+    command[command.index("--annotations") + 1] = str(wrong)
+
+    assert run(command) == 1
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith(f"tallformer: error: {wrong}: database.") for line in lines[:4])
+    assert lines[4] == "tallformer: 4 problems; nothing was trained"
+
+
+def test_suggest_prints_a_recipe_that_can_be_read_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--suggest", "--annotations", str(folder / "annotations.json"), "--recipe", "tiny"]) == 0
+
+    out, errors = capsys.readouterr()
+    recipe: Recipe = recipe_from_json(json.loads(out))
+    assert recipe.classes == ("jump", "run")
+    assert "6 segments of 2 classes in 3 videos" in errors
+    assert "frame rate" in errors
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "message"),
+    [
+        (["--recipe", "nonsense"], 1, "nonsense: no such recipe"),
+        (["--epochs", "0"], 1, "epochs=0 must be at least 1"),
+        (["--ratio", "2"], 1, r"ratio=2.0 must be in [0, 1]"),
+        (["--device", "abacus"], 1, "device abacus: expected cpu, cuda or auto"),
+        (["--val-subset", "testing"], 2, "--val-videos and --val-subset need --val-annotations"),
+        (["--init", "none.safetensors"], 1, "none.safetensors"),
+        (["--subset", "testing"], 1, "has no subset testing; it has training (3 videos)"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], code: int, message: str
+) -> None:
+    assert run([*arguments(folder, tmp_path / "run"), "--quiet", *wrong]) == code
+
+    assert message in capsys.readouterr().err
+
+
+def test_what_a_run_needs_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--annotations", str(folder / "annotations.json")]) == 2
+
+    assert "--videos and --recipe and --out must be given, unless --suggest is" in capsys.readouterr().err
+
+
+def test_settings_are_read_back_as_written_and_unknown_ones_refused(tmp_path: Path) -> None:
+    config = replace(CONFIG, ratio=0.4)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_json(config)))
+    assert read_training_config(path) == config
+
+    path.write_text("{}")
+    assert read_training_config(path) == TrainingConfig()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"ration": 1}', r"training\.ration: no such key"),
+        ('{"ratio": "1"}', r"training\.ratio: expected a number"),
+        ('{"optimiser": {"kind": "adam"}}', r"training\.optimiser\.kind: expected one of sgd, adamw"),
+        ('{"schedule": {"period_epochs": 0}}', "period_epochs"),
+        ("{", "not JSON"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content)
+
+    with pytest.raises(Exception, match=message) as raised:
+        read_training_config(path)
+    assert type(raised.value).__name__ == "ConfigError"

@@ -1,0 +1,235 @@
+"""Videos with their segments, checked: every problem is found before anything is trained.
+
+# Note [what is repaired]
+Nothing is repaired in silence. A segment may end up to `END_TOLERANCE_S` behind its video, as rounded annotations do,
+and is cut there. With `repair` (the option `--repair`) further known faults of public data sets are passed over, and
+counted in the notes: videos without a file, segments that go on behind the end, have no length or stand twice. A wrong
+number, an unknown class or a video with two files is always refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.errors import AnnotationError, MediaError
+from tallformer_infer.media import probe
+from tallformer_training.datasets.annotations import AnnotatedSegment, AnnotatedVideo, read_annotations
+from tallformer_training.datasets.files import files_of, find_videos
+from tallformer_training.datasets.findings import Findings
+
+END_TOLERANCE_S = 0.5
+"""How far behind the end of its video a segment may end; see Note [what is repaired]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRequest:
+    """What the user gives."""
+
+    annotations: Path
+    """ActivityNet-form JSON, or a THUMOS14 text folder."""
+    videos: Path
+    """Folder of the video files."""
+    subset: str | None = None
+    """Subset to use; None lets the file decide."""
+    defaults: tuple[str, ...] = ("training", "validation")
+    """Subsets that are taken if the user names none, the first that there is."""
+    ignored_labels: tuple[str, ...] = ("Ambiguous",)
+    """Classes whose segments are background."""
+    repair: bool = False
+    """See Note [what is repaired]."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVideo:
+    """A video file with its segments."""
+
+    name: str
+    """As the annotations call it."""
+    path: Path
+    """Where it is."""
+    start_s: float
+    """Presentation time of its first frame."""
+    duration_s: float
+    """Length as the file's header or the annotations say it, in seconds; infinite where neither does."""
+    segments_s: NDArray[np.float64]
+    """Segments on the file's own time line, shape (N, 2)."""
+    labels: NDArray[np.int64]
+    """Class indices, shape (N,)."""
+
+    def segments_frames(self, sample_fps: float, frames: int) -> NDArray[np.float64]:
+        """Segments in frames, cut at the video's ends, shape (N, 2)."""
+        return np.clip((self.segments_s - self.start_s) * sample_fps, 0, frames)
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """Checked videos of one subset."""
+
+    videos: tuple[LabelledVideo, ...]
+    """In the order of the annotations."""
+    subset: str | None
+    """Which subset it is."""
+    notes: tuple[str, ...]
+    """What a reader should know, one sentence each."""
+
+
+def read_video_set(request: DatasetRequest, classes: tuple[str, ...]) -> VideoSet:
+    """Read annotations, find their videos, and check that they fit together.
+
+    Raises:
+        AnnotationError: One line for each problem, all at once.
+    """
+    findings = Findings()
+    found = find_videos(request.videos)
+    annotations = read_annotations(
+        request.annotations, subset=request.subset, defaults=request.defaults, findings=findings
+    )
+    checker = _Checker(request, annotations.source, classes, findings)
+    videos = [checked for video in annotations.videos if (checked := checker.check(video, files_of(video.name, found)))]
+    findings.raise_if_any()
+    if not any(len(video.segments_s) for video in videos):
+        raise AnnotationError(
+            f"{annotations.source}: no segment of the recipe's classes in subset {annotations.subset}"
+        )
+    return VideoSet(tuple(videos), annotations.subset, checker.notes(videos))
+
+
+class _Checker:
+    """Checks one video after another, and counts what is passed over."""
+
+    def __init__(self, request: DatasetRequest, source: str, classes: tuple[str, ...], findings: Findings) -> None:
+        self._request = request
+        self._source = source
+        self._classes = {name: index for index, name in enumerate(classes)}
+        self._findings = findings
+        self._unknown: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def check(self, video: AnnotatedVideo, files: list[Path]) -> LabelledVideo | None:
+        start_s, end_s = 0.0, math.inf
+        if len(files) > 1:
+            self._findings.add(self._source, video.key, f"has {len(files)} files: {', '.join(map(str, files))}")
+        elif not files and self._request.repair:
+            self._counts["videos without a file"] += 1
+            return None
+        elif not files:
+            self._findings.add(self._source, video.key, f"no file of that name in {self._request.videos}")
+        else:
+            start_s, end_s = self._probe(video, files[0])
+        segments = self._segments(video, start_s, end_s)
+        if len(files) != 1:
+            return None
+        return LabelledVideo(
+            name=video.name,
+            path=files[0],
+            start_s=start_s,
+            duration_s=end_s - start_s,
+            segments_s=np.array([segment[:2] for segment in segments], np.float64).reshape(-1, 2),
+            labels=np.array([segment[2] for segment in segments], np.int64),
+        )
+
+    def notes(self, videos: list[LabelledVideo]) -> tuple[str, ...]:
+        segments = sum(len(video.labels) for video in videos)
+        empty = sum(not len(video.labels) for video in videos)
+        counted = Counter(int(label) for video in videos for label in video.labels)
+        absent = [name for name, index in self._classes.items() if not counted[index]]
+        notes = [f"{len(videos)} videos, {segments} segments of {len(self._classes) - len(absent)} classes"]
+        if empty:
+            notes.append(f"videos without a segment: {empty}; they are background")
+        if absent:
+            notes.append(f"classes without a segment: {', '.join(absent)}")
+        notes += [f"{what}: {count}" for what, count in self._counts.items()]
+        return tuple(notes)
+
+    def _probe(self, video: AnnotatedVideo, path: Path) -> tuple[float, float]:
+        try:
+            info = probe(path)
+        except MediaError as error:
+            self._findings.add(self._source, video.key, str(error))
+            return 0.0, math.inf
+        duration_s = info.duration_s if info.duration_s is not None else video.duration_s
+        return info.start_s, math.inf if duration_s is None else info.start_s + duration_s
+
+    def _segments(self, video: AnnotatedVideo, start_s: float, end_s: float) -> list[tuple[float, float, int]]:
+        kept: list[tuple[float, float, int]] = []
+        seen: dict[tuple[float, float, str], str] = {}
+        for segment in video.segments:
+            if segment.label in self._request.ignored_labels:
+                self._counts[f"segments of class {segment.label}, left as background"] += 1
+            elif segment.label not in self._classes:
+                self._refuse_label(segment)
+            elif self._accept(segment, _fault_of(segment, start_s, end_s, seen)):
+                times = max(segment.start_s, start_s), min(segment.end_s, end_s)
+                kept.append((*times, self._classes[segment.label]))
+        return kept
+
+    def _accept(self, segment: AnnotatedSegment, fault: _Fault | None) -> bool:
+        if fault is None:
+            return True
+        if not self._request.repair or fault.counted_as is None:
+            hint = "; --repair passes over it" if fault.counted_as else ""
+            self._findings.add(self._source, segment.key, fault.problem + hint)
+            return False
+        self._counts[fault.counted_as] += 1
+        return fault.is_usable
+
+    def _refuse_label(self, segment: AnnotatedSegment) -> None:
+        if segment.label not in self._unknown:
+            self._unknown.add(segment.label)
+            known = ", ".join(self._classes)
+            known = known if len(known) < 200 else f"{known[:200]}..."
+            self._findings.add(
+                self._source, segment.key, f"class {segment.label!r} is not among the recipe's classes ({known})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fault:
+    """What is wrong with a segment."""
+
+    problem: str
+    """For the message."""
+    counted_as: str | None = None
+    """What `repair` calls it; None where it does not help."""
+    is_usable: bool = False
+    """Whether the segment stays after repair, cut at the ends of the video."""
+
+
+def _fault_of(
+    segment: AnnotatedSegment, start_s: float, end_s: float, seen: dict[tuple[float, float, str], str]
+) -> _Fault | None:
+    identity = (segment.start_s, segment.end_s, segment.label)
+    first = seen.setdefault(identity, segment.key)
+    if segment.end_s < segment.start_s:
+        return _Fault(problem=f"ends at {segment.end_s:g} s, before it starts at {segment.start_s:g} s")
+    if segment.end_s == segment.start_s:
+        return _Fault(
+            problem=f"starts and ends at {segment.start_s:g} s; expected a length above 0",
+            counted_as="segments without length, left out",
+        )
+    if first != segment.key:
+        return _Fault(
+            problem=f"the same segment and class stand at {first}", counted_as="segments that stand twice, taken once"
+        )
+    if segment.start_s >= end_s or segment.end_s <= start_s:
+        return _Fault(
+            problem=f"{_span(segment)} lies outside the video, which goes from {start_s:g} to {end_s:g} s",
+            counted_as="segments outside their video, left out",
+        )
+    if segment.end_s > end_s + END_TOLERANCE_S or segment.start_s < start_s - END_TOLERANCE_S:
+        return _Fault(
+            problem=f"{_span(segment)} goes beyond the video, which goes from {start_s:g} to {end_s:g} s",
+            counted_as="segments that go beyond their video, cut there",
+            is_usable=True,
+        )
+    return None
+
+
+def _span(segment: AnnotatedSegment) -> str:
+    return f"[{segment.start_s:g}, {segment.end_s:g}] s"

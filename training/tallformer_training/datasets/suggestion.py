@@ -1,0 +1,183 @@
+"""A recipe for one's own actions: frame rate, window, anchors and classes from the lengths of annotated segments.
+
+# Note [what a recipe must reach]
+A segment can only be learned well if an anchor overlaps it by the assignment's upper threshold. Anchors are
+`stride * scale_base * 2 ** (i / scales)` frames long and stand every `stride` frames, `stride` doubling from level to
+level: so the frame rate decides how short, and the number of levels how long a segment may be. Of some frame rates and
+numbers of levels the cheapest is taken that reaches `ENOUGH` of the segments; the window is then as long as the longest
+segments ask for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.config import HeadConfig, ModelConfig, Recipe
+from tallformer_infer.config.model import REDUCTION_STRIDE
+from tallformer_infer.errors import AnnotationError
+from tallformer_training.datasets.annotations import read_annotations
+from tallformer_training.datasets.findings import Findings
+
+ENOUGH = 0.97
+"""Part of the segments that must be reached."""
+RATES_FPS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0)
+LEVELS = (3, 4, 5, 6, 7)
+REACHED_TIOU = 0.6
+PLACES = 64
+"""Places within the coarsest stride at which each segment is tried."""
+_MAX_WINDOW_CLIPS = 48
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A recipe, and why."""
+
+    recipe: Recipe
+    """To be saved and trained."""
+    explanation: tuple[str, ...]
+    """Lines for people."""
+
+
+@dataclass(frozen=True)
+class _Choice:
+    sample_fps: float
+    levels: int
+    reached: float
+
+    @property
+    def cost(self) -> tuple[float, int]:
+        return self.sample_fps, self.levels
+
+
+def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe) -> Suggestion:
+    """Propose a recipe for the segments of a file.
+
+    Args:
+        annotations: ActivityNet-form JSON, or a THUMOS14 text folder.
+        subset: Which subset to look at; None lets the file decide.
+        base: Everything that lengths do not decide: encoder, picture size, clip length.
+
+    Raises:
+        AnnotationError: The annotations cannot be read, are wrong, or have no segment.
+    """
+    findings = Findings()
+    read = read_annotations(annotations, subset=subset, defaults=("training", "validation"), findings=findings)
+    segments = [segment for video in read.videos for segment in video.segments]
+    for segment in segments:
+        if segment.end_s <= segment.start_s:
+            findings.add(read.source, segment.key, f"ends at {segment.end_s:g} s, starts at {segment.start_s:g} s")
+    findings.raise_if_any()
+    if not segments:
+        raise AnnotationError(f"{annotations}: no annotated segment in subset {read.subset}; there is nothing to fit")
+    lengths_s = np.array([segment.end_s - segment.start_s for segment in segments])
+    counts = Counter(segment.label for segment in segments if segment.label != "Ambiguous")
+    choice = _choose(lengths_s, base.model)
+    recipe = _recipe(base, choice, lengths_s, tuple(sorted(counts)), name=annotations.stem)
+    return Suggestion(recipe, tuple(_explain(recipe, choice, lengths_s, counts, len(read.videos))))
+
+
+def reached_part(lengths_frames: NDArray[np.float64], model: ModelConfig) -> float:
+    """Part of segments that some anchor overlaps by `REACHED_TIOU`, over `PLACES` places of each, in [0, 1]."""
+    centres = (np.arange(PLACES) + 0.5) / PLACES * model.level_strides[-1]  # (PLACES,)
+    best = np.zeros((len(lengths_frames), PLACES))
+    for length, stride in _anchors(model):
+        distance = np.abs(centres - np.round(centres / stride) * stride)  # of the nearest anchor's centre
+        shared = ((lengths_frames[:, None] + length) / 2 - distance).clip(min=0)
+        shared = np.minimum(shared, np.minimum(lengths_frames, length)[:, None])
+        best = np.maximum(best, shared / (lengths_frames[:, None] + length - shared))
+    return float((best >= REACHED_TIOU).mean())
+
+
+def _anchors(model: ModelConfig) -> Iterator[tuple[float, int]]:
+    head: HeadConfig = model.head
+    for stride in model.level_strides:
+        for index in range(head.scales):
+            yield stride * head.scale_base * 2 ** (index / head.scales), stride
+
+
+def _with_levels(model: ModelConfig, levels: int) -> ModelConfig:
+    steps = model.pyramid.attention_steps
+    widths = tuple((steps[index] if index < len(steps) else 5) for index in range(levels - 1))
+    return replace(model, pyramid=replace(model.pyramid, levels=levels, attention_steps=widths))
+
+
+def _choose(lengths_s: NDArray[np.float64], model: ModelConfig) -> _Choice:
+    choices = [
+        _Choice(fps, levels, reached_part(lengths_s * fps, _with_levels(model, levels)))
+        for fps in RATES_FPS
+        for levels in LEVELS
+    ]
+    enough = [choice for choice in choices if choice.reached >= ENOUGH]
+    return (
+        min(enough, key=lambda choice: choice.cost)
+        if enough
+        else max(choices, key=lambda choice: (choice.reached, -choice.sample_fps, -choice.levels))
+    )
+
+
+def _recipe(
+    base: Recipe, choice: _Choice, lengths_s: NDArray[np.float64], classes: tuple[str, ...], *, name: str
+) -> Recipe:
+    model = _with_levels(base.model, choice.levels)
+    clip_frames = base.window.clip_frames
+    long_frames = float(np.quantile(lengths_s, 0.99)) * choice.sample_fps
+    coarsest = model.level_strides[-1]
+    # A window holds a segment whole, wherever it starts, if it is that much longer than the step between windows.
+    wanted = max(long_frames / (1 - base.window.overlap), 2 * coarsest, 4 * clip_frames)
+    clips = min(math.ceil(wanted / clip_frames), _MAX_WINDOW_CLIPS)
+    window_frames = clips * clip_frames
+    steps = -(-window_frames // (model.encoder_stride * REDUCTION_STRIDE))
+    tcm = None if model.tcm is None else replace(model.tcm, max_steps=max(steps, 1))
+    return replace(
+        base,
+        name=name,
+        classes=classes,
+        model=replace(model, tcm=tcm),
+        sampling=replace(base.sampling, sample_fps=choice.sample_fps),
+        window=replace(base.window, window_frames=window_frames),
+    )
+
+
+def _explain(
+    recipe: Recipe, choice: _Choice, lengths_s: NDArray[np.float64], counts: Counter[str], videos: int
+) -> Iterator[str]:
+    low, middle, high = np.quantile(lengths_s, [0.01, 0.5, 0.99])
+    fps, window = recipe.sampling.sample_fps, recipe.window.window_frames
+    anchors = [length / fps for length, _ in _anchors(recipe.model)]
+    yield f"{len(lengths_s)} segments of {len(counts)} classes in {videos} videos"
+    yield f"lengths: {low:.2f} s (1 of 100 is shorter), {middle:.2f} s (half), {high:.2f} s (1 of 100 is longer)"
+    yield f"frame rate: {fps:g} per second; window: {window} frames, {window / fps:.1f} s"
+    yield f"strides of the {choice.levels} levels: {', '.join(f'{s / fps:.2f}' for s in recipe.model.level_strides)} s"
+    yield f"anchors: {min(anchors):.2f} to {max(anchors):.1f} s; {100 * choice.reached:.1f} % of the segments fit one"
+    if choice.reached < ENOUGH:
+        yield f"warning: {100 * (1 - choice.reached):.1f} % of the segments fit none, and will be learned badly"
+    rare = [f"{label} ({count})" for label, count in counts.items() if count < 20]
+    if rare:
+        yield f"warning: fewer than 20 segments: {', '.join(rare)}"
+    pairs = mirrored_names(recipe.classes)
+    if pairs:
+        named = "; ".join(f"{one} / {other}" for one, other in pairs)
+        yield f"these classes look like mirror images ({named}): name them in mirrored_classes, or set flip to 0"
+
+
+def mirrored_names(classes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Pairs of classes whose names differ by left and right only."""
+    return [
+        (name, other)
+        for name in classes
+        if "left" in name.lower() and (other := _swapped(name)) in classes and other != name
+    ]
+
+
+def _swapped(name: str) -> str:
+    for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
+        if left in name:
+            return name.replace(left, right)
+    return name

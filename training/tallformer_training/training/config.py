@@ -1,0 +1,165 @@
+"""Settings of training that are no part of the recipe: they decide how weights come about, not what they mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tallformer_infer.config import Recipe, from_json
+from tallformer_infer.errors import ConfigError
+from tallformer_training.assignment import AssignmentConfig
+from tallformer_training.augmentation import AugmentationConfig
+from tallformer_training.memory import Sampling, encoded_count
+from tallformer_training.memory.manifest import StoredType
+from tallformer_training.schedule import ScheduleConfig
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """How weights move."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` with momentum, as the official code; `adamw`, which learns faster from random weights."""
+    base_lr: float = 0.01
+    """Learning rate of everything but the encoder."""
+    encoder_factor: float = 0.4
+    """Learning rate of the encoder, as a multiple of `base_lr`."""
+    momentum: float = 0.9
+    """Of `sgd`."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of `adamw`."""
+    weight_decay: float = 1e-4
+    """`sgd`: of all weights; `adamw`: of matrices only, not of norms, biases and tables."""
+
+    def __post_init__(self) -> None:
+        if not self.base_lr > 0 or not self.encoder_factor >= 0:
+            raise ConfigError(
+                f"base_lr={self.base_lr} must be above 0, encoder_factor={self.encoder_factor} at least 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Everything that decides a training run, besides recipe and data. Defaults: the official THUMOS14 settings."""
+
+    ratio: float = 0.15
+    """Part of a window's clips that is encoded, r; the memory gives the others. 0 freezes the encoder."""
+    sampling: Sampling = "random"
+    """Which clips of a window are encoded."""
+    epochs: int = 1000
+    """Passes over the videos."""
+    windows_per_video: int = 1
+    """Windows taken from each video in an epoch."""
+    batch_windows: int = 4
+    """Windows per process in one forward pass."""
+    accumulation: int = 1
+    """Forward and backward passes per training step."""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    """How weights move."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How the learning rate changes."""
+    smooth_schedule: bool = False
+    """Let the cosine fall at every step instead of at every epoch."""
+    max_gradient_norm: float | None = None
+    """Longest gradient over all weights; None takes it as it comes."""
+    ema_decay: float | None = None
+    """Keep a running mean of the weights with this decay, for validation and as the result."""
+    assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
+    """Which anchors learn what."""
+    step_loss_weight: float = 0.0
+    """Weight of a classifier of every encoded feature step, which is used in training only; see `step_classifier`."""
+    least_part: float = 0.75
+    """Part of a segment that must lie in a window for the window to learn it (or part of the window it covers)."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """What is changed at random."""
+    precision: Precision = "fp32"
+    """Number format of the forward pass."""
+    checkpointing: bool = False
+    """Compute the encoder's activations twice instead of keeping them."""
+    memory_dtype: StoredType = "float16"
+    """Number format of the memory."""
+    memory_start: Literal["encode", "zeros"] = "encode"
+    """Fill the memory by encoding every clip once, or with zeros: for an encoder that has learned nothing yet."""
+    validate_every_epochs: int = 10
+    """Where there are validation annotations; the last epoch is always validated."""
+    checkpoint_every_steps: int = 500
+    """Training steps between checkpoints; the last step has one, too."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept."""
+    loader_threads: int = 2
+    """Threads that read clips ahead."""
+    ignored_labels: tuple[str, ...] = ("Ambiguous",)
+    """Classes of the annotations that are background."""
+    seed: int = 10
+    """Makes runs repeatable."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio <= 1:
+            raise ConfigError(f"ratio={self.ratio} must be in [0, 1]")
+        if not 0 <= self.least_part < 1:
+            raise ConfigError(f"least_part={self.least_part} must be in [0, 1)")
+        if self.step_loss_weight < 0:
+            raise ConfigError(f"step_loss_weight={self.step_loss_weight} must be at least 0")
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay={self.ema_decay} must be in [0, 1)")
+        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
+            raise ConfigError(f"max_gradient_norm={self.max_gradient_norm} must be above 0")
+
+    def require_fit(self, recipe: Recipe) -> None:
+        """Check what recipe and settings must agree on.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        clips = recipe.window.clips
+        if self.ratio > 0 and encoded_count(clips, self.ratio) == 0:
+            raise ConfigError(
+                f"ratio={self.ratio} of {clips} clips is less than one clip; take at least {1 / clips:.3g}, "
+                "or 0 to freeze the encoder"
+            )
+        for pair in self.augmentation.mirrored_classes:
+            for name in pair:
+                if name not in recipe.classes:
+                    raise ConfigError(f"augmentation: mirrored_classes names {name!r}, which is no class of the recipe")
+
+    @property
+    def has_mirrored_memory(self) -> bool:
+        """Whether mirrored videos have a memory of their own; see `plan`, Note [mirrored videos]."""
+        return self.augmentation.flip > 0 and bool(self.augmentation.mirrored_classes)
+
+
+def read_training_config(path: Path) -> TrainingConfig:
+    """Read settings from a JSON file; what is not there has its default.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key is unknown or wrong; the message names it.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from error
+    try:
+        return from_json(TrainingConfig, value, where="training")
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+_AT_LEAST_ONE = (
+    "epochs",
+    "windows_per_video",
+    "batch_windows",
+    "accumulation",
+    "validate_every_epochs",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "loader_threads",
+)

@@ -1,0 +1,132 @@
+"""The forward pass of a batch of windows: encode some clips, take the others from memory, localize.
+
+# Note [clips behind the end of a video]
+A window may be longer than its video. Its clips behind the end are never drawn for encoding. At test time they are
+encoded clips of zeros, so here they get the encoder's features of one such clip, without gradient, and not the zeros
+that the official code gives them: what the localizer learns is what it will see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tallformer_infer.config import Recipe
+from tallformer_training.augmentation import AugmentationConfig, apply_change, draw_change, normalise
+from tallformer_training.memory.windows import Window, join_windows
+from tallformer_training.model import Detector, HeadOutputs
+from tallformer_training.training.loading import LoadedWindow
+from tallformer_training.training.plan import PlannedWindow
+from tallformer_training.training.step_classifier import StepClassifier
+
+_AUGMENTATION_STREAM = 1
+
+
+class WindowModel(nn.Module):
+    """The detector with the forward pass of training, as one module for `DistributedDataParallel`."""
+
+    def __init__(self, detector: Detector, *, with_steps: bool = False) -> None:
+        """Wrap `detector`; `with_steps` adds a classifier of feature steps."""
+        super().__init__()
+        self.detector = detector
+        channels = detector.recipe.model.backbone.out_channels
+        self.steps = StepClassifier(channels, len(detector.recipe.classes)) if with_steps else None
+
+    def forward(
+        self, clips: Tensor, remembered: Tensor, windows: Sequence[Window]
+    ) -> tuple[Tensor, HeadOutputs, Tensor | None]:
+        """Encode and localize.
+
+        Args:
+            clips: Normalised RGB of the encoded clips, window by window, shape (N, 3, F, H, W).
+            remembered: Features of the others, shape (B, C, S).
+            windows: The batch.
+
+        Returns:
+            Encoded clips (N, C, clip steps), what the head says, and the logits of their steps (N, clip steps, K).
+        """
+        if len(clips):
+            encoded = self.detector.encode(clips)
+        else:
+            encoded = remembered.new_zeros(0, remembered.shape[1], self.detector.recipe.clip_steps)
+            if any(parameter.requires_grad for parameter in self.detector.backbone.parameters()):
+                # Every process must have a gradient for every weight, or the others wait for it for ever.
+                nothing = clips.new_zeros(1, *clips.shape[1:])
+                remembered = remembered + 0 * self.detector.encode(nothing).sum()
+        outputs = self.detector.localize(join_windows(remembered, encoded, windows))
+        return encoded, outputs, None if self.steps is None else self.steps(encoded)
+
+
+def memory_window(window: PlannedWindow, recipe: Recipe) -> Window:
+    """The window as the memory knows it."""
+    return Window(
+        video=window.entry,
+        first_step=window.start_frame // recipe.model.encoder_stride,
+        encoded_clips=window.encoded_clips,
+    )
+
+
+def prepare_clips(
+    loaded: Sequence[LoadedWindow],
+    recipe: Recipe,
+    augmentation: AugmentationConfig,
+    *,
+    seed: tuple[int, int],
+    device: torch.device,
+) -> Tensor:
+    """Augment and normalise the clips of a batch, each window in its own way.
+
+    Args:
+        loaded: The batch.
+        recipe: Crop, mean and deviation.
+        augmentation: What is changed at random.
+        seed: Seed of the run and number of the epoch.
+        device: Where to compute.
+
+    Returns:
+        Normalised RGB, window by window, shape (N, 3, F, H, W).
+    """
+    sampling = recipe.sampling
+    parts = []
+    for item in loaded:
+        if not len(item.pixels):
+            continue
+        generator = np.random.default_rng([*seed, item.window.number, _AUGMENTATION_STREAM])
+        change = draw_change(augmentation, generator, is_flipped=item.window.is_mirrored)
+        pixels = torch.from_numpy(item.pixels).to(device, non_blocking=True)
+        clips = apply_change(pixels, change, crop_px=sampling.crop_px)
+        real_frames = torch.from_numpy(item.real_frames)
+        parts.append(normalise(clips, real_frames, mean=sampling.mean, std=sampling.std))
+    if not parts:
+        return torch.zeros(0, 3, recipe.window.clip_frames, sampling.crop_px, sampling.crop_px, device=device)
+    return torch.cat(parts)
+
+
+def fill_behind_the_end(remembered: Tensor, windows: Sequence[PlannedWindow], detector: Detector) -> Tensor:
+    """Put the features of an empty clip to where a window has no video; see Note [clips behind the end of a video]."""
+    clip_frames, clips = detector.recipe.window.clip_frames, detector.recipe.window.clips
+    first_empty = [-(-window.real_frames // clip_frames) for window in windows]
+    if min(first_empty) >= clips:
+        return remembered
+    empty = encode_empty(detector, remembered.device).to(remembered.dtype)  # (C, clip steps)
+    steps = empty.shape[1]
+    filled = remembered.clone()
+    for row, first in enumerate(first_empty):
+        if first < clips:
+            filled[row, :, first * steps :] = empty.repeat(1, clips - first)
+    return filled
+
+
+@torch.no_grad()
+def encode_empty(detector: Detector, device: torch.device) -> Tensor:
+    """Features of a clip behind the end of a video, as at test time, shape (C, clip steps)."""
+    side = detector.recipe.sampling.crop_px
+    was_training = detector.backbone.training
+    detector.backbone.eval()
+    clip = torch.zeros(1, 3, detector.recipe.window.clip_frames, side, side, device=device)
+    features: Tensor = detector.encode(clip)[0]
+    detector.backbone.train(was_training)
+    return features

@@ -1,0 +1,123 @@
+"""What a run is asked to do, and the record of it in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tallformer_infer import __version__
+from tallformer_infer.config import Recipe, to_json
+from tallformer_infer.errors import ConfigError, OutputError
+from tallformer_training.datasets import DatasetRequest
+from tallformer_training.memory.files import file_sha256, write_whole
+from tallformer_training.training.config import TrainingConfig
+
+RUN_FILE = "run.json"
+SCHEMA = 1
+_MAY_CHANGE = {"epochs", "checkpoint_every_steps", "keep_checkpoints", "loader_threads", "validate_every_epochs"}
+"""Settings with which a run may go on differently: they do not change what a step does, but where the run ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """Everything a run needs to know."""
+
+    recipe: Recipe
+    """Architecture, frames, windows and classes."""
+    config: TrainingConfig
+    """How to train."""
+    training: DatasetRequest
+    """Videos to learn from."""
+    validation: DatasetRequest | None = None
+    """Videos to measure mAP on."""
+    out: Path
+    """Folder of the run."""
+    start: Path | None = None
+    """Checkpoint to start from; None starts from random weights."""
+    cache: Path | None = None
+    """Folder of cached frames; None: `cache` in the folder of the run."""
+    use_cache: bool = True
+    """Keep frames on the disk; else videos are decoded for every window."""
+    resume: bool = False
+    """Go on with the run in `out`."""
+    resume_from: Path | None = None
+    """Checkpoint of the run to go on from; None: the last."""
+    quiet: bool = False
+    """Show nothing but errors."""
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where frames are kept."""
+        return self.cache or self.out / "cache"
+
+
+def open_run(job: TrainingJob) -> None:
+    """Make the folder of a new run, or check that the run in it is the one that is asked for.
+
+    Raises:
+        ConfigError: There is a run already, or none to go on with, or it was begun with other settings.
+        OutputError: The folder cannot be written.
+    """
+    path = job.out / RUN_FILE
+    wanted = _record(job)
+    if path.exists():
+        if not job.resume:
+            raise ConfigError(f"{job.out}: holds a run already; go on with it (--resume), or choose another folder")
+        _require_same(path, json.loads(path.read_text(encoding="utf-8")), wanted)
+        return
+    if job.resume:
+        raise ConfigError(f"{job.out}: no run to go on with (no {RUN_FILE}); leave out --resume to start one")
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(wanted, indent=1).encode())
+    except OSError as error:
+        raise OutputError(f"{job.out}: cannot be written: {error.strerror or error}") from error
+
+
+def provenance(job: TrainingJob, *, step: int, processes: int) -> dict[str, Any]:
+    """Where the weights come from, as JSON values."""
+    return {
+        "trained": True,
+        "tool": f"tallformer {__version__}",
+        "recipe": job.recipe.name,
+        "steps": step,
+        "processes": processes,
+        **{name: value for name, value in _record(job).items() if name not in ("schema", "recipe")},
+    }
+
+
+def _record(job: TrainingJob) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "recipe": to_json(job.recipe),
+        "training": to_json(job.config),
+        "data": _data(job.training),
+        "validation": None if job.validation is None else _data(job.validation),
+        "start": None if job.start is None else file_sha256(job.start),
+    }
+
+
+def _data(request: DatasetRequest) -> dict[str, Any]:
+    is_file = request.annotations.is_file()
+    return {
+        "annotations": request.annotations.name,
+        "sha256": file_sha256(request.annotations) if is_file else None,
+        "subset": request.subset,
+        "repair": request.repair,
+    }
+
+
+def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differences = [name for name in wanted if name != "training" and found.get(name) != wanted[name]]
+    settings = found.get("training", {})
+    differences += [
+        f"training.{name}"
+        for name, value in wanted["training"].items()
+        if name not in _MAY_CHANGE and settings.get(name) != value
+    ]
+    if differences:
+        raise ConfigError(
+            f"{path}: the run was begun with other {', '.join(differences)}; go on with the same, or start another run"
+        )

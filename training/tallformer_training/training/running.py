@@ -1,0 +1,246 @@
+"""A whole training run: from a job to weights, in one process or several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from tallformer_training.checkpoint import save_checkpoint
+from tallformer_training.training import checkpoints
+from tallformer_training.training.beginning import encode_first_memory, last_state, make_detector, open_memory
+from tallformer_training.training.curves import draw_curves
+from tallformer_training.training.display import Display
+from tallformer_training.training.job import TrainingJob, open_run, provenance
+from tallformer_training.training.loading import LoadedWindow, load_window, run_ahead
+from tallformer_training.training.material import Material, prepare
+from tallformer_training.training.measuring import measure
+from tallformer_training.training.metrics import Metrics, read_metrics
+from tallformer_training.training.plan import PlannedWindow, Planner, share
+from tallformer_training.training.processes import Processes
+from tallformer_training.training.stepping import Stepper, StepReport
+from tallformer_training.training.targets import TargetMaker
+
+MODEL_FILE = "model.safetensors"
+"""The last weights, or their running mean."""
+BEST_FILE = "best.safetensors"
+"""The weights of the best validation so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a run came to."""
+
+    model: Path
+    """The last weights, or their running mean."""
+    steps: int
+    """Training steps done, over all sessions."""
+    is_finished: bool
+    """Whether all epochs are done."""
+    validations: tuple[dict[str, Any], ...]
+    """Validation results, in order."""
+
+
+def train(job: TrainingJob, processes: Processes, *, until: Callable[[], bool] | None = None) -> TrainingResult:
+    """Train, from the start or from a checkpoint; all processes of a run call it.
+
+    Args:
+        job: What to do.
+        processes: This process among those that train together.
+        until: Asked after every step; True writes a checkpoint and ends the session, so that it can go on later.
+
+    Raises:
+        AnnotationError: Annotations are wrong; one line each, before anything else is done.
+        ConfigError: Recipe, settings and folder do not fit together.
+        CheckpointError: A checkpoint to start or go on from is missing or damaged.
+    """
+    display = Display(is_quiet=job.quiet or not processes.is_main)
+    job.config.require_fit(job.recipe)
+    if processes.is_main:
+        open_run(job)
+    processes.barrier()
+    learned, measured = prepare(job, processes, display)
+    with _Session(job, processes, display, learned, measured) as session:
+        session.go_on(until)
+        return session.result()
+
+
+class _Session:
+    """One session of a run in one process."""
+
+    def __init__(
+        self, job: TrainingJob, processes: Processes, display: Display, learned: Material, measured: Material | None
+    ) -> None:
+        self.job, self.config, self.processes, self.display = job, job.config, processes, display
+        self.learned, self.measured = learned, measured
+        self.planner = Planner(job.recipe, job.config, learned.frames, processes=processes.count)
+        self.step = self.epoch = self.steps_into_epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self._saved_step = -1
+        detector = make_detector(job, processes, display)
+        state = last_state(job, processes)
+        if state is None:
+            encode_first_memory(job, detector, learned, processes, display)
+        targets = TargetMaker(job.recipe, job.config, learned.videos, learned.frames)
+        self.stepper = Stepper(detector, job.config, targets, processes)
+        torch.manual_seed(job.config.seed + processes.rank)
+        if state is not None:
+            self._restore(state)
+        self.memory, self.writer = open_memory(job, learned, processes, state.snapshots if state else None)
+        self.sampler_state = self.planner.sampler.state()
+        self.metrics = Metrics(job.out, steps_done=self.step) if processes.is_main else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        if self.metrics is not None:
+            self.metrics.close()
+
+    def go_on(self, until: Callable[[], bool] | None) -> None:
+        """Train until the last epoch is done, or `until` says so."""
+        total = self.config.epochs * self.planner.steps_per_epoch
+        with self.display.progress("training steps", total) as advance:
+            advance(self.step, "")
+            while self.epoch < self.config.epochs:
+                for report, seconds in self._steps_of_epoch():
+                    self._record(report, seconds)
+                    advance(1, self._note(report))
+                    if self.step % self.config.checkpoint_every_steps == 0:
+                        self.save()
+                    if until is not None and any(self.processes.gather(until())):
+                        self.save()
+                        return
+                self._end_epoch()
+        self.save()
+
+    def result(self) -> TrainingResult:
+        """Write the weights, and the curves."""
+        out = self.job.out
+        if self.processes.is_main:
+            self._write_weights(out / MODEL_FILE)
+            draw_curves(out, read_metrics(out))
+        self.processes.barrier()
+        return TrainingResult(
+            model=out / MODEL_FILE,
+            steps=self.step,
+            is_finished=self.epoch >= self.config.epochs,
+            validations=tuple(self.history),
+        )
+
+    def save(self) -> None:
+        """Write the memory's snapshot, then a checkpoint that holds its name; all processes call it."""
+        if self._saved_step == self.step:
+            return
+        snapshot = None if self.writer is None else self.writer.snapshot(self.step)
+        own = (checkpoints.torch_random_state(self.processes.device).cpu(), snapshot)
+        gathered = self.processes.gather(own)
+        if self.processes.is_main:
+            state = self._state([random for random, _ in gathered], [name for _, name in gathered])
+            checkpoints.save_state(self.job.out, state, self.job.recipe, provenance=self._provenance())
+        self.processes.barrier()
+        held = checkpoints.prune(self.job.out, self.config.keep_checkpoints) if self.processes.is_main else set()
+        names = {name for part in self.processes.gather(held) for name in part}
+        if self.writer is not None:
+            self.writer.prune(names)
+        self._saved_step = self.step
+
+    def _state(self, random: list[Tensor], snapshots: list[str | None]) -> checkpoints.RunState:
+        mean = self.stepper.mean
+        return checkpoints.RunState(
+            step=self.step,
+            epoch=self.epoch,
+            steps_into_epoch=self.steps_into_epoch,
+            weights=self.stepper.detector.state_dict(),
+            mean=None if mean is None else mean.state,
+            teacher={} if self.stepper.teacher is None else self.stepper.teacher.state_dict(),
+            optimiser=self.stepper.optimiser.state_dict(),
+            scaler=self.stepper.scaler.state_dict(),
+            random=random,
+            sampler=dict(self.sampler_state),
+            snapshots=snapshots,
+            history=self.history,
+        )
+
+    def _restore(self, state: checkpoints.RunState) -> None:
+        self.step, self.epoch, self.steps_into_epoch = state.step, state.epoch, state.steps_into_epoch
+        self.history = list(state.history)
+        self.stepper.detector.load_state_dict(state.weights)
+        if self.stepper.teacher is not None:
+            self.stepper.teacher.load_state_dict(state.teacher)
+        self.stepper.optimiser.load_state_dict(state.optimiser)
+        self.stepper.scaler.load_state_dict(state.scaler)
+        if self.stepper.mean is not None and state.mean is not None:
+            self.stepper.mean.load(state.mean)
+        self.planner.sampler.restore(state.sampler)
+        checkpoints.restore_random_state(state.random[self.processes.rank], self.processes.device)
+        self._saved_step = self.step
+        self.display.say(f"going on after step {self.step}, epoch {self.epoch + 1}")
+
+    def _steps_of_epoch(self) -> Iterator[tuple[StepReport, dict[str, float]]]:
+        """Do what is left of an epoch; with each step the seconds it waited for data, and took in all."""
+        self.sampler_state = self.planner.sampler.state()
+        plan = self.planner.draw_epoch(self.epoch)[self.steps_into_epoch :]
+        loaded = run_ahead(plan, self._load, threads=self.config.loader_threads)
+        mark_s = time.perf_counter()
+        for windows, passes in zip(plan, loaded, strict=True):
+            data_s = time.perf_counter() - mark_s
+            part = self.steps_into_epoch / self.planner.steps_per_epoch if self.config.smooth_schedule else 0
+            report = self.stepper.step(
+                windows, passes, (self.memory, self.writer), step=self.step, epoch=(self.epoch, self.epoch + part)
+            )
+            self.step += 1
+            self.steps_into_epoch += 1
+            yield report, {"data_s": data_s, "step_s": time.perf_counter() - mark_s}
+            mark_s = time.perf_counter()
+
+    def _load(self, windows: list[PlannedWindow]) -> list[list[LoadedWindow]]:
+        paths, clip_frames = self.learned.paths, self.job.recipe.window.clip_frames
+        return [
+            [load_window(self.learned.source, paths[window.video], window, clip_frames=clip_frames) for window in batch]
+            for batch in share(windows, self.config, rank=self.processes.rank)
+        ]
+
+    def _end_epoch(self) -> None:
+        self.epoch += 1
+        self.steps_into_epoch = 0
+        self.sampler_state = self.planner.sampler.state()
+        is_last = self.epoch == self.config.epochs
+        if self.measured is None or not (is_last or self.epoch % self.config.validate_every_epochs == 0):
+            return
+        line = {"epoch": self.epoch, **measure(self.job.recipe, self._weights(), self.measured, self.processes)}
+        best = max((past["average_map"] for past in self.history), default=-1.0)
+        self.history.append({"step": self.step, **line})
+        self.display.say(f"epoch {self.epoch}: validation mAP {100 * line['average_map']:.2f} % (tIoU 0.3 to 0.7)")
+        if self.metrics is not None:
+            self.metrics.write("validation", self.step, line)
+            if line["average_map"] > best:
+                self._write_weights(self.job.out / BEST_FILE)
+
+    def _weights(self) -> Mapping[str, Tensor]:
+        mean = self.stepper.mean
+        return self.stepper.detector.state_dict() if mean is None else mean.state
+
+    def _write_weights(self, path: Path) -> None:
+        save_checkpoint(path, self._weights(), self.job.recipe, provenance=self._provenance())
+
+    def _provenance(self) -> dict[str, Any]:
+        return provenance(self.job, step=self.step, processes=self.processes.count)
+
+    def _record(self, report: StepReport, seconds: dict[str, float]) -> None:
+        if self.metrics is not None:
+            rate = self.config.optimiser.base_lr * report.rate_factor
+            values = {"epoch": self.epoch, **report.values(), "learning_rate": rate, **seconds}
+            self.metrics.write("step", self.step, values)
+
+    def _note(self, report: StepReport) -> str:
+        loss = report.classification + report.segment
+        last = f", mAP {100 * self.history[-1]['average_map']:.1f} %" if self.history else ""
+        return f"loss {loss:.3f}, remembered {report.staleness.mean_steps:.0f} steps old{last}"

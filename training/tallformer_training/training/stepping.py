@@ -1,0 +1,239 @@
+"""One training step: forward and backward passes over the windows of a step, then the optimiser."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tallformer_infer.config import Recipe
+from tallformer_training.assignment import Targets
+from tallformer_training.losses import detection_losses
+from tallformer_training.memory import Memory, RunMemory, Staleness, staleness
+from tallformer_training.memory.bank import OUTSIDE
+from tallformer_training.memory.exchange import write_back
+from tallformer_training.memory.windows import read_windows
+from tallformer_training.model import Detector
+from tallformer_training.schedule import set_rates
+from tallformer_training.training.config import TrainingConfig
+from tallformer_training.training.forward import WindowModel, fill_behind_the_end, memory_window, prepare_clips
+from tallformer_training.training.loading import LoadedWindow
+from tallformer_training.training.optimiser import WeightMean, make_optimiser
+from tallformer_training.training.plan import PlannedWindow
+from tallformer_training.training.processes import Processes
+from tallformer_training.training.step_classifier import step_loss
+from tallformer_training.training.targets import TargetMaker
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What a step did, over all processes."""
+
+    classification: float
+    """Focal loss."""
+    segment: float
+    """DIoU loss."""
+    by_step: float
+    """Cross-entropy of the feature steps' classifier, summed over classes; 0 without one."""
+    gradient_norm: float
+    """Length of the gradient before clipping."""
+    rate_factor: float
+    """Factor of the learning rates."""
+    positive_anchors: int
+    """Anchors that learn an action; of windows without any, 1 each."""
+    staleness: Staleness
+    """Age of what this process read from the memory."""
+    prepare_s: float
+    """Augmentation, reading the memory and assignment, in seconds of this process."""
+    forward_s: float
+    """Forward passes and writing to the memory."""
+    backward_s: float
+    """Backward passes and the optimiser."""
+
+    def values(self) -> dict[str, float | int]:
+        """The report as JSON values."""
+        return {
+            "loss": self.classification + self.segment,
+            "classification_loss": self.classification,
+            "segment_loss": self.segment,
+            "step_loss": self.by_step,
+            "gradient_norm": self.gradient_norm,
+            "positive_anchors": self.positive_anchors,
+            "memory_age_mean_steps": self.staleness.mean_steps,
+            "memory_age_max_steps": self.staleness.max_steps,
+            "memory_rows": self.staleness.rows,
+            "prepare_s": self.prepare_s,
+            "forward_s": self.forward_s,
+            "backward_s": self.backward_s,
+        }
+
+
+class Stepper:
+    """Model, optimiser and memory of one process."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        config: TrainingConfig,
+        targets: TargetMaker,
+        processes: Processes,
+    ) -> None:
+        self.detector = detector
+        self.config = config
+        self.processes = processes
+        self.recipe: Recipe = detector.recipe
+        self._targets = targets
+        self._anchors = targets.anchors_frames.to(processes.device)
+        self._windows = WindowModel(detector, with_steps=config.step_loss_weight > 0).to(processes.device)
+        if config.ratio == 0:
+            detector.backbone.requires_grad_(False)
+        self.optimiser = make_optimiser(self._windows, config.optimiser)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")
+        self.mean = None if config.ema_decay is None else WeightMean(detector.state_dict(), config.ema_decay)
+        self._model: nn.Module = self._windows
+        if processes.count > 1:
+            devices = [processes.device] if processes.device.type == "cuda" else None
+            self._model = DistributedDataParallel(self._windows, device_ids=devices, broadcast_buffers=False)
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The classifier of feature steps, which is no part of the detector; None without one."""
+        return self._windows.steps
+
+    def step(
+        self,
+        windows: Sequence[PlannedWindow],
+        passes: Sequence[Sequence[LoadedWindow]],
+        memory: tuple[Memory, RunMemory | None],
+        *,
+        step: int,
+        epoch: tuple[int, float],
+    ) -> StepReport:
+        """Learn from the windows of a step.
+
+        Args:
+            windows: Of all processes.
+            passes: Those of this process, in each forward pass.
+            memory: To read, and to write on the process that writes.
+            step: Number of the step, from 0.
+            epoch: Number of the epoch, from 0, and where in the schedule the step is.
+        """
+        self.detector.train()
+        if self.config.ratio == 0:
+            self.detector.backbone.eval()
+        factor = set_rates(self.optimiser, self.config.schedule, epoch=epoch[1], step=step)
+        self.optimiser.zero_grad(set_to_none=True)
+        clock = _Clock()
+        normaliser = self._targets.make(windows).normaliser
+        steps = max(sum(len(window.encoded_clips) for window in windows), 1) * self.recipe.clip_steps
+        totals, ages = torch.zeros(3, device=self.processes.device), []
+        for number, loaded in enumerate(passes):
+            with self._gradients_apart(number + 1 < len(passes)):
+                losses, read = self._pass(loaded, memory, (normaliser, steps), clock, step=step, epoch=epoch[0])
+                totals += losses
+                ages.append(read)
+        norm = self._update(clock)
+        if self.mean is not None:
+            self.mean.update(self.detector.state_dict(), step)
+        classification, segment, by_step = self.processes.sum(totals).tolist()
+        return StepReport(
+            classification=classification,
+            segment=segment,
+            by_step=by_step,
+            gradient_norm=norm,
+            rate_factor=factor,
+            positive_anchors=normaliser,
+            staleness=staleness(np.concatenate(ages)),
+            **clock.seconds,
+        )
+
+    def _pass(
+        self,
+        loaded: Sequence[LoadedWindow],
+        memory: tuple[Memory, RunMemory | None],
+        normalisers: tuple[int, int],
+        clock: _Clock,
+        *,
+        step: int,
+        epoch: int,
+    ) -> tuple[Tensor, np.ndarray]:
+        """One forward and backward pass; the three losses, and the ages of what was read."""
+        device, planned = self.processes.device, [item.window for item in loaded]
+        windows = [memory_window(window, self.recipe) for window in planned]
+        own = self._targets.make(planned)
+        remembered, ages = read_windows(
+            memory[0], windows, clips=self.recipe.window.clips, clip_steps=self.recipe.clip_steps, step_number=step
+        )
+        remembered = fill_behind_the_end(remembered.to(device), planned, self.detector)
+        seed = (self.config.seed, epoch)
+        clips = prepare_clips(loaded, self.recipe, self.config.augmentation, seed=seed, device=device)
+        clock.stop("prepare_s")
+        with self._autocast():
+            encoded, outputs, logits = self._model(clips, remembered, windows)
+        write_back(memory[1], windows, encoded, videos=list(memory[0].manifest.videos), step_number=step)
+        if self.config.accumulation > 1:
+            self.processes.barrier()  # without the gradients' exchange nothing else waits for the memory's writer
+        losses = detection_losses(outputs, self._anchors, _moved(own.targets, device), classes=len(self.recipe.classes))
+        clock.stop("forward_s")
+        # The mean over processes, which `DistributedDataParallel` takes, is turned into the sum over all windows.
+        part = own.normaliser / normalisers[0]
+        total = losses.total * part
+        by_step = torch.zeros((), device=device)
+        if logits is not None:
+            by_step = step_loss(logits, self._targets.mark_steps(planned)) / normalisers[1]
+            total = total + self.config.step_loss_weight * by_step
+        torch.autograd.backward(self.scaler.scale(total * self.processes.count))
+        clock.stop("backward_s")
+        both = torch.stack([losses.classification.sum(), losses.segment.sum()]) * part
+        return torch.cat([both, by_step[None]]).detach(), ages[ages != OUTSIDE]
+
+    def _update(self, clock: _Clock) -> float:
+        """Clip the gradient, and let the optimiser move; returns the gradient's length."""
+        self.scaler.unscale_(self.optimiser)
+        limit = self.config.max_gradient_norm
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        clock.stop("backward_s")
+        return float(norm)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        if self.config.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.processes.device.type, dtype=kinds[self.config.precision])
+
+    def _gradients_apart(self, is_apart: bool) -> AbstractContextManager[object]:
+        if is_apart and isinstance(self._model, DistributedDataParallel):
+            return self._model.no_sync()
+        return contextlib.nullcontext()
+
+
+class _Clock:
+    """Adds up the seconds between stops, under the name of the stop."""
+
+    def __init__(self) -> None:
+        self.seconds = {"prepare_s": 0.0, "forward_s": 0.0, "backward_s": 0.0}
+        self._mark = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] += now - self._mark
+        self._mark = now
+
+
+def _moved(targets: Targets, device: torch.device) -> Targets:
+    return Targets(
+        targets.assigned.to(device),
+        targets.labels.to(device),
+        targets.label_weights.to(device),
+        targets.segments_frames.to(device),
+    )

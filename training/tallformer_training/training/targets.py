@@ -1,0 +1,97 @@
+"""What the anchors of a step's windows learn, for all processes and forward passes of the step at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tallformer_infer.config import Recipe
+from tallformer_infer.config.model import REDUCTION_STRIDE
+from tallformer_training.assignment import Targets, Truth, make_targets
+from tallformer_training.augmentation import mirrored
+from tallformer_training.datasets import LabelledVideo, crop_truth
+from tallformer_training.model.anchors import level_anchors
+from tallformer_training.training.config import TrainingConfig
+from tallformer_training.training.plan import PlannedWindow
+from tallformer_training.training.step_classifier import step_labels
+
+
+@dataclass(frozen=True, eq=False)
+class StepTargets:
+    """Targets of some windows, and what their losses are divided by."""
+
+    targets: Targets
+    """Of B windows."""
+    normaliser: int
+    """Sum over windows of max(positive anchors, 1)."""
+
+
+class TargetMaker:
+    """Makes targets from the segments of a data set."""
+
+    def __init__(
+        self, recipe: Recipe, config: TrainingConfig, videos: Sequence[LabelledVideo], frames: Mapping[str, int]
+    ) -> None:
+        self._recipe = recipe
+        self._config = config
+        fps = recipe.sampling.sample_fps
+        self._segments = {video.name: video.segments_frames(fps, frames[video.name]) for video in videos}
+        self._labels = {video.name: video.labels for video in videos}
+        self.anchors_frames = recipe_anchors(recipe)
+        """Anchors (start, end) of all levels, shape (A, 2)."""
+
+    def make(self, windows: Sequence[PlannedWindow]) -> StepTargets:
+        """Targets of `windows`, on the CPU."""
+        truths = [self._truth(window) for window in windows]
+        truth = Truth.stack([segments for segments, _ in truths], [labels for _, labels in truths])
+        targets = make_targets(
+            self.anchors_frames, truth, classes=len(self._recipe.classes), config=self._config.assignment
+        )
+        return StepTargets(targets, int(targets.is_positive.sum(dim=1).clamp(min=1).sum()))
+
+    def mark_steps(self, windows: Sequence[PlannedWindow]) -> Tensor:
+        """Which actions go on at each step of the encoded clips of `windows`, shape (N, clip steps, K), 0 or 1."""
+        recipe = self._recipe
+        parts = [
+            step_labels(
+                self._segments[window.video],
+                self._window_labels(window, self._labels[window.video]),
+                first_frames=window.start_frame + np.array(window.encoded_clips, np.int64) * recipe.window.clip_frames,
+                steps=recipe.clip_steps,
+                stride=recipe.model.encoder_stride,
+                classes=len(recipe.classes),
+            )
+            for window in windows
+        ]
+        return torch.cat(parts)
+
+    def _window_labels(self, window: PlannedWindow, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        if not window.is_mirrored:
+            return labels
+        return mirrored(labels, self._recipe.classes, self._config.augmentation.mirrored_classes)
+
+    def _truth(self, window: PlannedWindow) -> tuple[Tensor, Tensor]:
+        cropped = crop_truth(
+            self._segments[window.video],
+            self._labels[window.video],
+            start_frame=window.start_frame,
+            frames=window.real_frames,
+            least_part=self._config.least_part,
+        )
+        labels = self._window_labels(window, cropped.labels)
+        return torch.from_numpy(cropped.segments_frames), torch.from_numpy(labels)
+
+
+def recipe_anchors(recipe: Recipe) -> Tensor:
+    """Anchors of a whole window, all levels, finest first, in frames, shape (A, 2)."""
+    steps = -(-recipe.window_steps // REDUCTION_STRIDE)
+    anchors = []
+    for stride in recipe.model.level_strides:
+        anchors.append(level_anchors(steps, stride, recipe.model.head))
+        steps = -(-steps // 2)
+    return torch.cat(anchors)

@@ -1,0 +1,125 @@
+"""mAP of the detector on validation videos, the same way as `tallformer detect` finds actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tallformer_infer.clips import step_frames
+from tallformer_infer.config import Recipe
+from tallformer_infer.evaluation import Evaluation, Predictions, Truth, evaluate, protocol_named
+from tallformer_infer.nms import pairs_above, suppress
+from tallformer_infer.structures import Action, Candidates
+from tallformer_infer.timeline import FeatureWindow, Timeline
+from tallformer_training.augmentation import apply_change, middle_crop, normalise
+from tallformer_training.datasets import FrameSource, LabelledVideo
+from tallformer_training.model import Detector
+from tallformer_training.training.forward import encode_empty
+
+_CLIPS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedClips:
+    """Some clips of a video."""
+
+    start_frames: tuple[int, ...]
+    """First frame of each of K clips."""
+    real_frames: NDArray[np.int64]
+    """Frames of each clip that belong to the video, shape (K,)."""
+    features: torch.Tensor
+    """Features, shape (K, C, clip steps), on the detector's device."""
+
+
+@torch.no_grad()
+def encode_video(
+    detector: Detector, source: FrameSource, path: Path, frames: int, *, is_mirrored: bool = False
+) -> Iterator[EncodedClips]:
+    """Encode every clip of a video once, from frame 0, cropped in the middle, as at test time.
+
+    Args:
+        detector: In evaluation mode.
+        source: Where frames come from.
+        path: The video.
+        frames: Its length.
+        is_mirrored: Exchange left and right.
+    """
+    recipe, device = detector.recipe, next(detector.parameters()).device
+    clip_frames, sampling = recipe.window.clip_frames, recipe.sampling
+    starts = list(range(0, frames, clip_frames))
+    for first in range(0, len(starts), _CLIPS_AT_ONCE):
+        batch = starts[first : first + _CLIPS_AT_ONCE]
+        pixels = torch.from_numpy(source.read_clips(path, batch, clip_frames)).to(device)
+        clips = apply_change(pixels, middle_crop(is_mirrored=is_mirrored), crop_px=sampling.crop_px)
+        real_frames = np.clip(frames - np.array(batch, np.int64), 0, clip_frames)
+        clips = normalise(clips, torch.from_numpy(real_frames), mean=sampling.mean, std=sampling.std)
+        yield EncodedClips(tuple(batch), real_frames, detector.encode(clips))
+
+
+@torch.no_grad()
+def detect_actions(detector: Detector, source: FrameSource, video: LabelledVideo, frames: int) -> list[Action]:
+    """Actions of one video.
+
+    Args:
+        detector: In evaluation mode.
+        source: Where frames come from.
+        video: The video.
+        frames: Its length.
+    """
+    recipe = detector.recipe
+    device = next(detector.parameters()).device
+    timeline = Timeline(recipe.window, step_frames(recipe.window, "shared"))
+    parts: list[Candidates] = []
+    for encoded in encode_video(detector, source, video.path, frames):
+        clips = zip(encoded.start_frames, encoded.real_frames.tolist(), encoded.features.float().cpu(), strict=True)
+        for start, real_frames, features in clips:
+            parts += [localize(detector, window) for window in timeline.add(start, real_frames, features.numpy())]
+    empty = encode_empty(detector, device).float().cpu().numpy()
+    parts += [localize(detector, window) for window in timeline.finish(lambda: empty)]
+    kept = suppress(Candidates.concatenate(parts), recipe.suppress)
+    seconds = kept.segments_frames.astype(np.float64) / recipe.sampling.sample_fps + video.start_s
+    return [
+        Action(start_s=start, end_s=end, label=recipe.classes[kind], score=score)
+        for (start, end), kind, score in zip(seconds.tolist(), kept.classes.tolist(), kept.scores.tolist(), strict=True)
+        if end > start
+    ]
+
+
+@torch.no_grad()
+def localize(detector: Detector, window: FeatureWindow) -> Candidates:
+    """Candidates of one window, in frames of the whole video."""
+    recipe, device = detector.recipe, next(detector.parameters()).device
+    outputs = detector.localize(torch.from_numpy(window.features[None]).to(device))
+    starts, real = (torch.tensor([number], device=device) for number in (window.start_frame, window.real_frames))
+    decoded = detector.decode(outputs, starts, real)
+    segments, scores = decoded.segments_frames[0].float().cpu().numpy(), decoded.scores[0].float().cpu().numpy()
+    pairs = pairs_above(segments, scores, score_threshold=recipe.suppress.score_threshold)
+    return _best(pairs, recipe)
+
+
+def score(actions: dict[str, list[Action]], videos: Sequence[LabelledVideo], recipe: Recipe) -> Evaluation:
+    """Compare actions with what is annotated, under the rules of THUMOS14 (tIoU 0.3 to 0.7)."""
+    truth = Truth.of(
+        {
+            video.name: [
+                (float(start), float(end), recipe.classes[label])
+                for (start, end), label in zip(video.segments_s, video.labels.tolist(), strict=True)
+            ]
+            for video in videos
+        },
+        source="validation",
+    )
+    return evaluate(Predictions.of(actions), truth, protocol_named("thumos14"))
+
+
+def _best(pairs: Candidates, recipe: Recipe) -> Candidates:
+    limit = recipe.candidates.per_window
+    if limit is None or len(pairs) <= limit:
+        return pairs
+    best = np.sort(np.argsort(-pairs.scores, kind="stable")[:limit])
+    return pairs.take(best)
