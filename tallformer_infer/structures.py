@@ -56,7 +56,8 @@ class Action:
     start_s: float
     """Start on the file's own time line, in seconds."""
     end_s: float
-    """End (exclusive) on the file's own time line, in seconds."""
+    """End (exclusive) on the file's own time line, in seconds; up to the end of the last frame, see `duration_s` of
+    `Result`."""
     label: str
     """Name of the action."""
     score: float
@@ -80,7 +81,8 @@ class VideoInfo:
     start_s: float
     """Presentation time of the first frame, in seconds."""
     duration_s: float | None
-    """Length as the file's header says it, in seconds; None where it does not."""
+    """Length from the first frame on as the file tells it before it is decoded, in seconds: that of the video stream
+    where it is known, else that of the longest stream; None where the file tells none."""
     rotation_deg: int = 0
     """Clockwise rotation that was applied: 0, 90, 180 or 270."""
 
@@ -138,9 +140,13 @@ class Result:
     frame_count: int
     """Frames taken."""
     duration_s: float
-    """Length of what was decoded, in seconds."""
+    """Length of what was decoded, in seconds, as `frame_count / sample_fps`: rounded to whole frames, half a frame up,
+    and at least one frame. So it, and the end of an action, may lie past the end of the file by half a frame."""
     decode_errors: int
-    """Packets or frames that could not be decoded and were left out."""
+    """Places that are damaged or left out: packets that could not be read or decoded, pictures that the decoder had to
+    patch, times too far off to be true, and an end that is missing."""
+    missing_s: float = 0.0
+    """What the header promises and the file does not hold at its end, in seconds; 0 where nothing is known to miss."""
     video_sha256: str | None
     """Hash of the file; None for what is not a regular file."""
     timings: StageSeconds

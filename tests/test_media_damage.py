@@ -44,6 +44,19 @@ def test_a_damaged_frame_in_the_middle_is_left_out_and_counted(tmp_path):
     assert [number for number in found if number not in lost] == found
 
 
+@pytest.mark.parametrize("bf", ["0", "3"])
+@pytest.mark.parametrize("places", [[0.5], [0.3, 0.5, 0.8]])
+def test_a_picture_that_the_decoder_patches_is_kept_and_counted(tmp_path, places, bf):
+    whole = write_video(tmp_path / "whole.mkv", numbered_pictures(60, noisy=True), codec_options={"bf": bf, "g": "60"})
+    path = damage(whole, tmp_path / "damaged.mkv", places=places, run_bytes=8)
+
+    found, errors = read(path)
+
+    assert (len(found), errors) == (60, len(places))
+    first = int(60 * places[0]) - 5  # the damage spreads to the pictures that lean on it, but not back
+    assert found[:first] == list(range(first))
+
+
 @pytest.mark.parametrize("keep", [0.35, 0.6, 0.93, 0.97])
 @pytest.mark.parametrize(
     ("suffix", "container_options"), [(".mp4", {"movflags": "faststart"}), (".mkv", {}), (".ts", {}), (".avi", {})]
@@ -93,7 +106,7 @@ def test_a_file_with_nothing_decodable_says_so(tmp_path):
     path = tmp_path / "bad.mov"
     path.write_bytes(data.replace(b"\x89PNG", b"\x00BAD"))  # the first bytes of each frame
 
-    with pytest.raises(MediaError, match=r"bad.mov: nothing in it can be decoded \(20 errors\)"):
+    with pytest.raises(MediaError, match=r"bad.mov: nothing in it can be decoded \(errors: 20\)"):
         open_video(path, AS_STORED)
 
 

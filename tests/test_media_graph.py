@@ -63,6 +63,15 @@ def test_at_any_variable_rate_each_grid_point_shows_the_frame_that_nearest_round
     assert sample(times_ms, end_ms, rate_fps=rate_fps) == nearest(times_ms, end_ms, rate_fps)
 
 
+@given(variable_times, st.integers(1, 300), st.sampled_from([5, 15, 30]))
+def test_a_frame_is_the_last_picture_that_begins_before_half_a_frame_after_its_time(times_ms, last_ms, rate_fps):
+    shown = sample(times_ms, times_ms[-1] + last_ms, rate_fps=rate_fps)
+
+    for frame, index in enumerate(shown):
+        before_ms = Fraction(1000) * (frame + Fraction(1, 2)) / rate_fps
+        assert index == max(i for i, time_ms in enumerate(times_ms) if time_ms < before_ms)
+
+
 @given(variable_times, st.integers(1, 300), st.data())
 @settings(deadline=None)
 def test_changes_of_the_picture_size_leave_the_grid_as_it_is(times_ms, last_ms, data):

@@ -101,8 +101,14 @@ def test_variable_frame_rate_shows_each_frame_for_as_long_as_it_stands(tmp_path)
     assert found == [0, 1, 1, 2, 3, 3, 3, 3, 3, 4, 5] + [5] * 14 + [6, 7]
 
 
-@pytest.mark.parametrize(("source_fps", "count", "expected"), [(30, 30, 15), (10, 20, 30), (7.5, 15, 30), (60, 60, 15)])
-def test_the_number_of_frames_is_the_duration_times_the_rate(tmp_path, source_fps, count, expected):
+@pytest.mark.parametrize(
+    ("source_fps", "count", "expected"),
+    # The last three are 1.5, 1.25 and 0.25 frames of 1/15 s.
+    [(30, 30, 15), (10, 20, 30), (7.5, 15, 30), (60, 60, 15), (30, 3, 2), (60, 5, 1), (60, 1, 1)],
+)
+def test_the_number_of_frames_is_the_duration_times_the_rate_rounded_half_up_and_at_least_one(
+    tmp_path, source_fps, count, expected
+):
     path = write_video(tmp_path / "a.mp4", numbered_pictures(count), fps=source_fps)
 
     found = numbers(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -11,6 +12,7 @@ import pytest
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import open_video, probe
+from tests.videos import cut_short
 
 SIDES = {0: (568, 320), 90: (320, 568), 180: (568, 320), 270: (320, 568)}
 
@@ -54,6 +56,40 @@ def test_every_file_gives_frames_or_says_in_one_line_why_not(shared_videos):
 )
 def test_at_the_files_own_rate_every_frame_comes_once(shared_videos, name, fps, frames, errors):
     assert count(shared_videos / name, fps) == (frames, errors)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pictures_patched_by_the_decoder_are_counted_and_kept(shared_videos, tmp_path, seed):
+    data = bytearray((shared_videos / "moviepy_long_example.mp4").read_bytes())
+    random = np.random.default_rng(seed)
+    for at in random.integers(len(data) // 4, 3 * len(data) // 4, 6):
+        data[at : at + 60] = random.bytes(60)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+
+    frames, errors = count(path, 25)
+
+    assert frames == 400
+    assert 5 <= errors <= 6  # two places may hit one picture
+
+
+def test_a_file_cut_short_tells_what_is_missing(shared_videos, tmp_path):
+    path = cut_short(shared_videos / "torchcodec_av1_video.mkv", tmp_path / "short.mkv", keep=2 / 3)
+
+    with open_video(path, SamplingConfig(sample_fps=25)) as video:
+        assert video.missing_s == 0  # not known before the end
+        assert len(list(video)) == 67
+        assert (video.info.duration_s, video.missing_s, video.decode_errors) == (5, pytest.approx(2.32), 1)
+
+
+def test_no_whole_file_misses_anything(shared_videos):
+    missing_s = {}
+    for path in sorted(shared_videos.iterdir()):
+        with suppress(MediaError), open_video(path, SamplingConfig()) as video:
+            assert list(video)
+            missing_s[path.name] = video.missing_s
+    assert len(missing_s) > 20
+    assert set(missing_s.values()) == {0.0}
 
 
 def test_the_stream_that_ffmpeg_takes_for_the_best_is_read(shared_videos):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import pytest
 
 from tallformer_infer.config import SamplingConfig
@@ -85,6 +86,18 @@ def test_many_streams_opened_and_closed_leave_no_descriptor_behind(path):
             next(video)
 
     assert len(list(descriptors.iterdir())) <= before
+
+
+def test_one_thread_is_all_that_works_where_one_is_asked_for(path):
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir() or not hasattr(av.filter.Graph, "threads"):
+        pytest.skip("needs /proc, and a PyAV that sets the threads of filters")
+    before = len(list(tasks.iterdir()))
+
+    with open_video(path, AS_STORED, threads=1, queue_frames=2) as video:
+        next(video)
+
+        assert len(list(tasks.iterdir())) == before + 1
 
 
 def stands_still(value: Callable[[], float]) -> bool:

@@ -59,6 +59,26 @@ def test_without_times_and_durations_the_nominal_rate_is_left():
     assert times.end_ticks == 99
 
 
+def test_in_a_stream_without_times_a_frame_stands_for_twenty_seconds_at_most():
+    times = clock(nominal_ticks=HOUR_MS)
+
+    assert stamp_all(times, [(None, None, 20001), (None, None, 40), (None, None, 20001), (None, None, 20000)]) == [
+        0,
+        20000,
+        20040,
+        20080,  # as long as the one before
+    ]
+    assert (times.end_ticks, times.jumps) == (40080, 2)
+
+
+def test_the_longest_time_between_two_frames_is_known():
+    times = clock()
+
+    stamp_all(times, [(0, None, 9000), (100, None, 0), (350, None, 0), (360, None, 500)])
+
+    assert times.longest_ticks == 250
+
+
 def test_the_last_frame_without_a_duration_stands_as_long_as_the_one_before():
     times = clock()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +59,22 @@ def test_an_hls_playlist_does_not_open_a_local_file(tmp_path, secret, name):
     assert SECRET in unguarded(path, format="hls")
 
     refuse(path)
+
+
+@pytest.mark.parametrize("byte_order_mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("is_pipe", [False, True])
+def test_an_hls_playlist_is_told_as_what_it_is(tmp_path, secret, is_pipe, byte_order_mark):
+    path = playlist(tmp_path / "a.m3u8", str(secret))
+    data = byte_order_mark + path.read_bytes()
+    path.unlink()
+    if is_pipe:
+        os.mkfifo(path)
+        threading.Thread(target=path.write_bytes, args=[data]).start()
+    else:
+        path.write_bytes(data)
+
+    with pytest.raises(MediaError, match=r"a.m3u8: not a video file \(playlists, .* are not read\)$"):
+        probe(path)
 
 
 @pytest.mark.parametrize("name", ["a.m3u8", "a.mp4"])

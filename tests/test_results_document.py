@@ -84,15 +84,29 @@ def test_video_carries_its_facts_and_timings():
         "path": "a.mp4",
         "sha256": "cd" * 32,
         "duration_s": 10.0,
+        "header_duration_s": 10.0,
         "start_s": 0.0,
         "sample_fps": 15.0,
+        "source_fps": 30.0,
         "frame_count": 150,
         "width_px": 320,
         "height_px": 240,
+        "rotation_deg": 0,
         "codec": "h264",
         "decode_errors": 2,
     }
     assert video["timings_s"] == {"decode": 0.5, "encode": 1.5, "localize": 0.25, "suppress": 0.125, "total": 2.0}
+
+
+def test_what_the_file_does_not_tell_is_null():
+    told = result()
+    silent = dataclasses.replace(told, video=dataclasses.replace(told.video, duration_s=None, source_fps=None))
+
+    document = actions_document([silent])
+
+    validate(document)
+    (video,) = document["videos"]
+    assert (video["header_duration_s"], video["source_fps"]) == (None, None)
 
 
 def test_actions_are_sorted_by_start():

@@ -23,6 +23,8 @@ GENERATE_TIMES = 0x0001
 """FFmpeg's AVFMT_FLAG_GENPTS."""
 READ_BYTES = 1 << 17
 """Bytes asked of a source at once."""
+PLAYLIST_SIGNATURES = (b"#EXTM3U", b"\xef\xbb\xbf#EXTM3U")
+"""First bytes of M3U and HLS. With FFmpeg's own demuxer for them not allowed, it takes them for damaged data."""
 _OLD_PYAV = int(av.__version__.split(".")[0]) < 19
 # PyAV up to 18 refuses a file whose title is not UTF-8 unless told otherwise; 19 takes it, and this argument is gone.
 _OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if _OLD_PYAV else {}
@@ -34,13 +36,14 @@ def open_container(source: ByteSource, path: str) -> InputContainer:
     Raises:
         MediaError: Not one of `SELF_CONTAINED_FORMATS`, or damaged beyond opening.
     """
+    seen = _FirstBytes(source)
     whitelists = {"protocol_whitelist": "", "format_whitelist": SELF_CONTAINED_FORMATS}
     try:
         container: InputContainer = av.open(
-            source, "r", container_options=whitelists, buffer_size=READ_BYTES, **_OPEN_OPTIONS
+            seen, "r", container_options=whitelists, buffer_size=READ_BYTES, **_OPEN_OPTIONS
         )
     except (FFmpegError, OSError, ValueError) as error:
-        raise MediaError(_cannot_open(error, source, path)) from error
+        raise MediaError(_cannot_open(error, source, path, first=seen.first)) from error
     # PyAV asks FFmpeg to invent missing presentation times, which go wrong for B-frames in AVI; `FrameClock` does it.
     container.flags = container.flags & ~GENERATE_TIMES
     return container
@@ -67,10 +70,25 @@ def _picture_px(stream: VideoStream) -> int:
     return stream.width * stream.height if stream.codec_context is not None else 0
 
 
-def _cannot_open(error: Exception, source: ByteSource, path: str) -> str:
+class _FirstBytes:
+    """What PyAV needs of a source, and what the first bytes of it were."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self.first = b""
+        self.seekable, self.seek, self.tell = source.seekable, source.seek, source.tell
+        self._read = source.read
+
+    def read(self, size: int) -> bytes:
+        data = self._read(size)
+        self.first = self.first or data[:16]
+        return data
+
+
+def _cannot_open(error: Exception, source: ByteSource, path: str, *, first: bytes) -> str:
     if source.failure:
         return f"{path}: cannot be read: {source.failure}"
-    if isinstance(error, av.error.ArgumentError):  # what FFmpeg says of a format that is not on the whitelist
+    not_listed = isinstance(error, av.error.ArgumentError)  # what FFmpeg says of a format that is not on the whitelist
+    if not_listed or first.startswith(PLAYLIST_SIGNATURES):
         return f"{path}: not a video file (playlists, scripts and images that name other files are not read)"
     reason = error.strerror if isinstance(error, FFmpegError) and error.strerror else str(error)
     return f"{path}: cannot be opened as video: {reason}{seek_hint(source)}"

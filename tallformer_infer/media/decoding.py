@@ -1,4 +1,4 @@
-"""Decoded frames of one video, damaged places left out and counted."""
+"""Decoded frames of one video; what is damaged or had to be left out is counted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from tallformer_infer.media.containers import best_video, open_container
+from tallformer_infer.media.lengths import ToldLength, told_length
 from tallformer_infer.media.sources import ByteSource
 
 UNKNOWN_RATE = Fraction(25)
 """What FFmpeg, too, takes for a stream that tells no rate."""
+MAX_REORDERED_FRAMES = 16
+"""Most frames that H.264 and HEVC show between the picture of one packet and that of the next."""
 
 
 class Decoder:
@@ -32,8 +35,8 @@ class Decoder:
         Raises:
             MediaError: Not a video, or no video in it.
         """
-        self.errors = 0
-        """Packets that could not be read or decoded, so far."""
+        self.damage = _Damage()
+        """What went wrong so far."""
         self._source = source
         self._path = path
         self._threads = threads
@@ -44,7 +47,6 @@ class Decoder:
         self.average_fps = _fraction(self._stream.average_rate)
         self.guessed_fps = _fraction(self._stream.guessed_rate) or self.average_fps or UNKNOWN_RATE
         self.start_ticks = int(self._stream.start_time or 0)
-        self.duration_s = _duration_s(self._container, self._stream, self.time_base)
         self._packets = 0
         self._frames = 0
         self._place = _Place()
@@ -53,14 +55,19 @@ class Decoder:
         """Every frame that can be decoded, in the order they are shown. To be run through once."""
         for frame in self._decode(self._container, self._stream):
             if isinstance(frame, FFmpegError):
-                self.errors += 1
+                self.damage.add_error()
                 self._place.errors += 1
                 continue
             self._frames += 1
+            self.damage.add_frame(frame)
             self._place.move_to(frame)
             yield frame
-        if self._threads != 1 and self._source.seekable() and self._packets > self._frames + self.errors:
+        if self._threads != 1 and self._source.seekable() and self._packets > self._frames + self.damage.errors:
             yield from self._tail()
+
+    def length(self, first_frame_s: float) -> ToldLength:
+        """The length that the file tells, given the time of its first frame; to be asked before `close`."""
+        return told_length(self._container, self._stream, time_base=self.time_base, first_frame_s=first_frame_s)
 
     def close(self) -> None:
         """Close the container, not the source."""
@@ -80,6 +87,8 @@ class Decoder:
                 packet = next(packets, None)
             except FFmpegError as error:  # nothing can be read after it; what the codec still holds is good
                 yield error
+                packet = None
+            except IndexError:  # PyAV (18.1) at the end, over a stream that appeared while reading; ours is at its end
                 packet = None
             if packet is not None and not packet.size:  # to the codec this would mean the end
                 continue
@@ -108,12 +117,46 @@ class Decoder:
             found = search.ticks == self._place.ticks and search.frames_since >= self._place.frames_since
             if isinstance(frame, FFmpegError):
                 search.errors += 1
-                self.errors += found and search.errors > self._place.errors
-                continue
-            if found:
+                if found and search.errors > self._place.errors:
+                    self.damage.add_error()
+            elif found:
+                self.damage.add_frame(frame)
                 yield frame
             else:
                 search.move_to(frame)
+
+
+class _Damage:
+    """Counts damaged places.
+
+    # Note [one damage, two symptoms]
+
+    A packet that cannot be decoded is lost. A picture of which a part is lost comes all the same, patched from its
+    neighbours and marked by the decoder. Where the end of one picture and the start of the next are hit together, both
+    happen, and the marked picture may be shown up to `MAX_REORDERED_FRAMES` later: it is not counted again.
+    """
+
+    def __init__(self) -> None:
+        self.errors = 0
+        """Packets that could not be read or decoded."""
+        self.patched_frames = 0
+        """Frames that came damaged, without those beside a packet that is counted already."""
+        self._frames_since_error = MAX_REORDERED_FRAMES
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no frame came after the last packet that could not be read or decoded."""
+        return self._frames_since_error == 0
+
+    def add_error(self) -> None:
+        self.errors += 1
+        self._frames_since_error = 0
+
+    def add_frame(self, frame: VideoFrame) -> None:
+        if frame.is_corrupt:
+            self.patched_frames += self._frames_since_error >= MAX_REORDERED_FRAMES
+            self._frames_since_error = MAX_REORDERED_FRAMES
+        self._frames_since_error += 1
 
 
 class _Place:
@@ -137,11 +180,3 @@ class _Place:
 def _fraction(rational: Fraction | None) -> Fraction | None:
     """A rational of any PyAV (a Fraction, or from 19 on its own type) as a Fraction; None for none, and for 0."""
     return Fraction(rational.numerator, rational.denominator) if rational else None
-
-
-def _duration_s(container: InputContainer, stream: VideoStream, time_base: Fraction) -> float | None:
-    if stream.duration:
-        return float(stream.duration * time_base)
-    if container.duration:
-        return container.duration / 1e6
-    return None

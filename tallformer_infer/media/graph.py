@@ -58,7 +58,13 @@ class PictureSampler:
     """Takes decoded frames in order and gives cropped pictures at the recipe's rate."""
 
     def __init__(
-        self, sampling: SamplingConfig, info: VideoInfo, *, time_base: Fraction, orientation: Orientation
+        self,
+        sampling: SamplingConfig,
+        info: VideoInfo,
+        *,
+        time_base: Fraction,
+        orientation: Orientation,
+        threads: int | None = None,
     ) -> None:
         """Prepare for the frames of one stream.
 
@@ -67,6 +73,7 @@ class PictureSampler:
             info: The video.
             time_base: Seconds per tick of the frames' times.
             orientation: How stored pictures become upright ones.
+            threads: Threads of the filters; None lets them choose.
 
         Raises:
             MediaError: The resized picture is smaller than the crop.
@@ -76,6 +83,7 @@ class PictureSampler:
         self._sampling = sampling
         self._time_base = time_base
         self._orientation = orientation
+        self._threads = threads
         self._path = info.path
         self._resized_px(info.width_px, info.height_px)
         self._graph: _FilterGraph | None = None
@@ -123,7 +131,7 @@ class PictureSampler:
             ("scale", f"w={width_px}:h={height_px}:flags=bicubic"),
             ("format", "pix_fmts=rgb24"),
         ]
-        return _FilterGraph(traits, self._time_base, steps)
+        return _FilterGraph(traits, self._time_base, steps, threads=self._threads)
 
     def _resized_px(self, width_px: int, height_px: int) -> tuple[int, int]:
         resized = resized_px(width_px, height_px, self._sampling)
@@ -154,9 +162,13 @@ class _Traits:
 class _FilterGraph:
     """A linear libavfilter graph."""
 
-    def __init__(self, traits: _Traits, time_base: Fraction, steps: list[tuple[str, str]]) -> None:
+    def __init__(
+        self, traits: _Traits, time_base: Fraction, steps: list[tuple[str, str]], *, threads: int | None
+    ) -> None:
         self.traits = traits
         self._graph = Graph()
+        if threads and hasattr(self._graph, "threads"):  # not in every PyAV that is supported
+            self._graph.threads = threads
         self._source = self._graph.add(
             "buffer",
             video_size=f"{traits.width_px}x{traits.height_px}",

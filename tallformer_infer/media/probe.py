@@ -1,4 +1,4 @@
-"""What a video is, known once its first frame is decoded."""
+"""What a video is, known once its first frame is decoded, and whether it ends where it should."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from tallformer_infer.media.orientation import orientation_of
 from tallformer_infer.media.sources import ByteSource, open_source, seek_hint
 from tallformer_infer.media.timestamps import FrameClock
 from tallformer_infer.structures import VideoInfo
+
+MIN_MISSING_S = 1.0
+"""Headers and last frames may differ by so much."""
+MIN_MISSING_PART = 0.02
+"""The same, as a part of the whole length."""
 
 
 def probe(source: str | Path) -> VideoInfo:
@@ -45,8 +50,10 @@ class OpenedVideo:
         first = next(self._frames, None)
         if first is None:
             self.close()
-            reason = source.failure or f"{self._decoder.errors} errors"
+            reason = source.failure or f"errors: {self._decoder.damage.errors}"
             raise MediaError(f"{path}: nothing in it can be decoded ({reason}){seek_hint(source)}")
+        self.missing_s = 0.0
+        """What the header promises and the file does not hold at its end, in seconds; known after the last frame."""
         self._first = first
         self._clock = FrameClock(
             time_base=self.time_base,
@@ -55,12 +62,15 @@ class OpenedVideo:
         )
         self._first_ticks = self._stamp(first)
         self.orientation = orientation_of(first)
+        self._told = self._decoder.length(self._clock.start_s)
         self.info = self._describe(path)
 
     @property
     def errors(self) -> int:
-        """Packets that could not be read or decoded, and timestamps too far off to be true, so far."""
-        return self._decoder.errors + self._clock.jumps
+        """Damage so far: see `Result.decode_errors`."""
+        damage = self._decoder.damage
+        is_cut_unnoticed = self.missing_s > 0 and not damage.is_last
+        return damage.errors + damage.patched_frames + self._clock.jumps + is_cut_unnoticed
 
     @property
     def end_ticks(self) -> int:
@@ -72,6 +82,7 @@ class OpenedVideo:
         yield self._first, self._first_ticks
         for frame in self._frames:
             yield frame, self._stamp(frame)
+        self.missing_s = self._find_missing_s()
 
     def close(self) -> None:
         """Close the container, not the source."""
@@ -80,6 +91,15 @@ class OpenedVideo:
 
     def _stamp(self, frame: VideoFrame) -> int:
         return self._clock.stamp(pts=frame.pts, dts=frame.dts, duration=frame.duration)
+
+    def _find_missing_s(self) -> float:
+        told, clock = self._told, self._clock
+        if told.duration_s is None or told.promised_end_s is None or clock.jumps:
+            return 0.0
+        missing_s = told.promised_end_s - clock.start_s - float(clock.end_ticks * self.time_base)
+        longest_still_s = float(clock.longest_ticks * self.time_base)  # the last frame may stand as long
+        may_miss_s = max(MIN_MISSING_S, MIN_MISSING_PART * told.duration_s, longest_still_s)
+        return missing_s if missing_s > may_miss_s else 0.0
 
     def _describe(self, path: str) -> VideoInfo:
         width_px, height_px = self.orientation.upright_px(self._first.width, self._first.height)
@@ -91,6 +111,6 @@ class OpenedVideo:
             codec=self._decoder.codec,
             source_fps=float(average_fps) if average_fps else None,
             start_s=self._clock.start_s,
-            duration_s=self._decoder.duration_s,
+            duration_s=self._told.duration_s,
             rotation_deg=self.orientation.clockwise_deg,
         )

@@ -40,8 +40,9 @@ def open_video(
     Args:
         source: A regular file, a named pipe, `-` for standard input, or an http(s) address.
         sampling: Frame rate, resizing and crop.
-        threads: Threads of the video codec; None lets it choose by the number of cores. 1 also resizes in the thread
-            that decodes: best where every core has a video of its own.
+        threads: Threads of the video codec, and of the filters that resize; None lets both choose by the number of
+            cores. 1 does everything in one thread, best where every core has a video of its own. (A PyAV without
+            `Graph.threads` leaves the filters their own choice.)
         queue_frames: Frames decoded ahead, at most.
 
     Raises:
@@ -55,7 +56,10 @@ def open_video(
 class FrameStream:
     """Iterator over the frames of a video: RGB uint8, shape (crop_px, crop_px, 3), contiguous.
 
-    Frame k is the picture shown at `info.start_s + k / sample_fps`. Close it, or use it in a `with` statement.
+    Frame k stands for the time t = `info.start_s + k / sample_fps`. It is the last picture that begins before
+    t + 1/2 / sample_fps: the one that is shown at t, or one that begins less than half a frame later.
+
+    Close the stream, or use it in a `with` statement.
     """
 
     info: VideoInfo
@@ -79,8 +83,13 @@ class FrameStream:
 
     @property
     def decode_errors(self) -> int:
-        """Packets that could not be read or decoded, and timestamps too far off to be true, so far."""
+        """Damage so far: see `Result.decode_errors`."""
         return self._work.decode_errors
+
+    @property
+    def missing_s(self) -> float:
+        """What the header promises and the file does not hold at its end, in seconds; known after the last frame."""
+        return self._work.missing_s
 
     @property
     def decode_s(self) -> float:
@@ -131,6 +140,10 @@ class _Work:
     def decode_errors(self) -> int:
         return self._video.errors if self._video else 0
 
+    @property
+    def missing_s(self) -> float:
+        return self._video.missing_s if self._video else 0.0
+
     def stop(self) -> None:
         self.opened.close()
         self.frames.close()
@@ -152,7 +165,11 @@ class _Work:
         self._video = video = OpenedVideo(self._source, self._path, threads=self._threads)
         try:
             sampler = PictureSampler(
-                self._sampling, video.info, time_base=video.time_base, orientation=video.orientation
+                self._sampling,
+                video.info,
+                time_base=video.time_base,
+                orientation=video.orientation,
+                threads=self._threads,
             )
             self.opened.put(video.info)
             with closing(self._pictures(video, sampler)) as pictures:

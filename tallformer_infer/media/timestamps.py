@@ -6,6 +6,9 @@ from fractions import Fraction
 
 MAX_STILL_S = 3600.0
 """Longest time a frame may stand; a longer one is a damaged timestamp, not a still picture."""
+MAX_UNTIMED_S = 20.0
+"""Longest duration of a frame that is believed where it is all there is: in a bare stream one damaged number sets it
+for all frames. A slide show at a frame per 20 s still passes."""
 JITTER_S = 1.0
 """A step back of at most this is a late frame; a longer one is a new start of the file's clock."""
 
@@ -17,8 +20,9 @@ class FrameClock:
 
     A frame is shown at its presentation time. Where a file has none (AVI), the decoding times count from the start of
     the stream: they rise in the same steps. Where it has neither (a bare H.264 stream), frames follow one another by
-    their durations. Times that do not rise, or rise by more than `MAX_STILL_S`, are replaced by "right after the frame
-    before"; from a jump on, later times are shifted along, so that nothing decoded is ever squeezed out or frozen.
+    their durations, up to `MAX_UNTIMED_S`. Times that do not rise, or rise by more than `MAX_STILL_S`, are replaced by
+    "right after the frame before"; from a jump on, later times are shifted along, so that nothing decoded is ever
+    squeezed out or frozen.
     """
 
     def __init__(self, *, time_base: Fraction, nominal_ticks: int, start_ticks: int) -> None:
@@ -31,12 +35,15 @@ class FrameClock:
         """
         self.jumps = 0
         """Times found too far off to be true."""
+        self.longest_ticks = 0
+        """Longest time between two frames so far."""
         self.first_ticks: int | None = None
         """Time of the first frame on the file's own time line; None before it."""
         self._time_base = time_base
         self._nominal_ticks = nominal_ticks
         self._start_ticks = start_ticks
         self._max_still_ticks = int(MAX_STILL_S / time_base)
+        self._max_untimed_ticks = max(int(MAX_UNTIMED_S / time_base), 1)
         self._jitter_ticks = int(JITTER_S / time_base)
         self._shift_ticks = 0
         self._dts_shift_ticks: int | None = None
@@ -70,8 +77,10 @@ class FrameClock:
             self.first_ticks = self._last_ticks = ticks
         else:
             ticks = self._after_last(read)
-        self._last_duration_ticks = self._duration(duration, since_last=ticks - self._last_ticks)
+        since_last = ticks - self._last_ticks
+        self._last_duration_ticks = self._duration(duration, since_last=since_last, is_timed=read is not None)
         self._last_ticks = ticks
+        self.longest_ticks = max(self.longest_ticks, since_last)
         return ticks - self.first_ticks
 
     def _from_dts(self, dts: int | None) -> int | None:
@@ -94,7 +103,9 @@ class FrameClock:
             self.jumps += 1
         return expected
 
-    def _duration(self, told: int | None, *, since_last: int) -> int:
-        if told and 0 < told <= self._max_still_ticks:
+    def _duration(self, told: int | None, *, since_last: int, is_timed: bool) -> int:
+        longest_ticks = self._max_still_ticks if is_timed else self._max_untimed_ticks
+        if told and 0 < told <= longest_ticks:
             return told
-        return since_last or self._nominal_ticks
+        self.jumps += not is_timed and bool(told)
+        return min(since_last or self._nominal_ticks, longest_ticks)

@@ -99,6 +99,7 @@ class Detector:
                 video_sha256=sha256.wait(),
                 timings=run.timings(stream.decode_s),
                 provenance=self._provenance(windows),
+                missing_s=stream.missing_s,
             )
 
     def stream(

@@ -105,11 +105,14 @@ def describe_file(result: Result) -> dict[str, Any]:
         "path": result.video.path,
         "sha256": result.video_sha256,
         "duration_s": _rounded(result.duration_s),
+        "header_duration_s": _rounded_if_known(result.video.duration_s),
         "start_s": _rounded(result.video.start_s),
         "sample_fps": _rounded(result.sample_fps),
+        "source_fps": _rounded_if_known(result.video.source_fps),
         "frame_count": result.frame_count,
         "width_px": result.video.width_px,
         "height_px": result.video.height_px,
+        "rotation_deg": result.video.rotation_deg,
         "codec": result.video.codec,
         "decode_errors": result.decode_errors,
         "timings_s": {
@@ -140,6 +143,10 @@ def _describe_model(provenance: Provenance) -> dict[str, Any]:
     if not provenance.model_trained:
         model["notice"] = UNTRAINED_NOTICE
     return model
+
+
+def _rounded_if_known(value: float | None) -> float | None:
+    return None if value is None else _rounded(value)
 
 
 def _rounded(value: float) -> float:
