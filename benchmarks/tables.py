@@ -49,12 +49,16 @@ def detect_table() -> str:
 
 def suppress_table() -> str:
     """Time of suppression per way and size."""
-    rows = ["| suppression (NMW) | pairs | actions | median | quartiles |", "|---|---|---|---|---|"]
+    rows = [
+        "| suppression (NMW), one core | pairs | limit | actions | median | quartiles |",
+        "|---|---|---|---|---|---|",
+    ]
     for line in read("nms"):
         facts = line["inputs"]
         low, high = line["quartiles_s"]
         rows.append(
-            f"| {line['name'].removeprefix('suppress_')} | {facts['pairs']:,} | {facts.get('actions', '')} "
+            f"| {line['name'].removeprefix('suppress_').removeprefix('nmw_')} | {facts['pairs']:,} "
+            f"| {facts.get('limit') or ''} | {facts.get('actions', '')} "
             f"| {line['median_s'] * 1e3:.1f} ms | {low * 1e3:.1f}-{high * 1e3:.1f} ms |"
         )
     return "\n".join(rows)
