@@ -12,6 +12,7 @@ import torch
 from tallformer_infer.cli import run
 from tallformer_infer.config import to_json
 from tallformer_infer.pipeline import Detector
+from tallformer_infer.runtime import Cancellation
 from tests.goldens import TINY_THUMOS
 from tests.videos import write_video
 
@@ -88,9 +89,9 @@ def test_every_clip_is_encoded_once_unless_windows_are_laid_as_the_official_code
     encoded: list[int] = []
     encode = detector.runtime.encode
 
-    def counting(clips: np.ndarray, real_frames: np.ndarray) -> np.ndarray:
+    def counting(clips: np.ndarray, real_frames: np.ndarray, cancellation: Cancellation) -> np.ndarray:
         encoded.append(len(clips))
-        return encode(clips, real_frames)
+        return encode(clips, real_frames, cancellation)
 
     monkeypatch.setattr(detector.runtime, "encode", counting)
     detector.detect(official_video)

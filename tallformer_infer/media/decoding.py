@@ -134,6 +134,8 @@ class _Damage:
     A packet that cannot be decoded is lost. A picture of which a part is lost comes all the same, patched from its
     neighbours and marked by the decoder. Where the end of one picture and the start of the next are hit together, both
     happen, and the marked picture may be shown up to `MAX_REORDERED_FRAMES` later: it is not counted again.
+    With several threads, libavcodec (62) now and then hands out a picture before it marks it; only one thread counts
+    all. Of 15 damaged files, each read 120 times, one with B-frames lost its only mark 8 times, the others none.
     """
 
     def __init__(self) -> None:
