@@ -11,13 +11,15 @@ import torch
 
 from tallformer_infer.cli import run
 from tallformer_infer.config import to_json
+from tallformer_infer.config.presets import THUMOS14_CLASSES
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Cancellation
-from tests.goldens import TINY_THUMOS
+from tests.model_golden import tiny_recipe
 from tests.videos import write_video
 
 SEGMENT_TOLERANCE_FRAMES = 1e-2
 SCORE_TOLERANCE = 1e-4
+SAMPLE_FPS = 15
 
 
 def run_tallformer(*arguments: str | Path) -> int:
@@ -32,7 +34,7 @@ def official_bundle(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     with np.load(golden / "thumos_tiny_weights.npz") as weights:
         state = {name: torch.from_numpy(weights[name]) for name in weights.files}
     torch.save({"state_dict": state}, folder / "official.pth")
-    (folder / "recipe.json").write_text(json.dumps(to_json(TINY_THUMOS)))
+    (folder / "recipe.json").write_text(json.dumps(to_json(tiny_recipe(golden, crop_px=64))))
 
     assert (
         run_tallformer(
@@ -51,7 +53,7 @@ def official_video(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The official test video, without loss."""
     with np.load(golden / "thumos_tiny_64x64.npz") as arrays:
         frames = arrays["frames_rgb"]
-    return write_video(tmp_path_factory.mktemp("video") / "official.mkv", frames, fps=15, codec="ffv1")
+    return write_video(tmp_path_factory.mktemp("video") / "official.mkv", frames, fps=SAMPLE_FPS, codec="ffv1")
 
 
 def test_a_video_gives_the_official_detections(
@@ -69,12 +71,12 @@ def test_a_video_gives_the_official_detections(
 
 def assert_same_detections(found: list[dict], expected: np.ndarray, labels: np.ndarray) -> None:
     """Same labels, and each segment and score within tolerance, compared in the order of class and falling score."""
-    names = TINY_THUMOS.classes
+    names = THUMOS14_CLASSES
     rows = sorted(found, key=lambda action: (names.index(action["label"]), -action["score"]))
     order = np.lexsort((-expected[:, 2], labels))
     assert [names.index(action["label"]) for action in rows] == labels[order].tolist()
     np.testing.assert_allclose([action["score"] for action in rows], expected[order, 2], atol=SCORE_TOLERANCE, rtol=0)
-    segments = np.array([action["segment"] for action in rows]) * TINY_THUMOS.sampling.sample_fps
+    segments = np.array([action["segment"] for action in rows]) * SAMPLE_FPS
     apart = np.abs(segments - expected[order, :2]).max(axis=1)
     # Scores closer to each other than the tolerance may change places: such rows look for their partner nearby.
     for row in np.flatnonzero(apart > SEGMENT_TOLERANCE_FRAMES):
