@@ -70,6 +70,8 @@ class TrainingConfig:
     """Keep a running mean of the weights with this decay, for validation and as the result."""
     assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
     """Which anchors learn what."""
+    random_start: Literal["swin", "motion"] = "swin"
+    """Random weights of a run without a start checkpoint: Swin's, or those of `first_weights`, which see motion."""
     step_loss_weight: float = 0.0
     """Weight of a classifier of every encoded feature step, which is used in training only; see `step_classifier`."""
     least_part: float = 0.75

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from tallformer_training.checkpoint import save_checkpoint
 from tallformer_training.training import checkpoints
-from tallformer_training.training.beginning import encode_first_memory, last_state, make_detector, open_memory
+from tallformer_training.training.beginning import (
+    encode_first_memory,
+    fit_to_videos,
+    last_state,
+    make_detector,
+    open_memory,
+)
 from tallformer_training.training.curves import draw_curves
 from tallformer_training.training.display import Display
 from tallformer_training.training.job import TrainingJob, open_run, provenance
@@ -85,6 +91,7 @@ class _Session:
         detector = make_detector(job, processes, display)
         state = last_state(job, processes)
         if state is None:
+            fit_to_videos(job, detector, learned)
             encode_first_memory(job, detector, learned, processes, display)
         targets = TargetMaker(job.recipe, job.config, learned.videos, learned.frames)
         self.stepper = Stepper(detector, job.config, targets, processes)

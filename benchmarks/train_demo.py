@@ -1,0 +1,170 @@
+"""Train the demo model from nothing on generated videos, and measure it on videos of other seeds, looks and places.
+
+    python -m benchmarks.train_demo --out runs/demo --minutes 20
+
+Data, training and figures are made in `--out`. `--minutes` is how long this call may train: the same command goes on
+where it stopped, so that the whole may be done in pieces. When the last epoch is done, the test set is scored, and the
+figures are written to `--result`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tallformer_infer.config import (
+    BackboneConfig,
+    CandidateConfig,
+    HeadConfig,
+    ModelConfig,
+    PyramidConfig,
+    Recipe,
+    SamplingConfig,
+    TcmConfig,
+    WindowConfig,
+    to_json,
+)
+from tallformer_training.augmentation import AugmentationConfig
+from tallformer_training.checkpoint import load_checkpoint
+from tallformer_training.datasets import DatasetRequest, FrameCache, read_video_set
+from tallformer_training.schedule import ScheduleConfig
+from tallformer_training.synthetic import CLASSES, SetSpec, make_dataset
+from tallformer_training.training import OptimiserConfig, Processes, TrainingConfig, TrainingJob, train
+from tallformer_training.training.job import RUN_FILE
+from tallformer_training.training.material import Material
+from tallformer_training.training.measuring import measure
+from tallformer_training.training.metrics import read_metrics
+
+Subset = Literal["training", "validation", "testing"]
+SEEDS: dict[Subset, int] = {"training": 7, "validation": 8, "testing": 9}
+
+RECIPE = Recipe(
+    name="demo",
+    classes=tuple(CLASSES),
+    model=ModelConfig(
+        backbone=BackboneConfig(
+            embed_channels=32,
+            depths=(1, 2, 4),
+            heads=(1, 2, 4),
+            window=(8, 4, 4),
+            patch=(2, 8, 8),
+            drop_path=0.0,
+            frozen_stages=-1,
+        ),
+        channels=128,
+        tcm=TcmConfig(layers=2, heads=4, max_steps=60),
+        pyramid=PyramidConfig(heads=4, fpn_channels=64),
+        head=HeadConfig(channels=64, stacked_convs=2),
+    ),
+    sampling=SamplingConfig(resize_px=64, crop_px=64),
+    window=WindowConfig(window_frames=256),
+    candidates=CandidateConfig(per_window=1000),
+)
+CONFIG = TrainingConfig(
+    ratio=0.5,
+    sampling="stratified",
+    epochs=60,
+    windows_per_video=2,
+    batch_windows=4,
+    optimiser=OptimiserConfig(kind="adamw", base_lr=1e-3, encoder_factor=1.0, weight_decay=0.05),
+    schedule=ScheduleConfig(period_epochs=60, min_factor=0.02, warmup_steps=100),
+    smooth_schedule=True,
+    max_gradient_norm=1.0,
+    ema_decay=0.995,
+    random_start="motion",
+    step_loss_weight=1.0,
+    augmentation=AugmentationConfig(random_crop=False, flip=0.0, rotate=0.2, rotation_deg=15.0),
+    checkpoint_every_steps=200,
+    validate_every_epochs=5,
+    seed=1,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the data, train for a while, and score the test set when training is finished."""
+    options = _options(arguments)
+    torch.set_num_threads(options.threads)
+    counts: dict[Subset, int] = {
+        "training": options.videos,
+        "validation": max(options.videos // 12, 4),
+        "testing": options.test_videos,
+    }
+    requests = {subset: _make(options.out / "data", subset, count, options.jobs) for subset, count in counts.items()}
+    config = replace(CONFIG, epochs=options.epochs, schedule=replace(CONFIG.schedule, period_epochs=options.epochs))
+    job = TrainingJob(
+        recipe=RECIPE,
+        config=config,
+        training=requests["training"],
+        validation=requests["validation"],
+        out=options.out / "run",
+        cache=options.out / "frames",
+        resume=(options.out / "run" / RUN_FILE).exists(),
+    )
+    end_s = time.monotonic() + 60 * options.minutes
+    result = train(job, Processes(), until=lambda: time.monotonic() > end_s)
+    if not result.is_finished:
+        sys.stderr.write(f"{result.steps} steps done; the same command goes on\n")
+        return
+    figures = _figures(job, _score(result.model, requests["testing"], job.cache_folder))
+    options.result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(json.dumps({"test_map": figures["test"]["average_map"], "result": str(options.result)}) + "\n")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_demo", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, frames and the run")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long this call may train")
+    parser.add_argument("--result", type=Path, default=Path("train_demo.json"), help="where the figures go")
+    parser.add_argument("--videos", type=int, default=90, help="training videos of two minutes")
+    parser.add_argument("--test-videos", type=int, default=36, help="test videos of two minutes; about 15 actions each")
+    parser.add_argument("--epochs", type=int, default=CONFIG.epochs)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that make videos")
+    return parser.parse_args(arguments)
+
+
+def _make(folder: Path, subset: Subset, count: int, jobs: int) -> DatasetRequest:
+    truth = make_dataset(SetSpec(subset=subset, videos=count, seed=SEEDS[subset]), folder / subset, jobs=jobs)
+    return DatasetRequest(annotations=truth, videos=folder / subset, subset=subset)
+
+
+def _score(model: Path, request: DatasetRequest, cache_folder: Path) -> dict[str, Any]:
+    videos = read_video_set(request, RECIPE.classes).videos
+    cache = FrameCache(cache_folder, RECIPE.sampling)
+    frames = {video.name: cache.add(video.path) for video in videos}
+    return measure(RECIPE, load_checkpoint(model).state, Material(videos, frames, cache), Processes())
+
+
+def _figures(job: TrainingJob, test: dict[str, Any]) -> dict[str, Any]:
+    lines = read_metrics(job.out)
+    steps = [line for line in lines if line["kind"] == "step"]
+    return {
+        "name": "train_demo",
+        "test": test,
+        "validation": [
+            {name: line[name] for name in ("epoch", "average_map")} for line in lines if line["kind"] == "validation"
+        ],
+        "steps": len(steps),
+        "step_seconds": round(sum(line["step_s"] for line in steps), 1),
+        "validation_seconds": round(sum(line["seconds"] for line in lines if line["kind"] == "validation"), 1),
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "seeds": dict(SEEDS),
+        "recipe": to_json(job.recipe),
+        "training": to_json(job.config),
+    }
+
+
+if __name__ == "__main__":
+    main()
