@@ -42,9 +42,11 @@ def detect_table() -> str:
             f"{line['device']}: {line['cpus']} cores, {line['processor']}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
+    repeats = min(line["repeats"] for line in lines)
+    note = f"Random weights; {lines[0]['inputs']['video']}; float32; medians of {repeats} runs or more."
     return "\n".join(
         [
-            f"Random weights; {lines[0]['inputs']['video']}; float32; medians of {min(line['repeats'] for line in lines)} runs or more.",
+            note,
             "",
             *rows,
         ]
