@@ -44,13 +44,7 @@ def detect_table() -> str:
         rows.append(f"| {' | '.join(cells)} |")
     repeats = min(line["repeats"] for line in lines)
     note = f"Random weights; {lines[0]['inputs']['video']}; float32; medians of {repeats} runs or more."
-    return "\n".join(
-        [
-            note,
-            "",
-            *rows,
-        ]
-    )
+    return "\n".join([note, "", *rows])
 
 
 def suppress_table() -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tallformer_infer.cli import run
 from tallformer_infer.config import Recipe, recipe_from_json, to_json
@@ -17,13 +15,7 @@ from tallformer_training.training import TrainingConfig, read_training_config
 from tallformer_training.training.metrics import read_metrics
 from tests.training_set import CONFIG, RECIPE, make_set
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +18,7 @@ from tallformer_training.training.step_classifier import StepClassifier, step_la
 from tests.small_detector import SMALL, build, numbers
 from tests.training_set import RECIPE, job_of, make_set
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_still_clip_looks_the_same_whatever_it_shows() -> None:

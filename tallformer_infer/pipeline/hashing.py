@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from tallformer_infer.errors import MediaError
 from tallformer_infer.media import file_sha256
 
 
@@ -26,5 +27,5 @@ class FileHash:
     def _run(self) -> None:
         try:
             self._sha256 = file_sha256(self._source)
-        except OSError:
+        except MediaError:
             self._sha256 = None
