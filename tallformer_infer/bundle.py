@@ -9,12 +9,12 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tallformer_infer.config import Recipe, from_json
+from tallformer_infer.config import CALIBRATION_VERSION, Calibration, Recipe, from_json, to_json
 from tallformer_infer.errors import BundleError, ConfigError
 
 SCHEMA_VERSION = 1
@@ -63,6 +63,20 @@ class BundleDescription:
     """`encoder`, `localizer` and, unless the suppression has no graph, `suppress`."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Checkpoint hash, training data, tool versions, parity report."""
+    calibration: Calibration | None = None
+    """Operating points, where the model was calibrated."""
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None and set(self.calibration.classes) != set(self.recipe.classes):
+            raise ConfigError(
+                f"calibration is for {', '.join(self.calibration.classes)}; "
+                f"expected the classes of the recipe: {', '.join(self.recipe.classes)}"
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """Content of `bundle.json`; what is not there has no key."""
+        value: dict[str, Any] = to_json(self)
+        return value if self.calibration is not None else {key: value[key] for key in value if key != "calibration"}
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,28 @@ class Bundle:
     def provenance(self) -> Mapping[str, Any]:
         """Checkpoint hash, training data, tool versions, parity report."""
         return self.description.provenance
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Operating points, where the model was calibrated."""
+        return self.description.calibration
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it is installed with the package."""
+        return self.path.resolve().is_relative_to(_BUNDLED.resolve())
+
+    def other_files(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of every file that lies beside `bundle.json`, graphs included.
+
+        Raises:
+            BundleError: A graph is not there or its hash differs, or a file cannot be read.
+        """
+        graphs = {self.graphs[name].file: name for name in GRAPHS if name in self.graphs}
+        for name in _files_beside(self.path):
+            yield name, self.read_graph(graphs.pop(name)) if name in graphs else _read_member(self.path, name)
+        for missing in graphs.values():
+            self.read_graph(missing)
 
     def read_graph(self, name: GraphName) -> bytes:
         """The ONNX file of a graph. What is checked is what is returned.
@@ -164,6 +200,7 @@ def _parse(content: bytes, path: Path) -> BundleDescription:
         raise BundleError(f"{path}: {DESCRIPTION} is not a bundle description: {error}") from error
     if version != SCHEMA_VERSION:
         raise BundleError(f"{path}: bundle has schema version {version}, this tallformer reads {SCHEMA_VERSION}")
+    _check_calibration_version(value.get("calibration"), path)
     try:
         description = from_json(BundleDescription, value, where="bundle")
     except ConfigError as error:
@@ -174,6 +211,16 @@ def _parse(content: bytes, path: Path) -> BundleDescription:
         if name not in GRAPHS or Path(graph.file).name != graph.file or graph.file in ("", ".", ".."):
             raise BundleError(f"{path}: graph {name!r} with file {graph.file!r}: expected a plain file name")
     return description
+
+
+def _check_calibration_version(section: object, path: Path) -> None:
+    """Before its keys are read, of which another version has others."""
+    version = section.get("version") if isinstance(section, dict) else CALIBRATION_VERSION
+    if version != CALIBRATION_VERSION:
+        raise BundleError(
+            f"{path}: calibration has version {version}, this tallformer reads {CALIBRATION_VERSION}; "
+            f'update tallformer, or remove "calibration" from {DESCRIPTION} and calibrate again'
+        )
 
 
 def _read_member(path: Path, name: str) -> bytes:
@@ -190,6 +237,21 @@ def _read_member(path: Path, name: str) -> bytes:
         raise BundleError(f"{path}: expected a bundle folder or a readable .zip of one: {error}") from error
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from error
+
+
+def _files_beside(path: Path) -> list[str]:
+    try:
+        if path.is_dir():
+            names = [file.name for file in path.iterdir() if file.is_file()]
+        else:
+            with zipfile.ZipFile(path) as archive:
+                folder = _zip_member(archive, DESCRIPTION).removesuffix(DESCRIPTION)
+                names = [member.removeprefix(folder) for member in archive.namelist() if member.startswith(folder)]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: {error}") from error
+    return sorted(
+        name for name in names if Path(name).name == name != DESCRIPTION and name and not name.startswith(".")
+    )
 
 
 def _zip_member(archive: zipfile.ZipFile, name: str) -> str:

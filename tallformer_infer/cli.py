@@ -47,6 +47,13 @@ _USE, _MAKE = "Use a model", "Make a model"
 COMMANDS = (
     Command("detect", "tallformer_infer.commands.detect", "cpu", "Find what happens when in videos.", _USE),
     Command("eval", "tallformer_infer.commands.eval", "cpu", "Score predictions against truth.", _USE),
+    Command(
+        "calibrate",
+        "tallformer_infer.commands.calibrate",
+        "cpu",
+        "Teach a model which scores to trust, from labelled videos.",
+        _USE,
+    ),
     Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
     Command("info", "tallformer_infer.commands.info", "cpu", "Show what a model bundle holds.", _USE),
     Command("train", "tallformer_training.commands.train", "train", "Train a detector on your own videos.", _MAKE),

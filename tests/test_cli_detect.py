@@ -85,7 +85,13 @@ def test_filters_decide_what_is_written_and_are_written_down(video, folder, dete
     assert detect("a.mp4", "-o", "x.json", "--threshold", 0.3, "--top-k", 1, "--classes", "jump,wave") == 0
 
     document = read(folder / "x.json")
-    assert document["settings"] == {"windows": "shared", "threshold": 0.3, "top_k": 1, "classes": ["jump", "wave"]}
+    assert document["settings"] == {
+        "windows": "shared",
+        "threshold": 0.3,
+        "top_k": 1,
+        "classes": ["jump", "wave"],
+        "operating_point": None,
+    }
     assert [action["label"] for action in document["videos"][0]["actions"]] == ["wave"]
 
 

@@ -43,6 +43,6 @@ def test_commands_that_take_time_can_be_silenced(name):
     assert "quiet" in {parameter.name for parameter in commands()[name].params}
 
 
-@pytest.mark.parametrize("name", ["detect", "import", "export"])
+@pytest.mark.parametrize("name", ["detect", "train", "import", "export"])
 def test_commands_that_take_time_can_speak_to_programs(name):
     assert "json_logs" in {parameter.name for parameter in commands()[name].params}

@@ -55,13 +55,19 @@ def test_document_of_one_video_fits_the_schema():
 
 
 def test_document_with_everything_fits_the_schema():
-    selection = Selection(threshold=0.25, top_k=7, classes=("wave", "jump"))
+    selection = Selection(threshold=0.25, top_k=7, classes=("wave", "jump"), operating_point="max-f1")
     results = [result("a.mp4", (action(1, 2),)), result("-", video_sha256=None, decode_errors=3)]
 
     document = actions_document(results, selection=selection, failures=[Failure("b.mp4", "b.mp4: no such video")])
 
     validate(document)
-    assert document["settings"] == {"windows": "shared", "threshold": 0.25, "top_k": 7, "classes": ["wave", "jump"]}
+    assert document["settings"] == {
+        "windows": "shared",
+        "threshold": 0.25,
+        "top_k": 7,
+        "classes": ["wave", "jump"],
+        "operating_point": "max-f1",
+    }
     assert document["failures"] == [{"path": "b.mp4", "error": "b.mp4: no such video"}]
     assert [video["path"] for video in document["videos"]] == ["a.mp4", "-"]
 
@@ -69,7 +75,7 @@ def test_document_with_everything_fits_the_schema():
 def test_document_says_how_it_came_about():
     document = actions_document([result()])
 
-    assert document["schema_version"] == "1.0"
+    assert document["schema_version"] == "1.1"
     assert document["tool"] == {"name": "tallformer", "version": "0.1.0"}
     assert document["model"] == {"name": "sample", "trained": True}
     assert document["bundle_sha256"] == "ab" * 32

@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from tallformer_infer.bundle import DESCRIPTION, SCHEMA_VERSION, BundleDescription, GraphInfo, GraphName
-from tallformer_infer.config import Recipe, to_json
+from tallformer_infer.config import Recipe
 from tallformer_infer.errors import OutputError
 
 
@@ -96,7 +96,7 @@ def _fill(folder: Path, recipe: Recipe, graphs: Mapping[GraphName, onnx.ModelPro
         graphs=described,
         provenance=dict(card.provenance),
     )
-    text = json.dumps(to_json(description), indent=1, ensure_ascii=False)
+    text = json.dumps(description.as_json(), indent=1, ensure_ascii=False)
     (folder / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
 
 

@@ -44,6 +44,14 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         float | None,
         typer.Option(min=0, max=1, metavar="X", help="Lowest score to keep.", rich_help_panel=_WHICH),
     ] = None,
+    operating_point: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Point of a calibrated model; all: every action; none: every action, uncalibrated.",
+            rich_help_panel=_WHICH,
+        ),
+    ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Most actions to keep per video, best first.", rich_help_panel=_WHICH),
@@ -66,6 +74,9 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
 
     Without --out it shows a table per video. With it, the table goes to stderr
     and the actions to FILE, which is replaced whole or not at all.
+
+    A model that was calibrated keeps what its default operating point keeps, or
+    what --threshold says; `tallformer info` lists its points.
 
     Exit code: 0 all done; 1 a video failed, and the others are done and
     written; 2 usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
@@ -97,6 +108,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         threshold=threshold,
         top_k=top_k,
         classes=tuple(classes or ()),
+        operating_point=operating_point,
         dialect=dialect,
         rows=rows,
         given=given_options(context, without=("out",)),

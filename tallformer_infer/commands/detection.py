@@ -12,13 +12,15 @@ from typing import Literal
 import typer
 from rich.console import Console
 
+from tallformer_infer.commands.calibration_tables import describe_point
 from tallformer_infer.commands.reporting import Reporter
 from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.tables import actions_table
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.waiting import run_interruptibly
+from tallformer_infer.config import RAW_SCORES, Calibration
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
-from tallformer_infer.pipeline import Detector
+from tallformer_infer.pipeline import Detector, choose_point
 from tallformer_infer.results import (
     STDOUT,
     Failure,
@@ -57,6 +59,8 @@ class DetectOptions:
     """Most actions to keep per video."""
     classes: tuple[str, ...]
     """Names of the actions to keep, as typed: one or several with commas; none keeps all."""
+    operating_point: str | None
+    """Point of the model, `all` or `none`; None leaves it to the model."""
     dialect: Dialect
     """Form of the document."""
     rows: int
@@ -114,13 +118,32 @@ class _Run:
             self._reporter.stopped()
         bundle = self._detector.bundle
         classes = _split_classes(options.classes, bundle.recipe.classes)
-        self._selection = Selection(threshold=options.threshold, top_k=options.top_k, classes=classes)
         see = shlex.join(["tallformer", "info", options.model or bundle.name])
         try:
-            check_selection(**vars(self._selection), known=bundle.recipe.classes, see=see)
+            check_selection(
+                threshold=options.threshold,
+                top_k=options.top_k,
+                classes=classes,
+                known=bundle.recipe.classes,
+                see=see,
+            )
+            point = choose_point(bundle, options.operating_point, threshold=options.threshold)
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
+        self._selection = Selection(
+            threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point
+        )
         self._reporter.loaded(self._detector)
+        if bundle.calibration is not None:
+            self._say_point(bundle.calibration, point)
+
+    def _say_point(self, calibration: Calibration, point: str | None) -> None:
+        """Which actions are kept, and what is never among them."""
+        message = f"operating point {describe_point(calibration, point)}"
+        nothing = calibration.keeps_nothing_of(point) if point in calibration.points and point is not None else ()
+        if nothing:
+            message = f"{message}; it keeps nothing of: {printable(', '.join(nothing))}"
+        self._reporter.say("operating_point", message, name=point, keeps_nothing_of=nothing)
 
     def detect(self, path: str) -> None:
         """Detect in one video; in a run of many, whatever is wrong with it does not end the run."""
@@ -128,7 +151,7 @@ class _Run:
             self._detector.detect,
             path,
             windows=self._options.windows,
-            **vars(self._selection),
+            **{**vars(self._selection), "operating_point": self._selection.operating_point or RAW_SCORES},
             on_progress=self._reporter.progressed,
         )
         try:

@@ -26,7 +26,7 @@ def info(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, the recipe too.")] = False,
 ) -> None:
-    """Show what a model bundle holds: its classes, recipe, graphs and origin.
+    """Show what a model bundle holds: its classes, recipe, graphs, operating points and origin.
 
     [bold]Examples[/bold]
 
@@ -47,10 +47,7 @@ def info(
 
 
 def _as_json(bundle: Bundle) -> dict[str, Any]:
-    from tallformer_infer.config import to_json
-
-    description: dict[str, Any] = to_json(bundle.description)
-    return {"path": str(bundle.path), "bundle_sha256": bundle.sha256, **description}
+    return {"path": str(bundle.path), "bundle_sha256": bundle.sha256, **bundle.description.as_json()}
 
 
 def _as_table(bundle: Bundle) -> Table:
@@ -87,8 +84,26 @@ def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
         ("window", f"{window.window_frames} frames ({seconds:g} s) in clips of {window.clip_frames}", ""),
         ("suppression", f"{recipe.suppress.method} at tIoU {recipe.suppress.tiou_threshold:g}", ""),
         *graphs,
+        *_points(bundle),
         *((name, _short(value), "dim") for name, value in bundle.provenance.items()),
         (f"{len(recipe.classes)} classes", " · ".join(recipe.classes), ""),
+    ]
+
+
+def _points(bundle: Bundle) -> list[tuple[str, str, str]]:
+    from tallformer_infer.commands.calibration_tables import describe_calibration, describe_point
+
+    calibration = bundle.calibration
+    if calibration is None:
+        return [("operating points", "none; `tallformer calibrate` makes them from labelled videos", "dim")]
+    lines = [describe_point(calibration, name) for name in calibration.points]
+    for number, name in enumerate(calibration.points):
+        if nothing := calibration.keeps_nothing_of(name):
+            lines[number] += f"; keeps nothing of {', '.join(nothing)}"
+    return [
+        ("calibrated", describe_calibration(calibration), ""),
+        ("operating points", f"{calibration.default} unless told otherwise, of {', '.join(calibration.names)}", ""),
+        *(("", line, "") for line in lines),
     ]
 
 

@@ -86,11 +86,12 @@ def _models_table() -> Table:
     from tallformer_infer.bundle import bundled_models, load_bundle
     from tallformer_infer.commands.text import printable
 
-    table = _table("model", "trained", "recipe", "classes", "licence")
+    table = _table("model", "trained", "recipe", "classes", "licence", "operating points")
     for name, path in bundled_models().items():
         bundle = load_bundle(path)
         trained = Text("yes") if bundle.trained else Text("no", style="yellow")
-        facts = (bundle.recipe.name, len(bundle.recipe.classes), bundle.licence)
+        points = "-" if bundle.calibration is None else ", ".join(bundle.calibration.points)
+        facts = (bundle.recipe.name, len(bundle.recipe.classes), bundle.licence, points)
         table.add_row(printable(name), trained, *(Text(printable(fact)) for fact in facts))
     return table
 

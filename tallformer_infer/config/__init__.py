@@ -1,5 +1,15 @@
 """Frozen, typed settings, validated at birth. JSON only at the edge (`reading`)."""
 
+from tallformer_infer.config.calibration import (
+    ALL_ACTIONS,
+    CALIBRATION_VERSION,
+    RAW_SCORES,
+    CalibratedClass,
+    Calibration,
+    Cut,
+    PointSummary,
+    ScoreCurve,
+)
 from tallformer_infer.config.model import (
     BackboneConfig,
     HeadConfig,
@@ -18,14 +28,22 @@ from tallformer_infer.config.recipe import (
 )
 
 __all__ = [
+    "ALL_ACTIONS",
+    "CALIBRATION_VERSION",
+    "RAW_SCORES",
     "RECIPES",
     "BackboneConfig",
+    "CalibratedClass",
+    "Calibration",
     "CandidateConfig",
+    "Cut",
     "HeadConfig",
     "ModelConfig",
+    "PointSummary",
     "PyramidConfig",
     "Recipe",
     "SamplingConfig",
+    "ScoreCurve",
     "SuppressConfig",
     "TcmConfig",
     "WindowConfig",

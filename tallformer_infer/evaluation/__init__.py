@@ -3,6 +3,7 @@
 from tallformer_infer.evaluation.alignment import VideoReport
 from tallformer_infer.evaluation.annotations import Predictions, Truth
 from tallformer_infer.evaluation.average_precision import Curve
+from tallformer_infer.evaluation.calibration import CalibrationReport, calibrate
 from tallformer_infer.evaluation.error_kinds import ErrorKinds
 from tallformer_infer.evaluation.operating_point import OperatingPoint
 from tallformer_infer.evaluation.prediction_files import read_predictions
@@ -12,6 +13,7 @@ from tallformer_infer.evaluation.truth_files import read_truth
 from tallformer_infer.evaluation.video_names import read_video_list
 
 __all__ = [
+    "CalibrationReport",
     "ClassScore",
     "Curve",
     "ErrorKinds",
@@ -22,6 +24,7 @@ __all__ = [
     "ProtocolName",
     "Truth",
     "VideoReport",
+    "calibrate",
     "evaluate",
     "protocol_named",
     "read_predictions",

@@ -1,4 +1,4 @@
-"""Precision and recall of the predictions above a score."""
+"""Precision and recall of the predictions above a score, and the score from which on they are as wished."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.evaluation.ranking import Ranked
+
+_ROUNDING = 1e-12
+"""9 right of 10 are a precision of 0.9, whichever way the product is rounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,46 @@ def operating_points(
     ]
     overall = _point(score_threshold, len(classes), hits.sum(axis=1).tolist(), int(truth_counts.sum()))
     return overall, per_class
+
+
+def choose_threshold(
+    scores: NDArray[np.float64],
+    is_right: NDArray[np.bool_],
+    *,
+    truth_count: int,
+    wanted_precision: float | None = None,
+    least_right: int = 1,
+) -> float | None:
+    """The score from which on predictions are worth keeping.
+
+    It lies halfway between the lowest score kept and the highest left out, so that rounding moves nothing across it.
+
+    Args:
+        scores: Falling, shape (N,).
+        is_right: Whether each prediction found a truth, shape (N,).
+        truth_count: Truths there are, at least 1.
+        wanted_precision: Keep as many right ones as can be had at this precision, in (0, 1], or a better one;
+            None: keep what makes F1, the harmonic mean of precision and recall, the highest. Of equals, the fewest.
+        least_right: Right ones that must be kept to believe in a wanted precision.
+
+    Returns:
+        The threshold; None where nothing is right, or no score has the wanted precision.
+    """
+    if not is_right.any():
+        return None
+    ends = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))  # equal scores are kept or left out together
+    hits, kept = np.cumsum(is_right)[ends], ends + 1
+    if wanted_precision is None:
+        best = int(np.argmax(2 * hits / (kept + truth_count)))
+    else:
+        good = (hits >= wanted_precision * kept * (1 - _ROUNDING)) & (hits >= max(least_right, 1))
+        if not good.any():
+            return None
+        best = int(np.argmax(np.where(good, hits, -1)))
+    lowest = float(scores[ends[best]])
+    next_lower = float(scores[ends[best] + 1]) if best + 1 < len(ends) else 0.0
+    middle = (lowest + next_lower) / 2
+    return middle if middle > next_lower else lowest
 
 
 def _point(score_threshold: float, kept: int, hits: list[int], truth_count: int) -> OperatingPoint:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import Any
 
+from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.annotations import Predictions
 from tallformer_infer.evaluation.json_rows import Rows, read_json_object, shown, to_columns
+from tallformer_infer.evaluation.origin import origin_of
 from tallformer_infer.evaluation.problems import Problems
 
 
@@ -81,11 +83,17 @@ def _list_at(key: str, value: object, problems: Problems) -> list[Any]:
 
 
 def _notes(document: dict[str, Any]) -> tuple[str, ...]:
-    """What `actions.json` says about itself: an untrained model, videos that could not be read."""
+    """What `actions.json` says about itself: an untrained model, an operating point, videos that could not be read."""
     model, failures = document.get("model"), document.get("failures")
     notes = []
     if isinstance(model, dict) and model.get("trained") is False:
         notes.append(f"the predictions are of the untrained model {model.get('name')} and mean nothing")
+    origin = origin_of(document)
+    if origin is not None and origin.operating_point not in (None, ALL_ACTIONS):
+        notes.append(
+            f"the predictions are those of operating point {origin.operating_point}, without the less sure ones, which "
+            f"mAP counts too: for mAP, detect with --operating-point {RAW_SCORES}"
+        )
     if isinstance(failures, list) and failures:
         paths = ", ".join(str(failure.get("path")) for failure in failures if isinstance(failure, dict))
         notes.append(f"videos that could not be read when the predictions were made: {paths}")

@@ -10,6 +10,7 @@ from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.media import FrameStream, open_video
 from tallformer_infer.pipeline.hashing import FileHash
+from tallformer_infer.pipeline.operating import at_point, choose_point
 from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.progress import OnProgress
 from tallformer_infer.pipeline.settling import split_settled
@@ -61,6 +62,7 @@ class Detector:
         threshold: float | None = None,
         top_k: int | None = None,
         classes: Sequence[str] | None = None,
+        operating_point: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
         """Find the actions of a video.
@@ -68,9 +70,12 @@ class Detector:
         Args:
             video: A file, `-` for standard input, or an http(s) address.
             windows: `shared` encodes every clip once; `reference` lays windows as the official code does.
-            threshold: Least score of an action, in [0, 1]; None keeps all that the recipe keeps.
+            threshold: Least score of an action, in [0, 1]; None keeps all that the recipe, or the point, keeps.
             top_k: Most actions, best first; None keeps all.
             classes: Names of actions to keep; None keeps all.
+            operating_point: One that the model was calibrated for, with scores that say how likely an action is right;
+                `all` for every action with such scores; `none` for every action with the model's own. None takes the
+                model's default (of a model that was never calibrated: `none`), or `all` if there is a threshold.
             on_progress: Called after every clip.
 
         Returns:
@@ -78,16 +83,17 @@ class Detector:
 
         Raises:
             MediaError: The video cannot be opened, or nothing in it can be decoded.
-            ConfigError: A class is unknown to the model, or a threshold out of range.
+            ConfigError: A class or point is unknown to the model, or a threshold out of range.
         """
         check_selection(threshold=threshold, top_k=top_k, classes=classes, known=self.bundle.recipe.classes)
+        point = choose_point(self.bundle, operating_point, threshold=threshold)
         run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
         sha256 = FileHash(video)
         with self._open(video) as stream, closing(run.windows(stream)) as laid:
             pool = CandidatePool(self.bundle.recipe.candidates.per_video)
             for window in laid:
                 pool.add(run.localize(window))
-            actions = run.suppress(pool.all(), stream.info.start_s)
+            actions = at_point(run.suppress(pool.all(), stream.info.start_s), self.bundle, point)
             sample_fps = self.bundle.recipe.sampling.sample_fps
             return Result(
                 video=stream.info,
@@ -109,6 +115,7 @@ class Detector:
         windows: Windows = "shared",
         threshold: float | None = None,
         classes: Sequence[str] | None = None,
+        operating_point: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Iterator[Action]:
         """Find the actions of a video and yield each as soon as no later window can change it.
@@ -120,6 +127,7 @@ class Detector:
         Args, Raises: As `detect`.
         """
         check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
+        point = choose_point(self.bundle, operating_point, threshold=threshold)
         run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
         pool = CandidatePool(self.bundle.recipe.candidates.per_video)
         with self._open(video) as stream, closing(run.windows(stream)) as laid:
@@ -128,8 +136,10 @@ class Detector:
                 pool.add(run.localize(window))
                 settled, waiting = split_settled(pool.all(), window.start_frame + run.step_frames)
                 pool.replace(waiting)
-                yield from select_actions(run.suppress(settled, start_s), threshold=threshold, classes=classes)
-            yield from select_actions(run.suppress(pool.all(), start_s), threshold=threshold, classes=classes)
+                actions = at_point(run.suppress(settled, start_s), self.bundle, point)
+                yield from select_actions(actions, threshold=threshold, classes=classes)
+            actions = at_point(run.suppress(pool.all(), start_s), self.bundle, point)
+            yield from select_actions(actions, threshold=threshold, classes=classes)
 
     def _open(self, video: str | Path) -> FrameStream:
         return open_video(video, self.bundle.recipe.sampling, threads=self._threads)

@@ -14,7 +14,7 @@ from typing import Any
 from tallformer_infer.results.selection import in_order
 from tallformer_infer.structures import Action, Provenance, Result
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 """Version of `actions.json`. A new key raises the minor number; a key that changes or goes raises the major one."""
 
 UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
@@ -24,7 +24,7 @@ DECIMALS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The filters that `select_actions` applied; None where one was not used."""
+    """What decided which actions were kept; None where one was not used."""
 
     threshold: float | None = None
     """Lowest score kept, in [0, 1]."""
@@ -32,6 +32,8 @@ class Selection:
     """Most actions kept per video."""
     classes: tuple[str, ...] | None = None
     """Names of the actions kept."""
+    operating_point: str | None = None
+    """Point of the model, or `all`, and scores are calibrated; None: the model's own scores."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def describe_run(results: Sequence[Result], selection: Selection) -> dict[str, A
             "threshold": selection.threshold,
             "top_k": selection.top_k,
             "classes": None if selection.classes is None else list(selection.classes),
+            "operating_point": selection.operating_point,
         },
     }
 

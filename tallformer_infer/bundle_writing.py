@@ -1,0 +1,119 @@
+"""Operating points into a bundle, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from tallformer_infer.bundle import DESCRIPTION, Bundle, load_bundle
+from tallformer_infer.config import Calibration
+from tallformer_infer.errors import BundleError, ConfigError, OutputError
+from tallformer_infer.results import check_destination, write_document
+
+
+def write_calibration(source: str | Path | Bundle, calibration: Calibration, *, out: Path | None = None) -> Bundle:
+    """Store operating points in a bundle, in place of those that it has.
+
+    Graphs, recipe and provenance stay as they are; only `bundle.json` changes, and with it the hash of the bundle.
+    Whoever reads the bundle meanwhile, and whatever stops the program, sees the old one or the new one. A copy has the
+    files that lie beside `bundle.json`, not those in folders (engines, which are made for one machine).
+
+        report = calibrate(read_predictions(...), read_truth(...), classes=bundle.recipe.classes)
+        write_calibration(bundle, report.calibration, out=Path("calibrated"))
+
+    Args:
+        source: A folder, a .zip, the name of a bundled model, or a loaded bundle.
+        calibration: What `tallformer_infer.evaluation.calibrate` found.
+        out: New bundle: a folder, or a file that ends in .zip. A bundle that is there is replaced. None writes
+            `source` itself, which a model that is installed with the package refuses.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        BundleError: `source` is missing or damaged, is to stay as it is, or has other classes.
+        OutputError: It cannot be written; what was there before is untouched.
+    """
+    bundle = source if isinstance(source, Bundle) else load_bundle(source)
+    place = calibration_destination(bundle, out)
+    before = bundle.calibration
+    first_sha256 = (before and before.uncalibrated_sha256) or bundle.sha256
+    calibration = dataclasses.replace(calibration, uncalibrated_sha256=first_sha256)
+    try:
+        description = dataclasses.replace(bundle.description, calibration=calibration)
+    except ConfigError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+    if place.is_dir() and place.samefile(bundle.path):
+        write_document(description.as_json(), place / DESCRIPTION)
+    else:
+        _write_copy(bundle, description.as_json(), place)
+    return load_bundle(place)
+
+
+def calibration_destination(bundle: Bundle, out: Path | None) -> Path:
+    """Where `write_calibration` will write, refused here if it cannot, before hours are spent on what to write.
+
+    Raises:
+        BundleError: It is installed with the package, and `out` is None.
+        OutputError: `out` cannot be written, or is something else than a bundle.
+    """
+    if out is None and bundle.is_bundled:
+        raise BundleError(
+            f"{bundle.name}: is installed with tallformer and stays as it is; give --out NEW_BUNDLE for a copy of it"
+        )
+    place = (bundle.path if out is None else out).resolve()
+    if place.is_dir():
+        if place.suffix == ".zip":
+            raise OutputError(f"{place}: is a folder; expected a file name")
+        if not (place / DESCRIPTION).is_file():
+            raise OutputError(f"{place}: exists and is not a bundle; name a new folder, or a file that ends in .zip")
+        check_destination(place / DESCRIPTION)
+    elif place.exists() and out is not None and place.suffix != ".zip":
+        raise OutputError(f"{place}: exists and is not a bundle; name a new folder, or a file that ends in .zip")
+    else:
+        check_destination(place, example="model.zip")
+    return place
+
+
+def _write_copy(bundle: Bundle, description: dict[str, Any], place: Path) -> None:
+    """Write all files of a bundle to a place beside, and put it where it belongs."""
+    is_zip = place.suffix == ".zip" or place.is_file()
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{place.name}.", dir=place.parent, ignore_cleanup_errors=True
+        ) as folder:
+            work = Path(folder)
+            made = work / "bundle"
+            made.mkdir()
+            for name, content in bundle.other_files():
+                (made / name).write_bytes(content)
+            write_document(description, made / DESCRIPTION)
+            if is_zip:
+                _zip(made, work / "bundle.zip")
+                (work / "bundle.zip").replace(place)
+            else:
+                _replace_folder(made, place, aside=work / "replaced")
+    except OSError as error:
+        raise OutputError(f"{place}: cannot be written: {error.strerror or error}") from error
+
+
+def _replace_folder(made: Path, place: Path, *, aside: Path) -> None:
+    if place.exists():
+        place.rename(aside)
+    try:
+        made.rename(place)
+    except BaseException:  # Ctrl-C too
+        with contextlib.suppress(OSError):
+            aside.rename(place)
+        raise
+
+
+def _zip(folder: Path, target: Path) -> None:
+    """Store without compression: weights do not shrink, and loading stays a plain read."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
