@@ -101,7 +101,7 @@ def test_table_tells_of_damage_and_only_of_damage():
 def test_a_missing_end_is_told_in_tables_lines_and_log(capsys, errors, text):
     cut = result(decode_errors=errors, missing_s=7.32)
 
-    TerminalReporter(quiet=True, rows=None).done(cut)
+    TerminalReporter(quiet=True, show=None).done(cut)
     line = capsys.readouterr().err
     JsonReporter(quiet=True).done(cut)
     (event,) = map(json.loads, capsys.readouterr().err.splitlines())

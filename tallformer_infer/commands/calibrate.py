@@ -128,5 +128,5 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
         per_class=per_class,
         as_json=as_json,
     )
-    reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, rows=None)
+    reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, show=None)
     raise typer.Exit(calibrate_bundle(options, reporter))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -63,6 +64,12 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     rows: Annotated[
         int, typer.Option(min=0, metavar="N", help="Most rows to show per video.", rich_help_panel=_SAY)
     ] = 20,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Labels of the videos, to be shown next to what is found.", rich_help_panel=_SAY
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only warnings and failures.", rich_help_panel=_SAY)
     ] = False,
@@ -97,7 +104,11 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
 
     from tallformer_infer.commands.detection import DetectOptions, detect_videos
     from tallformer_infer.commands.reporting import JsonReporter, Reporter, TerminalReporter
+    from tallformer_infer.commands.tables import actions_table
+    from tallformer_infer.commands.truth_table import KnownSegments
 
+    known = None if truth is None else KnownSegments(truth)
+    show = functools.partial(actions_table, rows=rows, known=known)
     options = DetectOptions(
         videos=named,
         out=out,
@@ -110,9 +121,9 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         classes=tuple(classes or ()),
         operating_point=operating_point,
         dialect=dialect,
-        rows=rows,
+        show=show,
         given=given_options(context, without=("out",)),
     )
-    remarks = None if out is None else rows  # without --out, the table is what goes to stdout
-    reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, rows=remarks)
+    tables = None if out is None else show  # without --out, the table is what goes to stdout
+    reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, show=tables)
     raise typer.Exit(detect_videos(options, reporter))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from tallformer_infer.commands.calibration_tables import describe_point
 from tallformer_infer.commands.reporting import Reporter
 from tallformer_infer.commands.stopping import StoppedError
-from tallformer_infer.commands.tables import actions_table
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
@@ -63,8 +62,8 @@ class DetectOptions:
     """Point of the model, `all` or `none`; None leaves it to the model."""
     dialect: Dialect
     """Form of the document."""
-    rows: int
-    """Most rows of the table of a video."""
+    show: Callable[[Result], RenderableType]
+    """The table of a video."""
     given: tuple[str, ...]
     """Options as the user gave them, without `--out`, to be said again in the command to go on with."""
 
@@ -169,7 +168,7 @@ class _Run:
         self._results.append(result)
         self._reporter.done(result)
         if self._options.out is None:
-            Console(highlight=False).print(actions_table(result, rows=self._options.rows))
+            Console(highlight=False).print(self._options.show(result))
 
     def finish(self) -> int:
         """Write the document, sum up, and give the exit code."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 from rich.status import Status
 from rich.text import Text
 
 from tallformer_infer.commands.saying import URGENT, write_event
-from tallformer_infer.commands.tables import UNTRAINED, actions_table, losses
+from tallformer_infer.commands.tables import UNTRAINED, losses
 from tallformer_infer.commands.text import clock, printable, times
 from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.results import Failure
@@ -50,15 +51,15 @@ class Reporter(Protocol):
 class TerminalReporter:
     """Lines, tables and a progress bar."""
 
-    def __init__(self, *, quiet: bool, rows: int | None) -> None:
+    def __init__(self, *, quiet: bool, show: Callable[[Result], RenderableType] | None) -> None:
         """Say nothing yet.
 
         Args:
             quiet: Leave out everything but warnings, failures and what goes to stdout.
-            rows: Most rows of the table of a video; None shows no tables.
+            show: Makes the table of a video; None shows no tables.
         """
         self._quiet = quiet
-        self._rows = rows
+        self._show = show
         self._console = Console(stderr=True, highlight=False)
         self._bar: ProgressBar | None = None
         self._status: Status | None = None
@@ -117,8 +118,8 @@ class TerminalReporter:
     def done(self, result: Result) -> None:
         """Take the bar away, and show the table where one is wanted."""
         self.stopped()
-        if self._rows is not None and not self._quiet:
-            self._console.print(actions_table(result, rows=self._rows))
+        if self._show is not None and not self._quiet:
+            self._console.print(self._show(result))
         elif lost := losses(result):
             self._print(Text(f"warning: {printable(result.video.path)}: {lost}", style="yellow"))
 

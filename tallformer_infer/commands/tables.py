@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tallformer_infer.commands.text import clock, counted, printable, times
+from tallformer_infer.commands.truth_table import KnownSegments, pair_up, summary, truth_table
 from tallformer_infer.results import select_actions
 from tallformer_infer.structures import Result
 
@@ -16,16 +17,22 @@ _BAR_CELLS = 10
 UNTRAINED = "untrained model: its weights are random and these actions mean nothing"
 
 
-def actions_table(result: Result, *, rows: int) -> RenderableType:
+def actions_table(result: Result, *, rows: int, known: KnownSegments | None = None) -> RenderableType:
     """Headline, actions and remarks of one video.
 
     Args:
         result: What was found.
         rows: Most actions to show, those of the highest scores, in the order of the video.
+        known: What is known to happen; shown next to what was found, where it knows the video.
     """
     parts: list[RenderableType] = [_headline(result)]
     shown = select_actions(result.actions, top_k=rows) if rows else ()
-    if shown:
+    truth = None if known is None else known.of(result.video.path)
+    if truth is not None:
+        pairs = pair_up(result.actions, truth)
+        near = [pair for pair in pairs if pair.known is not None or pair.action in shown]
+        parts += [Padding(truth_table(near), (0, 0, 0, 2), expand=False), Text(f"  {summary(pairs)}", style="dim")]
+    elif shown:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for name in ("start", "end", "length"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -40,6 +47,8 @@ def actions_table(result: Result, *, rows: int) -> RenderableType:
                 _score(action.score),
             )
         parts.append(Padding(table, (0, 0, 0, 2), expand=False))
+    if known is not None and truth is None:
+        parts.append(Text(f"  {printable(str(known.path))} does not have this video", style="yellow"))
     parts += [Text(f"  {line}", style=style) for line, style in _remarks(result, len(shown))]
     return Group(*parts, Text())
 
