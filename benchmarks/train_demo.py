@@ -1,6 +1,6 @@
 """Train the demo model from nothing on generated videos, and measure it on videos of other seeds, looks and places.
 
-    python -m benchmarks.train_demo --out runs/demo --minutes 20
+    torchrun --nproc-per-node 2 -m benchmarks.train_demo --out runs/demo --minutes 20
 
 Data, training and figures are made in `--out`. `--minutes` is how long this call may train: the same command goes on
 where it stopped, so that the whole may be done in pieces. When the last epoch is done, the test set is scored, and the
@@ -16,30 +16,27 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from tallformer_infer.config import (
-    BackboneConfig,
-    CandidateConfig,
-    HeadConfig,
-    ModelConfig,
-    PyramidConfig,
-    Recipe,
-    SamplingConfig,
-    TcmConfig,
-    WindowConfig,
-    to_json,
-)
+from tallformer_infer.config import preset, to_json
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.datasets import DatasetRequest, FrameCache, read_video_set
 from tallformer_training.schedule import ScheduleConfig
-from tallformer_training.synthetic import CLASSES, SetSpec, make_dataset
-from tallformer_training.training import OptimiserConfig, Processes, TrainingConfig, TrainingJob, train
+from tallformer_training.synthetic import SetSpec, make_dataset
+from tallformer_training.synthetic.dataset import TRUTH_NAME
+from tallformer_training.training import (
+    EncoderStageConfig,
+    OptimiserConfig,
+    Processes,
+    TrainingConfig,
+    TrainingJob,
+    join_processes,
+    train,
+)
 from tallformer_training.training.job import RUN_FILE
 from tallformer_training.training.material import Material
 from tallformer_training.training.measuring import measure
@@ -48,42 +45,25 @@ from tallformer_training.training.metrics import read_metrics
 Subset = Literal["training", "validation", "testing"]
 SEEDS: dict[Subset, int] = {"training": 7, "validation": 8, "testing": 9}
 
-RECIPE = Recipe(
-    name="demo",
-    classes=tuple(CLASSES),
-    model=ModelConfig(
-        backbone=BackboneConfig(
-            embed_channels=32,
-            depths=(1, 2, 4),
-            heads=(1, 2, 4),
-            window=(8, 4, 4),
-            patch=(2, 8, 8),
-            drop_path=0.0,
-            frozen_stages=-1,
-        ),
-        channels=128,
-        tcm=TcmConfig(layers=2, heads=4, max_steps=60),
-        pyramid=PyramidConfig(heads=4, fpn_channels=64),
-        head=HeadConfig(channels=64, stacked_convs=2),
-    ),
-    sampling=SamplingConfig(resize_px=64, crop_px=64),
-    window=WindowConfig(window_frames=256),
-    candidates=CandidateConfig(per_window=1000),
-)
+RECIPE = preset("demo")
 CONFIG = TrainingConfig(
-    ratio=0.5,
+    ratio=0.125,
     sampling="stratified",
-    epochs=60,
-    windows_per_video=2,
-    batch_windows=4,
-    optimiser=OptimiserConfig(kind="adamw", base_lr=1e-3, encoder_factor=1.0, weight_decay=0.05),
-    schedule=ScheduleConfig(period_epochs=60, min_factor=0.02, warmup_steps=100),
+    epochs=40,
+    windows_per_video=4,
+    batch_windows=8,
+    optimiser=OptimiserConfig(kind="adamw", base_lr=1e-3, encoder_factor=0.2, weight_decay=0.05),
+    schedule=ScheduleConfig(period_epochs=40, min_factor=0.02, warmup_steps=100),
     smooth_schedule=True,
     max_gradient_norm=1.0,
-    ema_decay=0.995,
-    random_start="motion",
-    step_loss_weight=1.0,
-    augmentation=AugmentationConfig(random_crop=False, flip=0.0, rotate=0.2, rotation_deg=15.0),
+    ema_decay=0.998,
+    encoder_stage=EncoderStageConfig(steps=3000, batch_clips=16),
+    keep_encoder_norms=True,
+    step_loss_weight=0.5,
+    precision="bf16",
+    augmentation=AugmentationConfig(
+        random_crop=False, mirrored_classes=(("spin left", "spin right"),), rotate=0.3, rotation_deg=15.0
+    ),
     checkpoint_every_steps=200,
     validate_every_epochs=5,
     seed=1,
@@ -94,16 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Make the data, train for a while, and score the test set when training is finished."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
-    counts: dict[Subset, int] = {
-        "training": options.videos,
-        "validation": max(options.videos // 12, 4),
-        "testing": options.test_videos,
-    }
-    requests = {subset: _make(options.out / "data", subset, count, options.jobs) for subset, count in counts.items()}
-    config = replace(CONFIG, epochs=options.epochs, schedule=replace(CONFIG.schedule, period_epochs=options.epochs))
+    with join_processes("cpu") as processes:
+        if processes.is_main:
+            for subset, count in _counts(options).items():
+                _make(options.out / "data", subset, count, options.jobs)
+        processes.barrier()
+        _train(options, processes)
+
+
+def _train(options: argparse.Namespace, processes: Processes) -> None:
+    requests = {subset: _request(options.out / "data", subset) for subset in SEEDS}
     job = TrainingJob(
         recipe=RECIPE,
-        config=config,
+        config=CONFIG,
         training=requests["training"],
         validation=requests["validation"],
         out=options.out / "run",
@@ -111,13 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         resume=(options.out / "run" / RUN_FILE).exists(),
     )
     end_s = time.monotonic() + 60 * options.minutes
-    result = train(job, Processes(), until=lambda: time.monotonic() > end_s)
+    result = train(job, processes, until=lambda: time.monotonic() > end_s)
     if not result.is_finished:
         sys.stderr.write(f"{result.steps} steps done; the same command goes on\n")
-        return
-    figures = _figures(job, _score(result.model, requests["testing"], job.cache_folder))
-    options.result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(json.dumps({"test_map": figures["test"]["average_map"], "result": str(options.result)}) + "\n")
+    elif processes.is_main:
+        figures = _figures(job, _score(result.model, requests["testing"], job.cache_folder))
+        options.result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        sys.stdout.write(json.dumps({"test_map": figures["test"]["average_map"], "result": str(options.result)}) + "\n")
+
+
+def _counts(options: argparse.Namespace) -> dict[Subset, int]:
+    return {"training": options.videos, "validation": 16, "testing": options.test_videos}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -125,17 +112,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for data, frames and the run")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long this call may train")
     parser.add_argument("--result", type=Path, default=Path("train_demo.json"), help="where the figures go")
-    parser.add_argument("--videos", type=int, default=90, help="training videos of two minutes")
+    parser.add_argument("--videos", type=int, default=240, help="training videos of two minutes")
     parser.add_argument("--test-videos", type=int, default=36, help="test videos of two minutes; about 15 actions each")
-    parser.add_argument("--epochs", type=int, default=CONFIG.epochs)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in each process")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that make videos")
     return parser.parse_args(arguments)
 
 
-def _make(folder: Path, subset: Subset, count: int, jobs: int) -> DatasetRequest:
-    truth = make_dataset(SetSpec(subset=subset, videos=count, seed=SEEDS[subset]), folder / subset, jobs=jobs)
-    return DatasetRequest(annotations=truth, videos=folder / subset, subset=subset)
+def _make(folder: Path, subset: Subset, count: int, jobs: int) -> None:
+    make_dataset(SetSpec(subset=subset, videos=count, seed=SEEDS[subset]), folder / subset, jobs=jobs)
+
+
+def _request(folder: Path, subset: Subset) -> DatasetRequest:
+    return DatasetRequest(annotations=folder / subset / TRUTH_NAME, videos=folder / subset, subset=subset)
 
 
 def _score(model: Path, request: DatasetRequest, cache_folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -25,10 +26,11 @@ UNWANTED = {"ScatterND", "If", "Loop", "Scan", "Einsum", "Resize", "NonZero"}
 class Encode(nn.Module):
     """What graph 1 runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, **backbone: Any) -> None:
         super().__init__()
         # 24 px: maps of 6 x 6 and 3 x 3 in windows of 3 x 3, and 8 steps in windows of 4, so nothing is padded.
-        self.detector = build(replace(SMALL, sampling=SamplingConfig(resize="none", crop_px=24)))
+        model = replace(SMALL.model, backbone=replace(SMALL.model.backbone, **backbone))
+        self.detector = build(replace(SMALL, model=model, sampling=SamplingConfig(resize="none", crop_px=24)))
 
     def forward(self, clips: Tensor) -> Tensor:
         return self.detector.encode(clips)
@@ -63,8 +65,9 @@ def export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> set[str
     return {node.op_type for node in graph.node}
 
 
-def test_the_encoder_exports_without_padding_and_equals_torch(tmp_path: Path) -> None:
-    module = Encode()
+@pytest.mark.parametrize("backbone", [{}, {"stem": "motion", "pooling": "max"}])
+def test_the_encoder_exports_without_padding_and_equals_torch(tmp_path: Path, backbone: dict[str, Any]) -> None:
+    module = Encode(**backbone)
 
     kinds = export(module, (numbers(2, 3, 16, 24, 24),), tmp_path / "encoder.onnx")
 

@@ -19,9 +19,11 @@ from tallformer_infer.config import Recipe, to_json
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import Memory
 from tallformer_training.memory.files import TEMPORARY
+from tallformer_training.model import Detector
 from tallformer_training.schedule import ScheduleConfig
-from tallformer_training.training import OptimiserConfig, TrainingConfig
+from tallformer_training.training import EncoderStageConfig, OptimiserConfig, TrainingConfig
 from tallformer_training.training.checkpoints import FOLDER, checkpoint_folders, load_state
+from tallformer_training.training.encoder_stage import FOLDER as ENCODER_FOLDER
 from tallformer_training.training.metrics import read_metrics
 from tests.training_set import CONFIG, RECIPE, STILL, make_set
 
@@ -143,3 +145,25 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(
         torch.from_numpy(memories[1].rows.copy()), torch.from_numpy(memories[0].rows.copy()), rtol=1e-4, atol=1e-5
     )
     assert (memories[0].written == memories[1].written).all()
+
+
+def test_two_processes_teach_the_encoder_what_one_does_with_twice_the_clips(folder: Path, tmp_path: Path) -> None:
+    backbone = replace(STILL.model.backbone, stem="motion", pooling="max")
+    recipe = replace(STILL, model=replace(STILL.model, backbone=backbone))
+    optimiser = OptimiserConfig(base_lr=0.05)
+    stage = EncoderStageConfig(steps=3, batch_clips=4, optimiser=optimiser, warmup_steps=0)
+    one = replace(CONFIG, epochs=1, batch_windows=4, encoder_stage=stage)
+    two = replace(one, batch_windows=2, encoder_stage=replace(stage, batch_clips=2))
+
+    run(command(folder, tmp_path / "one", one, recipe))
+    run(command(folder, tmp_path / "two", two, recipe, processes=2))
+
+    expected, found = (
+        load_state(checkpoint_folders(tmp_path / name / ENCODER_FOLDER)[-1]).weights for name in ("one", "two")
+    )
+    torch.manual_seed(one.seed)
+    fresh = Detector(recipe).state_dict()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], **TOGETHER, msg=lambda text, at=name: f"{at}: {text}")
+    moved = [name for name in expected if name.startswith("backbone.") and "weight" in name]
+    assert max((fresh[name] - expected[name]).abs().max().item() for name in moved) > 1e-3

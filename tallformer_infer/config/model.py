@@ -12,6 +12,9 @@ from tallformer_infer.errors import ConfigError
 
 Pyramid = Literal["attention", "convolution"]
 Norm = Literal["batch", "group"]
+Stem = Literal["patch", "motion"]
+Pooling = Literal["mean", "max"]
+PatchSize = tuple[int, int, int]
 
 
 def require_positive(section: str, **values: int | tuple[int, ...]) -> None:
@@ -40,8 +43,14 @@ class BackboneConfig:
     """Attention heads per stage."""
     window: tuple[int, int, int] = (8, 7, 7)
     """Attention window (time, height, width), in patches."""
-    patch: tuple[int, int, int] = (2, 4, 4)
+    patch: PatchSize = (2, 4, 4)
     """Patch size (time, height, width), in frames and pixels."""
+    stem: Stem = "patch"
+    """`patch`: a linear map of each patch, as in the paper; `motion`: convolutions over what changes from one frame to
+    the next, for encoders that start from random weights."""
+    pooling: Pooling = "mean"
+    """How the last map becomes one feature step: `mean` over space after the last norm, as in the paper; `max` before
+    it, for small things in a large picture."""
     mlp_ratio: float = 4.0
     """Hidden width of a block's MLP, as a multiple of its channels."""
     drop_path: float = 0.2
@@ -58,6 +67,20 @@ class BackboneConfig:
             channels = self.embed_channels * 2**stage
             if channels % heads:
                 raise ConfigError(f"backbone: heads={heads} must divide the {channels} channels of stage {stage}")
+        if self.stem == "motion":
+            self._require_motion_stem()
+
+    def _require_motion_stem(self) -> None:
+        frames, height, width = self.patch
+        if frames != 2 or height != width or height < 2 or height & (height - 1):
+            raise ConfigError(
+                f"backbone: patch={list(self.patch)} must be 2 frames and a power of two of pixels, "
+                "the same both ways, for stem=motion"
+            )
+        if self.embed_channels % (height // 2):
+            raise ConfigError(
+                f"backbone: embed_channels={self.embed_channels} must be a multiple of {height // 2} for stem=motion"
+            )
 
     @property
     def out_channels(self) -> int:

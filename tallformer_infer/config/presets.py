@@ -15,7 +15,7 @@ from tallformer_infer.config.model import (
     PyramidConfig,
     TcmConfig,
 )
-from tallformer_infer.config.recipe import CandidateConfig, Recipe, SamplingConfig
+from tallformer_infer.config.recipe import CandidateConfig, Recipe, SamplingConfig, WindowConfig
 from tallformer_infer.errors import ConfigError
 
 THUMOS14_CLASSES = (
@@ -54,9 +54,38 @@ THUMOS14_SWIN_T_112 = replace(
     sampling=SamplingConfig(resize_px=128, crop_px=112),
 )
 
+GENERATED_CLASSES = ("bounce", "spin left", "spin right", "grow", "shrink", "orbit", "blink", "zigzag")
+"""Actions of the generated videos (`tallformer_training.synthetic`)."""
+
+DEMO = Recipe(
+    name="demo",
+    classes=GENERATED_CLASSES,
+    model=ModelConfig(
+        backbone=BackboneConfig(
+            embed_channels=128,
+            depths=(2,),
+            heads=(4,),
+            window=(16, 4, 4),
+            patch=(2, 16, 16),
+            stem="motion",
+            pooling="max",
+            drop_path=0.0,
+            frozen_stages=-1,
+        ),
+        channels=128,
+        tcm=TcmConfig(layers=2, heads=4, max_steps=64),
+        pyramid=PyramidConfig(heads=4, fpn_channels=128),
+        head=HeadConfig(channels=128, stacked_convs=2, scale_base=1.2),
+    ),
+    sampling=SamplingConfig(resize_px=64, crop_px=64),
+    window=WindowConfig(window_frames=512),
+    candidates=CandidateConfig(per_window=1000),
+)
+"""Small enough to learn from random weights on a processor; the bundled model."""
+
 TINY = Recipe(
     name="tiny",
-    classes=("bounce", "spin left", "spin right", "grow", "shrink", "orbit", "blink", "zigzag"),
+    classes=GENERATED_CLASSES,
     model=ModelConfig(
         backbone=BackboneConfig(
             embed_channels=16,
@@ -77,7 +106,8 @@ TINY = Recipe(
 """Smallest whole model: to try the way of the data, and for tests."""
 
 RECIPES = {
-    recipe.name: recipe for recipe in (THUMOS14_SWIN_B, THUMOS14_SWIN_S, THUMOS14_SWIN_T, THUMOS14_SWIN_T_112, TINY)
+    recipe.name: recipe
+    for recipe in (THUMOS14_SWIN_B, THUMOS14_SWIN_S, THUMOS14_SWIN_T, THUMOS14_SWIN_T_112, DEMO, TINY)
 }
 
 

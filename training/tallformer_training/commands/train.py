@@ -79,6 +79,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         bool, typer.Option("--suggest", help="Propose a recipe for these annotations; trains nothing.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
 ) -> None:
     """Train a detector on your own videos.
 
@@ -92,9 +93,9 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
       tallformer train --annotations a.json --videos videos/ --recipe recipe.json --out run/ --resume
       torchrun --nproc-per-node 4 -m tallformer_training --annotations a.json ...
     """
-    with _a_line_per_problem():
+    with _a_line_per_problem(as_json=json_logs):
         if suggest:
-            _suggest(annotations, subset, recipe)
+            _suggest(annotations, subset, recipe, repair=repair, json_logs=json_logs)
             return
         given = _required(videos, recipe, out)
         settings = _settings(config, epochs=epochs, ratio=ratio, seed=seed)
@@ -104,7 +105,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             given[2],
             settings,
             data,
-            _Session(init, cache, not no_cache, resume, resume_from, device, quiet),
+            _Session(init, cache, not no_cache, resume, resume_from, device, quiet, json_logs),
         )
 
 
@@ -152,6 +153,7 @@ class _Session:
     resume_from: Path | None
     device: str
     quiet: bool
+    json_logs: bool
 
 
 def _required(videos: Path | None, recipe: str | None, out: Path | None) -> tuple[Path, str, Path]:
@@ -175,6 +177,7 @@ def _settings(config: Path | None, *, epochs: int | None, ratio: float | None, s
 
 def _train(recipe: str, out: Path, settings: TrainingConfig, data: _Data, session: _Session) -> None:
     from tallformer_training.training import TrainingJob, join_processes, train
+    from tallformer_training.training.display import Display
 
     training, validation = data.requests(settings.ignored_labels)
     job = TrainingJob(
@@ -189,31 +192,38 @@ def _train(recipe: str, out: Path, settings: TrainingConfig, data: _Data, sessio
         resume=session.resume or session.resume_from is not None,
         resume_from=session.resume_from,
         quiet=session.quiet,
+        json_logs=session.json_logs,
     )
     with join_processes(session.device) as processes:
         result = train(job, processes)
-        if processes.is_main and not session.quiet:
-            typer.echo(f"written: {result.model}, after {result.steps} steps", err=True)
+        display = Display(is_quiet=session.quiet or not processes.is_main, as_json=session.json_logs)
+        line = f"written: {result.model}, after {result.steps} steps"
+        display.say(line, event="written", out=str(result.model), steps=result.steps)
 
 
 def _recipe(name: str) -> Recipe:
     return read_recipe(Path(name)) if name.endswith(".json") else preset(name)
 
 
-def _suggest(annotations: Path, subset: str | None, base: str | None) -> None:
+def _suggest(annotations: Path, subset: str | None, base: str | None, *, repair: bool, json_logs: bool) -> None:
     from tallformer_training.datasets.suggestion import suggest_recipe
+    from tallformer_training.training.display import Display
 
-    suggestion = suggest_recipe(annotations, subset=subset, base=_recipe(base or "thumos14-swin-t"))
+    chosen = _recipe(base or "thumos14-swin-t")
+    suggestion = suggest_recipe(annotations, subset=subset, base=chosen, repair=repair)
+    display = Display(is_quiet=False, as_json=json_logs)
     for line in suggestion.explanation:
-        typer.echo(line, err=True)
+        display.say(line)
     typer.echo(json.dumps(to_json(suggestion.recipe), indent=2, ensure_ascii=False))
 
 
 @contextmanager
-def _a_line_per_problem() -> Iterator[None]:
+def _a_line_per_problem(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except AnnotationError as error:
+        if as_json:
+            raise  # the command line writes an event for each line
         lines = str(error).splitlines()
         for line in lines:
             typer.secho(f"tallformer: error: {printable(line)}", err=True, fg=typer.colors.RED)

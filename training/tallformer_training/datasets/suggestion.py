@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tallformer_infer.config import HeadConfig, ModelConfig, Recipe
 from tallformer_infer.config.model import REDUCTION_STRIDE
 from tallformer_infer.errors import AnnotationError
-from tallformer_training.datasets.annotations import read_annotations
+from tallformer_training.datasets.annotations import AnnotatedSegment, Annotations, read_annotations
 from tallformer_training.datasets.findings import Findings
 
 ENOUGH = 0.97
@@ -56,23 +56,21 @@ class _Choice:
         return self.sample_fps, self.levels
 
 
-def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe) -> Suggestion:
+def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repair: bool = False) -> Suggestion:
     """Propose a recipe for the segments of a file.
 
     Args:
         annotations: ActivityNet-form JSON, or a THUMOS14 text folder.
         subset: Which subset to look at; None lets the file decide.
         base: Everything that lengths do not decide: encoder, picture size, clip length.
+        repair: Leave out segments without length, as training with `repair` does, and count them.
 
     Raises:
         AnnotationError: The annotations cannot be read, are wrong, or have no segment.
     """
     findings = Findings()
     read = read_annotations(annotations, subset=subset, defaults=("training", "validation"), findings=findings)
-    segments = [segment for video in read.videos for segment in video.segments]
-    for segment in segments:
-        if segment.end_s <= segment.start_s:
-            findings.add(read.source, segment.key, f"ends at {segment.end_s:g} s, starts at {segment.start_s:g} s")
+    segments, without_length = _usable(read, findings, repair=repair)
     findings.raise_if_any()
     if not segments:
         raise AnnotationError(f"{annotations}: no annotated segment in subset {read.subset}; there is nothing to fit")
@@ -80,7 +78,23 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe) -> Su
     counts = Counter(segment.label for segment in segments if segment.label != "Ambiguous")
     choice = _choose(lengths_s, base.model)
     recipe = _recipe(base, choice, lengths_s, tuple(sorted(counts)), name=annotations.stem)
-    return Suggestion(recipe, tuple(_explain(recipe, choice, lengths_s, counts, len(read.videos))))
+    notes = [f"segments without length, left out: {without_length}"] if without_length else []
+    return Suggestion(recipe, (*_explain(recipe, choice, lengths_s, counts, len(read.videos)), *notes))
+
+
+def _usable(annotations: Annotations, findings: Findings, *, repair: bool) -> tuple[list[AnnotatedSegment], int]:
+    """Segments to fit, and how many without length were left out; what is wrong goes to `findings`."""
+    usable, without_length = [], 0
+    for segment in (segment for video in annotations.videos for segment in video.segments):
+        if segment.end_s > segment.start_s:
+            usable.append(segment)
+        elif segment.end_s == segment.start_s and repair:
+            without_length += 1
+        else:
+            hint = "; --repair passes over it" if segment.end_s == segment.start_s else ""
+            problem = f"ends at {segment.end_s:g} s, starts at {segment.start_s:g} s{hint}"
+            findings.add(annotations.source, segment.key, problem)
+    return usable, without_length
 
 
 def reached_part(lengths_frames: NDArray[np.float64], model: ModelConfig) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tallformer_infer.config import BackboneConfig
 from tallformer_training.model.attention import BiasedAttention, DropPath, Mlp
+from tallformer_training.model.stem import MotionStem, PatchEmbedding
 from tallformer_training.model.windows import (
     Size,
     cut_windows,
@@ -44,7 +44,11 @@ class VideoSwin(nn.Module):
         super().__init__()
         self.frozen_stages = config.frozen_stages
         self.checkpointing = checkpointing
-        self.patch_embed = PatchEmbedding(config.patch, config.embed_channels)
+        self.keeps_norms = False
+        """Whether batch norms of a motion stem keep their statistics in training."""
+        self.pooling = config.pooling
+        stem = MotionStem if config.stem == "motion" else PatchEmbedding
+        self.patch_embed = stem(config.patch, config.embed_channels)
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
         sizes = _map_sizes(clip_size, config)
         index = window_index(config.window)  # one for all blocks, so that an exported graph holds it once
@@ -65,17 +69,40 @@ class VideoSwin(nn.Module):
         Returns:
             Feature maps, channels last, shape (N, F / 2, H / 32, W / 32, C), rounded up.
         """
+        out: Tensor = self.norm(self._maps(clips))
+        return out
+
+    def steps(self, clips: Tensor) -> Tensor:
+        """Encode clips to feature steps, pooled over space as the configuration says.
+
+        Args:
+            clips: Normalised RGB, shape (N, 3, F, H, W).
+
+        Returns:
+            Shape (N, C, F / 2), rounded up.
+        """
+        if self.pooling == "max":
+            pooled: Tensor = self.norm(self._maps(clips).amax(dim=(2, 3)))
+        else:
+            pooled = self(clips).mean(dim=(2, 3))
+        return pooled.transpose(1, 2)
+
+    def _maps(self, clips: Tensor) -> Tensor:
+        """The maps of the last stage, before the norm."""
         x: Tensor = self.patch_embed(clips)
         for index, stage in enumerate(self.layers):
             keep_activations = not (self.checkpointing and self.training and index >= self.frozen_stages)
             x = stage(x, keep_activations=keep_activations or not torch.is_grad_enabled())
-        out: Tensor = self.norm(x)
-        return out
+        return x
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, except in frozen stages, which stay in evaluation mode (no stochastic depth)."""
+        """Set training mode, except in frozen stages and kept norms, which stay in evaluation mode."""
         super().train(mode)
         self._freeze()
+        if self.keeps_norms:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         return self
 
     def _freeze(self) -> None:
@@ -85,24 +112,6 @@ class VideoSwin(nn.Module):
         for module in (self.patch_embed, *self.layers[: self.frozen_stages]):
             module.eval()
             module.requires_grad_(False)
-
-
-class PatchEmbedding(nn.Module):
-    """A linear map of each patch of frames, then a norm."""
-
-    def __init__(self, patch: Size, channels: int) -> None:
-        super().__init__()
-        self.patch = patch
-        self.proj = nn.Conv3d(3, channels, kernel_size=patch, stride=patch)
-        self.norm = nn.LayerNorm(channels)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Map (N, 3, F, H, W) to (N, D, H', W', C); frames and pixels short of a patch are zero."""
-        frames, height, width = (-length % step for length, step in zip(clips.shape[2:], self.patch, strict=True))
-        if frames or height or width:
-            clips = F.pad(clips, (0, width, 0, height, 0, frames))
-        out: Tensor = self.norm(self.proj(clips).permute(0, 2, 3, 4, 1))
-        return out
 
 
 class Stage(nn.Module):
@@ -208,7 +217,7 @@ def _map_sizes(clip_size: Size | None, config: BackboneConfig) -> list[Size | No
 
 
 def _initialise(module: nn.Module) -> None:
-    """Linear layers as in Swin; norms start at 1 and 0 and the patch embedding as a convolution, torch's own way."""
+    """Linear layers as in Swin; norms start at 1 and 0 and convolutions in torch's own way."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

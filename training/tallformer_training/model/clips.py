@@ -17,10 +17,9 @@ def encode_clips(backbone: VideoSwin, clips: Tensor) -> Tensor:
         clips: Normalised RGB, shape (N, 3, F, H, W).
 
     Returns:
-        Feature steps, the mean over space, shape (N, C, S) with S = F / encoder stride, rounded up.
+        Feature steps, pooled over space, shape (N, C, S) with S = F / encoder stride, rounded up.
     """
-    maps: Tensor = backbone(clips)  # (N, S, h, w, C)
-    return maps.mean(dim=(2, 3)).transpose(1, 2)
+    return backbone.steps(clips)
 
 
 def encode_frames(backbone: VideoSwin, frames: Tensor, *, clip_frames: int) -> Tensor:

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 
-class SharedBatchNorm(nn.BatchNorm1d):
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm whose statistics in training are those of all processes together."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, S)."""
+        """Normalise (B, C, ...)."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
-        count = x.new_tensor([x.numel() / x.shape[1]])
-        sums = torch.cat([x.sum(dim=(0, 2)), (x * x).sum(dim=(0, 2)), count])
+        values = x.float()  # sums of many short numbers would be wrong
+        count = values.new_tensor([x.numel() / x.shape[1]])
+        others = [axis for axis in range(x.dim()) if axis != 1]
+        sums = torch.cat([values.sum(dim=others), (values * values).sum(dim=others), count])
         total: Tensor = _SumOverProcesses.apply(sums)  # type: ignore[no-untyped-call]
         channels = x.shape[1]
         number = total[-1].detach()
@@ -25,7 +27,12 @@ class SharedBatchNorm(nn.BatchNorm1d):
         variance = total[channels : 2 * channels] / number - mean * mean
         self._follow(mean.detach(), variance.detach() * number / (number - 1).clamp(min=1))
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        return (x - mean[:, None]) * scale[:, None] + self.bias[:, None]
+        shift = self.bias - mean * scale
+        wide = (-1, *[1] * (x.dim() - 2))
+        return torch.addcmul(shift.view(wide), values, scale.view(wide)).to(x.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of axes."""
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
@@ -44,7 +51,7 @@ def share_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
         return converted
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm1d:
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm3d):
                 shared = SharedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum or 0.1)
                 shared.load_state_dict(child.state_dict())
                 setattr(parent, name, shared)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tallformer_infer.errors import CheckpointError, ConfigError
-from tallformer_training.augmentation import apply_change, middle_crop, normalise
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import Memory, RunMemory
 from tallformer_training.model import Detector
@@ -17,13 +14,10 @@ from tallformer_training.training import checkpoints
 from tallformer_training.training.batch_norm import share_batch_norms
 from tallformer_training.training.display import Display
 from tallformer_training.training.first_memory import count_clips, make_first_memory, require_memory
-from tallformer_training.training.first_weights import see_motion, standardise_features
 from tallformer_training.training.job import TrainingJob
 from tallformer_training.training.material import Material
 from tallformer_training.training.processes import Processes
 
-_FITTED_VIDEOS, _FITTED_CLIPS = 16, 8
-"""Videos, and clips of each, that the scale of the first features is taken from."""
 MAY_DIFFER = "head.retina_cls."
 """Weights that depend on the classes: they are made anew where a start checkpoint has other classes."""
 
@@ -41,27 +35,6 @@ def make_detector(job: TrainingJob, processes: Processes, display: Display) -> D
     if processes.count > 1:
         share_batch_norms(detector, processes.device)
     return detector.to(processes.device)
-
-
-def fit_to_videos(job: TrainingJob, detector: Detector, learned: Material) -> None:
-    """Draw the encoder's first weights as `random_start` says; the same on all processes."""
-    if job.start is not None or job.config.random_start != "motion":
-        return
-    detector.eval()
-    see_motion(detector.backbone, seed=job.config.seed)
-    sampling, clip_frames = job.recipe.sampling, job.recipe.window.clip_frames
-    device = next(detector.parameters()).device
-
-    def clips() -> Iterator[Tensor]:
-        for video in learned.videos[:: max(len(learned.videos) // _FITTED_VIDEOS, 1)][:_FITTED_VIDEOS]:
-            length = learned.frames[video.name]
-            starts = [length * part // _FITTED_CLIPS for part in range(_FITTED_CLIPS)]
-            pixels = torch.from_numpy(learned.source.read_clips(video.path, starts, clip_frames)).to(device)
-            real_frames = torch.tensor([min(length - start, clip_frames) for start in starts])
-            cropped = apply_change(pixels, middle_crop(), crop_px=sampling.crop_px)
-            yield normalise(cropped, real_frames, mean=sampling.mean, std=sampling.std)
-
-    standardise_features(detector.backbone, clips())
 
 
 def last_state(job: TrainingJob, processes: Processes) -> checkpoints.RunState | None:

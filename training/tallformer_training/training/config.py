@@ -14,8 +14,7 @@ from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.memory import Sampling, encoded_count
 from tallformer_training.memory.manifest import StoredType
 from tallformer_training.schedule import ScheduleConfig
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from tallformer_training.training.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,32 @@ class OptimiserConfig:
             raise ConfigError(
                 f"base_lr={self.base_lr} must be above 0, encoder_factor={self.encoder_factor} at least 0"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderStageConfig:
+    """How an encoder without trained weights learns from single clips, before the detector does."""
+
+    steps: int
+    """Training steps; the learning rate falls as a cosine over all of them."""
+    batch_clips: int = 32
+    """Clips per process and step."""
+    optimiser: OptimiserConfig = OptimiserConfig(kind="adamw", base_lr=2e-3, encoder_factor=1.0, weight_decay=0.05)
+    """How weights move."""
+    warmup_steps: int = 100
+    """Steps until the full learning rate is reached."""
+    min_factor: float = 0.02
+    """Factor that the learning rate falls towards."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_clips"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"encoder_stage: {name}={getattr(self, name)} must be at least 1")
+
+    @property
+    def schedule(self) -> ScheduleConfig:
+        """The stage as one period."""
+        return ScheduleConfig(period_epochs=1, min_factor=self.min_factor, warmup_steps=self.warmup_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +95,10 @@ class TrainingConfig:
     """Keep a running mean of the weights with this decay, for validation and as the result."""
     assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
     """Which anchors learn what."""
-    random_start: Literal["swin", "motion"] = "swin"
-    """Random weights of a run without a start checkpoint: Swin's, or those of `first_weights`, which see motion."""
+    encoder_stage: EncoderStageConfig | None = None
+    """Let the encoder learn alone first, if the run starts from random weights; see `encoder_stage`."""
+    keep_encoder_norms: bool = False
+    """Keep the statistics of the encoder's batch norms as they are when the detector begins to learn."""
     step_loss_weight: float = 0.0
     """Weight of a classifier of every encoded feature step, which is used in training only; see `step_classifier`."""
     least_part: float = 0.75

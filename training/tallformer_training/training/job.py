@@ -46,6 +46,8 @@ class TrainingJob:
     """Checkpoint of the run to go on from; None: the last."""
     quiet: bool = False
     """Show nothing but errors."""
+    json_logs: bool = False
+    """Say what happens as JSON lines, for programs."""
 
     @property
     def cache_folder(self) -> Path:

@@ -43,7 +43,7 @@ class Metrics:
             step: Steps done.
             values: JSON values; numbers that are not finite are written as null.
         """
-        line = {"kind": kind, "step": step, **{name: _finite(value) for name, value in values.items()}}
+        line = {"kind": kind, "step": step, **{name: finite_or_none(value) for name, value in values.items()}}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -79,7 +79,8 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _finite(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
+    """A JSON value: None for a number that JSON cannot say."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

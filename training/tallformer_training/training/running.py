@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from tallformer_training.checkpoint import save_checkpoint
+from tallformer_training.model import Detector
 from tallformer_training.training import checkpoints
 from tallformer_training.training.beginning import (
     encode_first_memory,
-    fit_to_videos,
     last_state,
     make_detector,
     open_memory,
 )
 from tallformer_training.training.curves import draw_curves
 from tallformer_training.training.display import Display
+from tallformer_training.training.encoder_stage import EncoderStage
 from tallformer_training.training.job import TrainingJob, open_run, provenance
 from tallformer_training.training.loading import LoadedWindow, load_window, run_ahead
 from tallformer_training.training.material import Material, prepare
@@ -29,6 +30,7 @@ from tallformer_training.training.measuring import measure
 from tallformer_training.training.metrics import Metrics, read_metrics
 from tallformer_training.training.plan import PlannedWindow, Planner, share
 from tallformer_training.training.processes import Processes
+from tallformer_training.training.step_classifier import StepClassifier
 from tallformer_training.training.stepping import Stepper, StepReport
 from tallformer_training.training.targets import TargetMaker
 
@@ -65,40 +67,64 @@ def train(job: TrainingJob, processes: Processes, *, until: Callable[[], bool] |
         ConfigError: Recipe, settings and folder do not fit together.
         CheckpointError: A checkpoint to start or go on from is missing or damaged.
     """
-    display = Display(is_quiet=job.quiet or not processes.is_main)
+    display = Display(is_quiet=job.quiet or not processes.is_main, as_json=job.json_logs)
     job.config.require_fit(job.recipe)
     if processes.is_main:
         open_run(job)
     processes.barrier()
     learned, measured = prepare(job, processes, display)
-    with _Session(job, processes, display, learned, measured) as session:
+    detector = make_detector(job, processes, display)
+    state = last_state(job, processes)
+    teacher: StepClassifier | None = None
+    if state is None and job.start is None and job.config.encoder_stage is not None:
+        stage = EncoderStage(job, detector, learned, processes, display)
+        if not stage.go_on(until):
+            return _unfinished(job, detector, processes)
+        teacher = stage.teacher
+    with _Session(job, processes, display, (learned, measured), (detector, state, teacher)) as session:
         session.go_on(until)
         return session.result()
+
+
+def _unfinished(job: TrainingJob, detector: Detector, processes: Processes) -> TrainingResult:
+    """What a run came to that was stopped before the detector's first step."""
+    path = job.out / MODEL_FILE
+    if processes.is_main:
+        save_checkpoint(
+            path, detector.state_dict(), job.recipe, provenance=provenance(job, step=0, processes=processes.count)
+        )
+    processes.barrier()
+    return TrainingResult(model=path, steps=0, is_finished=False, validations=())
 
 
 class _Session:
     """One session of a run in one process."""
 
     def __init__(
-        self, job: TrainingJob, processes: Processes, display: Display, learned: Material, measured: Material | None
+        self,
+        job: TrainingJob,
+        processes: Processes,
+        display: Display,
+        data: tuple[Material, Material | None],
+        start: tuple[Detector, checkpoints.RunState | None, StepClassifier | None],
     ) -> None:
         self.job, self.config, self.processes, self.display = job, job.config, processes, display
-        self.learned, self.measured = learned, measured
-        self.planner = Planner(job.recipe, job.config, learned.frames, processes=processes.count)
+        self.learned, self.measured = data
+        detector, state, teacher = start
+        self.planner = Planner(job.recipe, job.config, self.learned.frames, processes=processes.count)
         self.step = self.epoch = self.steps_into_epoch = 0
         self.history: list[dict[str, Any]] = []
         self._saved_step = -1
-        detector = make_detector(job, processes, display)
-        state = last_state(job, processes)
         if state is None:
-            fit_to_videos(job, detector, learned)
-            encode_first_memory(job, detector, learned, processes, display)
-        targets = TargetMaker(job.recipe, job.config, learned.videos, learned.frames)
+            encode_first_memory(job, detector, self.learned, processes, display)
+        targets = TargetMaker(job.recipe, job.config, self.learned.videos, self.learned.frames)
         self.stepper = Stepper(detector, job.config, targets, processes)
+        if teacher is not None and self.stepper.teacher is not None:
+            self.stepper.teacher.load_state_dict(teacher.state_dict())
         torch.manual_seed(job.config.seed + processes.rank)
         if state is not None:
             self._restore(state)
-        self.memory, self.writer = open_memory(job, learned, processes, state.snapshots if state else None)
+        self.memory, self.writer = open_memory(job, self.learned, processes, state.snapshots if state else None)
         self.sampler_state = self.planner.sampler.state()
         self.metrics = Metrics(job.out, steps_done=self.step) if processes.is_main else None
 
@@ -119,7 +145,7 @@ class _Session:
             while self.epoch < self.config.epochs:
                 for report, seconds in self._steps_of_epoch():
                     self._record(report, seconds)
-                    advance(1, self._note(report))
+                    advance(1, self._note(report), **self._facts(report))
                     if self.step % self.config.checkpoint_every_steps == 0:
                         self.save()
                     if until is not None and any(self.processes.gather(until())):
@@ -189,7 +215,8 @@ class _Session:
         self.planner.sampler.restore(state.sampler)
         checkpoints.restore_random_state(state.random[self.processes.rank], self.processes.device)
         self._saved_step = self.step
-        self.display.say(f"going on after step {self.step}, epoch {self.epoch + 1}")
+        line = f"going on after step {self.step}, epoch {self.epoch + 1}"
+        self.display.say(line, event="resumed", step=self.step, epoch=self.epoch)
 
     def _steps_of_epoch(self) -> Iterator[tuple[StepReport, dict[str, float]]]:
         """Do what is left of an epoch; with each step the seconds it waited for data, and took in all."""
@@ -225,7 +252,8 @@ class _Session:
         line = {"epoch": self.epoch, **measure(self.job.recipe, self._weights(), self.measured, self.processes)}
         best = max((past["average_map"] for past in self.history), default=-1.0)
         self.history.append({"step": self.step, **line})
-        self.display.say(f"epoch {self.epoch}: validation mAP {100 * line['average_map']:.2f} % (tIoU 0.3 to 0.7)")
+        said = f"epoch {self.epoch}: validation mAP {100 * line['average_map']:.2f} % (tIoU 0.3 to 0.7)"
+        self.display.say(said, event="validation", step=self.step, epoch=self.epoch, average_map=line["average_map"])
         if self.metrics is not None:
             self.metrics.write("validation", self.step, line)
             if line["average_map"] > best:
@@ -246,6 +274,10 @@ class _Session:
             rate = self.config.optimiser.base_lr * report.rate_factor
             values = {"epoch": self.epoch, **report.values(), "learning_rate": rate, **seconds}
             self.metrics.write("step", self.step, values)
+
+    def _facts(self, report: StepReport) -> dict[str, float]:
+        loss = report.classification + report.segment
+        return {"epoch": self.epoch, "loss": loss, "memory_age_mean_steps": report.staleness.mean_steps}
 
     def _note(self, report: StepReport) -> str:
         loss = report.classification + report.segment

@@ -27,6 +27,7 @@ from tallformer_training.training.forward import WindowModel, fill_behind_the_en
 from tallformer_training.training.loading import LoadedWindow
 from tallformer_training.training.optimiser import WeightMean, make_optimiser
 from tallformer_training.training.plan import PlannedWindow
+from tallformer_training.training.precision import autocast
 from tallformer_training.training.processes import Processes
 from tallformer_training.training.step_classifier import step_loss
 from tallformer_training.training.targets import TargetMaker
@@ -92,6 +93,7 @@ class Stepper:
         self._targets = targets
         self._anchors = targets.anchors_frames.to(processes.device)
         self._windows = WindowModel(detector, with_steps=config.step_loss_weight > 0).to(processes.device)
+        detector.backbone.keeps_norms = config.keep_encoder_norms
         if config.ratio == 0:
             detector.backbone.requires_grad_(False)
         self.optimiser = make_optimiser(self._windows, config.optimiser)
@@ -100,7 +102,7 @@ class Stepper:
         self._model: nn.Module = self._windows
         if processes.count > 1:
             devices = [processes.device] if processes.device.type == "cuda" else None
-            self._model = DistributedDataParallel(self._windows, device_ids=devices, broadcast_buffers=False)
+            self._model = DistributedDataParallel(self._windows, device_ids=devices, forward_sync_buffers=False)
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -175,7 +177,7 @@ class Stepper:
         seed = (self.config.seed, epoch)
         clips = prepare_clips(loaded, self.recipe, self.config.augmentation, seed=seed, device=device)
         clock.stop("prepare_s")
-        with self._autocast():
+        with autocast(self.config.precision, device):
             encoded, outputs, logits = self._model(clips, remembered, windows)
         write_back(memory[1], windows, encoded, videos=list(memory[0].manifest.videos), step_number=step)
         if self.config.accumulation > 1:
@@ -204,12 +206,6 @@ class Stepper:
         self.scaler.update()
         clock.stop("backward_s")
         return float(norm)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        if self.config.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.processes.device.type, dtype=kinds[self.config.precision])
 
     def _gradients_apart(self, is_apart: bool) -> AbstractContextManager[object]:
         if is_apart and isinstance(self._model, DistributedDataParallel):

@@ -1,0 +1,249 @@
+"""The encoder learns alone, before the detector does: which actions go on at each step of single clips.
+
+# Note [an encoder without Kinetics]
+The paper's encoder comes from Kinetics and knows actions already. One that starts from nothing learns slowly through
+the localizer: most of what that sees are old features from the memory, and few anchors learn an action. So a run whose
+settings have an `encoder_stage` first shows the encoder single clips from everywhere, with a linear classifier behind
+it that is told which actions go on at every feature step. What is learned there is what the first memory is encoded
+with. The stage has a folder of its own in the run (`encoder/`), with its own checkpoints and its own record, and goes
+on after an interruption as the run does.
+
+Source: own design; a classification stage before detection is the usual way of the field (spec §5).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tallformer_training.augmentation import apply_change, draw_change, mirrored, normalise
+from tallformer_training.model import Detector
+from tallformer_training.model.backbone import VideoSwin
+from tallformer_training.schedule import set_rates
+from tallformer_training.training import checkpoints
+from tallformer_training.training.display import Display
+from tallformer_training.training.job import TrainingJob, provenance
+from tallformer_training.training.loading import run_ahead
+from tallformer_training.training.material import Material
+from tallformer_training.training.metrics import Metrics
+from tallformer_training.training.optimiser import make_optimiser
+from tallformer_training.training.precision import autocast
+from tallformer_training.training.processes import Processes
+from tallformer_training.training.step_classifier import StepClassifier, step_labels, step_loss
+
+FOLDER = "encoder"
+_DRAW_STREAM, _CHANGE_STREAM = 3, 4
+
+
+@dataclass(frozen=True, eq=False)
+class ClipBatch:
+    """Clips to learn from."""
+
+    clips: Tensor
+    """Normalised RGB, shape (N, 3, F, H, W)."""
+    marks: Tensor
+    """1 where an action goes on, shape (N, steps, K)."""
+
+
+class ClipDrawer:
+    """Draws single clips from all training videos, each frame of the set as likely as any other."""
+
+    def __init__(self, job: TrainingJob, learned: Material, processes: Processes) -> None:
+        self.job, self.learned, self.processes = job, learned, processes
+        recipe = job.recipe
+        self._videos = {video.name: video for video in learned.videos}
+        self._segments = {
+            video.name: video.segments_frames(recipe.sampling.sample_fps, learned.frames[video.name])
+            for video in learned.videos
+        }
+        self._names = list(self._videos)
+        lengths = np.array([learned.frames[name] for name in self._names], np.float64)
+        self._chances = lengths / lengths.sum()
+
+    def draw(self, step: int) -> ClipBatch:
+        """The clips of this process in one step; they depend on seed and step alone."""
+        stage = self.job.config.encoder_stage
+        assert stage is not None
+        first = self.processes.rank * stage.batch_clips
+        parts = [self._clip(step, first + number) for number in range(stage.batch_clips)]
+        return ClipBatch(torch.cat([part.clips for part in parts]), torch.cat([part.marks for part in parts]))
+
+    def _clip(self, step: int, number: int) -> ClipBatch:
+        recipe, config = self.job.recipe, self.job.config
+        generator = np.random.default_rng([config.seed, _DRAW_STREAM, step, number])
+        name = self._names[int(generator.choice(len(self._names), p=self._chances))]
+        frames, length = self.learned.frames[name], recipe.window.clip_frames
+        start = int(generator.integers(max(frames - length, 0) + 1))
+        is_mirrored = bool(generator.random() < config.augmentation.flip)
+        pixels = torch.from_numpy(self.learned.source.read_clips(self._videos[name].path, [start], length))
+        change = draw_change(
+            config.augmentation,
+            np.random.default_rng([config.seed, _CHANGE_STREAM, step, number]),
+            is_flipped=is_mirrored,
+        )
+        sampling = recipe.sampling
+        clips = normalise(
+            apply_change(pixels, change, crop_px=sampling.crop_px),
+            torch.tensor([min(frames - start, length)]),
+            mean=sampling.mean,
+            std=sampling.std,
+        )
+        labels = self._videos[name].labels
+        if is_mirrored:
+            labels = mirrored(labels, recipe.classes, config.augmentation.mirrored_classes)
+        marks = step_labels(
+            self._segments[name],
+            labels,
+            first_frames=np.array([start]),
+            steps=recipe.clip_steps,
+            stride=recipe.model.encoder_stride,
+            classes=len(recipe.classes),
+        )
+        return ClipBatch(clips, marks)
+
+
+class EncoderStage:
+    """The stage of one process; see Note [an encoder without Kinetics]."""
+
+    def __init__(
+        self, job: TrainingJob, detector: Detector, learned: Material, processes: Processes, display: Display
+    ) -> None:
+        """Make the stage ready to begin, or to go on where its last checkpoint was written."""
+        stage = job.config.encoder_stage
+        assert stage is not None
+        self.job, self.stage, self.processes, self.display = job, stage, processes, display
+        self.folder = job.out / FOLDER
+        self.detector = detector
+        self.teacher = StepClassifier(job.recipe.model.backbone.out_channels, len(job.recipe.classes))
+        self.teacher.to(processes.device)
+        both = _EncoderAndTeacher(detector.backbone, self.teacher)
+        self.optimiser = make_optimiser(both, stage.optimiser)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=job.config.precision == "fp16")
+        self._model: nn.Module = both
+        if processes.count > 1:
+            devices = [processes.device] if processes.device.type == "cuda" else None
+            self._model = DistributedDataParallel(both, device_ids=devices, forward_sync_buffers=False)
+        self.drawer = ClipDrawer(job, learned, processes)
+        self.step = 0
+        self._restore()
+
+    def go_on(self, until: Callable[[], bool] | None) -> bool:
+        """Learn until all steps are done, or `until` says so; whether they are done."""
+        if self.step >= self.stage.steps:
+            return True
+        self.detector.train()
+        metrics = Metrics(self.folder, steps_done=self.step) if self.processes.is_main else None
+        try:
+            with self.display.progress("encoder's steps", self.stage.steps) as advance:
+                advance(self.step, "")
+                for values in self._steps():
+                    if metrics is not None:
+                        metrics.write("encoder_step", self.step, values)
+                    advance(1, f"loss {values['loss']:.3f}", loss=values["loss"])
+                    is_last = self.step == self.stage.steps
+                    is_over = until is not None and any(self.processes.gather(until()))
+                    if is_last or is_over or self.step % self.job.config.checkpoint_every_steps == 0:
+                        self._save()
+                    if is_over:
+                        break
+        finally:
+            if metrics is not None:
+                metrics.close()
+        return self.step >= self.stage.steps
+
+    def _steps(self) -> Iterator[Mapping[str, float]]:
+        ahead = run_ahead(range(self.step, self.stage.steps), self.drawer.draw, threads=self.job.config.loader_threads)
+        mark_s = time.perf_counter()
+        for batch in ahead:
+            data_s = time.perf_counter() - mark_s
+            loss, norm, factor = self._learn(batch)
+            self.step += 1
+            rate = self.stage.optimiser.base_lr * factor
+            yield {
+                "loss": loss,
+                "gradient_norm": norm,
+                "learning_rate": rate,
+                "data_s": data_s,
+                "step_s": time.perf_counter() - mark_s,
+            }
+            mark_s = time.perf_counter()
+
+    def _learn(self, batch: ClipBatch) -> tuple[float, float, float]:
+        """One step: loss, length of the gradient, factor of the learning rate."""
+        device = self.processes.device
+        factor = set_rates(self.optimiser, self.stage.schedule, epoch=self.step / self.stage.steps, step=self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        with autocast(self.job.config.precision, device):
+            logits = self._model(batch.clips.to(device))
+        loss = step_loss(logits, batch.marks) / batch.marks[..., 0].numel()
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.unscale_(self.optimiser)
+        limit = self.job.config.max_gradient_norm
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        mean = self.processes.sum(loss.detach()) / self.processes.count
+        return float(mean), float(norm), factor
+
+    def _save(self) -> None:
+        randoms = self.processes.gather(checkpoints.torch_random_state(self.processes.device).cpu())
+        if self.processes.is_main:
+            state = checkpoints.RunState(
+                step=self.step,
+                epoch=0,
+                steps_into_epoch=self.step,
+                weights=self.detector.state_dict(),
+                mean=None,
+                teacher=self.teacher.state_dict(),
+                optimiser=self.optimiser.state_dict(),
+                scaler=self.scaler.state_dict(),
+                random=randoms,
+                sampler={},
+                snapshots=[None] * self.processes.count,
+                history=[],
+            )
+            checkpoints.save_state(self.folder, state, self.job.recipe, provenance=self._provenance())
+            checkpoints.prune(self.folder, self.job.config.keep_checkpoints)
+        self.processes.barrier()
+
+    def _restore(self) -> None:
+        folders = checkpoints.checkpoint_folders(self.folder)
+        if self.processes.is_main:
+            self.folder.mkdir(exist_ok=True)
+        self.processes.barrier()
+        if not folders:
+            torch.manual_seed(self.job.config.seed + self.processes.rank)
+            return
+        state = checkpoints.load_state(folders[-1])
+        self.step = state.step
+        self.detector.load_state_dict(state.weights)
+        self.teacher.load_state_dict(state.teacher)
+        self.optimiser.load_state_dict(state.optimiser)
+        self.scaler.load_state_dict(state.scaler)
+        checkpoints.restore_random_state(state.random[self.processes.rank], self.processes.device)
+        line = f"encoder: going on after step {self.step} of {self.stage.steps}"
+        self.display.say(line, event="resumed", stage="encoder", step=self.step)
+
+    def _provenance(self) -> dict[str, Any]:
+        return provenance(self.job, step=self.step, processes=self.processes.count)
+
+
+class _EncoderAndTeacher(nn.Module):
+    """One module for `DistributedDataParallel`."""
+
+    def __init__(self, backbone: VideoSwin, teacher: StepClassifier) -> None:
+        super().__init__()
+        self.backbone, self.teacher = backbone, teacher
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Logits of the steps of clips, shape (N, steps, K)."""
+        logits: Tensor = self.teacher(self.backbone.steps(clips))
+        return logits
