@@ -70,14 +70,21 @@ def report(name: str, timing: Timing, *, device: str = "cpu", **inputs: object) 
         "quartiles_s": [_rounded(low), _rounded(high)],
         "median_cpu_s": _rounded(np.median(timing.cpu_s)),
         "repeats": len(timing.wall_s),
+        **circumstances(device=device),
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def circumstances(*, device: str = "cpu") -> dict[str, object]:
+    """What every line says of where it was measured: commit, device, processor, versions."""
+    return {
         "commit": _commit(),
         "device": device,
         "processor": _processor(),
         "cpus": os.cpu_count(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
 
 
 def _rounded(seconds: float | np.floating) -> float:

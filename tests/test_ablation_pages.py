@@ -1,0 +1,69 @@
+"""Tables of the ablations say what was measured, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.ablations.groups import BASE, GROUPS, group_named
+from benchmarks.ablations.page import NOT_MEASURED, group_page
+from benchmarks.ablations.results import summarise
+from benchmarks.tables import fill
+
+
+def lines_of(maps: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+    """Lines by hand: mAP of each variant for seeds 1, 2, …"""
+    return [
+        {
+            "variant": name,
+            "seed": seed,
+            "map": value,
+            "saved_bytes": 3 * 2**20,
+            "step_s": 0.25,
+            "cpus": 2,
+            "processor": "Abacus",
+        }
+        for name, values in maps.items()
+        for seed, value in enumerate(values, start=1)
+    ]
+
+
+def test_a_table_has_mean_and_deviation_of_what_was_measured() -> None:
+    group = group_named("tcm")
+    assert group is not None
+
+    page = group_page(group, summarise(lines_of({BASE: [0.50, 0.54, 0.58]}))).splitlines()
+
+    assert page[2] == f"| without TCM | {NOT_MEASURED} | 0 |  |  | lower |"
+    assert page[3] == "| with TCM | 54.0 ± 4.0 % | 3 | 3.0 MiB | 250 ms | higher |"
+    assert page[5] == "Measured with 2 cores, Abacus."
+    assert page[-1] == f"- with TCM above without TCM: {NOT_MEASURED}"
+
+
+@pytest.mark.parametrize(
+    ("without", "verdict"),
+    [
+        ([0.40, 0.42, 0.44], "the paper's order; +12.0 ± 2.0 points, higher with 3 of 3 seeds"),
+        ([0.60, 0.42, 0.44], "not decided; +5.3 ± 13.3 points, higher with 2 of 3 seeds"),
+        ([0.60, 0.60, 0.60], "**not the paper's order**; -6.0 ± 4.0 points, higher with 0 of 3 seeds"),
+        ([0.40], "the paper's order; +10.0 points, higher with 1 of 1 seeds"),
+        ([], NOT_MEASURED),
+    ],
+)
+def test_the_order_is_compared_seed_by_seed(without: list[float], verdict: str) -> None:
+    group = group_named("tcm")
+    assert group is not None
+
+    page = group_page(group, summarise(lines_of({BASE: [0.50, 0.54, 0.58], "no-tcm": without})))
+
+    assert page.splitlines()[-1] == f"- with TCM above without TCM: {verdict}"
+
+
+def test_the_tables_of_the_page_are_those_of_the_committed_results(root: Path) -> None:
+    text = (root / "docs" / "ablations.md").read_text(encoding="utf-8")
+
+    assert all(f"<!-- table: ablation_{group.name} -->" in text for group in GROUPS)
+    assert fill(text) == text
