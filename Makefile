@@ -1,13 +1,16 @@
-# make detect [VIDEO=my.mp4] [OUT=actions.json] [MODEL=bundle]   actions of a video, in a fresh environment if need be
-# make test                                                       the whole test suite
-# make check                                                      format, lint, types, import rules
+# make detect [VIDEO=my.mp4] [OUT=actions.json] [MODEL=bundle] [TRUTH=labels.json]
+#               actions of a video, in a fresh environment if need be; without VIDEO, of the example, next to its labels
+# make test     the whole test suite
+# make check    format, lint, types, import rules
 # Needs only Python >= 3.11 with venv, and make.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-VIDEO ?= docs/example/example.mp4
+EXAMPLE := docs/example/example.mp4
+VIDEO ?= $(EXAMPLE)
+TRUTH ?= $(if $(filter $(EXAMPLE),$(VIDEO)),docs/example/truth.json)
 OUT ?= actions.json
 MODEL ?=
 WORKERS ?= 2
@@ -15,7 +18,7 @@ WORKERS ?= 2
 .PHONY: detect test check format clean
 
 detect: $(VENV)/.ready-cpu
-	$(BIN)/tallformer detect "$(VIDEO)" --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
+	$(BIN)/tallformer detect "$(VIDEO)" --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)") $(if $(TRUTH),--truth "$(TRUTH)")
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n $(WORKERS) -q

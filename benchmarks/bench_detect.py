@@ -32,7 +32,7 @@ def main(*names: str, device: Device = "cpu", repeats: int = 5) -> None:
     with tempfile.TemporaryDirectory() as work:
         video = Path(work) / "video.mp4"
         write_video(write_script(VIDEO), video)
-        for name in names or ("tiny", "thumos14-swin-t-112"):
+        for name in names or ("demo", "thumos14-swin-t-112"):
             bundle = Path(work) / name
             export_random(preset(name), bundle, on_step=lambda step: print(step, file=sys.stderr))
             detector = Detector.load(bundle, device=device)

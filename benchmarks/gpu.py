@@ -21,7 +21,7 @@ def main() -> int:
     except DeviceError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 1
-    bench_detect.main("tiny", "thumos14-swin-t-112", "thumos14-swin-t", "thumos14-swin-b", device="cuda")
+    bench_detect.main("demo", "thumos14-swin-t-112", "thumos14-swin-t", "thumos14-swin-b", device="cuda")
     return 0
 
 

@@ -13,10 +13,11 @@ from benchmarks import full_size
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
 from benchmarks.ablations.results import read_lines, summarise
+from tallformer_infer.evaluation import protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "docs/ablations.md", "docs/reproduce.md")
+PAGES = ("README.md", "docs/ablations.md", "docs/demo.md", "docs/reproduce.md")
 
 
 def main() -> None:
@@ -123,6 +124,27 @@ def training_table() -> str:
     return "\n".join([note, "", *rows])
 
 
+def demo_table() -> str:
+    """What the bundled model finds in videos that it has not seen, and what it took to train it."""
+    (line,) = read("train_demo")
+    test, tious = line["test"], protocol_named("thumos14").tiou_thresholds
+    best = sorted(test["average_precision_per_class"].items(), key=lambda entry: -entry[1])
+    rows = [
+        f"| tIoU | {' | '.join(f'{tiou:g}' for tiou in tious)} | mean |",
+        f"|---|{'---|' * (len(tious) + 1)}",
+        f"| mAP % | {' | '.join(f'{100 * value:.1f}' for value in (*test['map_per_tiou'], test['average_map']))} |",
+        "",
+        f"| class | {' | '.join(name for name, _ in best)} |",
+        f"|---|{'---|' * len(best)}",
+        f"| AP %, mean over tIoU | {' | '.join(f'{100 * value:.1f}' for _, value in best)} |",
+        "",
+        f"{test['truth']} actions of generated videos with a seed, looks and places of their own. Trained in "
+        f"{line['minutes_together']:.0f} minutes on {line['cpus']} cores ({line['processor']}): "
+        f"{', '.join(f'{name} {minutes:.1f}' for name, minutes in line['minutes'].items())}.".replace("_", " "),
+    ]
+    return "\n".join(rows)
+
+
 def ablation_table(group: Group) -> str:
     """One ablation: mAP over seeds, memory and time of each setting, and the paper's order."""
     return group_page(group, summarise(read_lines(RESULTS / "ablations.jsonl")))
@@ -138,6 +160,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "suppress": suppress_table,
     "evaluation": evaluation_table,
     "training": training_table,
+    "demo": demo_table,
     "full_size_cost": full_size.cost_table,
     "full_size_rate": full_size.rate_table,
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 
+from benchmarks.measure import circumstances
 from tallformer_infer.config import preset, to_json
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.checkpoint import load_checkpoint
@@ -37,6 +37,7 @@ from tallformer_training.training import (
     join_processes,
     train,
 )
+from tallformer_training.training.encoder_stage import FOLDER as ENCODER_FOLDER
 from tallformer_training.training.job import RUN_FILE
 from tallformer_training.training.material import Material
 from tallformer_training.training.measuring import measure
@@ -45,27 +46,27 @@ from tallformer_training.training.metrics import read_metrics
 Subset = Literal["training", "validation", "testing"]
 SEEDS: dict[Subset, int] = {"training": 7, "validation": 8, "testing": 9}
 
+EVERY = 50
 RECIPE = preset("demo")
 CONFIG = TrainingConfig(
     ratio=0.125,
     sampling="stratified",
-    epochs=40,
+    epochs=20,
     windows_per_video=4,
     batch_windows=8,
-    optimiser=OptimiserConfig(kind="adamw", base_lr=1e-3, encoder_factor=0.2, weight_decay=0.05),
-    schedule=ScheduleConfig(period_epochs=40, min_factor=0.02, warmup_steps=100),
+    optimiser=OptimiserConfig(kind="adamw", base_lr=1e-3, encoder_factor=0.1, weight_decay=0.05),
+    schedule=ScheduleConfig(period_epochs=20, min_factor=0.02, warmup_steps=100),
     smooth_schedule=True,
     max_gradient_norm=1.0,
     ema_decay=0.998,
-    encoder_stage=EncoderStageConfig(steps=3000, batch_clips=16),
+    encoder_stage=EncoderStageConfig(steps=3000, batch_clips=16, precision="bf16"),
     keep_encoder_norms=True,
     step_loss_weight=0.5,
-    precision="bf16",
     augmentation=AugmentationConfig(
         random_crop=False, mirrored_classes=(("spin left", "spin right"),), rotate=0.3, rotation_deg=15.0
     ),
     checkpoint_every_steps=200,
-    validate_every_epochs=5,
+    validate_every_epochs=4,
     seed=1,
 )
 
@@ -99,7 +100,7 @@ def _train(options: argparse.Namespace, processes: Processes) -> None:
         sys.stderr.write(f"{result.steps} steps done; the same command goes on\n")
     elif processes.is_main:
         figures = _figures(job, _score(result.model, requests["testing"], job.cache_folder))
-        options.result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        options.result.write_text(json.dumps(figures) + "\n", encoding="utf-8")
         sys.stdout.write(json.dumps({"test_map": figures["test"]["average_map"], "result": str(options.result)}) + "\n")
 
 
@@ -111,7 +112,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_demo", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for data, frames and the run")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long this call may train")
-    parser.add_argument("--result", type=Path, default=Path("train_demo.json"), help="where the figures go")
+    parser.add_argument("--result", type=Path, default=Path("train_demo.jsonl"), help="where the figures go")
     parser.add_argument("--videos", type=int, default=240, help="training videos of two minutes")
     parser.add_argument("--test-videos", type=int, default=36, help="test videos of two minutes; about 15 actions each")
     parser.add_argument("--threads", type=int, default=1, help="of torch, in each process")
@@ -135,24 +136,39 @@ def _score(model: Path, request: DatasetRequest, cache_folder: Path) -> dict[str
 
 
 def _figures(job: TrainingJob, test: dict[str, Any]) -> dict[str, Any]:
-    lines = read_metrics(job.out)
+    encoder, lines = read_metrics(job.out / ENCODER_FOLDER), read_metrics(job.out)
     steps = [line for line in lines if line["kind"] == "step"]
+    validations = [line for line in lines if line["kind"] == "validation"]
+    minutes = {
+        "encoder_stage": _minutes(encoder, "step_s"),
+        "first_memory": _minutes([line for line in lines if line["kind"] == "memory"], "seconds"),
+        "detector": _minutes(steps, "step_s"),
+        "validation": _minutes(validations, "seconds"),
+    }
     return {
         "name": "train_demo",
+        **circumstances(),
         "test": test,
-        "validation": [
-            {name: line[name] for name in ("epoch", "average_map")} for line in lines if line["kind"] == "validation"
-        ],
-        "steps": len(steps),
-        "step_seconds": round(sum(line["step_s"] for line in steps), 1),
-        "validation_seconds": round(sum(line["seconds"] for line in lines if line["kind"] == "validation"), 1),
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
+        "minutes": minutes,
+        "minutes_together": round(sum(minutes.values()), 1),
+        "steps": {"encoder_stage": len(encoder), "detector": len(steps)},
         "seeds": dict(SEEDS),
         "recipe": to_json(job.recipe),
         "training": to_json(job.config),
+        "validation": [{name: line[name] for name in ("epoch", "average_map")} for line in validations],
+        "encoder_loss": _thinned(encoder),
+        "loss": _thinned(steps),
     }
+
+
+def _minutes(lines: Sequence[dict[str, Any]], name: str) -> float:
+    return float(round(sum(line[name] for line in lines) / 60, 1))
+
+
+def _thinned(lines: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
+    """Mean loss of every `EVERY` steps, with the last of them."""
+    parts = [lines[first : first + EVERY] for first in range(0, len(lines), EVERY)]
+    return [(part[-1]["step"], round(sum(line["loss"] for line in part) / len(part), 4)) for part in parts]
 
 
 if __name__ == "__main__":

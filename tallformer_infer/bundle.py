@@ -19,7 +19,7 @@ from tallformer_infer.errors import BundleError, ConfigError
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
-DEFAULT_MODEL = "untrained"
+DEFAULT_MODEL = "demo"
 SUPPRESS_SETTINGS = "tallformer.suppress"
 """Entry of graph 3's metadata: the settings it was made for, as JSON."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tallformer_infer.bundle import DESCRIPTION, bundled_models, load_bundle
+from tallformer_infer.config import preset
 from tallformer_infer.errors import BundleError
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import OnnxRuntime
@@ -18,7 +19,7 @@ from tallformer_infer.runtime import OnnxRuntime
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """A copy of the bundled model, to damage."""
-    return Path(shutil.copytree(bundled_models()["untrained"], tmp_path / "copied"))
+    return Path(shutil.copytree(bundled_models()["demo"], tmp_path / "copied"))
 
 
 def rewrite(bundle: Path, **changes: object) -> None:
@@ -26,11 +27,14 @@ def rewrite(bundle: Path, **changes: object) -> None:
     description.write_text(json.dumps({**json.loads(description.read_text()), **changes}))
 
 
-def test_the_default_model_is_bundled_and_says_that_it_is_untrained() -> None:
+def test_the_default_model_is_bundled_trained_and_calibrated() -> None:
     bundle = load_bundle()
 
-    assert bundle.name == "untrained"
-    assert not bundle.trained
+    assert bundle.name == "demo"
+    assert bundle.trained
+    assert bundle.recipe == preset("demo")
+    assert bundle.calibration is not None
+    assert bundle.calibration.default == "max-f1"
     assert len(bundle.read_graph("encoder")) > 0
 
 
@@ -97,7 +101,7 @@ def test_what_is_not_a_description_is_refused_in_one_line(copied: Path, content:
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"no-such: no such model; .* untrained"):
+    with pytest.raises(BundleError, match=r"no-such: no such model; .* demo"):
         load_bundle("no-such")
     with pytest.raises(BundleError, match=r"bundle has no bundle\.json"):
         load_bundle(tmp_path)
@@ -148,7 +152,7 @@ def test_a_recipe_without_a_graph_for_its_suppression_must_have_none(copied: Pat
 def test_a_class_that_the_recipe_does_not_name_is_refused(copied: Path, root: Path) -> None:
     recipe = json.loads((copied / DESCRIPTION).read_text())["recipe"]
     recipe["classes"] = recipe["classes"][:2]
-    rewrite(copied, recipe=recipe)
+    rewrite(copied, recipe=recipe, calibration=None)
 
     with pytest.raises(BundleError, match="graph localizer gives class 7, the recipe names 2 classes"):
         Detector.load(copied, device="cpu").detect(root / "docs/example/example.mp4")
@@ -156,10 +160,10 @@ def test_a_class_that_the_recipe_does_not_name_is_refused(copied: Path, root: Pa
 
 def test_a_graph_that_does_not_fit_the_recipe_is_refused(copied: Path) -> None:
     recipe = json.loads((copied / DESCRIPTION).read_text())["recipe"]
-    recipe["sampling"]["crop_px"] = 80
+    recipe["sampling"]["crop_px"] = 48
     rewrite(copied, recipe=recipe)
 
     with pytest.raises(
-        BundleError, match=r"input 'clips' is \[32, 96, 96, 3\] per item, the recipe says \[32, 80, 80, 3\]"
+        BundleError, match=r"input 'clips' is \[32, 64, 64, 3\] per item, the recipe says \[32, 48, 48, 3\]"
     ):
         OnnxRuntime(load_bundle(copied), device="cpu")

@@ -58,7 +58,6 @@ def assert_has_points(bundle: Bundle) -> None:
 def test_a_bundle_without_points_reads_as_ever(bundle: Path) -> None:
     assert load_bundle(bundle).calibration is None
     assert "calibration" not in load_bundle(bundle).description.as_json()
-    assert load_bundle("untrained").calibration is None
 
 
 def test_points_are_written_into_the_bundle_and_nothing_else_changes(bundle: Path) -> None:
@@ -137,17 +136,17 @@ def test_what_is_no_bundle_is_not_replaced(bundle: Path, tmp_path: Path) -> None
 
 
 def test_a_model_of_the_package_stays_as_it_is(tmp_path: Path) -> None:
-    before = load_bundle("untrained")
+    before = load_bundle("demo")
     points = calibration(dict.fromkeys(before.recipe.classes, 0.3))
 
-    with pytest.raises(BundleError, match="untrained: is installed with tallformer and stays as it is; give --out"):
-        write_calibration("untrained", points)
-    copy = write_calibration("untrained", points, out=tmp_path / "mine")
+    with pytest.raises(BundleError, match="demo: is installed with tallformer and stays as it is; give --out"):
+        write_calibration("demo", points)
+    copy = write_calibration("demo", points, out=tmp_path / "mine")
 
     assert copy.calibration is not None
-    assert load_bundle("untrained").sha256 == before.sha256
+    assert load_bundle("demo").sha256 == before.sha256
     assert not load_bundle(copy.path).is_bundled
-    assert load_bundle(bundled_models()["untrained"]).is_bundled
+    assert load_bundle(bundled_models()["demo"]).is_bundled
 
 
 def test_a_stop_while_writing_leaves_the_old_bundle(bundle: Path, tmp_path: Path, monkeypatch) -> None:

@@ -33,7 +33,7 @@ def test_an_action_of_another_class_or_of_little_overlap_is_none() -> None:
     pairs = pair_up([action(1.0, 3.0, "run", 0.9), action(5.4, 9.0, "run", 0.8)], known)
 
     assert all(pair.known is None or pair.action is None for pair in pairs)
-    assert summary(pairs) == "0 of 2 true actions found, 2 found that are none (same class, overlap of at least 0.5)"
+    assert summary(pairs) == "0 of 2 true actions found, 2 too many (right from overlap 0.5 on)"
 
 
 def test_a_segment_goes_with_the_action_that_overlaps_it_most() -> None:

@@ -25,7 +25,7 @@ from tallformer_infer.pipeline import Detector as Pipeline
 from tallformer_training.checkpoint import save_checkpoint
 from tallformer_training.model import Detector
 
-TINY = preset("tiny")
+TINY, DEMO = preset("tiny"), preset("demo")
 SMALLER = dataclasses.replace(
     TINY,
     name="smaller",
@@ -151,10 +151,10 @@ def test_a_graph_that_differs_from_torch_is_refused(
 
 
 def test_the_bundled_suppression_is_what_export_writes_today() -> None:
-    assert load_bundle().read_graph("suppress") == build_suppress_graph(TINY.suppress).SerializeToString(
+    assert load_bundle().read_graph("suppress") == build_suppress_graph(DEMO.suppress).SerializeToString(
         deterministic=True
     )
-    assert load_bundle().recipe == TINY
+    assert load_bundle().recipe == DEMO
 
 
 def test_what_is_not_a_bundle_is_not_replaced(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_what_is_not_a_bundle_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_bundle_may_be_replaced() -> None:
-    check_bundle_destination(bundled_models()["untrained"])
+    check_bundle_destination(bundled_models()["demo"])
 
 
 def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,9 +34,20 @@ from tests.videos import textured_pictures, write_video
 pytestmark = pytest.mark.usefixtures("detector")
 
 
+def demo_with(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of the bundled model, its description changed."""
+    copied = Path(shutil.copytree(bundled_models()["demo"], folder / "model"))
+    description = json.loads((copied / "bundle.json").read_text())
+    change(description)
+    (copied / "bundle.json").write_text(json.dumps(description))
+    return copied
+
+
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector.load(device="cpu", threads=1)
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """The bundled model without operating points: with them, pictures without meaning have no actions."""
+    model = demo_with(tmp_path_factory.mktemp("demo"), lambda description: description.pop("calibration"))
+    return Detector.load(model, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +144,12 @@ def test_the_same_pictures_at_other_frame_times_give_the_same_actions(detector: 
 @pytest.fixture(scope="module")
 def uncapped(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     """The bundled model without its limit of actions per video, and with suppression in NumPy."""
-    copied = Path(shutil.copytree(bundled_models()["untrained"], tmp_path_factory.mktemp("model") / "uncapped"))
-    description = json.loads((copied / "bundle.json").read_text())
-    description["recipe"]["suppress"]["max_per_video"] = 1_000_000
-    del description["graphs"]["suppress"]
-    (copied / "bundle.json").write_text(json.dumps(description))
-    return Detector.load(copied, device="cpu", threads=1)
+
+    def uncap(description: dict[str, Any]) -> None:
+        del description["calibration"], description["graphs"]["suppress"]
+        description["recipe"]["suppress"]["max_per_video"] = 1_000_000
+
+    return Detector.load(demo_with(tmp_path_factory.mktemp("uncapped"), uncap), device="cpu", threads=1)
 
 
 def test_the_stream_yields_the_actions_of_detect_and_some_before_the_end(uncapped: Detector, tmp_path: Path) -> None:

@@ -34,6 +34,6 @@ def test_the_wheel_has_what_is_not_python(names: list[str]) -> None:
         assert f"{package}/py.typed" in names
     assert "tallformer_infer/results/actions.schema.json" in names
     for file in ("bundle.json", "encoder.onnx", "localizer.onnx", "suppress.onnx"):
-        assert f"tallformer_infer/bundles/untrained/{file}" in names
+        assert f"tallformer_infer/bundles/demo/{file}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.endswith("licenses/NOTICE") for name in names)

@@ -19,7 +19,7 @@ from tallformer_training.schedule import ScheduleConfig
 from tallformer_training.training import EncoderStageConfig, OptimiserConfig, TrainingConfig
 
 SEEDS = (1, 2, 3)
-EPOCHS = 40
+EPOCHS = 20
 CLIP_FRAMES, WINDOW_CLIPS, LONGEST_CLIPS = 32, 15, 19
 TCM = TcmConfig(layers=2, heads=4, max_steps=LONGEST_CLIPS * CLIP_FRAMES // 8)
 """One table of relative positions for all lengths of windows."""
@@ -136,7 +136,7 @@ BASE_CONFIG = replace(
     keep_checkpoints=1,
 )
 START_CONFIG = replace(
-    BASE_CONFIG, encoder_stage=EncoderStageConfig(steps=1000), epochs=1, memory_start="zeros", seed=0
+    BASE_CONFIG, encoder_stage=EncoderStageConfig(steps=400, batch_clips=16), epochs=1, memory_start="zeros", seed=0
 )
 """The encoder learns alone, and not to the end: Kinetics does not hold the actions of THUMOS14 either."""
 

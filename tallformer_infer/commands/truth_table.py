@@ -112,10 +112,7 @@ def summary(pairs: Sequence[Pair]) -> str:
     right = sum(pair.action is not None and pair.known is not None for pair in pairs)
     known = sum(pair.known is not None for pair in pairs)
     extra = sum(pair.known is None for pair in pairs)
-    return (
-        f"{right} of {counted(known, 'true action')} found, {extra} found that {'is' if extra == 1 else 'are'} none "
-        f"(same class, overlap of at least {SAME_TIOU:g})"
-    )
+    return f"{right} of {counted(known, 'true action')} found, {extra} too many (right from overlap {SAME_TIOU:g} on)"
 
 
 def _found_cells(pair: Pair) -> tuple[str | Text, ...]:
