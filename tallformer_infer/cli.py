@@ -56,6 +56,9 @@ COMMANDS = (
     ),
     Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
     Command("info", "tallformer_infer.commands.info", "cpu", "Show what a model bundle holds.", _USE),
+    Command(
+        "doctor", "tallformer_infer.commands.doctor", "cpu", "Show what this machine has, and what is missing.", _USE
+    ),
     Command("train", "tallformer_training.commands.train", "train", "Train a detector on your own videos.", _MAKE),
     Command(
         "import",

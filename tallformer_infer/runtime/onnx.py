@@ -145,7 +145,7 @@ class OnnxRuntime:
     def _cuda_problem(self) -> str | None:
         """Why CUDA cannot be used, or None; found out with the smallest graph, see Note [silent fall-back]."""
         if _CUDA not in ort.get_available_providers():
-            return "the installed onnxruntime has no CUDA provider (pip install 'tallformer[gpu]')"
+            return "the installed onnxruntime has no CUDA provider (tallformer doctor)"
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
         try:

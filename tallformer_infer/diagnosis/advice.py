@@ -1,0 +1,180 @@
+"""What follows from the findings: what is missing, what disturbs what, which devices work, and what to run."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tallformer_infer.diagnosis.asking import Answer
+from tallformer_infer.diagnosis.findings import Breakage, CudaDriver, DeviceVerdict, Part, Provider
+from tallformer_infer.diagnosis.packages import BASE, DISTRIBUTION, Package, normal, version_numbers
+
+_CPU_WHEEL, _GPU_WHEEL = "onnxruntime", "onnxruntime-gpu"
+
+_Remedy = tuple[str, tuple[str, ...]]
+"""What is wrong, and what to run about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What conclusions are drawn from."""
+
+    packages: Sequence[Package]
+    """What is installed."""
+    driver: CudaDriver
+    """What it would run on."""
+    providers: Sequence[Provider]
+    """Of ONNX Runtime."""
+    links_cuda: int | None
+    """Major version of CUDA that the installed ONNX Runtime links; None: none, or not known."""
+    links_tensorrt: int | None
+    """The same for TensorRT."""
+
+
+def judge_parts(packages: Sequence[Package]) -> tuple[Part, ...]:
+    """Each part of the install: what of it is missing, and what to run to have it."""
+    names = sorted({part for package in packages for part in package.parts}, key=lambda name: (name != BASE, name))
+    return tuple(
+        _judge_part(name, [package for package in packages if name in package.parts], packages) for name in names
+    )
+
+
+def _judge_part(name: str, members: Sequence[Package], packages: Sequence[Package]) -> Part:
+    missing = [package.name for package in members if package.version is None]
+    unfit = [package for package in members if package.is_within_bounds is False]
+    if missing == [_CPU_WHEEL] and _version(packages, _GPU_WHEEL):
+        return Part(name=name, is_complete=True, remark=f"{_GPU_WHEEL} does its work", commands=())
+    if not missing and not unfit:
+        return Part(name=name, is_complete=True, remark="", commands=())
+    remarks = [f"{', '.join(missing)} missing"] if missing else []
+    remarks += [f"{package.name} {package.version} is not {package.bounds}" for package in unfit]
+    return Part(name=name, is_complete=False, remark="; ".join(remarks), commands=_install(name, packages))
+
+
+def find_breakages(evidence: Evidence) -> tuple[Breakage, ...]:
+    """What is installed and cannot work as it is."""
+    packages = evidence.packages
+    found = (_both_wheels(packages), _other_tensorrt(evidence), _old_driver(evidence), _torch_for_cpu(evidence))
+    return tuple(breakage for breakage in found if breakage is not None)
+
+
+def _both_wheels(packages: Sequence[Package]) -> Breakage | None:
+    versions = [_version(packages, wheel) for wheel in (_CPU_WHEEL, _GPU_WHEEL)]
+    if None in versions:
+        return None
+    text = f"{_CPU_WHEEL} {versions[0]} and {_GPU_WHEEL} {versions[1]} are both installed, and overwrite each other"
+    return Breakage(text=text, commands=_install("gpu", packages))
+
+
+def _other_tensorrt(evidence: Evidence) -> Breakage | None:
+    """TensorRT whose libraries have another name than those that ONNX Runtime looks for."""
+    packages, linked = evidence.packages, evidence.links_tensorrt
+    others = [
+        package
+        for package in packages
+        if re.fullmatch(r"tensorrt(-cu\d+)?(-(libs|bindings))?", normal(package.name))
+        and (numbers := version_numbers(package.version or ""))
+        and numbers[0] != linked
+    ]
+    if linked is None or not others:
+        return None
+    shown = f"{others[0].name} {others[0].version}"
+    return Breakage(
+        text=f"{shown} does not fit {_GPU_WHEEL} {_version(packages, _GPU_WHEEL)}, which links TensorRT {linked}",
+        commands=(
+            f"pip uninstall -y {' '.join(package.name for package in others)}",
+            *_install("tensorrt", packages),
+        ),
+    )
+
+
+def _old_driver(evidence: Evidence) -> Breakage | None:
+    offered, linked = version_numbers(evidence.driver.version or ""), evidence.links_cuda
+    if linked is None or offered is None or offered[0] >= linked:
+        return None
+    wheel = f"{_GPU_WHEEL} {_version(evidence.packages, _GPU_WHEEL)}"
+    text = f"{wheel} needs CUDA {linked} and the NVIDIA driver has {evidence.driver.version}: update the driver"
+    return Breakage(text=text, commands=())
+
+
+def _torch_for_cpu(evidence: Evidence) -> Breakage | None:
+    torch = next((package for package in evidence.packages if package.name == "torch"), None)
+    if torch is None or torch.build != "cpu" or not evidence.driver.gpus:
+        return None
+    text = f"torch {torch.version} is built for the CPU, and `tallformer train` cannot use the GPU"
+    if sys.platform != "linux":
+        return Breakage(text=f"{text}; https://pytorch.org/get-started/locally has the line to install", commands=())
+    return Breakage(text=text, commands=("pip uninstall -y torch", *_install("train", evidence.packages)))
+
+
+def judge_device(value: str, answer: Answer, evidence: Evidence) -> DeviceVerdict:
+    """What a value of `--device` does.
+
+    Args:
+        value: As the user types it.
+        answer: Of the attempt to run on it.
+        evidence: That explains why it failed.
+    """
+    if answer.facts is not None:
+        device, reason = answer.facts["device"], _without_line(answer.facts["reason"])
+        text = f"runs on {device}" if device == value else f"takes {device}: {reason}"
+        return DeviceVerdict(value=value, works=True, runs_on=device, text=text)
+    found = _why_nowhere(value, answer, evidence)
+    if found is None and value not in {"auto", "cpu"}:
+        found = _why_no_gpu(evidence)
+    text, commands = found or (_without_line(str(answer.problem)), ())
+    return DeviceVerdict(value=value, works=False, runs_on=None, text=text, commands=commands)
+
+
+def _why_nowhere(value: str, answer: Answer, evidence: Evidence) -> _Remedy | None:
+    """What keeps `detect` from running on any device: a package that is missing, or damaged."""
+    packages = evidence.packages
+    if answer.missing_module:
+        module = answer.missing_module.partition(".")[0]
+        wants_gpu = _version(packages, _GPU_WHEEL) is not None or (value != "cpu" and bool(evidence.driver.gpus))
+        return f"{module} is not installed", _install("gpu" if wants_gpu else "cpu", packages)
+    if answer.error not in {"AttributeError", "ImportError"}:
+        return None
+    wheel = _GPU_WHEEL if _version(packages, _GPU_WHEEL) else _CPU_WHEEL
+    version = _version(packages, wheel)
+    if version is None or _CPU_WHEEL not in str(answer.problem):
+        return None
+    repair = f"pip install --force-reinstall --no-deps {wheel}=={version}"
+    return f"{wheel} {version} is damaged: {answer.problem}", (repair,)
+
+
+def _why_no_gpu(evidence: Evidence) -> _Remedy | None:
+    """What keeps ONNX Runtime from the GPU: that which has to be mended first."""
+    packages = evidence.packages
+    if evidence.driver.problem:
+        return evidence.driver.problem, ()
+    if both := _both_wheels(packages):
+        return both.text, both.commands
+    if _version(packages, _GPU_WHEEL) is None:
+        return f"{_GPU_WHEEL} is not installed", _install("gpu", packages)
+    if old := _old_driver(evidence):
+        return old.text, old.commands
+    for provider in evidence.providers:
+        if provider.name == "CUDA" and provider.works is False:
+            return str(provider.problem), _install("gpu", packages) if provider.missing_library else ()
+    return None
+
+
+def _install(part: str, packages: Sequence[Package]) -> tuple[str, ...]:
+    """What to run to have a part, with the other build of ONNX Runtime out of its way."""
+    install = f"pip install '{DISTRIBUTION}[{part}]'" if part != BASE else f"pip install {DISTRIBUTION}"
+    if part not in {"gpu", "tensorrt"} or _version(packages, _CPU_WHEEL) is None:
+        return (install,)
+    wheels = [wheel for wheel in (_CPU_WHEEL, _GPU_WHEEL) if _version(packages, wheel)]
+    return (f"pip uninstall -y {' '.join(wheels)}", install)
+
+
+def _version(packages: Sequence[Package], name: str) -> str | None:
+    return next((package.version for package in packages if normal(package.name) == name), None)
+
+
+def _without_line(reason: str) -> str:
+    """A reason without the line to install something, which is shown apart."""
+    return re.sub(r" \(pip install [^)]*\)", "", reason)
