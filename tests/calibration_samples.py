@@ -61,3 +61,9 @@ def labelled(
             start = next(starts)
             truth[f"v{number % videos}"].append((start, start + 5, label))
     return Predictions.of(actions), Truth.of(truth)
+
+
+def columns(found: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores from the highest to the lowest, and whether each is right."""
+    found = sorted(found, key=lambda row: -row[0])
+    return np.array([score for score, _ in found]), np.array([right for _, right in found], bool)

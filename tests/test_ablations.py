@@ -79,6 +79,15 @@ def test_short_term_training_encodes_as_many_clips_as_the_base() -> None:
     assert encoded[0] == encoded[1] == found["short-term"].recipe.window.clips
 
 
+def test_the_page_names_the_longest_anchor_of_the_base(root: Path) -> None:
+    recipe = whole_plan().variants[0].recipe
+    head = recipe.model.head
+    frames = recipe.model.level_strides[-1] * head.scale_base * 2 ** ((head.scales - 1) / head.scales)
+
+    said = f"longest anchor is {frames:.0f} frames, {frames / recipe.sampling.sample_fps:.1f} s"
+    assert said in (root / "docs" / "ablations.md").read_text(encoding="utf-8")
+
+
 def test_every_variant_but_short_term_differs_from_the_base_in_one_thing() -> None:
     base, *others = whole_plan().variants
     for other in others:

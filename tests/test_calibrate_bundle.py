@@ -12,6 +12,7 @@ import pytest
 
 from tallformer_infer.bundle import DESCRIPTION, Bundle, bundled_models, load_bundle
 from tallformer_infer.bundle_writing import write_calibration
+from tallformer_infer.commands.calibration_tables import describe_calibration
 from tallformer_infer.config import Calibration, Cut
 from tallformer_infer.errors import BundleError, ConfigError, OutputError
 from tests.calibration_samples import calibration
@@ -218,6 +219,15 @@ def test_points_that_do_not_hang_together_are_refused() -> None:
         change(points={"max-f1": POINTS.points["max-f1"]})
     with pytest.raises(ConfigError, match=r"threshold=1\.5 must be in \[0, 1\]"):
         Cut(threshold=1.5, precision=None, recall=None)
+
+
+@pytest.mark.parametrize(
+    ("made_from", "expected"), [({"videos": 1}, " in 1 video"), ({}, ""), ({"videos": "many"}, "")]
+)
+def test_what_is_said_of_the_labelled_set_is_what_the_bundle_says(made_from: dict[str, object], expected: str) -> None:
+    said = describe_calibration(change(made_from=made_from))
+
+    assert said == f"with 36 truths{expected}, right from tIoU 0.5 on"
 
 
 def test_a_cut_keeps_its_threshold_and_what_is_above() -> None:

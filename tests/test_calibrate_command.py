@@ -172,18 +172,6 @@ def test_info_shows_the_points_and_models_those_of_each_model(calibrate, bundle,
     assert "operating points" in capsys.readouterr().out
 
 
-def test_info_shows_what_a_bundle_says_of_its_labelled_set_and_no_more(calibrate, bundle, found, capsys):
-    assert calibrate("--predictions", found / "tallformer.json") == 0
-    description = json.loads((bundle / "bundle.json").read_text())
-    description["calibration"]["made_from"] = {"videos": "many"}
-    (bundle / "bundle.json").write_text(json.dumps(description))
-    capsys.readouterr()
-
-    assert cli.run(["info", str(bundle)]) == 0
-
-    assert "with 24 truths, right from tIoU 0.5 on" in " ".join(capsys.readouterr().out.split())
-
-
 def test_videos_can_be_left_out(calibrate, bundle, labelled, tmp_path):
     some = shutil.copytree(labelled.parent / "videos", tmp_path / "some")
     for name in ("v_04.mp4", "v_05.mp4"):
@@ -238,9 +226,7 @@ class TestRefusals:
         refused(capsys, calibrate("--videos", some), r"v_04\.mkv and .*v_04\.mp4: both are the video 04")
 
     def test_a_folder_that_is_missing(self, calibrate, capsys):
-        refused(
-            capsys, calibrate("--videos", "nowhere"), "nowhere: no such folder; expected the folder of the labelled"
-        )
+        refused(capsys, calibrate("--videos", "nowhere"), "nowhere: no such folder; expected the folder of the videos")
 
     def test_predictions_of_another_model(self, bundle, labelled, found, tmp_path, capsys):
         other = write_bundle(tmp_path / "other", trained=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 
 import pytest
 import typer.main
@@ -46,3 +48,13 @@ def test_commands_that_take_time_can_be_silenced(name):
 @pytest.mark.parametrize("name", ["detect", "train", "import", "export"])
 def test_commands_that_take_time_can_speak_to_programs(name):
     assert "json_logs" in {parameter.name for parameter in commands()[name].params}
+
+
+@pytest.mark.parametrize("name", [command.name for command in cli.COMMANDS])
+def test_help_loads_nothing_heavy(name):
+    code = (
+        f"import sys\nfrom tallformer_infer import cli\nassert cli.run([{name!r}, '--help']) == 0\n"
+        "assert not {'numpy', 'av', 'onnxruntime', 'torch'} & set(sys.modules), sys.modules.keys()\n"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallformer_infer.config import Recipe, from_json, preset, to_json
+from tallformer_infer.config import ModelConfig, Recipe, from_json, preset, to_json
 from tallformer_infer.errors import AnnotationError
+from tallformer_infer.evaluation.overlap import tiou_of_pairs
 from tallformer_training.datasets import crop_truth
-from tallformer_training.datasets.suggestion import mirrored_names, reached_part, suggest_recipe
+from tallformer_training.datasets.suggestion import REACHED_TIOU, mirrored_names, reached_part, suggest_recipe
+from tallformer_training.training import TrainingConfig
 
 TINY = preset("tiny")
 
@@ -77,6 +79,56 @@ def test_a_suggested_recipe_reaches_the_segments(tmp_path: Path, longest_s: floa
     assert from_json(Recipe, json.loads(json.dumps(to_json(recipe))), where="recipe") == recipe
 
 
+@pytest.mark.parametrize("levels", [3, 4, 5, 6, 7])
+@pytest.mark.parametrize("length_frames", [9.0, 10.0, 11.0, 10.9, 37.0])
+def test_the_reached_part_is_that_of_all_places_whatever_the_levels(length_frames: float, levels: int) -> None:
+    model = replace(TINY.model, pyramid=replace(TINY.model.pyramid, levels=levels, attention_steps=(5,) * (levels - 1)))
+
+    reached = reached_part(np.array([length_frames]), model)
+
+    assert reached == pytest.approx(slowly_reached_part(length_frames, model), abs=0.02)
+
+
+def slowly_reached_part(length_frames: float, model: ModelConfig) -> float:
+    """By trying all anchors at many places, as the words say."""
+    starts = np.linspace(0, model.level_strides[-1], 5003, endpoint=False)
+    segments = np.stack([starts, starts + length_frames], axis=1)
+    best = np.zeros(len(segments))
+    for stride in model.level_strides:
+        centres = np.arange(-2, model.level_strides[-1] // stride + 3) * stride
+        for scale in range(model.head.scales):
+            half = stride * model.head.scale_base * 2 ** (scale / model.head.scales) / 2
+            for centre in centres:
+                anchor = np.array([[centre - half, centre + half]])
+                best = np.maximum(best, tiou_of_pairs(segments, np.repeat(anchor, len(segments), axis=0)))
+    return float((best >= REACHED_TIOU).mean())
+
+
+def test_two_seconds_at_five_frames_per_second_are_reached_in_part_only() -> None:
+    reached = reached_part(np.array([10.0]), preset("thumos14-swin-t").model)
+
+    # By hand: the shortest anchors have 16 frames and stand every 8. One holds 10 frames whole, an overlap of 0.625, up
+    # to 3 frames from its centre; 0.25 further it is 0.6. The next longer ones have 18.4 frames: 0.54 at most.
+    assert reached == pytest.approx(2 * 3.25 / 8, abs=0.02)
+
+
+def test_segments_of_ignored_classes_decide_nothing(tmp_path: Path) -> None:
+    found = [
+        suggest_recipe(annotate(tmp_path, lengths_s, labels), subset=None, base=TINY)
+        for lengths_s, labels in (([3.0] * 4, ("a",)), ([3.0, 300.0] * 4, ("a", "Ambiguous")))
+    ]
+
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("length_s", [0.5, 2.0, 60.0, 900.0])
+@pytest.mark.parametrize("base", ["tiny", "demo", "thumos14-swin-t"])
+def test_a_suggested_recipe_can_be_trained_without_settings(tmp_path: Path, base: str, length_s: float) -> None:
+    recipe = suggest_recipe(annotate(tmp_path, [length_s] * 5), subset=None, base=preset(base)).recipe
+
+    TrainingConfig().require_fit(recipe)
+
+
 def test_shorter_actions_need_more_frames_per_second(tmp_path: Path) -> None:
     rates = [
         suggest_recipe(annotate(tmp_path, [length] * 9), subset=None, base=TINY).recipe.sampling.sample_fps
@@ -106,7 +158,16 @@ def test_classes_that_are_mirror_images_are_found(tmp_path: Path) -> None:
     assert "go left / go right" in explanation.explanation[-1]
 
 
-@pytest.mark.parametrize("lengths_s", [[], [-1.0]])
-def test_nothing_is_suggested_for_no_segments_or_wrong_ones(tmp_path: Path, lengths_s: list[float]) -> None:
-    with pytest.raises(AnnotationError):
-        suggest_recipe(annotate(tmp_path, lengths_s), subset=None, base=TINY)
+@pytest.mark.parametrize(
+    ("lengths_s", "label", "message"),
+    [
+        ([], "a", "no annotated segment"),
+        ([3.0], "Ambiguous", "no annotated segment"),
+        ([-1.0], "a", "ends at 9 s, starts at 10 s"),
+    ],
+)
+def test_nothing_is_suggested_for_no_segments_or_wrong_ones(
+    tmp_path: Path, lengths_s: list[float], label: str, message: str
+) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        suggest_recipe(annotate(tmp_path, lengths_s, (label,)), subset=None, base=TINY)

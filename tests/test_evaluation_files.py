@@ -142,7 +142,7 @@ class TestTruth:
             ({"database": {"v1": []}}, r'database.v1: expected an object with "annotations", got \[\]'),
             ({"database": {"v1": {"subset": 1}}}, "database.v1.subset: expected a name, got 1"),
             ({"database": {"v1": {"subset": "val"}, "v2": {}}}, 'database.v2: has no "subset"'),
-            ({"results": {}}, "has predictions, not truth; give PREDICTIONS first"),
+            ({"results": {}}, "has predictions, not truth; expected annotations"),
             ({"taxonomy": []}, 'has no "database"'),
             ({"database": {"v1": {}}}, "annotations: expected a list of segments, got nothing"),
         ],
@@ -154,6 +154,13 @@ class TestTruth:
     def test_deep_nesting_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(AnnotationError, match="not JSON: nested too deeply"):
             truth_of(tmp_path, "[" * 200_000)
+
+    @pytest.mark.parametrize("content", [b"\x00\x00\x00\x20ftypisom", b"\xff\xfe\x00"])
+    def test_what_is_no_text_is_said_in_plain_words(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "video.mp4").write_bytes(content)
+
+        with pytest.raises(AnnotationError, match=r"video\.mp4: not JSON, and no text$"):
+            read_truth(tmp_path / "video.mp4", subset=None, defaults=THUMOS)
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(AnnotationError, match=r"nowhere\.json: no such file or directory"):

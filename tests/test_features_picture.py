@@ -70,6 +70,14 @@ def test_a_run_without_memory_has_no_picture(whole: Place, tmp_path: Path, capsy
     assert "expected a run with a TCM that encodes some clips and remembers others" in capsys.readouterr().err
 
 
+def test_a_picture_needs_a_window(whole: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = picture_arguments(whole, "base-seed-1", tmp_path / "none.png")
+
+    assert features_picture.main([*arguments, "--windows", "0"]) == 1
+
+    assert "windows=0 must be at least 1" in capsys.readouterr().err
+
+
 def test_principal_components_keep_distances_in_a_plane() -> None:
     generator = np.random.default_rng(0)
     plane, _ = np.linalg.qr(generator.normal(size=(7, 2)))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tallformer_infer.cli import run
-from tallformer_infer.config import Recipe, recipe_from_json, to_json
+from tallformer_infer.config import Recipe, preset, recipe_from_json, to_json
 from tallformer_training.checkpoint import load_checkpoint
-from tallformer_training.training import TrainingConfig, read_training_config
+from tallformer_training.training import EncoderStageConfig, TrainingConfig, read_training_config
+from tallformer_training.training.encoder_stage import FOLDER as ENCODER_FOLDER
 from tallformer_training.training.metrics import read_metrics
-from tests.training_set import CONFIG, RECIPE, make_set
+from tests.training_set import CONFIG, RECIPE, make_set, train_arguments, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,21 +25,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("set")
     make_set(path)
-    (path / "recipe.json").write_text(json.dumps(to_json(RECIPE)))
-    (path / "config.json").write_text(json.dumps(to_json(CONFIG)))
+    write_settings(path)
     return path
-
-
-def arguments(folder: Path, out: Path) -> list[str]:
-    files = {"annotations": "annotations.json", "videos": "videos", "recipe": "recipe.json", "config": "config.json"}
-    paths = [part for name, file in files.items() for part in (f"--{name}", str(folder / file))]
-    return ["train", *paths, "--cache", str(folder / "cache"), "--out", str(out), "--device", "cpu"]
 
 
 def test_a_run_says_what_it_does_and_where_the_weights_are(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*arguments(folder, tmp_path / "run"), "--epochs", "1", "--seed", "3", "--ratio", "0.25"]) == 0
+    assert run([*train_arguments(folder, tmp_path / "run"), "--epochs", "1", "--seed", "3", "--ratio", "0.25"]) == 0
 
     out, errors = capsys.readouterr()
     assert not out
@@ -48,7 +44,7 @@ def test_a_run_says_what_it_does_and_where_the_weights_are(
 
 
 def test_quiet_says_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*arguments(folder, tmp_path / "run"), "--epochs", "1", "--quiet"]) == 0
+    assert run([*train_arguments(folder, tmp_path / "run"), "--epochs", "1", "--quiet"]) == 0
 
     assert capsys.readouterr() == ("", "")
 
@@ -56,7 +52,7 @@ def test_quiet_says_nothing(folder: Path, tmp_path: Path, capsys: pytest.Capture
 def test_the_same_command_twice_is_refused_and_with_resume_goes_on(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = arguments(folder, tmp_path / "run")
+    command = train_arguments(folder, tmp_path / "run")
     assert run([*command, "--epochs", "1"]) == 0
 
     assert run([*command, "--epochs", "2"]) == 1
@@ -75,7 +71,7 @@ def test_every_problem_of_the_annotations_is_a_line(
         {"segment": [0, 1], "label": "?"},
     ]
     wrong.write_text(json.dumps({"database": {"one": {"annotations": rows}, "gone": {"annotations": []}}}))
-    command = arguments(folder, tmp_path / "run")
+    command = train_arguments(folder, tmp_path / "run")
     command[command.index("--annotations") + 1] = str(wrong)
 
     assert run(command) == 1
@@ -84,6 +80,16 @@ def test_every_problem_of_the_annotations_is_a_line(
     assert len(lines) == 5
     assert all(line.startswith(f"tallformer: error: {wrong}: database.") for line in lines[:4])
     assert lines[4] == "tallformer: 4 problems; nothing was trained"
+
+
+@pytest.mark.parametrize("mistake", ["--annotations", "--init"])
+def test_a_run_that_could_not_begin_leaves_the_folder_to_the_next(folder: Path, tmp_path: Path, mistake: str) -> None:
+    command = [*train_arguments(folder, tmp_path / "run"), "--epochs", "1", "--quiet"]
+    (tmp_path / "wrong").write_text("{}")
+
+    assert run([*command, mistake, str(tmp_path / "wrong")]) == 1
+
+    assert run(command) == 0
 
 
 def test_suggest_prints_a_recipe_that_can_be_read_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +102,59 @@ def test_suggest_prints_a_recipe_that_can_be_read_back(folder: Path, capsys: pyt
     assert "frame rate" in errors
 
 
+def test_suggest_gives_the_encoder_of_the_recipe_it_is_told_to(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "--suggest", "--annotations", str(folder / "annotations.json"), "--recipe", "demo"]) == 0
+
+    recipe = recipe_from_json(json.loads(capsys.readouterr().out))
+    assert recipe.classes == ("jump", "run")
+    assert recipe.model.backbone == preset("demo").model.backbone
+
+
+def used_settings(out: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((out / "run.json").read_text())["training"]
+    return settings
+
+
+def test_an_encoder_can_be_told_to_learn_alone_first(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    assert run([*train_arguments(folder, out), "--epochs", "1", "--encoder-steps", "2", "--quiet"]) == 0
+
+    assert [line["step"] for line in read_metrics(out / ENCODER_FOLDER)] == [1, 2]
+    assert used_settings(out)["encoder_stage"] == to_json(EncoderStageConfig(steps=2))
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [("3", EncoderStageConfig(steps=3, batch_clips=2, warmup_steps=1)), ("0", None)]
+)
+def test_encoder_steps_change_the_stage_of_the_settings_or_leave_it_out(
+    folder: Path, tmp_path: Path, steps: str, expected: EncoderStageConfig | None
+) -> None:
+    stage = EncoderStageConfig(steps=2, batch_clips=2, warmup_steps=1)
+    (tmp_path / "config.json").write_text(json.dumps(to_json(replace(CONFIG, encoder_stage=stage))))
+    options = ["--config", str(tmp_path / "config.json"), "--epochs", "1", "--encoder-steps", steps, "--quiet"]
+
+    assert run([*train_arguments(folder, tmp_path / "run"), *options]) == 0
+
+    assert used_settings(tmp_path / "run")["encoder_stage"] == (None if expected is None else to_json(expected))
+    assert (tmp_path / "run" / ENCODER_FOLDER).exists() is (expected is not None)
+
+
+def test_help_names_the_defaults_of_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--help"]) == 0
+
+    shown = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    default = TrainingConfig()
+    for text in (
+        f"Passes over the videos; else {default.epochs}.",
+        f"0: frozen encoder; else {default.ratio}.",
+        f"Makes runs repeatable; else {default.seed}.",
+    ):
+        assert text in shown
+
+
 @pytest.mark.parametrize(
     ("wrong", "code", "message"),
     [
@@ -106,12 +165,20 @@ def test_suggest_prints_a_recipe_that_can_be_read_back(folder: Path, capsys: pyt
         (["--val-subset", "testing"], 2, "--val-videos and --val-subset need --val-annotations"),
         (["--init", "none.safetensors"], 1, "none.safetensors"),
         (["--subset", "testing"], 1, "has no subset testing; it has training (3 videos)"),
+        (["--config", "none.json"], 1, "none.json: no such file"),
+        (["--encoder-steps", "-1"], 2, "--encoder-steps"),
+        (["--encoder-steps", "2", "--init", "a.safetensors"], 2, "is for an encoder without trained weights; leave"),
+        (
+            ["--encoder-steps", "2", "--recipe", "thumos14-swin-t"],
+            2,
+            "thumos14-swin-t: frozen_stages=2 keeps the first",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], code: int, message: str
 ) -> None:
-    assert run([*arguments(folder, tmp_path / "run"), "--quiet", *wrong]) == code
+    assert run([*train_arguments(folder, tmp_path / "run"), "--quiet", *wrong]) == code
 
     assert message in capsys.readouterr().err
 
@@ -119,7 +186,7 @@ def test_a_wrong_option_is_one_line(
 def test_what_a_run_needs_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--annotations", str(folder / "annotations.json")]) == 2
 
-    assert "--videos and --recipe and --out must be given, unless --suggest is" in capsys.readouterr().err
+    assert "--videos, --recipe, --out: missing; only --suggest does without" in capsys.readouterr().err
 
 
 def test_settings_are_read_back_as_written_and_unknown_ones_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tallformer_infer.errors import ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.model import Detector
 from tallformer_training.training import EncoderStageConfig, Processes, TrainingJob, train
+from tallformer_training.training.checkpoints import checkpoint_folders, load_state, save_state
 from tallformer_training.training.display import Display
 from tallformer_training.training.encoder_stage import FOLDER, ClipDrawer
 from tallformer_training.training.material import prepare
@@ -22,7 +24,7 @@ from tallformer_training.training.metrics import read_metrics
 from tallformer_training.training.running import MODEL_FILE
 from tallformer_training.training.step_classifier import StepClassifier, step_labels, step_loss
 from tests.small_detector import build
-from tests.training_set import FPS, RECIPE, job_of, make_set
+from tests.training_set import RECIPE, job_of, make_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,7 +75,7 @@ def test_the_stage_has_a_record_of_its_own(folder: Path, tmp_path: Path) -> None
     lines = read_metrics(job.out / FOLDER)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     assert all(line["kind"] == "encoder_step" and line["loss"] > 0 for line in lines)
-    assert {line["kind"] for line in read_metrics(job.out)} == {"step"}
+    assert {line["kind"] for line in read_metrics(job.out)} == {"memory", "step"}
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])
@@ -91,6 +93,19 @@ def test_a_stage_that_is_interrupted_gives_the_same_weights(folder: Path, tmp_pa
     assert ended.is_finished
     expected, found = load_checkpoint(whole.out / MODEL_FILE).state, load_checkpoint(pieces.out / MODEL_FILE).state
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_stage_does_not_go_on_with_another_number_of_processes(folder: Path, tmp_path: Path) -> None:
+    job = job_with_stage(folder, tmp_path / "run")
+    train(job, Processes(), until=lambda: True)
+    (written,) = checkpoint_folders(job.out / FOLDER)
+    state = load_state(written)
+    shutil.rmtree(written)
+    of_two = replace(state, random=[*state.random, state.random[0].clone()], snapshots=[None, None])
+    save_state(job.out / FOLDER, of_two, MOTION, provenance={"trained": True})
+
+    with pytest.raises(ConfigError, match="step-000000001: written by 2 processes, this run has 1"):
+        train(replace(job, resume=True), Processes())
 
 
 def test_a_run_from_a_checkpoint_has_no_stage(folder: Path, tmp_path: Path) -> None:
@@ -189,7 +204,3 @@ def test_the_classifier_is_in_no_weights(folder: Path, tmp_path: Path) -> None:
 
     assert load_checkpoint(job.out / MODEL_FILE).state.keys() == build(RECIPE).state_dict().keys()
     assert all(line["step_loss"] > 0 for line in read_metrics(job.out) if line["kind"] == "step")
-
-
-def test_the_set_has_the_rate_that_marks_rely_on(folder: Path, tmp_path: Path) -> None:
-    assert job_with_stage(folder, tmp_path).recipe.sampling.sample_fps == FPS

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tallformer_infer.cli import run
-from tallformer_infer.config import recipe_from_json, to_json
+from tallformer_infer.config import recipe_from_json
 from tallformer_training.training.display import Display
-from tests.training_set import CONFIG, RECIPE, make_set
+from tests.training_set import make_set, train_arguments, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -20,16 +20,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("set")
     make_set(path)
-    (path / "recipe.json").write_text(json.dumps(to_json(RECIPE)))
-    (path / "config.json").write_text(json.dumps(to_json(CONFIG)))
+    write_settings(path)
     return path
 
 
 def train(folder: Path, out: Path, *options: str) -> int:
-    files = {"annotations": "annotations.json", "videos": "videos", "recipe": "recipe.json", "config": "config.json"}
-    paths = [part for name, file in files.items() for part in (f"--{name}", str(folder / file))]
-    command = ["train", *paths, "--cache", str(folder / "cache"), "--out", str(out), "--device", "cpu", "--json-logs"]
-    return run([*command, *options])
+    return run([*train_arguments(folder, out), "--json-logs", *options])
 
 
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -128,3 +124,5 @@ def test_a_suggestion_leaves_segments_without_length_out_only_if_it_is_told_to(
     out, errors = capsys.readouterr()
     assert recipe_from_json(json.loads(out)).classes == ("a",)
     assert "segments without length, left out: 1" in [json.loads(line)["message"] for line in errors.splitlines()]
+    assert run([*command, "--repair", "--quiet"]) == 0
+    assert capsys.readouterr() == (out, "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tallformer_infer.config import PyramidConfig, Recipe, SamplingConfig
+from tallformer_infer.config import PyramidConfig, Recipe, SamplingConfig, to_json
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.datasets import DatasetRequest
 from tallformer_training.training import OptimiserConfig, TrainingConfig, TrainingJob
@@ -71,6 +71,19 @@ def make_set(folder: Path, frames: Mapping[str, int] = FRAMES) -> tuple[Path, Pa
     annotations = folder / "annotations.json"
     annotations.write_text(json.dumps({"database": database}), encoding="utf-8")
     return annotations, videos
+
+
+def write_settings(folder: Path) -> None:
+    """Write `RECIPE` and `CONFIG` as files beside the annotations."""
+    (folder / "recipe.json").write_text(json.dumps(to_json(RECIPE)))
+    (folder / "config.json").write_text(json.dumps(to_json(CONFIG)))
+
+
+def train_arguments(folder: Path, out: Path) -> list[str]:
+    """`tallformer train` on the set in `folder`, with the settings of `write_settings`."""
+    files = {"annotations": "annotations.json", "videos": "videos", "recipe": "recipe.json", "config": "config.json"}
+    paths = [part for name, file in files.items() for part in (f"--{name}", str(folder / file))]
+    return ["train", *paths, "--cache", str(folder / "cache"), "--out", str(out), "--device", "cpu"]
 
 
 def job_of(folder: Path, out: Path, **changes: Any) -> TrainingJob:

@@ -112,8 +112,10 @@ def collect(source: Source, *, windows: int) -> dict[str, Stage]:
 
     Raises:
         CheckpointError: The run has no checkpoint.
-        ConfigError: It has no TCM, or encodes none or all of the clips.
+        ConfigError: It has no TCM, or encodes none or all of the clips; or there is no window.
     """
+    if windows < 1:
+        raise ConfigError(f"windows={windows} must be at least 1")
     recipe, config, subset = _settings(source.run)
     if recipe.model.tcm is None or not 0 < config.ratio < 1:
         raise ConfigError(
@@ -126,13 +128,16 @@ def collect(source: Source, *, windows: int) -> dict[str, Stage]:
     request = DatasetRequest(annotations=source.annotations, videos=source.videos, subset=subset)
     loaded = _load(recipe, config, request, FrameCache(source.cache, recipe.sampling), windows)
     parts = [_stages(detector, config, item, memory, state.step) for item in loaded]
-    return {
+    stages = {
         name: Stage(
             features=np.concatenate([part[name].features for part in parts]),
             is_encoded=np.concatenate([part[name].is_encoded for part in parts]),
         )
         for name in STAGES
     }
+    if any(stage.is_encoded.all() for stage in stages.values()):
+        raise ConfigError(f"{source.annotations}: the videos are so short that all of their clips are encoded")
+    return stages
 
 
 def principal_components(features: Matrix) -> tuple[Matrix, NDArray[np.float64]]:

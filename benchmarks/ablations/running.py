@@ -75,8 +75,7 @@ def go_on(plan: Plan, place: Place, *, only: Collection[str] = (), until: Until 
     """
     finished, left, waiting = [], [], []
     for run in plan.runs(only):
-        name = run.variant.start
-        if name is not None and plan.start_config is None and name not in place.starts:
+        if plan.start_config is None and run.variant.start not in place.starts:
             waiting.append(run.name)
         elif not is_done(run, plan, place):
             line = None if until() else _do(run, plan, place, until)
@@ -94,21 +93,18 @@ def is_done(run: Run, plan: Plan, place: Place) -> bool:
     Raises:
         ConfigError: It was, with other settings.
     """
-    name = run.variant.start
-    start = None if name is None else find_start(name, plan, place.starts, place.out)
-    if name is not None and start is None:
-        return False
-    return is_measured(place.results, run.name, settings_sha256(run, plan.data, start))
+    start = find_start(run.variant.start, plan, place.starts, place.out)
+    return start is not None and is_measured(place.results, run.name, settings_sha256(run, plan.data, start))
 
 
-def settings_sha256(run: Run, data: DataConfig, start: Path | None) -> str:
+def settings_sha256(run: Run, data: DataConfig, start: Path) -> str:
     """Hash of everything that decides the result of a run; `start` is the checkpoint of its start."""
     decisive = {
         "recipe": to_json(run.variant.recipe),
         "training": to_json(run.config),
         "data": asdict(data),
         "videos": VERSION,
-        "start": None if start is None else file_sha256(start),
+        "start": file_sha256(start),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -150,17 +146,15 @@ def _do(run: Run, plan: Plan, place: Place, until: Until) -> dict[str, Any] | No
     except OutOfTimeError:
         return None
     name, folder = run.variant.start, run_folder(place, run.name)
-    start = None
-    if name is not None:
-        start = find_start(name, plan, place.starts, place.out) or make_start(name, plan, training, place.out, until)
-        if start is None:
-            return None
+    start = find_start(name, plan, place.starts, place.out) or make_start(name, plan, training, place.out, until)
+    if start is None:
+        return None
     job = TrainingJob(
         recipe=run.variant.recipe,
         config=run.config,
         training=training,
         out=folder,
-        start=None if start is None else compose(run, start, folder),
+        start=compose(run, start, folder),
         cache=place.out / "frames",
         resume=(folder / RUN_FILE).exists(),
         quiet=True,

@@ -1,15 +1,16 @@
 """The encoders that runs start from: given, or made here from the training videos.
 
 # Note [where an encoder starts]
-The paper's encoders come from Kinetics. Here each run starts from an encoder that learned single clips beforehand, and
-from random weights of its seed elsewhere. Variants with the same encoder and resolution share a start, so that they
-differ in nothing but what is asked. A start that is not given (`--init`) is made first, by the stage in which
-`tallformer train` lets an encoder learn alone.
+The paper's encoders come from Kinetics. Here each run starts from an encoder that learned half of the classes from
+single clips beforehand, and from random weights of its seed elsewhere. Variants with the same encoder and resolution
+share a start, so that they differ in nothing but what is asked. A start that is not given (`--init`) is made first, by
+the stage in which `tallformer train` lets an encoder learn alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,11 +57,13 @@ def make_start(name: str, plan: Plan, training: DatasetRequest, out: Path, until
     made = _made(name, plan, out)
     assert made is not None, "asked for a plan that makes starts"
     assert plan.start_config is not None
-    folder = _folder(name, out)
+    folder, recipe = _folder(name, out), plan.starts()[name]
+    learned = recipe.classes if plan.start_classes is None else plan.start_classes
+    others = tuple(label for label in recipe.classes if label not in learned)
     job = TrainingJob(
-        recipe=plan.starts()[name],
+        recipe=replace(recipe, classes=learned),
         config=plan.start_config,
-        training=training,
+        training=replace(training, ignored_labels=(*training.ignored_labels, *others)),
         out=folder,
         cache=out / "frames",
         resume=(folder / RUN_FILE).exists(),

@@ -196,7 +196,7 @@ def _parts(report: CalibrationReport, *, per_class: bool) -> list[RenderableType
         Text.assemble(("calibrated", "bold cyan"), (f"  {describe_calibration(calibration)}", "dim")),
         *calibration_tables(calibration, per_class=per_class),
         Text(
-            "scores are off from the share that is right by "
+            "in these videos, scores are off from the share that is right by "
             f"{100 * report.error_before:.1f} % before, {100 * report.error_after:.1f} % after"
         ),
     ]

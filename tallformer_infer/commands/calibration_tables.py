@@ -36,9 +36,11 @@ def describe_point(calibration: Calibration, point: str | None) -> str:
 
 
 def describe_calibration(calibration: Calibration) -> str:
-    """What a model was calibrated with, in a line."""
-    facts = [counted(calibration.made_from[key], key.removesuffix("s")) for key in ("truths", "videos")]
-    return f"with {facts[0]} in {facts[1]}, right from tIoU {calibration.tiou_threshold:g} on"
+    """What a model was calibrated with, in a line; whoever wrote the bundle may have said less of it."""
+    truths = sum(found.truths for found in calibration.classes.values())
+    videos = calibration.made_from.get("videos")
+    where = f" in {counted(videos, 'video')}" if isinstance(videos, int) else ""
+    return f"with {counted(truths, 'truth')}{where}, right from tIoU {calibration.tiou_threshold:g} on"
 
 
 def calibration_tables(calibration: Calibration, *, per_class: bool) -> list[RenderableType]:

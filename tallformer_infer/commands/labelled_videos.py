@@ -13,15 +13,10 @@ from tallformer_infer.config import RAW_SCORES
 from tallformer_infer.errors import AnnotationError, TallformerError
 from tallformer_infer.evaluation import Predictions
 from tallformer_infer.evaluation.calibration_inputs import listed
-from tallformer_infer.evaluation.video_names import match_video
+from tallformer_infer.evaluation.video_files import files_of, find_videos
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.results import Failure
 from tallformer_infer.structures import Action
-
-SUFFIXES = frozenset(
-    {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"}
-)
-"""Files of a folder that are taken for videos, as `tallformer train` does."""
 
 
 def find_labelled_videos(folder: Path, names: Collection[str], *, source: str) -> dict[str, Path]:
@@ -33,15 +28,10 @@ def find_labelled_videos(folder: Path, names: Collection[str], *, source: str) -
         source: File of the truth, for messages.
 
     Raises:
-        AnnotationError: A video has no file, or two; or there is no such folder.
+        AnnotationError: A video has no file, or two; or there is no such folder, or no video in it.
     """
-    if not folder.is_dir():
-        raise AnnotationError(f"{folder}: no such folder; expected the folder of the labelled videos")
-    files: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
-            files.setdefault(path.stem, []).append(path)
-    found = {name: files.get(match_video(_without_suffix(name), files) or "", []) for name in names}
+    files = find_videos(folder)
+    found = {name: files_of(name, files) for name in names}
     if missing := [name for name, paths in found.items() if not paths]:
         raise AnnotationError(
             f"{folder}: lacks {len(missing)} of the {len(names)} videos of {source}: {listed(missing)}; "
@@ -80,8 +70,3 @@ def detect_labelled_videos(
         reporter.done(result)
         found[name] = result.actions
     return Predictions.of(found, source=f"model {detector.bundle.name}"), tuple(failed)
-
-
-def _without_suffix(name: str) -> str:
-    path = Path(name)
-    return path.stem if path.suffix.lower() in SUFFIXES else name

@@ -15,6 +15,7 @@ from tallformer_infer.evaluation.alignment import Aligned, VideoReport, align
 from tallformer_infer.evaluation.annotations import Predictions, Truth
 from tallformer_infer.evaluation.protocols import protocol_named
 from tallformer_infer.evaluation.ranking import rank
+from tallformer_infer.evaluation.video_names import match_video
 
 NAMES_SHOWN = 8
 
@@ -141,7 +142,8 @@ def _of_known_classes(truth: Truth, classes: Sequence[str]) -> tuple[Truth, tupl
 
 
 def _check_videos(aligned: Aligned, predictions: Predictions, truth: Truth) -> None:
-    missing = aligned.videos.without_prediction
+    predicted = frozenset(predictions.videos)
+    missing = [video for video in aligned.videos.scored if match_video(video, predicted) is None]
     if missing:
         raise AnnotationError(
             f"{predictions.source}: lacks {len(missing)} of the {len(aligned.videos.scored)} videos of {truth.source}: "

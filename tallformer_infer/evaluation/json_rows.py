@@ -70,6 +70,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise AnnotationError(f"{path}: not JSON: nested too deeply") from error
     except _DuplicateKeyError as error:
         raise AnnotationError(f"{path}: the key {error} appears twice in one object; keep one of them") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: not JSON, and no text") from error
     except ValueError as error:
         raise AnnotationError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -30,7 +30,9 @@ def read_predictions(path: Path) -> Predictions:
     elif "videos" in document:
         names, rows = _actions_form(document["videos"], problems)
     elif "database" in document:
-        raise AnnotationError(f"{path}: has truth, not predictions; give PREDICTIONS first and TRUTH second")
+        raise AnnotationError(
+            f"{path}: has truth, not predictions; expected what a model found (were two files swapped?)"
+        )
     else:
         raise AnnotationError(f'{path}: has neither "videos" (actions.json) nor "results" (ActivityNet form)')
     columns = to_columns(rows, problems, scored=True)

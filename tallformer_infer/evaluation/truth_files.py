@@ -89,7 +89,7 @@ def _database_of(document: dict[str, Any], path: Path) -> dict[str, Any]:
     if "database" in document:
         raise AnnotationError(f"{path}: database: expected an object with a key per video, got {shown(database)}")
     if "results" in document or "videos" in document:
-        raise AnnotationError(f"{path}: has predictions, not truth; give PREDICTIONS first and TRUTH second")
+        raise AnnotationError(f"{path}: has predictions, not truth; expected annotations (were two files swapped?)")
     raise AnnotationError(f'{path}: has no "database"; expected ActivityNet-form JSON, {{"database": {{video: ...}}}}')
 
 

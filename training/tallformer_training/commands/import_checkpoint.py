@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,9 @@ from tallformer_infer import __version__
 from tallformer_infer.commands.saying import speaking
 from tallformer_infer.config import Recipe, preset, read_recipe
 from tallformer_infer.errors import OutputError
-from tallformer_infer.results import check_destination
-from tallformer_training.checkpoint import save_checkpoint
-from tallformer_training.importing import ImportReport, match_checkpoint
+
+if TYPE_CHECKING:
+    from tallformer_training.importing import ImportReport
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -52,6 +52,9 @@ def import_command(
 
     A recipe of your own: edit what `tallformer models show thumos14-swin-b --recipe` prints, and pass the file.
     """
+    from tallformer_training.checkpoint import save_checkpoint
+    from tallformer_training.importing import match_checkpoint
+
     _check_out(out, inputs=[str(file), recipe])
     chosen = read_recipe(Path(recipe)) if recipe.endswith(".json") else preset(recipe)
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
@@ -65,6 +68,8 @@ def import_command(
 
 
 def _check_out(out: Path, *, inputs: list[str]) -> None:
+    from tallformer_infer.results import check_destination
+
     if out.suffix != ".safetensors":
         raise OutputError(f"{out}: expected a name that ends in .safetensors, which is what a checkpoint is")
     check_destination(out, inputs=inputs, example="model.safetensors")

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tallformer_infer.commands.text import counted
 from tallformer_infer.errors import AnnotationError, MediaError
+from tallformer_infer.evaluation.video_files import files_of, find_videos
 from tallformer_infer.media import probe
 from tallformer_training.datasets.annotations import AnnotatedSegment, AnnotatedVideo, read_annotations
-from tallformer_training.datasets.files import files_of, find_videos
 from tallformer_training.datasets.findings import Findings
 
 END_TOLERANCE_S = 0.5
@@ -137,9 +138,10 @@ class _Checker:
     def notes(self, videos: list[LabelledVideo]) -> tuple[str, ...]:
         segments = sum(len(video.labels) for video in videos)
         empty = sum(not len(video.labels) for video in videos)
-        counted = Counter(int(label) for video in videos for label in video.labels)
-        absent = [name for name, index in self._classes.items() if not counted[index]]
-        notes = [f"{len(videos)} videos, {segments} segments of {len(self._classes) - len(absent)} classes"]
+        present = {int(label) for video in videos for label in video.labels}
+        absent = [name for name, index in self._classes.items() if index not in present]
+        named = f"{counted(len(videos), 'video')}, {counted(segments, 'segment')}"
+        notes = [f"{named} of {len(present)} classes"]
         if empty:
             notes.append(f"videos without a segment: {empty}; they are background")
         if absent:
@@ -184,9 +186,8 @@ class _Checker:
             self._unknown.add(segment.label)
             known = ", ".join(self._classes)
             known = known if len(known) < 200 else f"{known[:200]}..."
-            self._findings.add(
-                self._source, segment.key, f"class {segment.label!r} is not among the recipe's classes ({known})"
-            )
+            problem = f"class {segment.label!r} is not among the recipe's classes ({known})"
+            self._findings.add(self._source, segment.key, f"{problem}; --suggest makes a recipe with yours")
 
 
 @dataclass(frozen=True, kw_only=True)

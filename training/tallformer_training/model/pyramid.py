@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tallformer_infer.config import PyramidConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_training.model.conv_norm import ConvNorm
+from tallformer_training.model.windows import append_zeros
 
 _FAR = -3e4
 """Added to the logits of steps that must not see one another. The official code has -1e9, which half precision cannot
@@ -159,6 +160,5 @@ def sinusoids(steps: int, channels: int) -> Tensor:
 
 def _pair(tokens: Tensor) -> Tensor:
     """Join steps 2t and 2t + 1 of (B, S, C) into (B, S / 2, 2C); an odd length gets a zero step at the end."""
-    if tokens.shape[1] % 2:
-        tokens = F.pad(tokens, (0, 0, 0, 1))
+    tokens = append_zeros(tokens, tokens.shape[1] % 2, dim=1)
     return tokens.reshape(-1, tokens.shape[1] // 2, 2 * tokens.shape[2])

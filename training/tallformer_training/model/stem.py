@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tallformer_infer.config.model import PatchSize
+from tallformer_training.model.windows import append_zeros
 
 _GAIN = 3.0
 """Brings differences of normalised frames to the size of the frames."""
@@ -75,5 +76,6 @@ class MotionStem(nn.Module):
 
 
 def _whole_patches(clips: Tensor, patch: PatchSize) -> Tensor:
-    frames, height, width = (-length % step for length, step in zip(clips.shape[2:], patch, strict=True))
-    return F.pad(clips, (0, width, 0, height, 0, frames)) if frames or height or width else clips
+    for dim, step in enumerate(patch, start=2):
+        clips = append_zeros(clips, -clips.shape[dim] % step, dim=dim)
+    return clips

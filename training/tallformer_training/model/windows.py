@@ -25,14 +25,21 @@ def fit_window(size: Size, window: Size) -> tuple[Size, Size]:
     return (fitted[0], fitted[1], fitted[2]), (shift[0], shift[1], shift[2])
 
 
+def append_zeros(x: Tensor, count: int, *, dim: int) -> Tensor:
+    """Lengthen a dimension by zeros at its end.
+
+    Not F.pad: TensorRT has refused Pad nodes in this model (pytorch/vision issue 9142).
+    """
+    if not count:
+        return x
+    shape = [*x.shape[:dim], count, *x.shape[dim + 1 :]]
+    return torch.cat([x, x.new_zeros(shape)], dim=dim)
+
+
 def pad_to_windows(x: Tensor, window: Size) -> Tensor:
     """Pad (N, D, H, W, C) with zeros at the end of each axis to whole windows."""
     for axis, step in enumerate(window, start=1):
-        padding = -x.shape[axis] % step
-        if padding:
-            # Not F.pad: TensorRT has refused Pad nodes of 5-D tensors (pytorch/vision issue 9142).
-            shape = [*x.shape[:axis], padding, *x.shape[axis + 1 :]]
-            x = torch.cat([x, x.new_zeros(shape)], dim=axis)
+        x = append_zeros(x, -x.shape[axis] % step, dim=axis)
     return x
 
 

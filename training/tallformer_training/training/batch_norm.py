@@ -24,7 +24,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         channels = x.shape[1]
         number = total[-1].detach()
         mean = total[:channels] / number
-        variance = total[channels : 2 * channels] / number - mean * mean
+        variance = (total[channels : 2 * channels] / number - mean * mean).clamp(min=0)  # rounding may bring it below
         self._follow(mean.detach(), variance.detach() * number / (number - 1).clamp(min=1))
         scale = torch.rsqrt(variance + self.eps) * self.weight
         shift = self.bias - mean * scale

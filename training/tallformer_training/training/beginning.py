@@ -53,12 +53,21 @@ def last_state(job: TrainingJob, processes: Processes) -> checkpoints.RunState |
     if folder.absolute().parent != (job.out / checkpoints.FOLDER).absolute():
         raise CheckpointError(f"{folder}: not a checkpoint of {job.out}; use --init to start a new run from weights")
     state = checkpoints.load_state(folder)
-    if len(state.random) != processes.count:
-        raise ConfigError(f"{folder}: written by {len(state.random)} processes, this run has {processes.count}")
+    require_as_many(folder, state, processes)
     if processes.is_main:
         checkpoints.drop_after(job.out, folder)
     processes.barrier()
     return state
+
+
+def require_as_many(folder: Path, state: checkpoints.RunState, processes: Processes) -> None:
+    """Refuse a checkpoint that another number of processes wrote.
+
+    Raises:
+        ConfigError: It was.
+    """
+    if len(state.random) != processes.count:
+        raise ConfigError(f"{folder}: written by {len(state.random)} processes, this run has {processes.count}")
 
 
 def encode_first_memory(

@@ -53,6 +53,8 @@ class EncoderStageConfig:
     """How weights move."""
     warmup_steps: int = 100
     """Steps until the full learning rate is reached."""
+    precision: Precision = "fp32"
+    """Number format of the forward pass."""
     min_factor: float = 0.02
     """Factor that the learning rate falls towards."""
 
@@ -173,7 +175,7 @@ def read_training_config(path: Path) -> TrainingConfig:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON: {error}") from error
     try:

@@ -28,6 +28,7 @@ from tallformer_training.model import Detector
 from tallformer_training.model.backbone import VideoSwin
 from tallformer_training.schedule import set_rates
 from tallformer_training.training import checkpoints
+from tallformer_training.training.beginning import require_as_many
 from tallformer_training.training.display import Display
 from tallformer_training.training.job import TrainingJob, provenance
 from tallformer_training.training.loading import run_ahead
@@ -53,7 +54,7 @@ class ClipBatch:
 
 
 class ClipDrawer:
-    """Draws single clips from all training videos, each frame of the set as likely as any other."""
+    """Draws single clips from all training videos, from long ones as much more often as they are longer."""
 
     def __init__(self, job: TrainingJob, learned: Material, processes: Processes) -> None:
         self.job, self.learned, self.processes = job, learned, processes
@@ -115,7 +116,12 @@ class EncoderStage:
     def __init__(
         self, job: TrainingJob, detector: Detector, learned: Material, processes: Processes, display: Display
     ) -> None:
-        """Make the stage ready to begin, or to go on where its last checkpoint was written."""
+        """Make the stage ready to begin, or to go on where its last checkpoint was written.
+
+        Raises:
+            CheckpointError: That checkpoint is damaged.
+            ConfigError: Another number of processes wrote it.
+        """
         stage = job.config.encoder_stage
         assert stage is not None
         self.job, self.stage, self.processes, self.display = job, stage, processes, display
@@ -125,7 +131,7 @@ class EncoderStage:
         self.teacher.to(processes.device)
         both = _EncoderAndTeacher(detector.backbone, self.teacher)
         self.optimiser = make_optimiser(both, stage.optimiser)
-        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=job.config.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=stage.precision == "fp16")
         self._model: nn.Module = both
         if processes.count > 1:
             devices = [processes.device] if processes.device.type == "cuda" else None
@@ -180,7 +186,7 @@ class EncoderStage:
         device = self.processes.device
         factor = set_rates(self.optimiser, self.stage.schedule, epoch=self.step / self.stage.steps, step=self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        with autocast(self.job.config.precision, device):
+        with autocast(self.stage.precision, device):
             logits = self._model(batch.clips.to(device))
         loss = step_loss(logits, batch.marks) / batch.marks[..., 0].numel()
         torch.autograd.backward(self.scaler.scale(loss))
@@ -223,6 +229,7 @@ class EncoderStage:
             torch.manual_seed(self.job.config.seed + self.processes.rank)
             return
         state = checkpoints.load_state(folders[-1])
+        require_as_many(folders[-1], state, self.processes)
         self.step = state.step
         self.detector.load_state_dict(state.weights)
         self.teacher.load_state_dict(state.teacher)

@@ -55,25 +55,40 @@ class TrainingJob:
         return self.cache or self.out / "cache"
 
 
-def open_run(job: TrainingJob) -> None:
+def check_run(job: TrainingJob) -> None:
     """Make the folder of a new run, or check that the run in it is the one that is asked for.
+
+    A run begins with `begin_run`, so that a mistake that is found before leaves no run behind.
 
     Raises:
         ConfigError: There is a run already, or none to go on with, or it was begun with other settings.
         OutputError: The folder cannot be written.
     """
     path = job.out / RUN_FILE
-    wanted = _record(job)
     if path.exists():
         if not job.resume:
             raise ConfigError(f"{job.out}: holds a run already; go on with it (--resume), or choose another folder")
-        _require_same(path, json.loads(path.read_text(encoding="utf-8")), wanted)
+        _require_same(path, json.loads(path.read_text(encoding="utf-8")), _record(job))
         return
     if job.resume:
         raise ConfigError(f"{job.out}: no run to go on with (no {RUN_FILE}); leave out --resume to start one")
     try:
         job.out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(wanted, indent=1).encode())
+    except OSError as error:
+        raise OutputError(f"{job.out}: cannot be written: {error.strerror or error}") from error
+
+
+def begin_run(job: TrainingJob) -> None:
+    """Write down what the run is, unless it goes on.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    path = job.out / RUN_FILE
+    if path.exists():
+        return
+    try:
+        write_whole(path, json.dumps(_record(job), indent=1).encode())
     except OSError as error:
         raise OutputError(f"{job.out}: cannot be written: {error.strerror or error}") from error
 

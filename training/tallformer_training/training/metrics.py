@@ -39,7 +39,7 @@ class Metrics:
         """Add a line.
 
         Args:
-            kind: `step`, `validation` or `checkpoint`.
+            kind: `memory`, `step`, `encoder_step` or `validation`.
             step: Steps done.
             values: JSON values; numbers that are not finite are written as null.
         """

@@ -23,7 +23,7 @@ from tallformer_training.training.beginning import (
 from tallformer_training.training.curves import draw_curves
 from tallformer_training.training.display import Display
 from tallformer_training.training.encoder_stage import EncoderStage
-from tallformer_training.training.job import TrainingJob, open_run, provenance
+from tallformer_training.training.job import TrainingJob, begin_run, check_run, provenance
 from tallformer_training.training.loading import LoadedWindow, load_window, run_ahead
 from tallformer_training.training.material import Material, prepare
 from tallformer_training.training.measuring import measure
@@ -70,20 +70,26 @@ def train(job: TrainingJob, processes: Processes, *, until: Callable[[], bool] |
     display = Display(is_quiet=job.quiet or not processes.is_main, as_json=job.json_logs)
     job.config.require_fit(job.recipe)
     if processes.is_main:
-        open_run(job)
+        check_run(job)
     processes.barrier()
     learned, measured = prepare(job, processes, display)
     detector = make_detector(job, processes, display)
     state = last_state(job, processes)
+    if processes.is_main:
+        begin_run(job)
     teacher: StepClassifier | None = None
     if state is None and job.start is None and job.config.encoder_stage is not None:
-        stage = EncoderStage(job, detector, learned, processes, display)
-        if not stage.go_on(until):
+        teacher = _teach_encoder(EncoderStage(job, detector, learned, processes, display), until)
+        if teacher is None:
             return _unfinished(job, detector, processes)
-        teacher = stage.teacher
     with _Session(job, processes, display, (learned, measured), (detector, state, teacher)) as session:
         session.go_on(until)
         return session.result()
+
+
+def _teach_encoder(stage: EncoderStage, until: Callable[[], bool] | None) -> StepClassifier | None:
+    """Let the encoder learn alone; None if that was stopped. The stage's optimiser is gone when the detector begins."""
+    return stage.teacher if stage.go_on(until) else None
 
 
 def _unfinished(job: TrainingJob, detector: Detector, processes: Processes) -> TrainingResult:
@@ -115,8 +121,10 @@ class _Session:
         self.step = self.epoch = self.steps_into_epoch = 0
         self.history: list[dict[str, Any]] = []
         self._saved_step = -1
+        started_s = time.perf_counter()
         if state is None:
             encode_first_memory(job, detector, self.learned, processes, display)
+        memory_s = time.perf_counter() - started_s
         targets = TargetMaker(job.recipe, job.config, self.learned.videos, self.learned.frames)
         self.stepper = Stepper(detector, job.config, targets, processes)
         if teacher is not None and self.stepper.teacher is not None:
@@ -127,6 +135,8 @@ class _Session:
         self.memory, self.writer = open_memory(job, self.learned, processes, state.snapshots if state else None)
         self.sampler_state = self.planner.sampler.state()
         self.metrics = Metrics(job.out, steps_done=self.step) if processes.is_main else None
+        if self.metrics is not None and state is None:
+            self.metrics.write("memory", 0, {"seconds": memory_s})
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ def find_videos(folder: Path) -> dict[str, list[Path]]:
         AnnotationError: There is no such folder, or no video in it.
     """
     if not folder.is_dir():
-        raise AnnotationError(f"{folder}: no such folder; expected the folder of the annotated videos")
+        raise AnnotationError(f"{folder}: no such folder; expected the folder of the videos")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
