@@ -1,21 +1,33 @@
 """The bundle: a model's graphs, recipe and provenance in one folder or .zip, with every file hash-checked.
 
-Nothing in a bundle is executable Python and nothing is unpickled.
+Nothing in a bundle is executable Python and nothing is unpickled. What a graph may hold is in `graph_check`.
+
+Note [the hash of the description]
+    `bundle.json` holds the hashes of the graphs, and, as `description_sha256`, one of its own values. Older ones, and
+    those changed by hand, may have none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tallformer_infer.config import CALIBRATION_VERSION, Calibration, Recipe, from_json, to_json
+from tallformer_infer.bundle_files import files_beside, read_member
+from tallformer_infer.config import (
+    CALIBRATION_VERSION,
+    PARITY_VERSION,
+    Calibration,
+    ParityReport,
+    Recipe,
+    from_json,
+    to_json,
+)
 from tallformer_infer.errors import BundleError, ConfigError
+from tallformer_infer.graph_check import refusal
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
@@ -26,6 +38,7 @@ SUPPRESS_SETTINGS = "tallformer.suppress"
 GraphName = Literal["encoder", "localizer", "suppress"]
 GRAPHS: tuple[GraphName, ...] = ("encoder", "localizer", "suppress")
 
+_OWN_SHA256 = "description_sha256"
 _BUNDLED = Path(__file__).parent / "bundles"
 
 
@@ -62,9 +75,11 @@ class BundleDescription:
     graphs: dict[str, GraphInfo]
     """`encoder`, `localizer` and, unless the suppression has no graph, `suppress`."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Checkpoint hash, training data, tool versions, parity report."""
+    """Checkpoint hash, training data, tool versions."""
     calibration: Calibration | None = None
     """Operating points, where the model was calibrated."""
+    parity: ParityReport | None = None
+    """How far the graphs are from torch, as measured by the export."""
 
     def __post_init__(self) -> None:
         if self.calibration is not None and set(self.calibration.classes) != set(self.recipe.classes):
@@ -74,9 +89,9 @@ class BundleDescription:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Content of `bundle.json`; what is not there has no key."""
-        value: dict[str, Any] = to_json(self)
-        return value if self.calibration is not None else {key: value[key] for key in value if key != "calibration"}
+        """Content of `bundle.json`; what is not there has no key. See Note [the hash of the description]."""
+        value = {key: item for key, item in to_json(self).items() if item is not None}
+        return {**value, _OWN_SHA256: _values_sha256(value)}
 
 
 @dataclass(frozen=True)
@@ -117,13 +132,18 @@ class Bundle:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Checkpoint hash, training data, tool versions, parity report."""
+        """Checkpoint hash, training data, tool versions."""
         return self.description.provenance
 
     @property
     def calibration(self) -> Calibration | None:
         """Operating points, where the model was calibrated."""
         return self.description.calibration
+
+    @property
+    def parity(self) -> ParityReport | None:
+        """How far the graphs are from torch, as measured by the export."""
+        return self.description.parity
 
     @property
     def is_bundled(self) -> bool:
@@ -137,8 +157,8 @@ class Bundle:
             BundleError: A graph is not there or its hash differs, or a file cannot be read.
         """
         graphs = {self.graphs[name].file: name for name in GRAPHS if name in self.graphs}
-        for name in _files_beside(self.path):
-            yield name, self.read_graph(graphs.pop(name)) if name in graphs else _read_member(self.path, name)
+        for name in files_beside(self.path, DESCRIPTION):
+            yield name, self.read_graph(graphs.pop(name)) if name in graphs else read_member(self.path, name)
         for missing in graphs.values():
             self.read_graph(missing)
 
@@ -146,18 +166,20 @@ class Bundle:
         """The ONNX file of a graph. What is checked is what is returned.
 
         Raises:
-            BundleError: It is not there, or its hash differs.
+            BundleError: It is not there, its hash differs, or it holds what a graph must not, see `graph_check`.
         """
         info = self.graphs.get(name)
         if info is None:
             raise BundleError(f"{self.path}: bundle has no graph {name!r}; it has {', '.join(self.graphs)}")
-        content = _read_member(self.path, info.file)
+        content = read_member(self.path, info.file)
         found = hashlib.sha256(content).hexdigest()
         if found != info.sha256:
             raise BundleError(
                 f"{self.path}: {info.file} has sha256 {found[:12]}…, bundle.json says {info.sha256[:12]}…: "
                 "the file was changed or damaged; fetch or export the bundle again"
             )
+        if problem := refusal(content, name):
+            raise BundleError(f"{self.path}: {info.file} {problem}")
         return content
 
 
@@ -176,7 +198,7 @@ def load_bundle(source: str | Path | None = None) -> Bundle:
         BundleError: There is none, or it is damaged or of another version.
     """
     path = _locate(DEFAULT_MODEL if source is None else source)
-    content = _read_member(path, DESCRIPTION)
+    content = read_member(path, DESCRIPTION)
     return Bundle(path, _parse(content, path), hashlib.sha256(content).hexdigest())
 
 
@@ -199,65 +221,43 @@ def _parse(content: bytes, path: Path) -> BundleDescription:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: {DESCRIPTION} is not a bundle description: {error}") from error
     if version != SCHEMA_VERSION:
-        raise BundleError(f"{path}: bundle has schema version {version}, this tallformer reads {SCHEMA_VERSION}")
-    _check_calibration_version(value.get("calibration"), path)
+        raise BundleError(
+            f"{path}: bundle has schema version {version}, this tallformer reads {SCHEMA_VERSION}: "
+            f"{DESCRIPTION} is of another tallformer; update it, or export the bundle again"
+        )
+    _check_section_version("calibration", value, CALIBRATION_VERSION, path)
+    _check_section_version("parity", value, PARITY_VERSION, path)
+    own_sha256 = value.pop(_OWN_SHA256, None)
     try:
         description = from_json(BundleDescription, value, where="bundle")
     except ConfigError as error:
-        raise BundleError(f"{path}: {error}") from error
+        raise BundleError(f"{path}: {DESCRIPTION}: {error}") from error
     if "suppress" in description.graphs and description.recipe.suppress.method.startswith("soft"):
-        raise BundleError(f"{path}: method={description.recipe.suppress.method} has no graph, yet there is one")
+        raise BundleError(
+            f"{path}: {DESCRIPTION}: method={description.recipe.suppress.method} has no graph, yet there is one"
+        )
     for name, graph in description.graphs.items():
         if name not in GRAPHS or Path(graph.file).name != graph.file or graph.file in ("", ".", ".."):
-            raise BundleError(f"{path}: graph {name!r} with file {graph.file!r}: expected a plain file name")
+            raise BundleError(f"{path}: {DESCRIPTION}: graph {name!r} is {graph.file!r}: expected a plain file name")
+    if own_sha256 is not None and own_sha256 != _values_sha256(value):
+        raise BundleError(
+            f"{path}: {DESCRIPTION} was changed or damaged: its values do not have the hash {_OWN_SHA256}; fetch or "
+            f"export the bundle again, or, if the change is yours, remove {_OWN_SHA256} from it"
+        )
     return description
 
 
-def _check_calibration_version(section: object, path: Path) -> None:
+def _values_sha256(value: dict[str, Any]) -> str:
+    """Hash of JSON values, however they are laid out in a file."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _check_section_version(name: str, value: dict[str, Any], expected: int, path: Path) -> None:
     """Before its keys are read, of which another version has others."""
-    version = section.get("version") if isinstance(section, dict) else CALIBRATION_VERSION
-    if version != CALIBRATION_VERSION:
+    section = value.get(name)
+    version = section.get("version") if isinstance(section, dict) else expected
+    if version != expected:
         raise BundleError(
-            f"{path}: calibration has version {version}, this tallformer reads {CALIBRATION_VERSION}; "
-            f'update tallformer, or remove "calibration" from {DESCRIPTION} and calibrate again'
+            f"{path}: {name} has version {version}, this tallformer reads {expected}; "
+            f'update tallformer, or remove "{name}" from {DESCRIPTION} and make it again'
         )
-
-
-def _read_member(path: Path, name: str) -> bytes:
-    try:
-        if path.is_dir():
-            return (path / name).read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(_zip_member(archive, name))
-    except FileNotFoundError:
-        raise BundleError(f"{path}: bundle has no {name}") from None
-    except KeyError:
-        raise BundleError(f"{path}: bundle has no {name}") from None
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:  # what zipfile raises
-        raise BundleError(f"{path}: expected a bundle folder or a readable .zip of one: {error}") from error
-    except OSError as error:
-        raise BundleError(f"{path}: {error.strerror or error}") from error
-
-
-def _files_beside(path: Path) -> list[str]:
-    try:
-        if path.is_dir():
-            names = [file.name for file in path.iterdir() if file.is_file()]
-        else:
-            with zipfile.ZipFile(path) as archive:
-                folder = _zip_member(archive, DESCRIPTION).removesuffix(DESCRIPTION)
-                names = [member.removeprefix(folder) for member in archive.namelist() if member.startswith(folder)]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path}: {error}") from error
-    return sorted(
-        name for name in names if Path(name).name == name != DESCRIPTION and name and not name.startswith(".")
-    )
-
-
-def _zip_member(archive: zipfile.ZipFile, name: str) -> str:
-    """The member at the top of the archive, or inside its only folder, as file managers zip a folder."""
-    names = archive.namelist()
-    if name in names:
-        return name
-    folders = {member.split("/", 1)[0] for member in names}
-    return f"{folders.pop()}/{name}" if len(folders) == 1 else name

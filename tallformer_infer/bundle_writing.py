@@ -79,6 +79,18 @@ def calibration_destination(bundle: Bundle, out: Path | None) -> Path:
     return place
 
 
+def zip_folder(folder: Path, target: Path) -> None:
+    """Put the files of a folder into a .zip, the same bytes for the same files.
+
+    They are not compressed: weights do not shrink, and loading stays a plain read.
+    """
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.iterdir()):
+            entry = zipfile.ZipInfo(file.name)  # of 1980, not of today
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, file.read_bytes())
+
+
 def _write_copy(bundle: Bundle, description: dict[str, Any], place: Path) -> None:
     """Write all files of a bundle to a place beside, and put it where it belongs."""
     is_zip = place.suffix == ".zip" or place.is_file()
@@ -93,7 +105,7 @@ def _write_copy(bundle: Bundle, description: dict[str, Any], place: Path) -> Non
                 (made / name).write_bytes(content)
             write_document(description, made / DESCRIPTION)
             if is_zip:
-                _zip(made, work / "bundle.zip")
+                zip_folder(made, work / "bundle.zip")
                 (work / "bundle.zip").replace(place)
             else:
                 _replace_folder(made, place, aside=work / "replaced")
@@ -110,10 +122,3 @@ def _replace_folder(made: Path, place: Path, *, aside: Path) -> None:
         with contextlib.suppress(OSError):
             aside.rename(place)
         raise
-
-
-def _zip(folder: Path, target: Path) -> None:
-    """Store without compression: weights do not shrink, and loading stays a plain read."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, file.name)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tallformer_infer.bundle import load_bundle
 from tallformer_infer.cli import run
 from tallformer_infer.config import to_json
 from tallformer_infer.config.presets import THUMOS14_CLASSES
@@ -54,6 +55,15 @@ def official_video(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     with np.load(golden / "thumos_tiny_64x64.npz") as arrays:
         frames = arrays["frames_rgb"]
     return write_video(tmp_path_factory.mktemp("video") / "official.mkv", frames, fps=SAMPLE_FPS, codec="ffv1")
+
+
+def test_the_exported_official_checkpoint_is_torch_s_equal(official_bundle: Path) -> None:
+    parity = load_bundle(official_bundle).parity
+
+    assert parity is not None
+    assert parity.beyond == ()
+    assert parity.differences["actions.unmatched"].worst == 0
+    assert parity.actions.matched == parity.actions.in_torch > 100
 
 
 def test_a_video_gives_the_official_detections(

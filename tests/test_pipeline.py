@@ -38,6 +38,7 @@ def demo_with(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """A copy of the bundled model, its description changed."""
     copied = Path(shutil.copytree(bundled_models()["demo"], folder / "model"))
     description = json.loads((copied / "bundle.json").read_text())
+    description.pop("description_sha256", None)
     change(description)
     (copied / "bundle.json").write_text(json.dumps(description))
     return copied

@@ -6,17 +6,28 @@ import hashlib
 import json
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from tallformer_infer.bundle import DESCRIPTION, SCHEMA_VERSION, BundleDescription, GraphInfo, GraphName
-from tallformer_infer.config import Recipe
-from tallformer_infer.errors import OutputError
+from tallformer_infer.bundle import (
+    DESCRIPTION,
+    SCHEMA_VERSION,
+    Bundle,
+    BundleDescription,
+    GraphInfo,
+    GraphName,
+    load_bundle,
+)
+from tallformer_infer.bundle_writing import zip_folder
+from tallformer_infer.config import ParityReport, Recipe
+from tallformer_infer.errors import BundleError, ExportError, OutputError
+
+Compare = Callable[[Bundle], ParityReport]
+"""Compares a bundle with what it was made from; an error that it raises means that the bundle is not to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +59,24 @@ def check_bundle_destination(out: Path) -> None:
         raise OutputError(f"{out}: exists and is not a bundle; name a new folder, or a file that ends in .zip")
 
 
-def write_bundle(out: Path, recipe: Recipe, graphs: Mapping[GraphName, onnx.ModelProto], card: ModelCard) -> None:
+def write_bundle(
+    out: Path, recipe: Recipe, graphs: Mapping[GraphName, onnx.ModelProto], card: ModelCard, compare: Compare
+) -> ParityReport:
     """Write a bundle as a folder, or as a .zip where `out` ends so. An older bundle there is replaced.
+
+    Args:
+        out: Where to.
+        recipe: What the weights mean.
+        graphs: Graphs by name.
+        card: What else the bundle says of its model.
+        compare: Given the bundle as it was written, before it is where it belongs.
+
+    Returns:
+        What `compare` found, which the bundle holds.
 
     Raises:
         OutputError: It cannot be written; what was there before is untouched.
+        ExportError: A graph cannot be run, or `compare` refuses it; what was there before is untouched.
     """
     check_bundle_destination(out)
     try:
@@ -62,19 +86,26 @@ def write_bundle(out: Path, recipe: Recipe, graphs: Mapping[GraphName, onnx.Mode
     try:
         folder = work / "bundle"
         folder.mkdir()
-        _fill(folder, recipe, graphs, card)
+        description = _fill(folder, recipe, graphs, card)
+        parity = compare(load_bundle(folder))
+        _describe(folder, replace(description, parity=parity))
         if out.suffix == ".zip":
-            _zip(folder, work / "bundle.zip")
+            zip_folder(folder, work / "bundle.zip")
             (work / "bundle.zip").replace(out)
         else:
             _replace_folder(folder, out, aside=work / "replaced")
+        return parity
+    except BundleError as error:
+        raise ExportError(f"the bundle would be refused: {error}".replace(f"{folder}: ", "")) from error
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _fill(folder: Path, recipe: Recipe, graphs: Mapping[GraphName, onnx.ModelProto], card: ModelCard) -> None:
+def _fill(
+    folder: Path, recipe: Recipe, graphs: Mapping[GraphName, onnx.ModelProto], card: ModelCard
+) -> BundleDescription:
     described: dict[str, GraphInfo] = {}
     for name, model in graphs.items():
         content = model.SerializeToString(deterministic=True)
@@ -96,7 +127,12 @@ def _fill(folder: Path, recipe: Recipe, graphs: Mapping[GraphName, onnx.ModelPro
         graphs=described,
         provenance=dict(card.provenance),
     )
-    text = json.dumps(description.as_json(), indent=1, ensure_ascii=False)
+    _describe(folder, description)
+    return description
+
+
+def _describe(folder: Path, description: BundleDescription) -> None:
+    text = json.dumps(description.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -113,10 +149,3 @@ def _replace_folder(folder: Path, out: Path, *, aside: Path) -> None:
         if aside.exists():
             aside.rename(out)
         raise
-
-
-def _zip(folder: Path, target: Path) -> None:
-    """Store without compression: weights do not shrink, and loading stays a plain read."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, file.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ import torch
 
 from tallformer_export.bundle_writer import ModelCard, check_bundle_destination, write_bundle
 from tallformer_export.onnx_files import OPSET, encoder_onnx, localizer_onnx
-from tallformer_export.parity import Parity, measure_parity
+from tallformer_export.parity import FP32_LIMITS, check_parity, measure_parity
+from tallformer_export.sample import check_sample, sample_video
 from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer import __version__
-from tallformer_infer.bundle import GraphName
-from tallformer_infer.config import Recipe
+from tallformer_infer.bundle import Bundle, GraphName
+from tallformer_infer.config import ParityReport, Recipe
 from tallformer_infer.errors import CheckpointError, OutputError
 from tallformer_infer.results import check_destination
 from tallformer_training.checkpoint import load_detector
@@ -27,9 +28,25 @@ from tallformer_training.model import Detector
 OnStep = Callable[[str], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How a bundle is compared with torch before it is written."""
+
+    sample: Path | None = None
+    """Video to compare on, of which the first two windows are taken; None generates a short one."""
+    accept: bool = False
+    """Write the bundle even if it differs more than it may, and record that in it."""
+
+
 def export_checkpoint(
-    checkpoint: Path, out: Path, *, name: str | None = None, licence: str = "unknown", on_step: OnStep = print
-) -> Parity:
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    licence: str = "unknown",
+    comparison: Comparison = Comparison(),
+    on_step: OnStep = print,
+) -> ParityReport:
     """Export a checkpoint to a bundle.
 
     Args:
@@ -37,18 +54,21 @@ def export_checkpoint(
         out: Folder, or a file that ends in .zip. A bundle that is there is replaced.
         name: What users will call the model; None takes the recipe's name.
         licence: Licence of the weights.
+        comparison: How it is compared with torch.
         on_step: Told what is being done.
 
     Returns:
-        Differences from torch, which are within the tolerances.
+        Differences from torch.
 
     Raises:
         CheckpointError: It cannot be read.
         OutputError: `out` cannot be written, or writing it would replace `checkpoint`.
-        ExportError: A graph differs from torch.
+        MediaError: The video to compare on cannot be read.
+        ExportError: The bundle differs from torch more than it may; the message says in which output.
     """
     check_bundle_destination(out)
     check_input_stays(checkpoint, out)
+    _check_sample(comparison)
     on_step(f"reading {checkpoint}")
     detector, read = load_detector(checkpoint)
     card = ModelCard(
@@ -57,21 +77,28 @@ def export_checkpoint(
         licence=licence,
         provenance={**read.provenance, "checkpoint_sha256": _sha256(checkpoint)},
     )
-    return _export(detector, out, card, on_step)
+    return _export(detector, out, card, comparison, on_step)
 
 
 def export_random(
-    recipe: Recipe, out: Path, *, seed: int = 0, name: str = "untrained", on_step: OnStep = print
-) -> Parity:
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int = 0,
+    name: str = "untrained",
+    comparison: Comparison = Comparison(),
+    on_step: OnStep = print,
+) -> ParityReport:
     """Export a model with random weights: to try a recipe's speed, or the whole way of the data, without a checkpoint.
 
     Args, Returns, Raises: As `export_checkpoint`; `seed` decides the weights.
     """
     check_bundle_destination(out)
+    _check_sample(comparison)
     torch.manual_seed(seed)
     detector = Detector(recipe).eval()
     card = ModelCard(name=name, trained=False, licence="Apache-2.0", provenance={"weights": f"random, seed {seed}"})
-    return _export(detector, out, card, on_step)
+    return _export(detector, out, card, comparison, on_step)
 
 
 def check_input_stays(file: Path, out: Path) -> None:
@@ -89,22 +116,27 @@ def check_input_stays(file: Path, out: Path) -> None:
         check_destination(out, inputs=[str(file)], example="model.zip")
 
 
-def _export(detector: Detector, out: Path, card: ModelCard, on_step: OnStep) -> Parity:
-    """Export; what is measured on the way is added to the card."""
+def _export(detector: Detector, out: Path, card: ModelCard, comparison: Comparison, on_step: OnStep) -> ParityReport:
     on_step("writing graph 1 of 3, encoder")
-    encoder = encoder_onnx(detector)
+    graphs: dict[GraphName, onnx.ModelProto] = {"encoder": encoder_onnx(detector)}
     on_step("writing graph 2 of 3, localizer")
-    localizer = localizer_onnx(detector)
-    graphs: dict[GraphName, onnx.ModelProto] = {"encoder": encoder, "localizer": localizer}
+    graphs["localizer"] = localizer_onnx(detector)
     if detector.recipe.suppress.method in ("nms", "nmw"):
         on_step("writing graph 3 of 3, suppress")
         graphs["suppress"] = build_suppress_graph(detector.recipe.suppress)
-    on_step("comparing with torch")
-    parity = measure_parity(detector, encoder, localizer)
-    parity.check()
-    measured = {"exported_with": _versions(), "parity_with_torch": asdict(parity)}
-    write_bundle(out, detector.recipe, graphs, replace(card, provenance={**card.provenance, **measured}))
-    return parity
+
+    def compare(bundle: Bundle) -> ParityReport:
+        on_step("comparing with torch")
+        with sample_video(detector, comparison.sample) as sample:
+            return check_parity(measure_parity(detector, bundle, sample, FP32_LIMITS), accept=comparison.accept)
+
+    provenance = {**card.provenance, "exported_with": _versions()}
+    return write_bundle(out, detector.recipe, graphs, replace(card, provenance=provenance), compare)
+
+
+def _check_sample(comparison: Comparison) -> None:
+    if comparison.sample is not None:
+        check_sample(comparison.sample)
 
 
 def _versions() -> dict[str, str | int]:

@@ -76,7 +76,7 @@ def _strip_traces(model: onnx.ModelProto) -> None:
 
 def _check(model: onnx.ModelProto, inputs: dict[str, Tensor]) -> None:
     """Shapes that the exporter froze or freed without a word are an error."""
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)
     if model.opset_import[0].version != OPSET:
         raise ExportError(f"asked for opset {OPSET}, the exporter wrote {model.opset_import[0].version}")
     for declared in model.graph.input:

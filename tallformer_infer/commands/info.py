@@ -85,6 +85,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
         ("suppression", f"{recipe.suppress.method} at tIoU {recipe.suppress.tiou_threshold:g}", ""),
         *graphs,
         *_points(bundle),
+        *_parity(bundle),
         *((name, _short(value), "dim") for name, value in bundle.provenance.items()),
         (f"{len(recipe.classes)} classes", " · ".join(recipe.classes), ""),
     ]
@@ -105,6 +106,32 @@ def _points(bundle: Bundle) -> list[tuple[str, str, str]]:
         ("operating points", f"{calibration.default} unless told otherwise, of {', '.join(calibration.names)}", ""),
         *(("", line, "") for line in lines),
     ]
+
+
+def _parity(bundle: Bundle) -> list[tuple[str, str, str]]:
+    parity = bundle.parity
+    if parity is None:
+        return []
+    actions = parity.actions
+    lines = [
+        (
+            "parity",
+            f"{actions.matched} of torch's {actions.in_torch} actions are found again at tIoU "
+            f"{actions.tiou_threshold:g}, in {parity.sample.frames} frames ({parity.sample.source})",
+            "",
+        )
+    ]
+    for name, difference in parity.differences.items():
+        worst = "unknown" if difference.worst is None else f"{difference.worst:.2g}"
+        mean = "" if difference.mean is None else f", on average {difference.mean:.2g}"
+        beyond = (
+            ""
+            if difference.is_within
+            else ": beyond the limit, " + ("accepted" if name in parity.accepted else "not accepted")
+        )
+        text = f"{name} differ by {worst} at most{mean} ({difference.unit}; limit {difference.limit:g}){beyond}"
+        lines.append(("", text, "yellow" if beyond else ""))
+    return lines
 
 
 def _short(value: object, *, longest: int = 200) -> str:

@@ -17,6 +17,13 @@ from tallformer_infer.config.model import (
     PyramidConfig,
     TcmConfig,
 )
+from tallformer_infer.config.parity import (
+    PARITY_VERSION,
+    Difference,
+    MatchedActions,
+    ParityReport,
+    ParitySample,
+)
 from tallformer_infer.config.presets import RECIPES, preset
 from tallformer_infer.config.reading import from_json, read_recipe, recipe_from_json, to_json
 from tallformer_infer.config.recipe import (
@@ -30,6 +37,7 @@ from tallformer_infer.config.recipe import (
 __all__ = [
     "ALL_ACTIONS",
     "CALIBRATION_VERSION",
+    "PARITY_VERSION",
     "RAW_SCORES",
     "RECIPES",
     "BackboneConfig",
@@ -37,8 +45,12 @@ __all__ = [
     "Calibration",
     "CandidateConfig",
     "Cut",
+    "Difference",
     "HeadConfig",
+    "MatchedActions",
     "ModelConfig",
+    "ParityReport",
+    "ParitySample",
     "PointSummary",
     "PyramidConfig",
     "Recipe",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +10,10 @@ import typer
 
 from tallformer_infer.commands.saying import Speaker, speaking
 from tallformer_infer.commands.waiting import import_interruptibly
-from tallformer_infer.config import preset, read_recipe
+from tallformer_infer.config import preset, read_recipe, to_json
 
 if TYPE_CHECKING:
-    from tallformer_export.parity import Parity
+    from tallformer_infer.config import ParityReport
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
@@ -22,7 +21,7 @@ app = typer.Typer(
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A .safetensors checkpoint; with --random-weights, a recipe.")
     ],
@@ -40,10 +39,23 @@ def export(
         int | None,
         typer.Option(metavar="SEED", help="No checkpoint: random weights for the recipe NAME or FILE.json given."),
     ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="VIDEO",
+            help="Compare with torch on the first two windows of this video; else on a short generated one.",
+        ),
+    ] = None,
+    accept_parity: Annotated[
+        bool,
+        typer.Option("--accept-parity", help="Write the bundle however much it differs from torch, and record that."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
 ) -> None:
-    """Write a checkpoint as a bundle of ONNX graphs, compared with torch.
+    """Write a checkpoint as a bundle of ONNX graphs, compared with torch on the frames of a video.
+
+    What was compared is stored in the bundle: see `tallformer info BUNDLE`.
 
     [bold]Examples[/bold]
 
@@ -54,29 +66,40 @@ def export(
       tallformer export thumos14-swin-t --random-weights 0 --out swin-t-random
     """
     import_interruptibly("tallformer_export.exporting")
-    from tallformer_export.exporting import check_input_stays, export_checkpoint, export_random
+    from tallformer_export.exporting import Comparison, check_input_stays, export_checkpoint, export_random
 
     check_input_stays(Path(model), out)
+    comparison = Comparison(sample=sample, accept=accept_parity)
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         if random_weights is None:
-            parity = export_checkpoint(Path(model), out, name=name, licence=licence, on_step=speaker.step)
+            parity = export_checkpoint(
+                Path(model), out, name=name, licence=licence, comparison=comparison, on_step=speaker.step
+            )
         else:
             parity = export_random(
                 read_recipe(Path(model)) if model.endswith(".json") else preset(model),
                 out,
                 seed=random_weights,
                 name=name or "untrained",
+                comparison=comparison,
                 on_step=speaker.step,
             )
         speaker.stopped()
         _tell(speaker, out, parity)
 
 
-def _tell(speaker: Speaker, out: Path, parity: Parity) -> None:
-    message = (
-        f"wrote {out}; largest difference from torch: features {parity.features:.1e}, "
-        f"segments {parity.segments_frames:.1e} frames, scores {parity.scores:.1e}"
+def _tell(speaker: Speaker, out: Path, parity: ParityReport) -> None:
+    differences, actions = parity.differences, parity.actions
+    worst = ", ".join(
+        f"{name.partition('.')[2]} {differences[name].worst or 0:.1e}{unit}"
+        for name, unit in (("encoder.features", ""), ("localizer.segments", " frames"), ("localizer.scores", ""))
     )
-    speaker.say("written", message, out=str(out), parity_with_torch=asdict(parity))
+    message = (
+        f"wrote {out}; largest difference from torch: {worst}; "
+        f"{actions.matched} of {actions.in_torch} actions are the same"
+    )
+    speaker.say("written", message, out=str(out), parity_with_torch=to_json(parity))
+    if parity.accepted:
+        speaker.say("warning", f"accepted as you asked, and recorded: {', '.join(parity.accepted)} beyond the limit")
     again = shlex.join(["tallformer", "detect", "VIDEO", "--model", str(out), "--out", "actions.json"])
     speaker.say("hint", f"try it: {again}")

@@ -1,0 +1,113 @@
+"""The video on which an export is compared with torch: generated from a seed, or the start of the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.config import ParitySample, SamplingConfig
+from tallformer_infer.errors import MediaError
+from tallformer_infer.media import file_sha256, open_video, probe
+from tallformer_infer.media.graph import exact_rate
+from tallformer_infer.media.sources import is_regular_file
+from tallformer_training.datasets.frames import stored_sampling
+from tallformer_training.model import Detector
+from tallformer_training.synthetic import VideoSpec, render_frames, write_script
+
+_BUDGET = 2e12
+"""Weights of the encoder times pixels of a frame, summed over clips. Torch on one core takes about 3 s for 1e12."""
+_MOST_CLIPS = 8
+"""Clips of a generated video: comparing takes 2 s with the smallest model, whose export takes 15."""
+_FASTEST_FPS, _SLOWEST_FPS = 120.0, 10.0
+"""Rates at which videos can be generated; at others the same frames are taken, and things move slower or faster."""
+_SMALLEST_PX = 32
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A video file that holds exactly the frames to compare on."""
+
+    path: Path
+    """Lossless, at the recipe's rate and size."""
+    told: ParitySample
+    """What the report says of it."""
+
+
+def check_sample(video: Path) -> None:
+    """Refuse what cannot be compared on, before the minutes that an export takes.
+
+    Raises:
+        MediaError: It is no regular file, or nothing in it can be decoded.
+    """
+    if not is_regular_file(video):
+        raise MediaError(f"{video}: expected a video file to compare on")
+    probe(video)
+
+
+@contextlib.contextmanager
+def sample_video(detector: Detector, video: Path | None = None) -> Iterator[Sample]:
+    """A video for as long as the block lasts.
+
+    Args:
+        detector: Decides the length of a generated video: two clips of a large model, up to eight of a small one. The
+            last is half beyond the end.
+        video: The user's own, of which the first two windows are taken; None generates one, always the same.
+
+    Raises:
+        MediaError: `video` cannot be decoded.
+    """
+    recipe = detector.recipe
+    sampling = stored_sampling(recipe.sampling)
+    with tempfile.TemporaryDirectory(prefix="tallformer-parity-") as folder:
+        path = Path(folder) / "sample.mkv"
+        if video is None:
+            count = _write(path, _generate(sampling, generated_frames(detector)), sampling)
+            yield Sample(path, ParitySample(source="generated", sha256=None, frames=count))
+            return
+        most = recipe.window.shared_step_frames + recipe.window.window_frames
+        with open_video(video, sampling) as stream:
+            count = _write(path, itertools.islice(stream, most), sampling)
+        yield Sample(path, ParitySample(source=video.name, sha256=file_sha256(video), frames=count))
+
+
+def generated_frames(detector: Detector) -> int:
+    """Length of the generated video: it follows from the model, not from the machine, as the report must."""
+    window = detector.recipe.window
+    weights = sum(parameter.numel() for parameter in detector.backbone.parameters())
+    affordable = int(_BUDGET / (weights * detector.recipe.sampling.crop_px**2))
+    clips = min(max(affordable, 2), _MOST_CLIPS)
+    return (clips - 1) * window.clip_frames + (window.clip_frames + 1) // 2
+
+
+def _generate(sampling: SamplingConfig, frames: int) -> Iterator[Picture]:
+    side = sampling.crop_px
+    even_px = max(side + side % 2, _SMALLEST_PX)
+    fps = min(max(sampling.sample_fps, _SLOWEST_FPS), _FASTEST_FPS)
+    minutes = max(frames / fps / 60, 0.01)
+    spec = VideoSpec(subset="testing", seed=0, index=0, minutes=minutes, fps=fps, width_px=even_px, height_px=even_px)
+    for picture in render_frames(write_script(spec), end_frame=frames):
+        yield np.ascontiguousarray(picture[:side, :side])
+
+
+def _write(path: Path, pictures: Iterable[Picture], sampling: SamplingConfig) -> int:
+    """Write pictures, all of one size, without loss; returns how many there were."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=exact_rate(sampling.sample_fps))
+        stream.width = stream.height = sampling.crop_px
+        stream.pix_fmt = "bgr0"
+        count = 0
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            count += 1
+        container.mux(stream.encode())
+    return count

@@ -1,0 +1,203 @@
+"""What a bundle from someone else may hold: everything else is refused with a line that names the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tallformer_infer import cli
+from tallformer_infer.bundle import DESCRIPTION, GRAPHS, load_bundle
+from tallformer_infer.errors import BundleError
+from tallformer_infer.runtime import OnnxRuntime
+from tests.graph_samples import WEIGHTS, in_initializer, outside, serialised, with_node
+from tests.small_bundle import write_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A small bundle whose description has its own hash."""
+    folder = write_bundle(tmp_path / "small")
+    describe(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zipped(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The same as one file."""
+    folder = write_bundle(tmp_path_factory.mktemp("zipped") / "small")
+    describe(folder)
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    return path.read_bytes()
+
+
+def describe(folder: Path) -> None:
+    (folder / DESCRIPTION).write_text(json.dumps(load_bundle(folder).description.as_json(), indent=1))
+
+
+def put(bundle: Path, name: str, content: bytes) -> Path:
+    """Put a graph into a bundle, with its right hash."""
+    description = json.loads((bundle / DESCRIPTION).read_text())
+    del description["description_sha256"]
+    description["graphs"][name]["sha256"] = hashlib.sha256(content).hexdigest()
+    (bundle / description["graphs"][name]["file"]).write_bytes(content)
+    (bundle / DESCRIPTION).write_text(json.dumps(description))
+    describe(bundle)
+    return bundle
+
+
+def everything(path: Path) -> tuple[object, ...]:
+    loaded = load_bundle(path)
+    return loaded.description, *(loaded.read_graph(name) for name in GRAPHS if name in loaded.graphs)
+
+
+def refusal_of(path: Path) -> str | None:
+    """The line with which a bundle is refused; None if it is not."""
+    try:
+        everything(path)
+    except BundleError as error:
+        return str(error)
+    return None
+
+
+# Damage
+
+
+def test_what_is_whole_is_read(bundle: Path, zipped: bytes, tmp_path: Path) -> None:
+    (tmp_path / "small.zip").write_bytes(zipped)
+
+    assert everything(tmp_path / "small.zip") == everything(bundle)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), file=st.sampled_from(["encoder", "bundle"]))
+def test_a_flipped_byte_is_refused_and_the_file_named(bundle: Path, place: float, flip: int, file: str) -> None:
+    path = bundle / (DESCRIPTION if file == "bundle" else "encoder.onnx")
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[int(place * len(whole))] ^= flip
+    path.write_bytes(damaged)
+
+    message = refusal_of(bundle)
+    path.write_bytes(whole)
+    if message is None:
+        assert path.name == DESCRIPTION
+        assert json.loads(damaged) == json.loads(whole)  # a space that became another one
+    else:
+        assert message.startswith(f"{bundle}: ")
+        assert path.name in message
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"wave"', '"wavf"'), ("123.675", "123.575"), ('"sample_fps": 15.0', '"sample_fps": 16.0'), ("CC0", "CC1")],
+)
+def test_a_changed_value_is_refused_until_the_hash_is_taken_away(bundle: Path, old: str, new: str) -> None:
+    text = (bundle / DESCRIPTION).read_text()
+    assert old in text
+    (bundle / DESCRIPTION).write_text(text.replace(old, new))
+
+    with pytest.raises(BundleError, match=r"small: bundle\.json was changed or damaged: .* remove description_sha256"):
+        load_bundle(bundle)
+
+    description = json.loads((bundle / DESCRIPTION).read_text())
+    del description["description_sha256"]
+    (bundle / DESCRIPTION).write_text(json.dumps(description))
+    assert load_bundle(bundle).name == "small"
+
+
+def test_a_description_may_be_laid_out_anew(bundle: Path) -> None:
+    before = load_bundle(bundle).description
+    text = json.dumps(json.loads((bundle / DESCRIPTION).read_text()), sort_keys=True, separators=(",", ":"))
+    (bundle / DESCRIPTION).write_text(text)
+
+    assert load_bundle(bundle).description == before
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_a_flipped_byte_of_a_zip_changes_nothing_or_is_refused(
+    zipped: bytes, tmp_path: Path, place: float, flip: int
+) -> None:
+    damaged = bytearray(zipped)
+    damaged[int(place * len(zipped))] ^= flip
+    whole, path = tmp_path / "whole.zip", tmp_path / "damaged.zip"
+    whole.write_bytes(zipped)
+    path.write_bytes(damaged)
+
+    message = refusal_of(path)
+    if message is None:
+        assert everything(path) == everything(whole)
+    else:
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize("file", [DESCRIPTION, "encoder.onnx", "localizer.onnx"])
+def test_a_missing_file_is_named(bundle: Path, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle / file).unlink()
+
+    assert cli.run(["detect", "no.mp4", "--model", str(bundle), "--device", "cpu"]) == 1
+    assert f"tallformer: error: {bundle}: bundle has no {file}" in capsys.readouterr().err
+
+
+def test_a_newer_schema_is_refused_and_the_file_named(bundle: Path) -> None:
+    description = json.loads((bundle / DESCRIPTION).read_text())
+    (bundle / DESCRIPTION).write_text(json.dumps({**description, "schema_version": 2, "wheels": 4}))
+
+    with pytest.raises(BundleError, match=r"schema version 2, .* reads 1: bundle\.json is of another tallformer; upd"):
+        load_bundle(bundle)
+
+
+# Graphs that hold what they must not
+
+
+@pytest.mark.parametrize("location", ["../secret", "weights.bin"])
+def test_a_file_that_a_graph_names_is_never_read(
+    bundle: Path, location: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(bundle)  # where ONNX Runtime would look, for a graph that it gets as bytes
+    secret = bundle / location
+    secret.write_bytes(WEIGHTS.tobytes())
+    put(bundle, "encoder", serialised(in_initializer(outside(location))))
+    before = forget_reading(secret)
+
+    with pytest.raises(BundleError, match=rf"small: encoder\.onnx keeps weights in another file \('{location}'\)"):
+        OnnxRuntime(load_bundle(bundle), device="cpu")
+    assert cli.run(["detect", "no.mp4", "--model", str(bundle), "--device", "cpu"]) == 1
+    assert "encoder.onnx keeps weights in another file" in capsys.readouterr().err
+
+    assert secret.stat().st_atime_ns == before
+    secret.read_bytes()
+    if secret.stat().st_atime_ns == before:
+        pytest.skip("this file system does not keep when a file was read")
+
+
+def forget_reading(path: Path) -> int:
+    """Set back when a file was last read, so that the next reading shows."""
+    os.utime(path, ns=(10**9, path.stat().st_mtime_ns))
+    return path.stat().st_atime_ns
+
+
+def test_an_operator_that_is_not_listed_is_refused_and_the_file_named(bundle: Path) -> None:
+    put(bundle, "localizer", serialised(with_node("EPContext", domain="com.microsoft")))
+
+    with pytest.raises(BundleError, match=r"small: localizer\.onnx has an operator of 'com\.microsoft'"):
+        OnnxRuntime(load_bundle(bundle), device="cpu")
+
+
+def test_a_graph_that_is_no_onnx_file_is_refused_and_the_file_named(bundle: Path) -> None:
+    put(bundle, "encoder", b"not an onnx file at all")
+
+    with pytest.raises(BundleError, match=r"small: encoder\.onnx is not an ONNX file"):
+        OnnxRuntime(load_bundle(bundle), device="cpu")
