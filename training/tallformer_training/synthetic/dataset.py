@@ -146,7 +146,8 @@ def _write_all(videos: list[VideoSpec], folder: Path, jobs: int, on_video: Calla
                 f"{folder}: a worker was ended from outside; fewer jobs need less memory, and the same command goes on"
             ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for future in pending:
+                future.cancel()
             for worker in set(active_children()) - others:
                 worker.terminate()  # otherwise leaving would wait for whole videos
             raise
