@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tallformer_training.augmentation import apply_change, draw_change, mirrored, normalise
 from tallformer_training.model import Detector
@@ -34,7 +33,7 @@ from tallformer_training.training.job import TrainingJob, provenance
 from tallformer_training.training.loading import run_ahead
 from tallformer_training.training.material import Material
 from tallformer_training.training.metrics import Metrics
-from tallformer_training.training.optimiser import make_optimiser
+from tallformer_training.training.optimiser import make_optimiser, take_step
 from tallformer_training.training.precision import autocast
 from tallformer_training.training.processes import Processes
 from tallformer_training.training.step_classifier import StepClassifier, step_labels, step_loss
@@ -132,10 +131,7 @@ class EncoderStage:
         both = _EncoderAndTeacher(detector.backbone, self.teacher)
         self.optimiser = make_optimiser(both, stage.optimiser)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=stage.precision == "fp16")
-        self._model: nn.Module = both
-        if processes.count > 1:
-            devices = [processes.device] if processes.device.type == "cuda" else None
-            self._model = DistributedDataParallel(both, device_ids=devices, forward_sync_buffers=False)
+        self._model = processes.share_gradients(both)
         self.drawer = ClipDrawer(job, learned, processes)
         self.step = 0
         self._restore()
@@ -190,14 +186,9 @@ class EncoderStage:
             logits = self._model(batch.clips.to(device))
         loss = step_loss(logits, batch.marks) / batch.marks[..., 0].numel()
         torch.autograd.backward(self.scaler.scale(loss))
-        self.scaler.unscale_(self.optimiser)
-        limit = self.job.config.max_gradient_norm
-        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        norm = take_step(self.optimiser, self.scaler, max_norm=self.job.config.max_gradient_norm)
         mean = self.processes.sum(loss.detach()) / self.processes.count
-        return float(mean), float(norm), factor
+        return float(mean), norm, factor
 
     def _save(self) -> None:
         randoms = self.processes.gather(checkpoints.torch_random_state(self.processes.device).cpu())

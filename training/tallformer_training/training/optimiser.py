@@ -45,6 +45,16 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.dim() > 1 and not name.endswith("bias_table")
 
 
+def take_step(optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, max_norm: float | None) -> float:
+    """Clip the gradient, and let the optimiser move; returns the gradient's length before clipping."""
+    scaler.unscale_(optimiser)
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, float("inf") if max_norm is None else max_norm)
+    scaler.step(optimiser)
+    scaler.update()
+    return float(norm)
+
+
 class WeightMean:
     """Running mean of weights and of batch norm statistics; in its first steps it forgets faster."""
 

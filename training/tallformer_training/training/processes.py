@@ -13,8 +13,9 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from tallformer_infer.errors import DeviceError
 
@@ -48,6 +49,13 @@ class Processes:
         """Wait until all are here."""
         if self.count > 1:
             dist.barrier()
+
+    def share_gradients(self, module: nn.Module) -> nn.Module:
+        """`module` with gradients that are the mean over all processes; itself where there is one process."""
+        if self.count == 1:
+            return module
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over all processes, on every one of them."""

@@ -25,7 +25,7 @@ from tallformer_training.schedule import set_rates
 from tallformer_training.training.config import TrainingConfig
 from tallformer_training.training.forward import WindowModel, fill_behind_the_end, memory_window, prepare_clips
 from tallformer_training.training.loading import LoadedWindow
-from tallformer_training.training.optimiser import WeightMean, make_optimiser
+from tallformer_training.training.optimiser import WeightMean, make_optimiser, take_step
 from tallformer_training.training.plan import PlannedWindow
 from tallformer_training.training.precision import autocast
 from tallformer_training.training.processes import Processes
@@ -99,10 +99,7 @@ class Stepper:
         self.optimiser = make_optimiser(self._windows, config.optimiser)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")
         self.mean = None if config.ema_decay is None else WeightMean(detector.state_dict(), config.ema_decay)
-        self._model: nn.Module = self._windows
-        if processes.count > 1:
-            devices = [processes.device] if processes.device.type == "cuda" else None
-            self._model = DistributedDataParallel(self._windows, device_ids=devices, forward_sync_buffers=False)
+        self._model = processes.share_gradients(self._windows)
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -198,14 +195,9 @@ class Stepper:
 
     def _update(self, clock: _Clock) -> float:
         """Clip the gradient, and let the optimiser move; returns the gradient's length."""
-        self.scaler.unscale_(self.optimiser)
-        limit = self.config.max_gradient_norm
-        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        norm = take_step(self.optimiser, self.scaler, max_norm=self.config.max_gradient_norm)
         clock.stop("backward_s")
-        return float(norm)
+        return norm
 
     def _gradients_apart(self, is_apart: bool) -> AbstractContextManager[object]:
         if is_apart and isinstance(self._model, DistributedDataParallel):
