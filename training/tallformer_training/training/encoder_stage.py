@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tallformer_training.augmentation import apply_change, draw_change, mirrored, normalise
+from tallformer_training.augmentation import apply_change, draw_change, normalise
 from tallformer_training.model import Detector
 from tallformer_training.model.backbone import VideoSwin
 from tallformer_training.schedule import set_rates
@@ -30,13 +30,15 @@ from tallformer_training.training import checkpoints
 from tallformer_training.training.beginning import require_as_many
 from tallformer_training.training.display import Display
 from tallformer_training.training.job import TrainingJob, provenance
-from tallformer_training.training.loading import run_ahead
+from tallformer_training.training.loading import load_window, run_ahead
 from tallformer_training.training.material import Material
 from tallformer_training.training.metrics import Metrics
 from tallformer_training.training.optimiser import make_optimiser, take_step
+from tallformer_training.training.plan import PlannedWindow
 from tallformer_training.training.precision import autocast
 from tallformer_training.training.processes import Processes
-from tallformer_training.training.step_classifier import StepClassifier, step_labels, step_loss
+from tallformer_training.training.step_classifier import StepClassifier, step_loss
+from tallformer_training.training.targets import TargetMaker
 
 FOLDER = "encoder"
 _DRAW_STREAM, _CHANGE_STREAM = 3, 4
@@ -59,10 +61,7 @@ class ClipDrawer:
         self.job, self.learned, self.processes = job, learned, processes
         recipe = job.recipe
         self._videos = {video.name: video for video in learned.videos}
-        self._segments = {
-            video.name: video.segments_frames(recipe.sampling.sample_fps, learned.frames[video.name])
-            for video in learned.videos
-        }
+        self._targets = TargetMaker(recipe, job.config, learned.videos, learned.frames)
         self._names = list(self._videos)
         lengths = np.array([learned.frames[name] for name in self._names], np.float64)
         self._chances = lengths / lengths.sum()
@@ -81,32 +80,29 @@ class ClipDrawer:
         name = self._names[int(generator.choice(len(self._names), p=self._chances))]
         frames, length = self.learned.frames[name], recipe.window.clip_frames
         start = int(generator.integers(max(frames - length, 0) + 1))
-        is_mirrored = bool(generator.random() < config.augmentation.flip)
-        pixels = torch.from_numpy(self.learned.source.read_clips(self._videos[name].path, [start], length))
+        window = PlannedWindow(
+            video=name,
+            entry=name,
+            is_mirrored=bool(generator.random() < config.augmentation.flip),
+            start_frame=start,
+            real_frames=min(frames - start, length),
+            encoded_clips=(0,),
+            number=number,
+        )
+        loaded = load_window(self.learned.source, self._videos[name].path, window, clip_frames=length)
         change = draw_change(
             config.augmentation,
             np.random.default_rng([config.seed, _CHANGE_STREAM, step, number]),
-            is_flipped=is_mirrored,
+            is_flipped=window.is_mirrored,
         )
         sampling = recipe.sampling
         clips = normalise(
-            apply_change(pixels, change, crop_px=sampling.crop_px),
-            torch.tensor([min(frames - start, length)]),
+            apply_change(torch.from_numpy(loaded.pixels), change, crop_px=sampling.crop_px),
+            torch.from_numpy(loaded.real_frames),
             mean=sampling.mean,
             std=sampling.std,
         )
-        labels = self._videos[name].labels
-        if is_mirrored:
-            labels = mirrored(labels, recipe.classes, config.augmentation.mirrored_classes)
-        marks = step_labels(
-            self._segments[name],
-            labels,
-            first_frames=np.array([start]),
-            steps=recipe.clip_steps,
-            stride=recipe.model.encoder_stride,
-            classes=len(recipe.classes),
-        )
-        return ClipBatch(clips, marks)
+        return ClipBatch(clips, self._targets.mark_steps([window]))
 
 
 class EncoderStage:
