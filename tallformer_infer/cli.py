@@ -56,6 +56,7 @@ COMMANDS = (
     ),
     Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
     Command("info", "tallformer_infer.commands.info", "cpu", "Show what a model bundle holds.", _USE),
+    Command("engine", "tallformer_infer.commands.engine", "tensorrt", "Build and list TensorRT engines.", _USE),
     Command(
         "doctor", "tallformer_infer.commands.doctor", "cpu", "Show what this machine has, and what is missing.", _USE
     ),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tallformer_infer.cuda_driver import DRIVER_LIBRARY
 from tallformer_infer.diagnosis.asking import Answer, ask
 from tallformer_infer.diagnosis.findings import CudaDriver, Decoding, Gpu, HardwareDecoder, Provider
 
@@ -14,19 +14,18 @@ PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "Te
 """Providers that this project can use, by the name that people are shown."""
 
 _PROBES = "tallformer_infer.diagnosis.probes"
-_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _SLOW_S = 180.0
 """TensorRT builds an engine even for the smallest graph, and a driver may compile for a GPU it does not know yet."""
 _MISSING = re.compile(r"with error: (\S+\.so[\w.]*): cannot open shared object file")
 
 
-def ask_driver(*, library: str = _DRIVER) -> CudaDriver:
+def ask_driver(*, library: str = DRIVER_LIBRARY) -> CudaDriver:
     """The NVIDIA driver and its GPUs.
 
     Args:
         library: Name or path of the driver's library.
     """
-    answer = ask(f"{_PROBES}.cuda", "read_driver", library)
+    answer = ask("tallformer_infer.cuda_driver", "read_driver", library)
     if answer.facts is None:
         return CudaDriver(version=None, gpus=(), problem=f"the NVIDIA driver {_after_noun(answer)}")
     gpus = tuple(Gpu(**gpu) for gpu in answer.facts["gpus"])
