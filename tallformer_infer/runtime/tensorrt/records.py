@@ -36,8 +36,6 @@ class EngineRecord:
     """How long it took, in seconds."""
     built_on: str | None
     """GPU of the machine that built it; None: built without one."""
-    tool_version: str
-    """Version of tallformer that built it."""
     seal: str
     """Mark of the user who built it, on all of the above, see Note [an engine is a program]."""
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, GraphName
 from tallformer_infer.errors import EngineError, OutputError
 from tallformer_infer.results import check_destination, replace_file
@@ -142,7 +141,6 @@ def write_engine(folder: Path, key: EngineKey, content: bytes, *, build_s: float
         built_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         build_s=round(build_s, 2),
         built_on=built_on,
-        tool_version=__version__,
         seal="",
     ).sealed()
     try:
