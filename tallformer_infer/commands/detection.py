@@ -46,7 +46,7 @@ class DetectOptions:
     """File to write, `-` for stdout; None shows tables only."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "tensorrt"]
     """Where to run."""
     threads: int | None
     """CPU threads."""

@@ -16,7 +16,7 @@ from tallformer_infer.pipeline.progress import OnProgress
 from tallformer_infer.pipeline.settling import split_settled
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.results import check_selection, select_actions
-from tallformer_infer.runtime import Device, OnnxRuntime, Runtime
+from tallformer_infer.runtime import Device, Runtime, load_runtime
 from tallformer_infer.structures import Action, Provenance, Result, Windows
 
 
@@ -38,16 +38,17 @@ class Detector:
 
         Args:
             bundle: A folder, a .zip, the name of a bundled model, or a loaded bundle; None is the default model.
-            device: `auto` takes CUDA where it works, else the CPU.
+            device: `auto` takes CUDA where it works, else the CPU; `tensorrt` runs engines that were built before.
             threads: Threads of the model and of the video codec, each; None takes one per core.
 
         Raises:
             BundleError: The bundle is missing, damaged or of another version.
             DeviceError: The device was asked for and cannot be had.
+            EngineError: There is no TensorRT engine for this GPU, or one is damaged.
             ValueError: `device` or `threads` is not one of those.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        return Detector(loaded, OnnxRuntime(loaded, device=device, threads=threads), threads=threads)
+        return Detector(loaded, load_runtime(loaded, device=device, threads=threads), threads=threads)
 
     @property
     def device(self) -> str:

@@ -23,7 +23,8 @@ from tallformer_infer.bundle import SUPPRESS_SETTINGS, Bundle, GraphName
 from tallformer_infer.config import to_json
 from tallformer_infer.errors import BundleError, DeviceError, StoppedError
 from tallformer_infer.nms import suppress as suppress_in_numpy
-from tallformer_infer.runtime.protocol import Cancellation, Device
+from tallformer_infer.runtime.protocol import Cancellation
+from tallformer_infer.runtime.protocol import OnnxDevice as Device
 from tallformer_infer.structures import Candidates
 
 _CUDA = "CUDAExecutionProvider"

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from tallformer_infer.errors import StoppedError
 from tallformer_infer.structures import Candidates
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+"""What users can ask for. `tensorrt` runs engines on CUDA; nothing else takes it by itself."""
+OnnxDevice = Literal["auto", "cpu", "cuda"]
+"""Those of ONNX Runtime."""
 
 
 class Cancellation:

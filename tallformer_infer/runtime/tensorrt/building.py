@@ -96,7 +96,7 @@ def build_engine(
     if library.flavour == "tensorrt":
         require_gpu()  # Note [the driver is asked first]
     trt, started = library.module, time.monotonic()
-    logger = _logger(trt, log)
+    logger = make_logger(trt, log)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)  # owns weights that the network refers to: it lives until the end
@@ -115,6 +115,19 @@ def build_engine(
         raise EngineError(f"{library} cannot build the engine: {_last_error(log)}")
     measured = None if cache is None else bytes(config.get_timing_cache().serialize())
     return BuiltEngine(bytes(content), measured, time.monotonic() - started)
+
+
+def make_logger(trt: Any, log: BuilderLog) -> Any:
+    """An `ILogger` of that module. Whoever hands it over keeps it as long as what was made with it."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            log.add(str(severity).rpartition(".")[2], message)
+
+    return Logger()
 
 
 def _parser_problem(parser: Any) -> str:
@@ -170,17 +183,6 @@ def _last_error(log: BuilderLog) -> str:
     """The last error that is not about a missing driver, which is none where nothing is measured."""
     errors = [line for line in log.errors if "cudaError 35" not in line]
     return errors[-1].splitlines()[0] if errors else "see the log"
-
-
-def _logger(trt: Any, log: BuilderLog) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            log.add(str(severity).rpartition(".")[2], message)
-
-    return Logger()
 
 
 def _monitor(trt: Any, log: BuilderLog) -> Any:
