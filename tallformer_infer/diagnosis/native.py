@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tallformer_infer.cuda_driver import DRIVER_LIBRARY
 from tallformer_infer.diagnosis.asking import Answer, ask
-from tallformer_infer.diagnosis.findings import CudaDriver, Decoding, Gpu, HardwareDecoder, Provider
+from tallformer_infer.diagnosis.findings import CudaDriver, Decoding, EngineLibrary, Gpu, HardwareDecoder, Provider
 
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider"}
 """Providers that this project can use, by the name that people are shown."""
 
 _PROBES = "tallformer_infer.diagnosis.probes"
+_ENGINE_LIBRARIES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx", "cuda-bindings": "cuda.bindings.runtime"}
 _SLOW_S = 180.0
 """TensorRT builds an engine even for the smallest graph, and a driver may compile for a GPU it does not know yet."""
 _MISSING = re.compile(r"with error: (\S+\.so[\w.]*): cannot open shared object file")
@@ -63,6 +64,23 @@ def _ask_provider(name: str, *, built: Sequence[str], path: Sequence[str] | None
     return Provider(name=name, is_built_in=True, works=False, problem=problem, missing_library=library)
 
 
+def ask_engine_libraries(path: Sequence[str] | None) -> tuple[EngineLibrary, ...]:
+    """Which TensorRT can be imported, and the bindings of CUDA that run its engines."""
+    answers = {
+        name: ask(f"{_PROBES}.engine_libraries", "import_library", module, path=path)
+        for name, module in _ENGINE_LIBRARIES.items()
+    }
+    return tuple(
+        EngineLibrary(
+            name=name,
+            version=None if answer.facts is None else answer.facts["version"],
+            problem="not installed" if answer.missing_module else answer.problem,
+            builds_for=() if answer.facts is None else tuple(answer.facts["builds_for"]),
+        )
+        for name, answer in answers.items()
+    )
+
+
 def ask_decoding(path: Sequence[str] | None, pool: ThreadPoolExecutor) -> Decoding:
     """FFmpeg's libraries, and which kinds of hardware decoders can be opened."""
     listed = ask(f"{_PROBES}.decoders", "list_decoders", path=path)
@@ -81,7 +99,12 @@ def _ask_hardware(kind: str, codecs: tuple[str, ...], *, path: Sequence[str] | N
 
 
 def ask_device(device: str, path: Sequence[str] | None) -> Answer:
-    """Whether the default model runs on a device: `device`, `reason` and `runtime`, or the problem."""
+    """Whether the default model runs on a device: `device`, `reason` and `runtime`, or the problem.
+
+    On `tensorrt` an engine of the smallest graph is built and run: those of the model need not be there.
+    """
+    if device == "tensorrt":
+        return ask(f"{_PROBES}.tensorrt", "run_engine", path=path, timeout_s=_SLOW_S)
     return ask(f"{_PROBES}.device", "run_device", device, path=path, timeout_s=_SLOW_S)
 
 

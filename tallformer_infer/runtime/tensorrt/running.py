@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import DeviceError, EngineError, StoppedError
+from tallformer_infer.runtime.tensorrt.building import BuilderLog, make_logger
 from tallformer_infer.runtime.tensorrt.cuda import Gpu
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
+from tallformer_infer.runtime.tensorrt.library import Library
 
 SETS = 2
 """See Note [two sets of buffers]."""
@@ -158,6 +160,28 @@ class LoadedEngine:
     def _check(self, is_good: bool, what: str) -> None:
         if not is_good:
             raise DeviceError(f"TensorRT refuses {what}")
+
+
+class EngineLoader:
+    """Loads engines. Whoever makes one has asked the driver, see Note [the driver is asked first]."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._log = BuilderLog()
+        self._logger = make_logger(library.module, self._log)  # must outlive what was made with it
+        self._runtime = library.module.Runtime(self._logger)
+
+    def load(self, content: bytes, batch: BatchProfile, gpu: Gpu) -> LoadedEngine:
+        """Load an engine that was checked, and plan its memory.
+
+        Raises:
+            EngineError: TensorRT refuses it.
+        """
+        engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            said = self._log.errors[-1].splitlines()[0] if self._log.errors else "it says nothing"
+            raise EngineError(f"{self._library} cannot load the engine: {said}")
+        return LoadedEngine(gpu, self._library.module, engine, batch)
 
 
 def split_batches(rows: int, most: int) -> Iterator[slice]:

@@ -19,10 +19,9 @@ from tallformer_infer.errors import BundleError, DeviceError, EngineError, Extra
 from tallformer_infer.nms import suppress as suppress_in_numpy
 from tallformer_infer.runtime.protocol import Cancellation
 from tallformer_infer.runtime.tensorrt import cuda
-from tallformer_infer.runtime.tensorrt.building import BuilderLog, make_logger
 from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
-from tallformer_infer.runtime.tensorrt.running import SETS, LoadedEngine
+from tallformer_infer.runtime.tensorrt.running import SETS, EngineLoader, LoadedEngine
 from tallformer_infer.runtime.tensorrt.store import StoredEngine, find_engine
 from tallformer_infer.runtime.tensorrt.targets import check_runs_here
 from tallformer_infer.structures import Candidates
@@ -50,9 +49,7 @@ class TensorRTRuntime:
         except (DeviceError, ExtraError) as error:
             raise DeviceError(_REFUSED.format(error)) from error
         weakref.finalize(self, self._gpu.close).atexit = False
-        self._log = BuilderLog()
-        self._logger = make_logger(self._library.module, self._log)
-        self._loader = self._library.module.Runtime(self._logger)
+        self._loader = EngineLoader(self._library)
         self._encoder, self._localizer = map(self._load, found)
         self._check_ports()
         self._gpu.allocate()
@@ -119,13 +116,12 @@ class TensorRTRuntime:
         return suppress_in_numpy(candidates, self._recipe.suppress)
 
     def _load(self, stored: StoredEngine) -> LoadedEngine:
-        content = stored.read()
         assert stored.record is not None
-        engine = self._loader.deserialize_cuda_engine(content)
-        if engine is None:
-            said = self._log.errors[-1].splitlines()[0] if self._log.errors else "it says nothing"
-            raise EngineError(f"{stored.path}: {self._library} cannot load it: {said}")
-        return LoadedEngine(self._gpu, self._library.module, engine, stored.record.key.batch)
+        content = stored.read()
+        try:
+            return self._loader.load(content, stored.record.key.batch, self._gpu)
+        except EngineError as error:
+            raise EngineError(f"{stored.path}: {error}; build it again with --force") from error
 
     def _check_ports(self) -> None:
         """Names, shapes and types are those of the recipe."""
