@@ -144,3 +144,28 @@ def test_full_tensorrt_is_not_touched_without_a_driver(tmp_path: Path) -> None:
     assert done.stderr.startswith(
         "tallformer: error: tensorrt builds only on the GPU that an engine is for: no NVIDIA driver: libcuda.so.1: "
     )
+
+
+@pytest.mark.skipif(has_driver(), reason="there is an NVIDIA driver here")
+@needs_rtx
+def test_export_with_engines_is_refused_before_it_begins_where_none_can_be_built(tmp_path: Path) -> None:
+    done = run(["export", "tiny", "--random-weights", "0", "--out", str(tmp_path / "out"), "--engine"], tmp_path)
+
+    assert done.returncode == 1
+    assert "there is no GPU here to build for" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@needs_cc
+@needs_rtx
+def test_export_builds_engines_for_the_gpu_that_is_here(tmp_path: Path) -> None:
+    path = path_without(tmp_path / "site", "tensorrt")
+    driver = compile_driver(tmp_path / "driver", capability=(8, 9))
+    arguments = ["export", "tiny", "--random-weights", "0", "--out", str(tmp_path / "out"), "--engine", "-q"]
+
+    done = run(arguments, tmp_path, path=path, driver=driver)
+
+    assert done.returncode == 0, done.stderr
+    names = sorted(file.name for file in (tmp_path / "out" / "engines").glob("*_sm89_*.engine"))
+    assert [name.partition("_")[0] for name in names] == ["encoder", "localizer"]

@@ -52,6 +52,16 @@ class EngineOptions:
     """Build also what is there already."""
 
 
+def check_engines_can_be_built(options: EngineOptions) -> None:
+    """Refuse what `build_engines` would refuse, before minutes are spent on a bundle to build from.
+
+    Raises:
+        DeviceError, ExtraError: There is no TensorRT, or no GPU for it.
+        EngineError: It cannot build for what was asked.
+    """
+    _choose(options)
+
+
 def build_engines(bundle: Bundle, options: EngineOptions, speaker: Speaker) -> list[StoredEngine]:
     """Build the engines of encoder and localizer, and say so.
 
@@ -59,8 +69,7 @@ def build_engines(bundle: Bundle, options: EngineOptions, speaker: Speaker) -> l
         KeyboardInterrupt: The program was told to stop; engines that were done are there, whole.
         TallformerError: One cannot be built, or not be kept.
     """
-    library, gpu = _choose_library(options)
-    target = choose_target(library, gpu, options.ahead_of_time)
+    library, gpu, target = _choose(options)
     folder = folder_to_write(bundle)
     batches: tuple[tuple[GraphName, BatchProfile], ...] = (
         ("encoder", options.clips),
@@ -109,8 +118,8 @@ class _Order:
     folder: Path
 
 
-def _choose_library(options: EngineOptions) -> tuple[Library, Gpu | None]:
-    """What builds, and the GPU that is here. The full TensorRT cannot do anything without one."""
+def _choose(options: EngineOptions) -> tuple[Library, Gpu | None, str]:
+    """What builds, the GPU that is here, and the target. The full TensorRT cannot do anything without a GPU."""
     wanted = options.library or ("tensorrt_rtx" if options.ahead_of_time else next(iter(installed_flavours()), None))
     try:
         gpu = require_gpu()
@@ -118,7 +127,8 @@ def _choose_library(options: EngineOptions) -> tuple[Library, Gpu | None]:
         if wanted == "tensorrt":
             raise DeviceError(f"tensorrt builds only on the GPU that an engine is for: {error}") from error
         gpu = None
-    return load_library(wanted), gpu
+    library = load_library(wanted)
+    return library, gpu, choose_target(library, gpu, options.ahead_of_time)
 
 
 def _build(order: _Order, speaker: Speaker) -> StoredEngine:

@@ -50,6 +50,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         bool,
         typer.Option("--accept-parity", help="Write the bundle however much it differs from torch, and record that."),
     ] = False,
+    engine: Annotated[
+        bool,
+        typer.Option("--engine", help="Then build TensorRT engines of it, as `tallformer engine build` does."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
 ) -> None:
@@ -66,9 +70,14 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer export thumos14-swin-t --random-weights 0 --out swin-t-random
     """
     import_interruptibly("tallformer_export.exporting")
+    import_interruptibly("tallformer_infer.commands.engine_building")
     from tallformer_export.exporting import Comparison, check_input_stays, export_checkpoint, export_random
+    from tallformer_infer.bundle import load_bundle
+    from tallformer_infer.commands.engine_building import EngineOptions, build_engines, check_engines_can_be_built
 
     check_input_stays(Path(model), out)
+    if engine:
+        check_engines_can_be_built(EngineOptions())
     comparison = Comparison(sample=sample, accept=accept_parity)
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         if random_weights is None:
@@ -86,6 +95,8 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
             )
         speaker.stopped()
         _tell(speaker, out, parity)
+        if engine:
+            build_engines(load_bundle(out), EngineOptions(), speaker)
 
 
 def _tell(speaker: Speaker, out: Path, parity: ParityReport) -> None:
