@@ -53,6 +53,10 @@ def halved(content: bytes) -> bytes:
     for node in nodes:
         node.input[:] = [inner.get(name, name) for name in node.input]
         node.output[:] = [inner.get(name, name) for name in node.output]
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # float32 zeros unless it is told otherwise
+            node.attribute.append(
+                helper.make_attribute("value", helper.make_tensor("value", TensorProto.FLOAT16, [1], [0]))
+            )
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
