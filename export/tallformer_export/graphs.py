@@ -36,7 +36,7 @@ class EncoderGraph(nn.Module):
         is_real = (self.positions < real_frames[:, None]).float()[:, :, None, None, None]
         # Frames beyond the end are zero after normalisation, not black before it: spec §4.4.
         normalised = (clips.float() - self.mean) / self.std * is_real
-        return self.detector.encode(normalised.permute(0, 4, 1, 2, 3))
+        return self.detector.encode(normalised.permute(0, 4, 1, 2, 3)).float()
 
 
 class LocalizerGraph(nn.Module):

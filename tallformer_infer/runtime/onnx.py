@@ -183,8 +183,9 @@ class OnnxRuntime:
 
     def _load_cpu_encoder(self) -> CpuEncoder:
         content = self._bundle.read_graph("encoder")
+        is_bf16 = self._bundle.graphs["encoder"].precision == "bf16"
         with self._naming("encoder"):
-            return CpuEncoder(content, threads=self._threads)
+            return CpuEncoder(content, threads=self._threads, is_bf16=is_bf16)
 
     def _session(self, name: GraphName, providers: list[str]) -> ort.InferenceSession:
         content = self._bundle.read_graph(name)
@@ -196,6 +197,8 @@ class OnnxRuntime:
         """What ONNX Runtime refuses is an error that names the bundle and the graph."""
         try:
             yield
+        except DeviceError:
+            raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BundleError(f"{self._bundle.path}: onnxruntime cannot load graph {name}: {reason}") from error

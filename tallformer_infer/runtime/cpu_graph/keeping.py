@@ -16,6 +16,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from tallformer_infer.errors import DeviceError
 from tallformer_infer.runtime.sessions import CPU, open_session
 from tallformer_infer.user_cache import user_cache_folder
 
@@ -25,33 +26,43 @@ _VERSION = 1
 """Of how graphs are made; with another one, kept graphs are not used."""
 
 
-def cpu_encoder_graph(content: bytes, *, folder: Path | None = None) -> bytes | None:
+def cpu_encoder_graph(content: bytes, *, is_bf16: bool = False, folder: Path | None = None) -> bytes | None:
     """Make an encoder's graph for the CPU, or take the one that was made before.
 
     Args:
         content: The graph as a bundle has it.
+        is_bf16: Whether it computes in bfloat16, which the CPU cannot run as it is.
         folder: Where made graphs are kept; None takes the user's cache.
 
     Returns:
         A graph for exactly one clip that ONNX Runtime need not optimise any more; None where the given one is as
         fast, or the package `onnx` is missing, without which none can be made.
+
+    Raises:
+        DeviceError: It computes in bfloat16, and `onnx` is missing.
     """
     folder = folder or user_cache_folder() / "graphs"
-    name = _name(content)
+    name = _name(content, is_bf16=is_bf16)
     kept = _kept(folder, name)
-    if kept is not None or find_spec("onnx") is None:
+    if kept is not None:
         return kept or None
-    from tallformer_infer.runtime.cpu_graph.tiling import tile_encoder  # noqa: PLC0415 (onnx is only needed here)
+    if find_spec("onnx") is None:
+        if is_bf16:
+            raise DeviceError(
+                "a bf16 encoder runs on the CPU only with the package onnx: pip install 'tallformer[cpu]'"
+            )
+        return None
+    from tallformer_infer.runtime.cpu_graph import tiling, widening  # noqa: PLC0415 (onnx is only needed here)
 
-    tiled = tile_encoder(content)
-    optimised = b"" if tiled is None else _optimised(tiled)
+    made = widening.widen(content) if is_bf16 else tiling.tile_encoder(content)
+    optimised = b"" if made is None else _optimised(made)
     _keep(folder, name, optimised)
     return optimised or None
 
 
-def _name(content: bytes) -> str:
+def _name(content: bytes, *, is_bf16: bool) -> str:
     """What a graph is kept as, without its own hash."""
-    made_by = f"{_VERSION} {ort.__version__} {platform.machine()} "
+    made_by = f"{_VERSION} {ort.__version__} {platform.machine()} {is_bf16} "
     return hashlib.sha256(made_by.encode() + hashlib.sha256(content).digest()).hexdigest()[:32]
 
 
@@ -67,11 +78,11 @@ def _kept(folder: Path, name: str) -> bytes | None:
     return None
 
 
-def _optimised(tiled: bytes) -> bytes:
+def _optimised(made: bytes) -> bytes:
     """What ONNX Runtime makes of a graph. Not for this processor only: that is decided when it is loaded."""
     with tempfile.TemporaryDirectory(prefix="tallformer-") as folder:
         file = Path(folder) / "optimised.onnx"
-        open_session(tiled, providers=[CPU], threads=1, save_as=file)
+        open_session(made, providers=[CPU], threads=1, save_as=file)
         return file.read_bytes()
 
 
