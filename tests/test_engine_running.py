@@ -60,7 +60,7 @@ def test_without_a_driver_cuda_fails_with_the_function_and_the_reason() -> None:
     with pytest.raises(DeviceError, match=r"^cudaMalloc: CUDA driver version is insufficient .* \(cudaError\w+\)$"):
         Cuda().call("cudaMalloc", 256)
     with pytest.raises(DeviceError, match=r"^cudaStreamCreateWithFlags: "):
-        cuda.Gpu()
+        cuda.GpuSession()
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=30))
