@@ -26,27 +26,30 @@ RECIPES = ("demo", "thumos14-swin-t")
 BATCHES = ("1,8,8", "8")
 REPEATS = 3
 _BUILD = """
-import json, resource, sys, time
+import json, re, sys, time
+from pathlib import Path
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 from tallformer_infer.runtime.tensorrt.library import load_library
+def peak_mb():  # not ru_maxrss, which begins with that of the process that started this one
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 path, graph, batch = sys.argv[1:]
 content = load_bundle(path).read_graph(graph)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before_mb = peak_mb()
 library = load_library("tensorrt_rtx")
 started = time.process_time()
 built = build_engine(library, content, BatchProfile.parse(batch), target="portable", log=BuilderLog())
 build_cpu_s = time.process_time() - started
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 sizes = {"onnx_mb": len(content) / 1e6, "engine_mb": len(built.content) / 1e6}
-memory = {"peak_mb": peak / 1024, "peak_before_mb": before / 1024}
-print(json.dumps({"build_s": built.build_s, "build_cpu_s": build_cpu_s, **sizes, **memory}))
+memory = {"peak_mb": peak_mb(), "peak_before_mb": before_mb}
+times = {"build_s": built.build_s, "build_cpu_s": build_cpu_s}
+print(json.dumps({**times, **sizes, **memory}))
 """
 
 
 def main(*recipes: str) -> None:
-    """Print a JSON line for each recipe, graph and batch: medians over builds."""
+    """Print a JSON line for each recipe, graph and batch: medians over builds. Needs Linux."""
     library = load_library("tensorrt_rtx")
     with tempfile.TemporaryDirectory() as work:
         for recipe in recipes or RECIPES:

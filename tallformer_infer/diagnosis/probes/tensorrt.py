@@ -9,7 +9,7 @@ import numpy as np
 from tallformer_infer.diagnosis.smallest_graph import INPUTS, OUTPUT, SIDE, smallest_graph
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
-from tallformer_infer.runtime.tensorrt.cuda import Gpu
+from tallformer_infer.runtime.tensorrt.cuda import GpuSession
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 from tallformer_infer.runtime.tensorrt.library import load_library, require_gpu
 from tallformer_infer.runtime.tensorrt.running import EngineLoader
@@ -28,7 +28,7 @@ def run_engine() -> dict[str, Any]:
     rows = BatchProfile(least=SIDE, best=SIDE, most=SIDE)
     target = target_of([card.capability])
     built = build_engine(library, smallest_graph(), rows, target=target, log=BuilderLog())
-    gpu = Gpu()
+    gpu = GpuSession()
     engine = EngineLoader(library).load(built.content, rows, gpu)
     gpu.allocate()
     engine.bind()

@@ -102,7 +102,7 @@ class Arena:
         return self.address + offset
 
 
-class Gpu:
+class GpuSession:
     """Streams and memory for the engines of one model, see Note [two streams] and Note [one block of memory]."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Gpu:
         """On the GPU."""
         self.pinned = Arena()
         """On the host."""
-        self._workspace_bytes = 0
+        self._workspace_bytes = _ALIGNMENT  # never nothing, which TensorRT might refuse to be handed
         self._workspace = 0
         self.copying = self._hold("cudaStreamDestroy", self.cuda.make_stream())
         """Stream of the copies to the GPU."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.errors import DeviceError, EngineError, StoppedError
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, make_logger
-from tallformer_infer.runtime.tensorrt.cuda import Gpu
+from tallformer_infer.runtime.tensorrt.cuda import GpuSession
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 from tallformer_infer.runtime.tensorrt.library import Library
 
@@ -46,7 +46,7 @@ class Port:
 class _Buffers:
     """One set: for each port a part of the GPU's memory, and one of the pinned memory."""
 
-    def __init__(self, gpu: Gpu, ports: tuple[Port, ...], most: int) -> None:
+    def __init__(self, gpu: GpuSession, ports: tuple[Port, ...], most: int) -> None:
         self._gpu = gpu
         self._most = most
         self._offsets = {
@@ -64,9 +64,9 @@ class _Buffers:
 
 
 class LoadedEngine:
-    """An engine that is ready to run, once `Gpu.allocate` and then `bind` were called. For one thread at a time."""
+    """An engine that can run once `GpuSession.allocate` and then `bind` were called. For one thread at a time."""
 
-    def __init__(self, gpu: Gpu, trt: Any, engine: Any, batch: BatchProfile) -> None:
+    def __init__(self, gpu: GpuSession, trt: Any, engine: Any, batch: BatchProfile) -> None:
         """Plan its memory.
 
         Args:
@@ -139,7 +139,7 @@ class LoadedEngine:
         for port in self.ports:
             if port.is_input:
                 values = buffers.array(port, padded)
-                np.copyto(values[:rows], inputs[port.name], casting="no")
+                np.copyto(values[:rows], inputs[port.name], casting="equiv")
                 values[rows:] = 0
                 cuda.copy_in(buffers.address(port), values, gpu.copying)
                 self._check(self._context.set_input_shape(port.name, (padded, *port.item_shape)), port.name)
@@ -171,7 +171,7 @@ class EngineLoader:
         self._logger = make_logger(library.module, self._log)  # must outlive what was made with it
         self._runtime = library.module.Runtime(self._logger)
 
-    def load(self, content: bytes, batch: BatchProfile, gpu: Gpu) -> LoadedEngine:
+    def load(self, content: bytes, batch: BatchProfile, gpu: GpuSession) -> LoadedEngine:
         """Load an engine that was checked, and plan its memory.
 
         Raises:

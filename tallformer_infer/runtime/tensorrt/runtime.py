@@ -18,7 +18,7 @@ from tallformer_infer.bundle import Bundle, GraphName
 from tallformer_infer.errors import BundleError, DeviceError, EngineError, ExtraError
 from tallformer_infer.nms import suppress as suppress_in_numpy
 from tallformer_infer.runtime.protocol import Cancellation
-from tallformer_infer.runtime.tensorrt import cuda
+from tallformer_infer.runtime.tensorrt.cuda import GpuSession
 from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
 from tallformer_infer.runtime.tensorrt.running import SETS, EngineLoader, LoadedEngine
@@ -45,7 +45,7 @@ class TensorRTRuntime:
         self._card, self._library = _look_here()
         found = [find_engine(bundle, graph, self._library, self._card) for graph in ENGINE_GRAPHS]
         try:
-            self._gpu = cuda.Gpu()
+            self._gpu = GpuSession()
         except (DeviceError, ExtraError) as error:
             raise DeviceError(_REFUSED.format(error)) from error
         weakref.finalize(self, self._gpu.close).atexit = False
