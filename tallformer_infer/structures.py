@@ -122,7 +122,7 @@ class Provenance:
     device: str
     """`cpu` or `cuda`."""
     precision: str
-    """`fp32` or `fp16`."""
+    """Of the encoder: `fp32`, `fp16`, `bf16` or `int8`."""
     windows: Windows
     """How windows were laid."""
 
