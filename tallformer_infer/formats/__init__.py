@@ -14,6 +14,7 @@ from tallformer_infer.formats.writing import (
     encode_labels,
     is_label_format,
     notes_on,
+    require_libraries,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "labelled_video",
     "notes_on",
     "read_labels",
+    "require_libraries",
 ]

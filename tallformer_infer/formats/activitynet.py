@@ -6,7 +6,7 @@ Source: the ActivityNet challenge's annotation and submission files, by their pu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import AnnotationError, OutputError
@@ -61,7 +61,7 @@ def bare_names(videos: Sequence[LabelledVideo]) -> list[str]:
     """
     seen: dict[str, str] = {}
     for video in videos:
-        name = PurePath(video.name).stem
+        name = video.bare_name
         if name in seen:
             raise OutputError(
                 f"{seen[name]} and {video.name}: both would be {name!r}; rename one, or convert them apart"
@@ -82,12 +82,12 @@ def videos_of_document(document: dict[str, Any], path: Path) -> tuple[LabelledVi
         for name, entry in _items(document["database"], "database", problems):
             facts = {"duration_s": number(entry.get("duration")), "fps": number(entry.get("fps"))}
             subset = entry.get("subset")
-            found.add_video(name, **facts, subset=subset if isinstance(subset, str) else None)
+            found.add_video(name, **facts, subset=subset if isinstance(subset, str) else None, has_bare_name=True)
             _add_all(found, name, f"database.{name}.annotations", entry.get("annotations"), problems)
     elif "results" in document:
         results = document["results"]
         for name, rows in results.items() if isinstance(results, dict) else ():
-            found.add_video(name)
+            found.add_video(name, has_bare_name=True)
             _add_all(found, name, f"results.{name}", rows, problems)
     elif isinstance(document.get("videos"), list):
         for place, video in enumerate(document["videos"]):

@@ -8,9 +8,11 @@ Source: opentimelineio 0.18 and its adapters, ASWF (Apache-2.0).
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
+from tallformer_infer.errors import ExtraError
 from tallformer_infer.formats.escaping import LINE, escape
 from tallformer_infer.formats.labelled import (
     LabelledSegment,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 EditingFormat = Literal["otio", "edl", "fcp7"]
 _DEFAULT_FPS = 25.0
+_ADAPTERS = {"edl": ("otio_cmx3600_adapter",), "fcp7": ("otio_fcp_adapter",)}
 
 
 def encode_timeline(videos: Sequence[LabelledVideo], form: EditingFormat) -> str:
@@ -36,8 +39,9 @@ def encode_timeline(videos: Sequence[LabelledVideo], form: EditingFormat) -> str
     in the metadata of `otio`. A video whose rate is not known gets 25.
 
     Raises:
-        ModuleNotFoundError: OpenTimelineIO, or its adapter for the format, is not installed.
+        ExtraError: OpenTimelineIO, or its adapter for the format, is not installed.
     """
+    require_editing(form)
     from opentimelineio import adapters  # noqa: PLC0415 (an extra)
 
     video = only_video(videos, form)
@@ -46,17 +50,29 @@ def encode_timeline(videos: Sequence[LabelledVideo], form: EditingFormat) -> str
             timeline = _laid_out(video, _Frames(video.fps or _DEFAULT_FPS))
             return str(adapters.write_to_string(timeline, "otio_json"))
         case "fcp7":
-            import otio_fcp_adapter  # noqa: F401, PLC0415 (named where it is missing)
-
             timeline = _laid_out(video, _Frames.of_time_code(video.fps))
             return str(adapters.write_to_string(timeline, "fcp_xml"))
         case "edl":
-            import otio_cmx3600_adapter  # noqa: F401, PLC0415 (named where it is missing)
-
             timeline = _one_after_another(video, _Frames.of_time_code(video.fps))
             return str(adapters.write_to_string(timeline, "cmx_3600"))
         case _:
             assert_never(form)
+
+
+def require_editing(form: EditingFormat) -> None:
+    """Refuse a format whose libraries are not installed.
+
+    Raises:
+        ExtraError: Says what to install.
+    """
+    for module in ("opentimelineio", *_ADAPTERS.get(form, ())):
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ExtraError(
+                f"the format {form} needs the extra 'editing' ({error.name} is not installed): "
+                "pip install 'tallformer[editing]'"
+            ) from error
 
 
 class _Frames:

@@ -82,8 +82,9 @@ def read_eaf(path: Path) -> tuple[LabelledVideo, ...]:
         raise AnnotationError(f"{path}: expected <ANNOTATION_DOCUMENT> of ELAN, got <{root.tag}>")
     problems = Problems(str(path))
     found = GatheredVideos(problems)
-    name, origin_s = _media_of(root, path)
-    found.add_video(name)
+    named, origin_s = _media_of(root, path)
+    name = named or path.stem
+    found.add_video(name, has_bare_name=not named)
     times_s = _times_s(root, origin_s, problems)
     scores = _scores_of(root)
     tiers = {tier.get("TIER_ID", "") for tier in root.iter("TIER")}
@@ -163,7 +164,7 @@ def _tier(tier: _Tier, first: int, numbers: Iterator[int]) -> str:
 
 
 def _media_of(root: ET.Element, path: Path) -> tuple[str, float]:
-    """Name of the video, and the time of it at which the document's time is 0, in seconds."""
+    """Name of the video, empty where there is none, and the time of it at which the document's time is 0, in seconds."""
     header = root.find("HEADER")
     if header is not None and header.get("TIME_UNITS", "milliseconds") != "milliseconds":
         raise AnnotationError(
@@ -175,7 +176,7 @@ def _media_of(root: ET.Element, path: Path) -> tuple[str, float]:
     if not re.fullmatch(r"-?\d{1,12}", origin):
         raise AnnotationError(f"{path}: TIME_ORIGIN: expected milliseconds, got {origin!r}")
     name = unquote(urlsplit(address).path, errors="surrogateescape").rpartition("/")[2]
-    return name or path.stem, int(origin) / 1000
+    return name, int(origin) / 1000
 
 
 def _times_s(root: ET.Element, origin_s: float, problems: Problems) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from tallformer_infer.errors import OutputError
 from tallformer_infer.structures import Result
@@ -37,6 +38,13 @@ class LabelledVideo:
     """Frames per second of the file, where known."""
     subset: str | None = None
     """`training`, `validation` ..., where the source says."""
+    has_bare_name: bool = False
+    """`name` has no ending of a file, so that what looks like one is part of it."""
+
+    @property
+    def bare_name(self) -> str:
+        """The name by which truth and predictions know it: without folder and ending."""
+        return self.name if self.has_bare_name else PurePath(self.name).stem
 
 
 def labelled_video(result: Result) -> LabelledVideo:

@@ -86,7 +86,7 @@ def _read(path: Path, lines: list[str], *, first: int, plain: Callable[[str], st
         else:
             segments.append(segment)
     problems.raise_if_any()
-    return (LabelledVideo(name=path.stem, segments=tuple(segments)),)
+    return (LabelledVideo(name=path.stem, segments=tuple(segments), has_bare_name=True),)
 
 
 def _blocks(lines: list[str], first: int) -> Iterator[tuple[int, list[str]]]:

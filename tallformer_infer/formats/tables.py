@@ -112,6 +112,8 @@ def read_jsonl(path: Path) -> tuple[LabelledVideo, ...]:
             problems.add(f"line {place}", f'expected an object with "start_s", "end_s" and "label", got {shown(row)}')
             continue
         video = row.get("video", path.stem)
+        if "video" not in row:
+            found.add_video(video, has_bare_name=True)
         if "video" in row and all(row.get(key) is None for key in ("start_s", "end_s", "label")):
             found.add_video(video)
             continue
@@ -165,6 +167,8 @@ def _read_table(
             continue
         row = {name: unescape(unguard_formula(cell)) for name, cell in zip(heading, cells, strict=True)}
         video = row.get("video", path.stem)
+        if "video" not in row:
+            found.add_video(video, has_bare_name=True)
         values = [row[name] for name in names]
         if "video" in row and not any(values):
             found.add_video(video)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from tallformer_infer.formats.activitynet import results_document, truth_document
 from tallformer_infer.formats.boris import boris_document
 from tallformer_infer.formats.chapters import encode_ffmetadata
-from tallformer_infer.formats.editing import encode_timeline
+from tallformer_infer.formats.editing import encode_timeline, require_editing
 from tallformer_infer.formats.elan import encode_eaf
 from tallformer_infer.formats.label_studio import label_studio_config, label_studio_tasks
 from tallformer_infer.formats.labelled import LabelledVideo
@@ -91,7 +91,7 @@ def encode_labels(videos: Sequence[LabelledVideo], form: LabelFormat, *, folder:
 
     Raises:
         OutputError: The format cannot hold them; the message says why.
-        ModuleNotFoundError: A library that the format needs is not installed.
+        ExtraError: A library that the format needs is not installed.
     """
     content = FORMATS[form].encode(videos, folder)
     if isinstance(content, str):
@@ -114,10 +114,24 @@ def encode_json(document: Any) -> bytes:
 
 def notes_on(videos: Sequence[LabelledVideo], form: LabelFormat) -> tuple[str, ...]:
     """What a file of this format cannot tell of these videos, one sentence each."""
-    early = sum(segment.start_s < 0 for video in videos for segment in video.segments)
-    if not early or FORMATS[form].has_negative_times:
-        return ()
-    return (f"{form} counts from 0: {early} that begin{'s' if early == 1 else ''} before it begin there",)
+    segments = [segment for video in videos for segment in video.segments]
+    early = sum(segment.start_s < 0 for segment in segments)
+    notes = []
+    if early and not FORMATS[form].has_negative_times:
+        notes.append(f"{form} counts from 0: {early} that begin{'s' if early == 1 else ''} before it begin there")
+    if form == "truth" and any(segment.score is not None for segment in segments):
+        notes.append("truth has no scores: they are left out")
+    return tuple(notes)
+
+
+def require_libraries(form: LabelFormat) -> None:
+    """Refuse a format whose libraries are not installed, before hours are spent on what is to be written in it.
+
+    Raises:
+        ExtraError: Says what to install.
+    """
+    if form in ("otio", "edl", "fcp7"):
+        require_editing(form)
 
 
 def is_label_format(name: str) -> bool:
