@@ -91,8 +91,8 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     A model that was calibrated keeps what its default operating point keeps, or
     what --threshold says; `tallformer info` lists its points.
 
-    Formats: json (actions.json), activitynet, csv, tsv,
-    jsonl, labelstudio, via and boris hold all videos; srt, vtt, eaf (ELAN),
+    Formats: json (actions.json), html (a page to look at), activitynet, csv,
+    tsv, jsonl, labelstudio, via and boris hold all videos; srt, vtt, eaf (ELAN),
     otio, edl, fcp7 and ffmetadata hold one, and several need a folder as --out.
 
     Exit code: 0 all done; 1 a video failed, and the others are done and
@@ -132,6 +132,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         classes=tuple(classes or ()),
         operating_point=operating_point,
         form=form or ("activitynet" if dialect == "activitynet" else output_format(out)),
+        known=known,
         show=show,
         given=given_options(context, without=("out",)),
     )

@@ -15,9 +15,10 @@ from rich.console import Console, RenderableType
 from tallformer_infer.commands.calibration_tables import describe_point
 from tallformer_infer.commands.file_formats import OutputFormat
 from tallformer_infer.commands.reporting import Reporter
-from tallformer_infer.commands.result_files import check_result_files, partial_files, write_result_files
+from tallformer_infer.commands.result_files import RunFacts, check_result_files, partial_files, write_result_files
 from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.text import counted, printable
+from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
@@ -57,6 +58,8 @@ class DetectOptions:
     """Point of the model, `all` or `none`; None leaves it to the model."""
     form: OutputFormat
     """Format of what is written."""
+    known: KnownSegments | None
+    """What is known to happen in the videos."""
     show: Callable[[Result], RenderableType]
     """The table of a video."""
     given: tuple[str, ...]
@@ -203,12 +206,13 @@ class _Run:
 
     def _write(self, out: Path) -> None:
         form = self._options.form
-        for note in write_result_files(self._results, form, out, selection=self._selection, failures=self._failures):
+        facts = RunFacts(selection=self._selection, failures=self._failures, known=self._options.known)
+        for note in write_result_files(self._results, form, out, facts):
             self._reporter.say("warning", note)
         found = sum(len(result.actions) for result in self._results)
-        facts = {"out": str(out), "videos": len(self._results), "actions": found}
+        numbers = {"out": str(out), "videos": len(self._results), "actions": found}
         done = f"{counted(found, 'action')} of {counted(len(self._results), 'video')}"
-        self._reporter.say("written", f"wrote {done} to {_named(out)}", **facts)
+        self._reporter.say("written", f"wrote {done} to {_named(out)}", **numbers)
 
 
 def _split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:

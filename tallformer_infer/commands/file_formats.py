@@ -7,6 +7,7 @@ from typing import Literal
 
 OutputFormat = Literal[
     "json",
+    "html",
     "activitynet",
     "csv",
     "tsv",
@@ -64,7 +65,7 @@ _BY_SUFFIX: dict[str, _Suffixed] = {
 def output_format(out: Path | None) -> OutputFormat:
     """What `detect` writes to a file of this name when not told; JSON where the ending says nothing."""
     suffix = "" if out is None else out.suffix.lower()
-    return _BY_SUFFIX.get(suffix, "json")
+    return "html" if suffix in (".html", ".htm") else _BY_SUFFIX.get(suffix, "json")
 
 
 def converted_format(out: Path) -> ConvertedFormat:

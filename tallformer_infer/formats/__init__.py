@@ -5,6 +5,7 @@ Result ─ labelled_video ─▶ LabelledVideo ─ encode_labels ─▶ bytes of
 """
 
 from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, labelled_video
+from tallformer_infer.formats.places import address_of, relative_address_of
 from tallformer_infer.formats.reading import ReadableFormat, format_of, read_labels
 from tallformer_infer.formats.writing import (
     FORMATS,
@@ -24,6 +25,7 @@ __all__ = [
     "LabelledSegment",
     "LabelledVideo",
     "ReadableFormat",
+    "address_of",
     "encode_json",
     "encode_labels",
     "format_of",
@@ -31,5 +33,6 @@ __all__ = [
     "labelled_video",
     "notes_on",
     "read_labels",
+    "relative_address_of",
     "require_libraries",
 ]

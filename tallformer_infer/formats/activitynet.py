@@ -96,7 +96,8 @@ def videos_of_document(document: dict[str, Any], path: Path) -> tuple[LabelledVi
                 problems.add(key, f'expected an object with "path" and "actions", got {shown(video)}')
                 continue
             fps = number(video.get("source_fps")) or number(video.get("sample_fps"))
-            found.add_video(video["path"], duration_s=_end_s(video), fps=fps)
+            start_s = number(video.get("start_s")) or 0.0
+            found.add_video(video["path"], start_s=start_s, duration_s=_end_s(video, start_s), fps=fps)
             _add_all(found, video["path"], f"{key}.actions", video.get("actions"), problems)
     else:
         raise AnnotationError(f'{path}: has none of "database", "results" and "videos"')
@@ -107,9 +108,9 @@ def _segment(segment: LabelledSegment) -> dict[str, Any]:
     return {"segment": [round(segment.start_s, 6) + 0.0, round(segment.end_s, 6) + 0.0], "label": segment.label}
 
 
-def _end_s(video: dict[str, Any]) -> float | None:
+def _end_s(video: dict[str, Any], start_s: float) -> float | None:
     duration_s = number(video.get("duration_s"))
-    return None if duration_s is None else round((number(video.get("start_s")) or 0.0) + duration_s, 6)
+    return None if duration_s is None else round(start_s + duration_s, 6)
 
 
 def _items(value: object, key: str, problems: Problems) -> list[tuple[str, dict[str, Any]]]:

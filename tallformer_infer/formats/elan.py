@@ -164,7 +164,7 @@ def _tier(tier: _Tier, first: int, numbers: Iterator[int]) -> str:
 
 
 def _media_of(root: ET.Element, path: Path) -> tuple[str, float]:
-    """Name of the video, empty where there is none, and the time of it at which the document's time is 0, in seconds."""
+    """Name of the video, empty where there is none, and the time of it at which the document is at 0, in seconds."""
     header = root.find("HEADER")
     if header is not None and header.get("TIME_UNITS", "milliseconds") != "milliseconds":
         raise AnnotationError(

@@ -33,7 +33,9 @@ class LabelledVideo:
     segments: tuple[LabelledSegment, ...] = ()
     """In any order."""
     duration_s: float | None = None
-    """Length in seconds, where known."""
+    """Time of the end in seconds, where known; of a file that begins at 0, as nearly all do, its length."""
+    start_s: float = 0.0
+    """Time of the first frame, in seconds."""
     fps: float | None = None
     """Frames per second of the file, where known."""
     subset: str | None = None
@@ -56,6 +58,7 @@ def labelled_video(result: Result) -> LabelledVideo:
             for action in result.actions
         ),
         duration_s=result.video.start_s + result.duration_s,
+        start_s=result.video.start_s,
         fps=result.video.source_fps or result.sample_fps,
     )
 
