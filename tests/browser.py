@@ -59,14 +59,14 @@ class Browser:
         from selenium.webdriver import ActionChains  # noqa: PLC0415 (not installed everywhere)
 
         found = self.driver.find_element("css selector", selector)
-        ActionChains(self.driver).move_to_element(found).pause(0.3).click().perform()
+        ActionChains(self.driver, duration=20).move_to_element(found).pause(0.1).click().perform()
 
     def press(self, *keys: str) -> None:
         """Press keys one after another, wherever the focus is."""
         from selenium.webdriver import ActionChains  # noqa: PLC0415 (not installed everywhere)
 
         for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
+            ActionChains(self.driver, duration=0).send_keys(key).perform()
 
     def requests(self) -> set[str]:
         """Addresses that were asked for since the page was opened."""

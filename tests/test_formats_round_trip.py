@@ -44,7 +44,7 @@ def rows(labelled, *, scored=True):
 
 
 @pytest.mark.parametrize("form", READ_BACK)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_labels_times_and_scores_come_back_to_the_millisecond(form, folder, data):
     before = data.draw(videos(scored=form != "activitynet"))
@@ -110,7 +110,7 @@ def test_name_of_the_video_comes_back_from_elan(folder):
         assert after.name == name
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(data=st.data())
 @pytest.mark.parametrize("form", ["truth", "activitynet", "labelstudio", "via", "boris"])
 def test_json_with_anything_in_the_place_of_anything_is_read_or_refused(form, folder, data):

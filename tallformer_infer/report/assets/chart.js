@@ -41,6 +41,8 @@ function traces() {
   return drawn;
 }
 
+const margins = () => ({ l: chart.clientWidth < 600 ? 84 : 150, r: 12, t: 8, b: 40 });
+
 function layout() {
   const ink = getComputedStyle(document.body).color;
   const isNarrow = chart.clientWidth < 600;
@@ -48,7 +50,7 @@ function layout() {
   const grid = "rgba(128,128,128,0.25)";
   return {
     height: 70 + Math.max(1, lanes.length) * (state.video.truth ? 44 : 30),
-    margin: { l: isNarrow ? 84 : 150, r: 12, t: 8, b: 40 },
+    margin: margins(),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12 },
     showlegend: false, barmode: "overlay", dragmode: isTouch ? false : "pan", hovermode: "closest", bargap: 0,
     uirevision: state.number, // keeps the zoom while the filter changes
@@ -58,8 +60,6 @@ function layout() {
       tickvals: lanes.map((_, place) => place),
       ticktext: lanes.map((label) => escaped(DATA.labels[label], isNarrow ? 11 : 20)),
     },
-    shapes: [{ type: "line", xref: "x", yref: "paper", x0: player.currentTime, x1: player.currentTime, y0: 0, y1: 1,
-      line: { color: ink, width: 1.5 } }],
   };
 }
 
@@ -94,13 +94,22 @@ function draw() {
       const isView = Object.keys(change).some((key) => key.startsWith("xaxis.range") || key === "xaxis.autorange");
       if (isView) Plotly.relayout(chart, prefixed(ticks(chart.layout.xaxis.range)));
     });
+    chart.on("plotly_afterplot", () => movePlayhead(player.currentTime)); // after a change of size too
+    chart.on("plotly_relayouting", () => movePlayhead(player.currentTime));
+    movePlayhead(player.currentTime);
   });
 }
 
 const prefixed = (axis) => Object.fromEntries(Object.entries(axis).map(([key, value]) => ["xaxis." + key, value]));
 
+// A line over the chart: one in it would draw all actions again with every step of the video.
 function movePlayhead(seconds) {
-  if (isDrawn) Plotly.relayout(chart, { "shapes[0].x0": seconds, "shapes[0].x1": seconds });
+  if (!isDrawn) return;
+  const [first, last] = chart.layout.xaxis.range;
+  const { l, r } = margins();
+  const part = (seconds - first) / (last - first);
+  $("playhead").hidden = part < 0 || part > 1;
+  $("playhead").style.transform = `translateX(${l + part * (chart.clientWidth - l - r) - 1}px)`;
 }
 
 function view(first, last) {
