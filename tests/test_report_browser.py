@@ -343,6 +343,15 @@ def test_video_without_actions_has_a_page(browser, page):
     assert browser.complaints() == []
 
 
+def test_timeline_follows_the_width_of_the_window(browser, page):
+    browser.open(page())
+
+    size = {"width": 500, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    browser.wait("return document.querySelector('#chart .main-svg').getBoundingClientRect().right <= 500")
+
+
 @pytest.mark.parametrize("width_px", [320, 390])
 def test_nothing_is_cut_off_at_the_width_of_a_phone(browser, page, width_px):
     browser.open(page(truth=TRUTH), width_px=width_px, height_px=700)

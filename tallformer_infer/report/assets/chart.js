@@ -49,6 +49,7 @@ function layout() {
   const isTouch = matchMedia("(pointer: coarse)").matches; // a finger on the chart scrolls the page
   const grid = "rgba(128,128,128,0.25)";
   return {
+    width: chart.clientWidth,
     height: 70 + Math.max(1, lanes.length) * (state.video.truth ? 44 : 30),
     margin: margins(),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12 },
@@ -83,7 +84,7 @@ function draw() {
     const view = isDrawn && chart.layout.uirevision === state.number ? [...chart.layout.xaxis.range] : null;
     const wanted = layout();
     if (view) wanted.xaxis = { ...wanted.xaxis, range: view, ...ticks(view) };
-    await Plotly.react(chart, traces(), wanted, { displayModeBar: false, scrollZoom: true, responsive: true });
+    await Plotly.react(chart, traces(), wanted, { displayModeBar: false, scrollZoom: true });
     if (isDrawn) return;
     isDrawn = true;
     chart.on("plotly_click", ({ points: [point] }) => {
@@ -95,6 +96,7 @@ function draw() {
       if (isView) Plotly.relayout(chart, prefixed(ticks(chart.layout.xaxis.range)));
     });
     chart.on("plotly_afterplot", () => movePlayhead(player.currentTime)); // after a change of size too
+    new ResizeObserver(() => draw()).observe($("chart-box")); // a scroll bar of the page changes it, too
     chart.on("plotly_relayouting", () => movePlayhead(player.currentTime));
     movePlayhead(player.currentTime);
   });
