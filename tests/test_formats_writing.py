@@ -137,6 +137,35 @@ def test_elan_tiers_and_annotations_have_names_of_their_own(written):
     assert last.text == str(len(overlapping))
 
 
+def test_elan_document_keeps_the_rules_of_its_schema(written):
+    """Those of EAF 3.0 that concern what is written: order, required attributes, identities and references."""
+    required = {
+        "ANNOTATION_DOCUMENT": {"DATE", "AUTHOR", "VERSION"},
+        "MEDIA_DESCRIPTOR": {"MEDIA_URL", "MIME_TYPE"},
+        "TIME_SLOT": {"TIME_SLOT_ID"},
+        "TIER": {"TIER_ID", "LINGUISTIC_TYPE_REF"},
+        "ALIGNABLE_ANNOTATION": {"ANNOTATION_ID", "TIME_SLOT_REF1", "TIME_SLOT_REF2"},
+        "REF_ANNOTATION": {"ANNOTATION_ID", "ANNOTATION_REF"},
+        "LINGUISTIC_TYPE": {"LINGUISTIC_TYPE_ID"},
+        "CONSTRAINT": {"STEREOTYPE"},
+    }
+    root = ET.parse(written(ODD, "eaf")).getroot()
+    elements = list(root.iter())
+
+    assert all(required.get(each.tag, set()) <= set(each.attrib) for each in elements)
+    order = ["HEADER", "TIME_ORDER", "TIER", "LINGUISTIC_TYPE", "CONSTRAINT"]
+    assert [each.tag for each in root] == sorted((each.tag for each in root), key=order.index)
+    identities = [each.get(name) for each in elements for name in ("TIME_SLOT_ID", "ANNOTATION_ID", "STEREOTYPE")]
+    known = [identity for identity in identities if identity is not None]
+    assert len(known) == len(set(known))
+    assert all(re.fullmatch(r"[A-Za-z_][\w.-]*", identity) for identity in known)
+    references = ("TIME_SLOT_REF1", "TIME_SLOT_REF2", "ANNOTATION_REF", "CONSTRAINTS")
+    assert {each.get(name) for each in elements for name in references} - {None} <= set(known)
+    names = {each.get(name) for each in elements for name in ("TIER_ID", "LINGUISTIC_TYPE_ID")}
+    assert {each.get(name) for each in elements for name in ("PARENT_REF", "LINGUISTIC_TYPE_REF")} <= names
+    assert all(0 <= int(slot.get("TIME_VALUE")) < 2**32 for slot in root.iter("TIME_SLOT"))
+
+
 def test_elan_finds_the_video_from_where_the_file_lies(tmp_path):
     found = video(*TWO, name=str(tmp_path / "videos" / 'a "b" <c>.mp4'))
 
