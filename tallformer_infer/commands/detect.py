@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tallformer_infer.commands.file_formats import OutputFormat, output_format
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _WHERE, _WHICH, _SAY = "Where and how it runs", "Which actions are kept", "What is said meanwhile (stderr)"
@@ -22,9 +24,13 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write the actions as JSON; - is stdout."),
+        typer.Option("--out", "-o", metavar="FILE", help="File to write; - is stdout."),
     ] = None,
-    dialect: Annotated[Literal["tallformer", "activitynet"], typer.Option(help="Form of the JSON.")] = "tallformer",
+    form: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", "-f", metavar="FORMAT", help="What to write; else by the ending of --out, or json."),
+    ] = None,
+    dialect: Annotated[Literal["tallformer", "activitynet"] | None, typer.Option(hidden=True)] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
@@ -87,6 +93,10 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     A model that was calibrated keeps what its default operating point keeps, or
     what --threshold says; `tallformer info` lists its points.
 
+    Formats: json (actions.json), html (a page to look at), activitynet, csv,
+    tsv, jsonl, labelstudio, via and boris hold all videos; srt, vtt, eaf (ELAN),
+    otio, edl, fcp7 and ffmetadata hold one, and several need a folder as --out.
+
     Exit code: 0 all done; 1 a video failed, and the others are done and
     written; 2 usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 
@@ -94,6 +104,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
 
       tallformer detect match.mp4
       tallformer detect *.mp4 --out actions.json --threshold 0.3
+      tallformer detect match.mp4 --out match.eaf
       tallformer detect a.mp4 --classes "spin left,zigzag" -o - | jq .videos
     """
     from tallformer_infer.commands.inputs import expand_videos, given_options
@@ -122,7 +133,8 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         top_k=top_k,
         classes=tuple(classes or ()),
         operating_point=operating_point,
-        dialect=dialect,
+        form=form or ("activitynet" if dialect == "activitynet" else output_format(out)),
+        known=known,
         show=show,
         given=given_options(context, without=("out",)),
     )
