@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tallformer_infer.config import Recipe
 from tallformer_training.augmentation import AugmentationConfig, apply_change, draw_change, normalise
 from tallformer_training.memory.windows import Window, join_windows
-from tallformer_training.model import Detector, HeadOutputs
+from tallformer_training.model import Detector, Outputs
 from tallformer_training.training.loading import LoadedWindow
 from tallformer_training.training.plan import PlannedWindow
 from tallformer_training.training.step_classifier import StepClassifier
@@ -37,7 +37,7 @@ class WindowModel(nn.Module):
 
     def forward(
         self, clips: Tensor, remembered: Tensor, windows: Sequence[Window]
-    ) -> tuple[Tensor, HeadOutputs, Tensor | None]:
+    ) -> tuple[Tensor, Outputs, Tensor | None]:
         """Encode and localize.
 
         Args:

@@ -92,6 +92,6 @@ def recipe_anchors(recipe: Recipe) -> Tensor:
     steps = -(-recipe.window_steps // REDUCTION_STRIDE)
     anchors = []
     for stride in recipe.model.level_strides:
-        anchors.append(level_anchors(steps, stride, recipe.model.head))
+        anchors.append(level_anchors(steps, stride, recipe.model.anchor_head))
         steps = -(-steps // 2)
     return torch.cat(anchors)

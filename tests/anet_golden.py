@@ -1,0 +1,91 @@
+"""The official code's tiny ActivityNet detector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tallformer_infer.config import (
+    BackboneConfig,
+    ModelConfig,
+    PyramidConfig,
+    Recipe,
+    RefinedHeadConfig,
+    SamplingConfig,
+    TcmConfig,
+    WindowConfig,
+)
+from tallformer_training.importing.naming import official_names
+from tallformer_training.model import Detector
+from tests.model_golden import official_weights
+
+# Tolerances of golden/README.md.
+LOGITS = {"rtol": 0, "atol": 1e-4}
+DISTANCES = {"rtol": 1e-5, "atol": 2e-3}
+FEATURES = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def official_config(golden: Path) -> dict[str, Any]:
+    """The configuration of the official run."""
+    config: dict[str, Any] = json.loads((golden / "anet_tiny_config.json").read_text())
+    return config
+
+
+def tiny_recipe(golden: Path) -> Recipe:
+    """The configuration that the golden weights were made for, in our words."""
+    config = official_config(golden)
+    swin, channels = config["model"]["backbone"], config["conv_channels"]
+    tcm = config["model"]["neck"][1]
+    return Recipe(
+        name="anet-tiny",
+        classes=tuple(config["action_names"]),
+        sampling=SamplingConfig(resize="none", crop_px=config["testing"]["crop_size"]),
+        window=WindowConfig(window_frames=config["frame_num"], clip_frames=swin["chunk_size"]),
+        model=ModelConfig(
+            backbone=BackboneConfig(
+                embed_channels=swin["embed_dim"],
+                depths=tuple(swin["depths"]),
+                heads=tuple(swin["num_heads"]),
+                window=tuple(swin["window_size"]),
+                patch=tuple(swin["patch_size"]),
+                drop_path=swin["drop_path_rate"],
+                frozen_stages=swin["frozen_stages"],
+            ),
+            channels=channels,
+            tcm=TcmConfig(
+                layers=tcm["num_layers"],
+                heads=tcm["encoder_layer_cfg"]["num_heads"],
+                max_steps=tcm["encoder_layer_cfg"]["max_seq_len"],
+                drop_path=tcm["encoder_layer_cfg"]["drop_path"],
+            ),
+            pyramid=PyramidConfig(kind="convolution", levels=6, fpn_channels=channels, norm="group"),
+            head=RefinedHeadConfig(kind="refined"),
+        ),
+    )
+
+
+def tiny_detector(golden: Path) -> Detector:
+    """The detector with the golden weights, in evaluation mode."""
+    recipe = tiny_recipe(golden)
+    detector = Detector(recipe)
+    weights = official_weights(golden, "anet_tiny_weights.npz")
+    names = official_names(recipe.model, detector.state_dict())
+    detector.load_state_dict({ours: weights[official] for ours, official in names.items()})
+    return detector.eval()
+
+
+def arrays(golden: Path, name: str, prefix: str = "") -> dict[str, NDArray[Any]]:
+    """Arrays of a golden file whose names start so, without that start."""
+    with np.load(golden / name) as file:
+        return {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
+
+
+def tensor(array: NDArray[Any]) -> Tensor:
+    """As float32."""
+    return torch.from_numpy(array).float()
