@@ -89,3 +89,39 @@ def arrays(golden: Path, name: str, prefix: str = "") -> dict[str, NDArray[Any]]
 def tensor(array: NDArray[Any]) -> Tensor:
     """As float32."""
     return torch.from_numpy(array).float()
+
+
+def middle_crop(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle 32 pixels of frames (T, H, W, 3)."""
+    top, left = (pixels.shape[1] - 32) // 2, (pixels.shape[2] - 32) // 2
+    return pixels[:, top : top + 32, left : left + 32]
+
+
+def class_score_file(golden: Path, folder: Path, classifier: str) -> Path:
+    """What the official run scored classes with: a score file (`cuhk`), or the truth (`gt`)."""
+    config = official_config(golden)
+    if classifier == "cuhk":
+        content = config["cuhk"]
+    else:
+        labels = {
+            name.removeprefix("v_"): config["action_names"][info["annotations"][0]["label_id"] - 1]
+            for name, info in config["video_info"].items()
+        }
+        content = {"database": {name: {"annotations": [{"label": label}]} for name, label in labels.items()}}
+    path = folder / f"{classifier}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def assert_same_actions(found: list[tuple[str, float, float, float]], official: list[dict[str, Any]]) -> None:
+    """The same actions, in any order: rows of label, start and end in seconds, score."""
+    assert len(found) == len(official)
+    expected = [(row["label"], *row["segment"], row["score"]) for row in official]
+    by_label = {label for label, *_ in expected}
+    assert {label for label, *_ in found} == by_label
+    for label in by_label:
+        ours, theirs = (
+            np.array(sorted(numbers for name, *numbers in rows if name == label)) for rows in (found, expected)
+        )
+        np.testing.assert_allclose(ours[:, :2], theirs[:, :2], atol=1e-3)
+        np.testing.assert_allclose(ours[:, 2], theirs[:, 2], atol=2e-5)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tallformer_infer.runtime.onnx import OnnxRuntime
-from tallformer_infer.runtime.protocol import Cancellation, Device, Runtime
+from tallformer_infer.runtime.protocol import Cancellation, Device, ProposingRuntime, Runtime
 
-__all__ = ["Cancellation", "Device", "OnnxRuntime", "Runtime"]
+__all__ = ["Cancellation", "Device", "OnnxRuntime", "ProposingRuntime", "Runtime"]
