@@ -137,6 +137,10 @@ class Provenance:
     """`fp32` or `fp16`."""
     windows: Windows
     """How windows were laid."""
+    window_s: float | None = None
+    """Seconds of a window, where a model that sees whole videos was given windows."""
+    class_scores: str | None = None
+    """File that told what the videos show, instead of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
