@@ -11,7 +11,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from tallformer_export.graphs import EncoderGraph, LocalizerGraph
+from tallformer_export.graphs import PROPOSAL_OUTPUTS, EncoderGraph, LocalizerGraph
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import Difference
 from tallformer_infer.errors import ExportError
@@ -127,6 +127,8 @@ class ComparedRuntime:
         there = self._localizer.run(None, {"features": twice, "start_frames": starts, "real_frames": lengths})
         for row in range(len(twice)):
             self._compare_candidates(_rows(here, row), _rows(there, row))
+        for name, own, other in zip(PROPOSAL_OUTPUTS, here[3:], there[3:], strict=False):
+            self.spreads[f"localizer.{name}"].add(own, other)
         segments, scores, classes = self._best(_rows(here, 0))
         above = scores > self._recipe.suppress.score_threshold
         return Candidates(segments[above], scores[above], classes[above])
@@ -169,7 +171,7 @@ class ComparedRuntime:
 
 
 def _rows(outputs: Sequence[NDArray[Any]], window: int) -> Rows:
-    segments, scores, classes = (output[window] for output in outputs)
+    segments, scores, classes = (output[window] for output in outputs[:3])
     return segments, scores, classes
 
 

@@ -1,12 +1,11 @@
 """Boundary max pooling: what is strongest around the start, and around the end, of each proposal.
 
 # Note [range maximum by a table]
-Row k of the table holds the place of the largest of the 2^k steps from each step on. The largest of any range is then
-the larger of two entries whose stretches cover it, so a range of any length takes two look-ups, whatever the number of
-proposals; all shapes are known ahead, and nothing is compiled. The table holds places, not values: the values are then
-gathered once, which gives each maximum's gradient to the step it came from (the first of equals), and no other. The
-official operator does the same, but for features that are longer than there are proposals its gradient goes to the
-wrong steps and channels (`reference/tallformer.md`, 9.2): a fault, and not copied.
+Row k of the table holds the largest of the 2^k steps from each step on. The largest of any range is then the larger of
+two entries whose stretches cover it, so a range of any length takes two look-ups, whatever the number of proposals; all
+shapes are known ahead, and nothing is compiled. Of equal values the first is always taken, so each maximum's gradient
+goes to one step, the first that has it. The official operator does the same, but for features that are longer than
+there are proposals its gradient goes to the wrong steps and channels: a fault, and not copied.
 
 Source: boundary pooling of AFSD (Lin et al., CVPR 2021); range maximum by powers of two after Bender and
 Farach-Colton (LATIN 2000).
@@ -33,10 +32,11 @@ def boundary_max_pool(features: Tensor, ranges: Tensor) -> Tensor:
     Returns:
         Shape (B, C, A).
     """
-    half = features.shape[1] // 2
-    starts = range_max(features[:, :half], ranges[..., 0], ranges[..., 1])
-    ends = range_max(features[:, half:], ranges[..., 2], ranges[..., 3])
-    return torch.cat([starts, ends], dim=1)
+    batch, channels, steps = features.shape
+    proposals = ranges.shape[1]
+    halves = features.reshape(2 * batch, channels // 2, steps)
+    sides = ranges.reshape(batch, proposals, 2, 2).transpose(1, 2).reshape(2 * batch, proposals, 2)
+    return range_max(halves, sides[..., 0], sides[..., 1]).reshape(batch, channels, proposals)
 
 
 def range_max(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
@@ -44,31 +44,25 @@ def range_max(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
 
     Args:
         features: Shape (B, C, T).
-        first: First step of each range, shape (B, A), any real or whole numbers, cut to whole ones.
-        last: Last step (inclusive), shape (B, A).
+        first: First step of each range, int64, shape (B, A).
+        last: Last step (inclusive), int64, shape (B, A).
 
     Returns:
         Shape (B, C, A).
     """
     channels, steps = features.shape[1:]
-    low = first.long().clamp(0, steps - 1)
-    high = torch.maximum(last.long().clamp(0, steps - 1), low)
-    length = high - low + 1
-    levels = steps.bit_length()
-    row = torch.zeros_like(length)  # largest k with 2^k <= length
-    power = torch.ones_like(length)  # 2^row
-    for level in range(1, levels):
-        fits = (length >= 2**level).long()
-        row = row + fits
-        power = power + fits * 2 ** (level - 1)
-    table = _largest_places(features.detach(), levels).flatten(2)  # (B, C, levels * T)
-    left, right = (
-        torch.gather(table, 2, (row * steps + place)[:, None].expand(-1, channels, -1))
-        for place in (low, high - power + 1)
+    low = first.clamp(0, steps - 1)
+    high = torch.maximum(last.clamp(0, steps - 1), low)
+    length = (high - low).flatten()
+    row_start, power = (
+        table.index_select(0, length).reshape(low.shape) for table in _rows_by_length(steps, features.device)
     )
-    values = features.detach()
-    is_left = torch.gather(values, 2, left) >= torch.gather(values, 2, right)
-    return torch.gather(features, 2, torch.where(is_left, left, right))
+    table = torch.cat(_table(features), dim=-1)  # (B, C, all rows)
+    left, right = (
+        table.gather(2, place[:, None].expand(-1, channels, -1))
+        for place in (row_start + low, row_start + high + 1 - power)
+    )
+    return torch.where(left >= right, left, right)
 
 
 def boundary_ranges(starts: Tensor, ends: Tensor, *, is_closed: bool) -> Tensor:
@@ -88,24 +82,27 @@ def boundary_ranges(starts: Tensor, ends: Tensor, *, is_closed: bool) -> Tensor:
     return torch.stack(edges, dim=-1).round().long()
 
 
-def _largest_places(values: Tensor, levels: int) -> Tensor:
-    """Place of the largest of the 2^k values from each step on, the first of equals, shape (B, C, levels, T), int64.
-
-    Stretches that reach beyond the end are of no use, and hold some place.
-    """
-    batch, channels, steps = values.shape
-    places = torch.arange(steps, device=values.device).expand(batch, channels, -1)
-    rows = [places]
-    largest = values
-    for level in range(1, levels):
-        reach = 2 ** (level - 1)
-        later, later_places = (_from_step(x, reach) for x in (largest, places))
-        is_first = largest >= later
-        largest, places = torch.where(is_first, largest, later), torch.where(is_first, places, later_places)
-        rows.append(places)
-    return torch.stack(rows, dim=2)
+def _table(features: Tensor) -> list[Tensor]:
+    """Rows of the table: the largest of the 2^k steps from each step on, as far as there are so many."""
+    rows = [features]
+    for power in _powers(features.shape[-1])[:-1]:
+        here, later = rows[-1][..., :-power], rows[-1][..., power:]
+        rows.append(torch.where(here >= later, here, later))
+    return rows
 
 
-def _from_step(x: Tensor, step: int) -> Tensor:
-    """(…, T) from `step` on, filled up with its own end."""
-    return torch.cat([x[..., step:], x[..., x.shape[-1] - step :]], dim=-1)
+def _powers(steps: int) -> list[int]:
+    """Lengths of the stretches of each row: 1, 2, 4, … up to `steps`."""
+    return [2**row for row in range(steps.bit_length())]
+
+
+def _rows_by_length(steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For ranges of 1, 2, … steps: where the row to look into starts in the table, and the length of its stretches."""
+    starts = [0]
+    for power in _powers(steps):
+        starts.append(starts[-1] + steps - power + 1)
+    rows = [length.bit_length() - 1 for length in range(1, steps + 1)]
+    return (
+        torch.tensor([starts[row] for row in rows], device=device),
+        torch.tensor([2**row for row in rows], device=device),
+    )

@@ -88,39 +88,47 @@ class RefinedHead(nn.Module):
         class_logits: Tensor = self.action_head(self.dropout(sequence.mean(dim=-1)))
         frames = levels[0].shape[-1] * self.level_strides[0]
         frame_features: Tensor = self.deconv(levels[0].repeat_interleave(self.level_strides[0], dim=-1))
-        parts = [self._level(index, level, frame_features, frames) for index, level in enumerate(levels)]
-        distances, logits, offsets, refined_logits, quality_logits = (
-            torch.cat([part[column] for part in parts], dim=-1).transpose(1, 2) for column in range(5)
-        )
+        steps = [level.shape[-1] for level in levels]
+        towers = [(self.loc_tower(level), self.conf_tower(level)) for level in levels]
+        distances = [self._distances(index, loc) for index, (loc, _) in enumerate(towers)]
+        with torch.no_grad():
+            ranges = [
+                proposal_ranges(reach, steps=count, frames=frames)
+                for reach, count in zip(distances, steps, strict=True)
+            ]
+        in_frames = boundary_max_pool(frame_features, torch.cat([found for _, found in ranges], dim=1))
+        by_frame = torch.split(in_frames, steps, dim=-1)
+        refined = [
+            self._refine(tower, at_frames, on_level)
+            for tower, at_frames, (on_level, _) in zip(towers, by_frame, ranges, strict=True)
+        ]
         return RefinedOutputs(
-            distances,
-            logits,
-            offsets,
-            refined_logits,
-            quality_logits[..., 0],
+            _rows(distances),
+            _rows([self.conf_head(conf) for _, conf in towers]),
+            _rows([self.prop_loc_head(loc) for loc, _, _ in refined]),
+            _rows([self.prop_conf_head(conf) for _, conf, _ in refined]),
+            _rows([self.center_head(loc) for loc, _, _ in refined])[..., 0],
             class_logits,
             frame_features,
-            parts[0].loc_boundaries,
-            parts[0].conf_boundaries,
+            *refined[0][2],
         )
 
-    def _level(self, index: int, level: Tensor, frame_features: Tensor, frames: int) -> _LevelOutputs:
-        steps = level.shape[-1]
-        loc, conf = self.loc_tower(level), self.conf_tower(level)
-        reach = (self.loc_head(loc) * self.scales[index]).exp().clamp(max=self.longest_reach)
-        distances = reach * self.level_strides[index]  # (B, 2, S)
-        with torch.no_grad():
-            ranges = proposal_ranges(distances.detach(), steps=steps, frames=frames)
-        loc_proposal, loc_boundaries = self.loc_proposal_branch(loc, frame_features, *ranges)
-        conf_proposal, conf_boundaries = self.conf_proposal_branch(conf, frame_features, *ranges)
-        return _LevelOutputs(
-            distances,
-            self.conf_head(conf),
-            self.prop_loc_head(loc_proposal),
-            self.prop_conf_head(conf_proposal),
-            self.center_head(loc_proposal),
-            loc_boundaries,
-            conf_boundaries,
+    def _distances(self, index: int, tower: Tensor) -> Tensor:
+        """Of the proposals of a level to their starts and ends, in frames, shape (B, 2, S)."""
+        reach: Tensor = (self.loc_head(tower) * self.scales[index]).exp().clamp(max=self.longest_reach)
+        return reach * self.level_strides[index]
+
+    def _refine(
+        self, towers: tuple[Tensor, Tensor], by_frame: Tensor, ranges: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Features of the proposals of a level in both branches, and what was pooled for them on the level."""
+        loc, conf = towers
+        boundaries = (self.loc_proposal_branch.lr_conv(loc), self.conf_proposal_branch.lr_conv(conf))
+        by_level = _pool_together(boundaries, ranges)
+        return (
+            self.loc_proposal_branch(loc, by_frame, by_level[0]),
+            self.conf_proposal_branch(conf, by_frame, by_level[1]),
+            boundaries,
         )
 
     def _initialise(self) -> None:
@@ -133,16 +141,6 @@ class RefinedHead(nn.Module):
                 if isinstance(module, nn.Conv1d):
                     nn.init.normal_(module.weight, std=0.01)
                     _zero_bias(module)
-
-
-class _LevelOutputs(NamedTuple):
-    distances_frames: Tensor
-    logits: Tensor
-    offsets: Tensor
-    refined_logits: Tensor
-    quality_logits: Tensor
-    loc_boundaries: Tensor
-    conf_boundaries: Tensor
 
 
 class ConvGroup(nn.Module):
@@ -170,24 +168,20 @@ class ProposalBranch(nn.Module):
         self.roi_conv = ConvGroup(channels, channels, 1)
         self.proposal_conv = ConvGroup(4 * channels, channels, 1)
 
-    def forward(
-        self, level: Tensor, frame_features: Tensor, level_ranges: Tensor, frame_ranges: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, level: Tensor, by_frame: Tensor, by_level: Tensor) -> Tensor:
         """Map a level.
 
         Args:
             level: Shape (B, C, S).
-            frame_features: Shape (B, C, T).
-            level_ranges: Around the boundaries, in steps of the level, shape (B, S, 4).
-            frame_ranges: The same in frames.
+            by_frame: What was pooled at the proposals' boundaries in the features of the frames, shape (B, C, S).
+            by_level: What was pooled there in what `lr_conv` makes of the level, shape (B, 2C, S).
 
         Returns:
-            Features of the proposals (B, C, S), and those that were pooled on the level (B, 2C, S).
+            Features of the proposals, shape (B, C, S).
         """
-        boundaries = self.lr_conv(level)
-        by_frame = self.roi_conv(boundary_max_pool(frame_features, frame_ranges))
-        by_level = boundary_max_pool(boundaries, level_ranges)
-        return self.proposal_conv(torch.cat([by_frame, by_level, self.cur_point_conv(level)], dim=1)), boundaries
+        parts = [self.roi_conv(by_frame), by_level, self.cur_point_conv(level)]
+        out: Tensor = self.proposal_conv(torch.cat(parts, dim=1))
+        return out
 
 
 def proposal_ranges(distances_frames: Tensor, *, steps: int, frames: int) -> tuple[Tensor, Tensor]:
@@ -208,6 +202,19 @@ def proposal_ranges(distances_frames: Tensor, *, steps: int, frames: int) -> tup
     left, right = distances_frames.unbind(1)
     centre = (position + 0.5) / steps * frames
     return on_level, boundary_ranges(centre - left, centre + right, is_closed=True)
+
+
+def _pool_together(features: tuple[Tensor, Tensor], ranges: Tensor) -> tuple[Tensor, Tensor]:
+    """`boundary_max_pool` of two features of one shape with the same ranges, in one table."""
+    half = features[0].shape[1] // 2
+    starts, ends = ([part[:, side : side + half] for part in features] for side in (0, half))
+    pooled = boundary_max_pool(torch.cat([*starts, *ends], dim=1), ranges).chunk(4, dim=1)
+    return torch.cat(pooled[::2], dim=1), torch.cat(pooled[1::2], dim=1)
+
+
+def _rows(levels: list[Tensor]) -> Tensor:
+    """Levels of (B, N, S) as rows (B, A, N)."""
+    return torch.cat(levels, dim=-1).transpose(1, 2)
 
 
 def initialise_glorot(module: nn.Module) -> None:
