@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from tallformer_infer.config import (
     PyramidConfig,
     Recipe,
     RefinedHeadConfig,
-    SamplingConfig,
     TcmConfig,
     WindowConfig,
+    preset,
 )
 from tallformer_training.importing.naming import official_names
 from tallformer_training.model import Detector
@@ -45,7 +46,7 @@ def tiny_recipe(golden: Path) -> Recipe:
     return Recipe(
         name="anet-tiny",
         classes=tuple(config["action_names"]),
-        sampling=SamplingConfig(resize="none", crop_px=config["testing"]["crop_size"]),
+        sampling=replace(preset("anet-swin-b").sampling, resize="none", crop_px=config["testing"]["crop_size"]),
         window=WindowConfig(window_frames=config["frame_num"], clip_frames=swin["chunk_size"]),
         model=ModelConfig(
             backbone=BackboneConfig(
@@ -67,6 +68,8 @@ def tiny_recipe(golden: Path) -> Recipe:
             pyramid=PyramidConfig(kind="convolution", levels=6, fpn_channels=channels, norm="group"),
             head=RefinedHeadConfig(kind="refined"),
         ),
+        candidates=preset("anet-swin-b").candidates,
+        suppress=preset("anet-swin-b").suppress,
     )
 
 
