@@ -39,7 +39,7 @@ def bundle(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def videos(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The three fake videos as files; of the long one the first 768 frames, which is all that the official code sees."""
+    """The three fake videos as files; of the long one the first 768 frames, all that the official code sees."""
     folder = tmp_path_factory.mktemp("videos")
     info = g.official_config(golden)["video_info"]
     return {

@@ -49,7 +49,7 @@ def features(detector: Detector, stored: dict[str, NDArray[Any]]) -> torch.Tenso
     clips = torch.zeros(1, 3, 768, 32, 32)  # black before normalisation
     clips[0, :, : len(pixels)] = torch.from_numpy(pixels).permute(3, 0, 1, 2).float()
     with torch.no_grad():
-        return detector.encode_halves(normalise(clips, torch.tensor([768]), mean=sampling.mean, std=sampling.std))
+        return detector.encode_halves(normalise(clips, torch.tensor([768]), sampling))
 
 
 @pytest.fixture(scope="module")

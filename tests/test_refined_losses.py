@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tallformer_training.assignment import Truth
 from tallformer_training.model import RefinedOutputs
 from tallformer_training.refined_losses import RefinedLosses, refined_losses
 from tallformer_training.refined_targets import (
@@ -20,10 +21,14 @@ from tallformer_training.refined_targets import (
     level_bounds,
     make_refined_targets,
     match_positions,
-    stack_truth,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def stack_truth(windows: list[tuple[Tensor, Tensor]]) -> Truth:
+    return Truth.stack([segments for segments, _ in windows], [labels for _, labels in windows])
+
 
 STRIDES = (8, 16, 32, 64, 128, 256)
 CASES = range(10)

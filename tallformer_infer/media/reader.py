@@ -190,7 +190,8 @@ class _Work:
         self._video = video = OpenedVideo(self._source, self._path, threads=self._threads)
         try:
             if self.sampling.most_frames is not None:
-                rate_fps = float(exact_rate(video_rate(self.sampling, video.info, span_s=self._span_s)))
+                covered_s = video.info.duration_s if self._span_s is None else self._span_s
+                rate_fps = video_rate(self.sampling, self._path, source_fps=video.info.source_fps, covered_s=covered_s)
                 self.sampling = replace(self.sampling, sample_fps=rate_fps)
             sampler = PictureSampler(
                 self.sampling,

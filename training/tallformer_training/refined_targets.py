@@ -6,7 +6,6 @@ Apache-2.0; behaviour only).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,8 +122,3 @@ def boundary_maps(segments_frames: NDArray[np.float64], window_frames: int) -> N
             first, last = (min(max(round(edge), 0), window_frames - 1) for edge in (boundary - reach, boundary + reach))
             maps[row, first : last + 1] = 1
     return maps
-
-
-def stack_truth(windows: Sequence[tuple[Tensor, Tensor]]) -> Truth:
-    """The segments (N, 2) and labels (N,) of each window as one batch."""
-    return Truth.stack([segments for segments, _ in windows], [labels for _, labels in windows])

@@ -59,14 +59,17 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", show_default=False, help="Passes over the videos; else 1000.")
+        int | None,
+        typer.Option(
+            metavar="N", show_default=False, help="Passes over the videos; else as for its recipe: 1000 for THUMOS14."
+        ),
     ] = None,
     ratio: Annotated[
         float | None,
         typer.Option(
             metavar="R",
             show_default=False,
-            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15.",
+            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15 for THUMOS14.",
         ),
     ] = None,
     encoder_steps: Annotated[
@@ -148,7 +151,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             raise typer.BadParameter(
                 "--encoder-steps is for an encoder without trained weights; leave it out, or --init"
             )
-        settings = make_settings(config, epochs=epochs, ratio=ratio, seed=seed, encoder_steps=encoder_steps)
+        settings = make_settings(config, given[1], epochs=epochs, ratio=ratio, seed=seed, encoder_steps=encoder_steps)
         data = DataOptions(annotations, given[0], subset, val_annotations, val_videos, val_subset, repair)
         session = SessionOptions(init, cache, not no_cache, resume, resume_from, device, quiet, json_logs)
         train_as_asked(given[1], given[2], settings, data, session)
