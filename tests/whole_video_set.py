@@ -46,10 +46,10 @@ WHOLE: Recipe = Recipe(
 LEARNING = TrainingConfig(
     ratio=0.5,
     sampling="jittered",
-    epochs=16,
+    epochs=26,
     batch_windows=4,
     optimiser=OptimiserConfig(kind="adamw", base_lr=2e-3, encoder_factor=1.0, weight_decay=0.01),
-    schedule=ScheduleConfig(period_epochs=16, warmup_steps=10),
+    schedule=ScheduleConfig(period_epochs=26, warmup_steps=10),
     smooth_schedule=True,
     max_gradient_norm=5.0,
     least_part=0.0,

@@ -61,7 +61,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
     epochs: Annotated[
         int | None,
         typer.Option(
-            metavar="N", show_default=False, help="Passes over the videos; else as for its recipe: 1000 for THUMOS14."
+            metavar="N", show_default=False, help="Passes over the videos; else 1000. Of models of whole videos: 10."
         ),
     ] = None,
     ratio: Annotated[
@@ -69,7 +69,8 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         typer.Option(
             metavar="R",
             show_default=False,
-            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15 for THUMOS14.",
+            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15. Of models of whole "
+            "videos: 0.375.",
         ),
     ] = None,
     encoder_steps: Annotated[
@@ -82,7 +83,10 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", show_default=False, help="Makes runs repeatable; else 10.")
+        int | None,
+        typer.Option(
+            metavar="N", show_default=False, help="Makes runs repeatable; else 10. Of models of whole videos: 2020."
+        ),
     ] = None,
     subset: Annotated[
         str | None, typer.Option(metavar="NAME", show_default=False, help="Subset to learn from.")
