@@ -69,8 +69,8 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         typer.Option(
             metavar="R",
             show_default=False,
-            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15. Of models of whole "
-            "videos: 0.375.",
+            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15. Of models of "
+            "whole videos: 0.375.",
         ),
     ] = None,
     encoder_steps: Annotated[
