@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tallformer_training.model.boundary_pooling import boundary_max_pool, boundary_ranges, range_max
+from tallformer_training.model.boundary_pooling import boundary_edges, boundary_max_pool, range_max
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,18 +77,18 @@ def test_of_a_range_that_ends_before_it_begins_the_first_step_is_taken() -> None
 
 
 def test_regions_are_a_tenth_outwards_and_a_quarter_inwards() -> None:
-    ranges = boundary_ranges(torch.tensor([[100.0]]), torch.tensor([[140.0]]), is_closed=False)
+    ranges = boundary_edges(torch.tensor([[100.0]]), torch.tensor([[140.0]]), is_closed=False)
 
     assert ranges.tolist() == [[[96, 110, 130, 144]]]
 
 
 def test_regions_reach_one_step_at_least_and_halves_round_to_even() -> None:
-    ranges = boundary_ranges(torch.tensor([[1.5, 2.5]]), torch.tensor([[1.5, 2.5]]), is_closed=False)
+    ranges = boundary_edges(torch.tensor([[1.5, 2.5]]), torch.tensor([[1.5, 2.5]]), is_closed=False)
 
-    assert ranges.tolist() == [[[0, 2, 0, 2], [2, 4, 2, 4]]]
+    assert ranges.round().tolist() == [[[0, 2, 0, 2], [2, 4, 2, 4]]]
 
 
 def test_a_closed_proposal_is_one_step_longer() -> None:
-    ranges = boundary_ranges(torch.tensor([[0.0]]), torch.tensor([[39.0]]), is_closed=True)
+    ranges = boundary_edges(torch.tensor([[0.0]]), torch.tensor([[39.0]]), is_closed=True)
 
     assert ranges.tolist() == [[[-4, 10, 29, 43]]]

@@ -65,8 +65,8 @@ def range_max(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
     return torch.where(left >= right, left, right)
 
 
-def boundary_ranges(starts: Tensor, ends: Tensor, *, is_closed: bool) -> Tensor:
-    """The regions around the boundaries of proposals.
+def boundary_edges(starts: Tensor, ends: Tensor, *, is_closed: bool) -> Tensor:
+    """The regions around the boundaries of proposals; rounded half to even they are ranges for `boundary_max_pool`.
 
     Args:
         starts: Shape (B, A), in steps.
@@ -74,12 +74,12 @@ def boundary_ranges(starts: Tensor, ends: Tensor, *, is_closed: bool) -> Tensor:
         is_closed: Whether the step of the end belongs to the proposal, so that its length is `end - start + 1`.
 
     Returns:
-        Ranges for `boundary_max_pool`, rounded half to even, shape (B, A, 4), int64.
+        First and last step around the start, then around the end, not rounded, shape (B, A, 4).
     """
     length = ends - starts + 1 if is_closed else ends - starts
     outwards, inwards = (length / _START_PART).clamp(min=1), (length / _END_PART).clamp(min=1)
     edges = [starts - outwards, starts + inwards, ends - inwards, ends + outwards]
-    return torch.stack(edges, dim=-1).round().long()
+    return torch.stack(edges, dim=-1)
 
 
 def _table(features: Tensor) -> list[Tensor]:

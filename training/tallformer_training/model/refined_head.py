@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.config.model import GROUPS
-from tallformer_training.model.boundary_pooling import boundary_max_pool, boundary_ranges
+from tallformer_training.model.boundary_pooling import boundary_edges, boundary_max_pool
 
 
 class RefinedOutputs(NamedTuple):
@@ -185,6 +185,12 @@ class ProposalBranch(nn.Module):
 
 
 def proposal_ranges(distances_frames: Tensor, *, steps: int, frames: int) -> tuple[Tensor, Tensor]:
+    """`proposal_edges`, rounded: ranges for `boundary_max_pool`."""
+    on_level, in_frames = proposal_edges(distances_frames, steps=steps, frames=frames)
+    return on_level.round().long(), in_frames.round().long()
+
+
+def proposal_edges(distances_frames: Tensor, *, steps: int, frames: int) -> tuple[Tensor, Tensor]:
     """Regions around the boundaries of the proposals of one level.
 
     Args:
@@ -198,10 +204,10 @@ def proposal_ranges(distances_frames: Tensor, *, steps: int, frames: int) -> tup
     """
     position = torch.arange(steps, device=distances_frames.device, dtype=distances_frames.dtype)
     left, right = (distances_frames / frames * steps).unbind(1)
-    on_level = boundary_ranges(position - left, position + right, is_closed=False)
+    on_level = boundary_edges(position - left, position + right, is_closed=False)
     left, right = distances_frames.unbind(1)
     centre = (position + 0.5) / steps * frames
-    return on_level, boundary_ranges(centre - left, centre + right, is_closed=True)
+    return on_level, boundary_edges(centre - left, centre + right, is_closed=True)
 
 
 def _pool_together(features: tuple[Tensor, Tensor], ranges: Tensor) -> tuple[Tensor, Tensor]:
