@@ -169,6 +169,19 @@ class Recipe:
             )
 
     @property
+    def rate_text(self) -> str:
+        """How frames are taken, for people."""
+        most_frames = self.sampling.most_frames
+        return f"{self.sampling.sample_fps:g} fps" if most_frames is None else f"≤ {most_frames} frames"
+
+    @property
+    def window_text(self) -> str:
+        """How long a window is, for people."""
+        if self.sampling.most_frames is not None:
+            return "whole video"
+        return f"{self.window.window_frames / self.sampling.sample_fps:g} s"
+
+    @property
     def clip_steps(self) -> int:
         """Feature steps per clip."""
         return self.window.clip_frames // self.model.encoder_stride
