@@ -87,6 +87,8 @@ def test_filters_decide_what_is_written_and_are_written_down(video, folder, dete
     document = read(folder / "x.json")
     assert document["settings"] == {
         "windows": "shared",
+        "window_s": None,
+        "class_scores": None,
         "threshold": 0.3,
         "top_k": 1,
         "classes": ["jump", "wave"],

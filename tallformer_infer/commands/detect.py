@@ -46,9 +46,22 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         typer.Option(min=1, metavar="N", help="CPU threads; else one per core.", rich_help_panel=_WHERE),
     ] = None,
     windows: Annotated[
-        Literal["shared", "reference"],
-        typer.Option(help="shared encodes every frame once; reference does as the paper.", rich_help_panel=_WHERE),
+        str,
+        typer.Option(
+            metavar="shared|reference|SECONDS",
+            help="shared encodes every frame once; reference does as the paper; SECONDS cuts a long file for a model "
+            "that else sees whole videos.",
+            rich_help_panel=_WHERE,
+        ),
     ] = "shared",
+    class_scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What whole videos show, instead of what the model says: a score file (CUHK form), or labels.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, metavar="X", help="Lowest score to keep.", rich_help_panel=_WHICH),
@@ -107,7 +120,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer detect match.mp4 --out match.eaf
       tallformer detect a.mp4 --classes "spin left,zigzag" -o - | jq .videos
     """
-    from tallformer_infer.commands.inputs import expand_videos, given_options
+    from tallformer_infer.commands.inputs import expand_videos, given_options, parse_windows
 
     named = expand_videos(videos)  # before the imports that take time
 
@@ -128,7 +141,8 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         model=model,
         device=device,
         threads=threads,
-        windows=windows,
+        windows=parse_windows(windows),
+        class_scores=class_scores,
         threshold=threshold,
         top_k=top_k,
         classes=tuple(classes or ()),

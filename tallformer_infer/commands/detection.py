@@ -22,7 +22,8 @@ from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
-from tallformer_infer.pipeline import Detector, choose_point
+from tallformer_infer.evaluation import read_class_scores
+from tallformer_infer.pipeline import Detector, choose_point, choose_windows
 from tallformer_infer.results import (
     STDOUT,
     Failure,
@@ -46,8 +47,10 @@ class DetectOptions:
     """Where to run."""
     threads: int | None
     """CPU threads."""
-    windows: Windows
-    """How windows are laid."""
+    windows: Windows | float
+    """How windows are laid, or seconds of one."""
+    class_scores: Path | None
+    """File that says what whole videos show; None lets the model say it."""
     threshold: float | None
     """Lowest score to keep."""
     top_k: int | None
@@ -104,10 +107,13 @@ class _Run:
     def load(self) -> None:
         """Load the model, and check that what is asked for is something it can give."""
         options = self._options
+        scores = None if options.class_scores is None else read_class_scores(options.class_scores)
         self._reporter.loading()
         try:
             self._detector = run_interruptibly(
-                lambda: Detector.load(options.model, device=options.device, threads=options.threads)
+                lambda: Detector.load(
+                    options.model, device=options.device, threads=options.threads, class_scores=scores
+                )
             )
         finally:
             self._reporter.stopped()
@@ -122,6 +128,7 @@ class _Run:
                 known=bundle.recipe.classes,
                 see=see,
             )
+            choose_windows(bundle.recipe, options.windows)
             point = choose_point(bundle, options.operating_point, threshold=options.threshold)
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
