@@ -63,6 +63,7 @@ def main() -> None:
     for way in ways:
         far = float(np.abs(way.encode(clips, real_frames) - wanted).max() / np.abs(wanted).max())
         assert far <= _ALIKE[way.precision], f"{way.name} {way.precision} differs by {far}"
+    sys.stderr.write("timing\n")
     rates: list[float] = []
     for _ in range(options.rounds):
         rates.append(_matrix_rate())

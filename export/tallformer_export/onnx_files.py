@@ -37,15 +37,18 @@ def encoder_onnx(detector: Detector, precision: Precision = "fp32") -> onnx.Mode
 
 
 def localizer_onnx(detector: Detector) -> onnx.ModelProto:
-    """Graph 2: `features` (B, C, S), `start_frames`, `real_frames` (B,) to `segments`, `scores`, `classes`."""
+    """Graph 2: `features` (B, C, S), `start_frames`, `real_frames` (B,) to `segments`, `scores`, `classes`.
+
+    That of a refined head also gives `PROPOSAL_OUTPUTS`.
+    """
     recipe = detector.recipe
     inputs = {
         "features": torch.zeros((2, recipe.model.backbone.out_channels, recipe.window_steps)),
         "start_frames": torch.zeros(2, dtype=torch.int64),
         "real_frames": torch.full((2,), recipe.window.window_frames),
     }
-    outputs = ["segments", "scores", "classes"]
-    return _to_onnx(LocalizerGraph(detector).eval(), inputs, outputs, batch="windows")
+    graph = LocalizerGraph(detector).eval()
+    return _to_onnx(graph, inputs, graph.output_names, batch="windows")
 
 
 def _to_onnx(

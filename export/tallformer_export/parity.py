@@ -69,6 +69,8 @@ LIMITS: Mapping[Precision, ParityLimits] = {
     "int8": replace(FP32_LIMITS, features=1e-1, action_scores=0.02, unmatched_score=0.2),
 }
 """By the encoder's precision."""
+_UNSURE_SCORES = 0.05
+"""Of the final actions' scores, where proposals were left out whose regions round either way: they may be others."""
 
 
 def measure_parity(detector: Detector, bundle: Bundle, sample: Sample, limits: ParityLimits) -> ParityReport:
@@ -89,7 +91,8 @@ def measure_parity(detector: Detector, bundle: Bundle, sample: Sample, limits: P
     here, there = (
         Pipeline(bundle, one).detect(sample.path, operating_point=RAW_SCORES).actions for one in (compared, runtime)
     )
-    matched, of_actions = compare_actions(here, there, limits)
+    of_actions_limits = replace(limits, action_scores=max(limits.action_scores, _UNSURE_SCORES)) if compared.unsure_proposals else limits
+    matched, of_actions = compare_actions(here, there, of_actions_limits)
     differences = {name: _of_output(name, spread, limits) for name, spread in sorted(compared.spreads.items())}
     return ParityReport(sample=sample.told, differences={**differences, **of_actions}, actions=matched)
 

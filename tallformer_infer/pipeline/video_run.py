@@ -13,6 +13,7 @@ from tallformer_infer.media import FrameStream
 from tallformer_infer.pipeline.background import Background
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
 from tallformer_infer.pipeline.progress import OnProgress, Progress
+from tallformer_infer.pipeline.scoring import ProposalScoring
 from tallformer_infer.runtime import Runtime
 from tallformer_infer.structures import Action, Candidates, StageSeconds, Windows
 from tallformer_infer.timeline import FeatureWindow, Timeline
@@ -23,18 +24,28 @@ _CLIPS_AHEAD = 4
 class VideoRun:
     """Takes one video through the stages and counts what each takes."""
 
-    def __init__(self, recipe: Recipe, runtime: Runtime, windows: Windows, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        runtime: Runtime,
+        windows: Windows,
+        on_progress: OnProgress | None,
+        scoring: ProposalScoring | None = None,
+    ) -> None:
         self._recipe = recipe
         self._runtime = runtime
         self._layout = windows
         self._on_progress = on_progress
-        self._fps = recipe.sampling.sample_fps
+        self._scoring = scoring
+        self._frames = 0
         self._encoder = ClipEncoder(runtime, recipe)
         self._localize_s = 0.0
         self._suppress_s = 0.0
         self._started = time.perf_counter()
         self.step_frames = step_frames(recipe.window, windows)
         """Frames between the starts of neighbouring windows."""
+        self.is_final_at_the_end = scoring is not None and windows == "reference"
+        """Whether no action is final before the last window."""
 
     def windows(self, stream: FrameStream) -> Generator[FeatureWindow]:
         """Windows as they become whole; reading and encoding run ahead of whoever takes them."""
@@ -49,20 +60,25 @@ class VideoRun:
     def localize(self, window: FeatureWindow) -> Candidates:
         """Candidates of one window."""
         started = time.perf_counter()
-        candidates = self._runtime.localize(
-            window.features[None],
-            np.array([window.start_frame], np.int64),
-            np.array([window.real_frames], np.int64),
-        )
+        self._frames = window.start_frame + window.real_frames
+        if self._scoring is not None:
+            candidates = self._scoring.localize(window)
+        else:
+            candidates = self._runtime.localize(
+                window.features[None],
+                np.array([window.start_frame], np.int64),
+                np.array([window.real_frames], np.int64),
+            )
         self._localize_s += time.perf_counter() - started
         return candidates
 
-    def suppress(self, candidates: Candidates, start_s: float) -> tuple[Action, ...]:
+    def suppress(self, candidates: Candidates, stream: FrameStream) -> tuple[Action, ...]:
         """Actions with names and seconds on the file's own time line, from candidates in frames."""
         started = time.perf_counter()
-        kept = self._runtime.suppress(candidates)
+        scoring = self._scoring
+        kept = self._runtime.suppress(candidates) if scoring is None else scoring.suppress(candidates, self._frames)
         self._suppress_s += time.perf_counter() - started
-        seconds = kept.segments_frames.astype(np.float64) / self._fps + start_s
+        seconds = kept.segments_frames.astype(np.float64) / stream.sample_fps + stream.info.start_s
         # The official code keeps segments of no length at the padded end; nobody can use them.
         wanted = np.ones(len(kept), bool) if self._layout == "reference" else seconds[:, 1] > seconds[:, 0]
         return tuple(
@@ -87,6 +103,6 @@ class VideoRun:
 
     def _report(self, clip: EncodedClip, stream: FrameStream) -> None:
         if self._on_progress is not None:
-            position_s = (clip.start_frame + clip.real_frames) / self._fps
+            position_s = (clip.start_frame + clip.real_frames) / stream.sample_fps
             elapsed_s = max(time.perf_counter() - self._started, 1e-9)
             self._on_progress(Progress(position_s, stream.info.duration_s, position_s / elapsed_s))

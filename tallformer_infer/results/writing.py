@@ -56,7 +56,15 @@ def write_document(document: dict[str, Any], out: Path) -> None:
     Raises:
         OutputError: It cannot be written. What was there before is untouched.
     """
-    content = _encode(document)
+    write_content(_encode(document), out)
+
+
+def write_content(content: bytes, out: Path) -> None:
+    """Write the content of a file, as `write_document` does.
+
+    Raises:
+        OutputError: It cannot be written. What was there before is untouched.
+    """
     if out == STDOUT:
         _write_stdout(content)
         return

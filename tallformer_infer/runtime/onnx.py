@@ -29,7 +29,7 @@ from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.protocol import Cancellation
 from tallformer_infer.runtime.protocol import OnnxDevice as Device
 from tallformer_infer.runtime.sessions import CPU, CUDA, open_session
-from tallformer_infer.structures import Candidates
+from tallformer_infer.structures import Candidates, Proposals
 
 _MOST_ON_DEVICE = 50_000
 
@@ -111,7 +111,7 @@ class OnnxRuntime:
     ) -> Candidates:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
         inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
-        segments, scores, classes = self._localizer.run(None, inputs)
+        segments, scores, classes = self._localizer.run(["segments", "scores", "classes"], inputs)
         if classes.size and not 0 <= classes.min() <= classes.max() < len(self._recipe.classes):
             raise BundleError(
                 f"{self._bundle.path}: graph localizer gives class {classes.max()}, "
@@ -119,6 +119,21 @@ class OnnxRuntime:
             )
         above = scores > self._recipe.suppress.score_threshold
         return Candidates(segments[above], scores[above], classes[above])
+
+    def propose(
+        self,
+        features: NDArray[np.float32],
+        start_frames: NDArray[np.int64],
+        real_frames: NDArray[np.int64],
+    ) -> Proposals:
+        """One window of feature steps to proposals, see `ProposingRuntime.propose`."""
+        names = ["proposal_segments", "proposal_scores", "class_scores"]
+        given = [output.name for output in self._localizer.get_outputs()]
+        if not set(names) <= set(given):
+            raise BundleError(f"{self._bundle.path}: graph localizer gives {', '.join(given)}; export the bundle again")
+        inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
+        segments, scores, class_scores = self._localizer.run(names, inputs)
+        return Proposals(segments[0], scores[0], class_scores[0])
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, see `Runtime.suppress` and Note [where suppression runs]."""
