@@ -79,7 +79,8 @@ class InceptionI3d(nn.Module):
 
     def steps(self, clips: Tensor) -> Tensor:
         """Encode clips to feature steps, the mean over space: (N, C, F, H, W) to (N, 1024, F / 8), rounded up."""
-        return self(clips).mean(dim=(3, 4))
+        maps: Tensor = self(clips)
+        return maps.mean(dim=(3, 4))
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, except in batch norms, which stay in evaluation mode."""
@@ -155,19 +156,17 @@ def same_max_pool(x: Tensor, kernel: Size, stride: Size) -> Tensor:
     return F.max_pool3d(x, kernel, stride, padding=front, ceil_mode=True)
 
 
-def kinetics_state(tensors: Mapping[str, Tensor], in_channels: int = 3) -> dict[str, Tensor]:
-    """State dict of `InceptionI3d(in_channels)` from the tensors of a PyTorch conversion of the Kinetics weights.
+def load_kinetics(model: InceptionI3d, tensors: Mapping[str, Tensor]) -> None:
+    """Give an encoder the weights of a PyTorch conversion of the Kinetics weights.
 
     The classifier and the counters of batch norms are left out; everything else must be there, and nothing more.
 
     Raises:
         CheckpointError: A tensor is missing, unknown or of another shape; the message names it.
     """
-    with torch.device("meta"):
-        wanted = InceptionI3d(in_channels).state_dict()
+    needed = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CLASSIFIER)}
     given = {name: tensor for name, tensor in given.items() if not name.endswith(_COUNTER)}
-    needed = {name: tensor for name, tensor in wanted.items() if not name.endswith(_COUNTER)}
     if missing := sorted(needed.keys() - given.keys()):
         raise CheckpointError(f"not I3D weights as expected: no {missing[0]}, {len(missing)} tensors missing in all")
     if unknown := sorted(given.keys() - needed.keys()):
@@ -175,8 +174,7 @@ def kinetics_state(tensors: Mapping[str, Tensor], in_channels: int = 3) -> dict[
     for name, tensor in needed.items():
         if given[name].shape != tensor.shape:
             raise CheckpointError(f"{name}: expected shape {list(tensor.shape)}, got {list(given[name].shape)}")
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in wanted.keys() - needed.keys()}
-    return {name: tensor.float() for name, tensor in given.items()} | counters
+    model.load_state_dict(given, strict=False)
 
 
 def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
