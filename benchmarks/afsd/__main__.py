@@ -69,7 +69,7 @@ def _task_line(task: Task, inputs: dict[str, Any]) -> dict[str, Any]:
         "inputs": inputs,
         "centre": task.centre,
         "samples_s": [float(f"{seconds:.4g}") for seconds in task.samples_s],
-        "cpu_s": [float(f"{seconds:.4g}") for seconds in task.cpu_s],
+        "busy": [round(count, 2) for count in task.busy],
     }
 
 
@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
         prog="python -m benchmarks.afsd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--part", choices=("all", "sample", "full"), default="all", help="what to measure")
     parser.add_argument(
         "--videos",

@@ -18,8 +18,8 @@ class Task:
     centre: Literal["mean", "median"] = "median"
     """What is multiplied up: the mean where units differ, the median where only the machine does."""
     samples_s: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
-    """Processor time over all threads per unit, of each round."""
+    busy: list[float] = field(default_factory=list)
+    """Processors in use on average, of each round: below the number of threads where others disturbed."""
 
 
 def timed(work: Callable[[], object], units: float = 1) -> Callable[[int], list[float]]:
@@ -37,8 +37,8 @@ def sample(tasks: Sequence[Task], rounds: int) -> None:
     """Run all tasks once without counting, then `rounds` times."""
     for number in range(-1, rounds):
         for task in tasks:
-            started = time.process_time()
+            wall, cpu = time.perf_counter(), time.process_time()
             seconds = task.run(max(number, 0))
             if number >= 0:
                 task.samples_s += seconds
-                task.cpu_s.append((time.process_time() - started) / len(seconds))
+                task.busy.append((time.process_time() - cpu) / (time.perf_counter() - wall))
