@@ -50,7 +50,6 @@ def _lines(options: argparse.Namespace, work: Path, videos: list[Path]) -> Itera
             *tallformer.tasks(work, videos, threads=threads),
             *afsd.decoding(videos, threads=threads),
         ]
-        print("measuring", file=sys.stderr, flush=True)
         sample(found, options.rounds)
         inputs = {"threads": threads, "rounds": options.rounds, "videos": [video.name for video in videos]}
         yield from (_task_line(task, inputs) for task in found)

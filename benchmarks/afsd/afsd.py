@@ -19,7 +19,7 @@ from benchmarks.afsd.workload import ACTIVITYNET, ACTIVITYNET_FPS, AFSD_THUMOS14
 
 MATRIX = "matrix product"
 _SIDE = 2048
-_SMALL_PAIRS, _LARGE_PAIRS = 16, 8
+_SMALL_PAIRS, _LARGE_PAIRS = 32, 20
 """Pairs of a round, of 112 x 112 and of 340 x 256 pixels."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ def timed(work: Callable[[], object], units: float = 1) -> Callable[[int], list[
 def sample(tasks: Sequence[Task], rounds: int) -> None:
     """Run all tasks once without counting, then `rounds` times."""
     for number in range(-1, rounds):
+        if number == 0:
+            print("measuring", file=sys.stderr, flush=True)
         for task in tasks:
             wall, cpu = time.perf_counter(), time.process_time()
             seconds = task.run(max(number, 0))
