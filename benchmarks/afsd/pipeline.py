@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.afsd import workload
 from benchmarks.afsd.classifier import BnInception, ResNet200, ten_crops, video_scores
 from benchmarks.afsd.detections import Outputs, activitynet_actions, fused_candidates
 from benchmarks.afsd.flow import FlowPool, Gray, Pair
@@ -93,25 +94,25 @@ class AfsdPipeline:
         """Actions of a video, and the seconds of each stage, named as the rows of the table."""
         clock = StageClock()
         frames = clip_frames(video, sample_fps, threads=self._threads)
-        clock.lap("decode + resize")
+        clock.lap(workload.DECODE)
         flows, _ = self.pool.flows(consecutive([gray(frame) for frame in frames]))
-        clock.lap("flow")
+        clock.lap(workload.FLOW)
         maps = [self.rgb.encode(network_input(frames, ACTIVITYNET))]
-        clock.lap("RGB net")
+        clock.lap(workload.RGB)
         maps.append(self.flow.encode(network_input([*flows, flows[-1]], ACTIVITYNET)))
-        clock.lap("flow net")
+        clock.lap(workload.FLOW_NET)
         segments, scores = fused_candidates(self.rgb.localize(maps[0]), self.flow.localize(maps[1]), ACTIVITYNET)
-        clock.lap("localization")
+        clock.lap(workload.LOCALIZE)
         shown = snippets(video, threads=self._threads)
-        clock.lap("classifier: decode")
+        clock.lap(workload.CLS_DECODE)
         stacks = self.stacks(shown)
-        clock.lap("classifier: flow")
+        clock.lap(workload.CLS_FLOW)
         of_frames = self.classifier.rgb([snippet.frame for snippet in shown])
-        clock.lap("classifier: ResNet-200")
+        clock.lap(workload.CLS_RGB)
         class_scores = video_scores(of_frames, self.classifier.flow(stacks))
-        clock.lap("classifier: BN-Inception")
+        clock.lap(workload.CLS_FLOW_NET)
         actions = activitynet_actions(segments, scores, class_scores)
-        clock.lap("NMS")
+        clock.lap(workload.NMS)
         return actions, clock.seconds
 
     def stacks(self, shown: Sequence[Snippet]) -> list[Array]:
