@@ -2,7 +2,7 @@
 
     python -m benchmarks.afsd >> benchmarks/results/afsd.jsonl
 
-Needs `pip install 'tallformer[cpu,train,export,bench]'`. Writing the graphs takes minutes the first time; they stay in --work.
+Needs `pip install 'tallformer[cpu,train,export,bench]'`. Writing the graphs takes minutes; with --work they are kept.
 """
 
 from __future__ import annotations
