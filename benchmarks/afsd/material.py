@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from benchmarks.afsd.classifier import FRAME_PX, SNIPPET_FLOWS, SNIPPET_STEP
@@ -80,11 +81,14 @@ def snippets(video: Path, *, threads: int) -> list[Snippet]:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = threads
         stream.thread_type = "AUTO"
+        # One for all frames: a frame's own one would be set up, threads included, for each of them.
+        resizer = VideoReformatter()
         for index, frame in enumerate(container.decode(stream)):
             if index % SNIPPET_STEP == 0:
                 shown.append([])
             if index % SNIPPET_STEP <= SNIPPET_FLOWS:
-                shown[-1].append(frame.to_ndarray(format="rgb24", width=FRAME_PX[0], height=FRAME_PX[1]))
+                resized = resizer.reformat(frame, *FRAME_PX, "rgb24", threads=1)
+                shown[-1].append(resized.to_ndarray())
     whole = [frames for frames in shown if len(frames) == SNIPPET_FLOWS + 1]
     return [Snippet(frames[0], [gray(frame) for frame in frames]) for frames in whole]
 
