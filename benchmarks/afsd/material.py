@@ -52,7 +52,7 @@ def videos(folder: Path | None, work: Path) -> list[Path]:
     for index in range(2):
         file = work / f"generated-{index}.mp4"
         if not file.is_file():
-            spec = VideoSpec(subset="testing", seed=0, index=index, minutes=0.25, fps=30, width_px=640, height_px=360)
+            spec = VideoSpec(subset="testing", seed=0, index=index, minutes=0.1, fps=30, width_px=640, height_px=360)
             write_video(write_script(spec), file)
         files.append(file)
     return files
