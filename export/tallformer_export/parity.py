@@ -91,7 +91,11 @@ def measure_parity(detector: Detector, bundle: Bundle, sample: Sample, limits: P
     here, there = (
         Pipeline(bundle, one).detect(sample.path, operating_point=RAW_SCORES).actions for one in (compared, runtime)
     )
-    of_actions_limits = replace(limits, action_scores=max(limits.action_scores, _UNSURE_SCORES)) if compared.unsure_proposals else limits
+    of_actions_limits = (
+        replace(limits, action_scores=max(limits.action_scores, _UNSURE_SCORES))
+        if compared.unsure_proposals
+        else limits
+    )
     matched, of_actions = compare_actions(here, there, of_actions_limits)
     differences = {name: _of_output(name, spread, limits) for name, spread in sorted(compared.spreads.items())}
     return ParityReport(sample=sample.told, differences={**differences, **of_actions}, actions=matched)
