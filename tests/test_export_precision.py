@@ -25,7 +25,7 @@ from tallformer_infer.runtime.tensorrt.targets import PORTABLE
 
 SMALLER = dataclasses.replace(preset("tiny"), name="smaller", sampling=SamplingConfig(resize_px=48, crop_px=48))
 BATCH = BatchProfile(least=1, best=4, most=8)
-REDUCED: tuple[Precision, ...] = ("fp16", "bf16", "int8")
+REDUCED: tuple[Precision, ...] = ("fp16", "bf16", "int8", "int8-static")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_bf16_encoder_without_the_package_onnx_says_what_to_install(
         OnnxRuntime(bundles["bf16"], device="cpu")
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8-static"])
 def test_reduced_encoders_become_engines(bundles: dict[Precision, Bundle], precision: Precision) -> None:
     library = _tensorrt_rtx()
 

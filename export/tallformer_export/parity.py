@@ -67,6 +67,7 @@ LIMITS: Mapping[Precision, ParityLimits] = {
     "fp16": replace(FP32_LIMITS, features=1e-2, action_scores=0.005),
     "bf16": replace(FP32_LIMITS, features=5e-2, action_scores=0.02, unmatched_score=0.1),
     "int8": replace(FP32_LIMITS, features=1e-1, action_scores=0.02, unmatched_score=0.2),
+    "int8-static": replace(FP32_LIMITS, features=2e-1, action_scores=0.05, unmatched=0.2, unmatched_score=0.2),
 }
 """By the encoder's precision."""
 _UNSURE_SCORES = 0.05

@@ -72,7 +72,7 @@ def build_engines(bundle: Bundle, options: EngineOptions, speaker: Speaker) -> l
     if bundle.graphs["encoder"].precision == "int8":
         raise EngineError(
             f"{bundle.path}: its encoder is int8 for CPUs, with inputs quantised as they come, which TensorRT cannot "
-            "build; export it again with --precision fp16"
+            "build; export it again with --precision fp16 or int8-static"
         )
     library, gpu, target = _choose(options)
     folder = folder_to_write(bundle)
