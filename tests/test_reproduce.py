@@ -204,7 +204,8 @@ def test_the_commands_for_activitynet_and_hacs_run_on_their_layout(
     results = json.loads((tmp_path / folder / "results.json").read_text())["results"]
     assert len(results) == 2
     labels = {row["label"] for rows in results.values() for row in rows}
-    assert labels <= {"Archery", "Long jump"}
+    assert labels
+    assert labels <= set(WHOLE_STAND_IN.classes)
 
 
 def test_every_change_to_the_commands_is_needed(root: Path) -> None:
