@@ -132,7 +132,7 @@ def _facts_table(recipe: Recipe) -> Table:
         ("pyramid", f"a step every {', '.join(map(str, recipe.model.level_strides))} frames"),
         ("head", _head(recipe)),
         ("candidates", f"{candidates.per_window or 'all'} per window"),
-        ("suppression", f"{suppress.method} at tIoU {suppress.tiou_threshold:g}, {suppress.max_per_video} per video"),
+        ("suppression", f"{suppress.text}, {suppress.max_per_video} per video"),
         (f"{len(recipe.classes)} classes", " · ".join(recipe.classes)),
     ):
         table.add_row(name, Text(printable(text)))

@@ -130,6 +130,12 @@ class SuppressConfig:
         if not self.sigma > 0:
             raise ConfigError(f"sigma={self.sigma} must be above 0")
 
+    @property
+    def text(self) -> str:
+        """What is done, for people."""
+        strength = f", sigma {self.sigma:g}" if self.method == "soft_gaussian" else f" at tIoU {self.tiou_threshold:g}"
+        return f"{self.method}{strength}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
