@@ -11,7 +11,7 @@ from tallformer_infer.clips import cut_clips, step_frames
 from tallformer_infer.config import Recipe
 from tallformer_infer.media import FrameStream
 from tallformer_infer.pipeline.background import Background
-from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
+from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip, Encoder
 from tallformer_infer.pipeline.progress import OnProgress, Progress
 from tallformer_infer.runtime import Runtime
 from tallformer_infer.structures import Action, Candidates, StageSeconds, Windows
@@ -23,13 +23,21 @@ _CLIPS_AHEAD = 4
 class VideoRun:
     """Takes one video through the stages and counts what each takes."""
 
-    def __init__(self, recipe: Recipe, runtime: Runtime, windows: Windows, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        runtime: Runtime,
+        windows: Windows,
+        on_progress: OnProgress | None,
+        *,
+        encoder: Encoder | None = None,
+    ) -> None:
         self._recipe = recipe
         self._runtime = runtime
         self._layout = windows
         self._on_progress = on_progress
         self._fps = recipe.sampling.sample_fps
-        self._encoder = ClipEncoder(runtime, recipe)
+        self._encoder: Encoder = encoder or ClipEncoder(runtime, recipe)
         self._localize_s = 0.0
         self._suppress_s = 0.0
         self._started = time.perf_counter()
@@ -62,18 +70,7 @@ class VideoRun:
         started = time.perf_counter()
         kept = self._runtime.suppress(candidates)
         self._suppress_s += time.perf_counter() - started
-        seconds = kept.segments_frames.astype(np.float64) / self._fps + start_s
-        # The official code keeps segments of no length at the padded end; nobody can use them.
-        wanted = np.ones(len(kept), bool) if self._layout == "reference" else seconds[:, 1] > seconds[:, 0]
-        return tuple(
-            Action(
-                start_s=float(seconds[row, 0]),
-                end_s=float(seconds[row, 1]),
-                label=self._recipe.classes[kept.classes[row]],
-                score=float(kept.scores[row]),
-            )
-            for row in np.flatnonzero(wanted)
-        )
+        return name_actions(kept, self._recipe, self._layout, start_s)
 
     def timings(self, decode_s: float) -> StageSeconds:
         """Wall time per stage so far."""
@@ -90,3 +87,26 @@ class VideoRun:
             position_s = (clip.start_frame + clip.real_frames) / self._fps
             elapsed_s = max(time.perf_counter() - self._started, 1e-9)
             self._on_progress(Progress(position_s, stream.info.duration_s, position_s / elapsed_s))
+
+
+def name_actions(kept: Candidates, recipe: Recipe, windows: Windows, start_s: float) -> tuple[Action, ...]:
+    """What suppression kept, with names and seconds on the file's own time line.
+
+    Args:
+        kept: In frames.
+        recipe: Of the model.
+        windows: How windows were laid.
+        start_s: Time of the first frame, in seconds.
+    """
+    seconds = kept.segments_frames.astype(np.float64) / recipe.sampling.sample_fps + start_s
+    # The official code keeps segments of no length at the padded end; nobody can use them.
+    wanted = np.ones(len(kept), bool) if windows == "reference" else seconds[:, 1] > seconds[:, 0]
+    return tuple(
+        Action(
+            start_s=float(seconds[row, 0]),
+            end_s=float(seconds[row, 1]),
+            label=recipe.classes[kept.classes[row]],
+            score=float(kept.scores[row]),
+        )
+        for row in np.flatnonzero(wanted)
+    )
