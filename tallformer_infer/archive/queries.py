@@ -3,7 +3,8 @@
 Note [which index]
     Actions are wanted best first. Walked in that order, an index stops as soon as enough have passed the filters,
     which takes long only where few pass. Those are then few enough to be found by time or by video, and sorted. SQLite
-    cannot know which holds, so it is counted first, up to a limit, and the index is named. Source: sqlite.org/lang_indexedby.
+    cannot know which holds, so it is counted first, up to a limit, and the index is named.
+    Source: sqlite.org/lang_indexedby.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from tallformer_infer.errors import MediaError
 from tallformer_infer.media.frame_queue import FrameQueue, run_ahead
 from tallformer_infer.media.graph import PictureSampler, exact_rate
 from tallformer_infer.media.probe import OpenedVideo
+from tallformer_infer.media.remote import RemoteBytes
 from tallformer_infer.media.sources import ByteSource, open_source
 from tallformer_infer.structures import VideoInfo
 
@@ -33,12 +34,12 @@ when every other frame is taken and 1.2 times when all are (720p H.264, two shar
 
 
 def open_video(
-    source: str | Path, sampling: SamplingConfig, *, threads: int | None = None, queue_frames: int = 64
+    source: str | Path | RemoteBytes, sampling: SamplingConfig, *, threads: int | None = None, queue_frames: int = 64
 ) -> FrameStream:
     """Open a video and start decoding it in a thread of its own.
 
     Args:
-        source: A regular file, a named pipe, `-` for standard input, or an http(s) address.
+        source: A regular file, a named pipe, `-` for standard input, an http(s) address, or bytes that fsspec reads.
         sampling: Frame rate, resizing and crop.
         threads: Threads of the video codec, and of the filters that resize; None lets both choose by the number of
             cores. 1 does everything in one thread, best where every core has a video of its own. (A PyAV without
@@ -65,7 +66,9 @@ class FrameStream:
     info: VideoInfo
     """What was read from the file."""
 
-    def __init__(self, source: str | Path, sampling: SamplingConfig, *, threads: int | None, queue_frames: int) -> None:
+    def __init__(
+        self, source: str | Path | RemoteBytes, sampling: SamplingConfig, *, threads: int | None, queue_frames: int
+    ) -> None:
         """See `open_video`."""
         self.frame_count = 0
         """Frames taken so far."""
@@ -126,7 +129,9 @@ class FrameStream:
 class _Work:
     """What the decoding thread does, and what it tells."""
 
-    def __init__(self, source: str | Path, sampling: SamplingConfig, *, threads: int | None, queue_frames: int) -> None:
+    def __init__(
+        self, source: str | Path | RemoteBytes, sampling: SamplingConfig, *, threads: int | None, queue_frames: int
+    ) -> None:
         self.opened: FrameQueue[VideoInfo] = FrameQueue(1)
         self.frames: FrameQueue[Picture] = FrameQueue(queue_frames)
         self.busy_s = 0.0
