@@ -126,6 +126,14 @@ class ArchiveDatabase:
         """One row."""
         return row_from(self.connection.execute("SELECT * FROM videos WHERE id = ?", (video_id,)).fetchone())
 
+    def videos_of_content(self, content: str, actions_hash: str) -> list[VideoRow]:
+        """Videos that are done, of this content and made in this way."""
+        rows = self.connection.execute(
+            "SELECT * FROM videos WHERE content = ? AND status = 'done' AND actions_hash = ? ORDER BY id",
+            (content, actions_hash),
+        )
+        return [row_from(row) for row in rows]
+
     def add(self, found: Iterable[tuple[str, str, str, bool]]) -> None:
         """Add videos that wait.
 
@@ -171,6 +179,15 @@ class ArchiveDatabase:
                 "UPDATE videos SET status = ?, attempts = attempts + 1, error_kind = ?, error = ?, finished_at = ?, "
                 "result = NULL, duration_s = NULL, actions_hash = NULL WHERE id = ?",
                 ("waiting" if again else "failed", kind, error, _now(), video_id),
+            )
+
+    def reinstate(self, video_id: int) -> None:
+        """It turned out to be as it was when it was done."""
+        with self.changing() as change:
+            change.execute(
+                "UPDATE videos SET status = 'done', attempts = max(attempts, 1), error = NULL, error_kind = NULL "
+                "WHERE id = ?",
+                (video_id,),
             )
 
     def ignore(self, video_id: int, reason: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,17 +15,19 @@ from tallformer_infer.archive.store import FeatureStore, StoredCandidates
 from tallformer_infer.archive.stored_encoding import StoringEncoder
 from tallformer_infer.archive.tasks import (
     Alive,
+    Broken,
     Failed,
     Finished,
     IdentifyTask,
     LabelSettings,
     LabelTask,
+    OnAlive,
     Outcome,
     Task,
 )
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.clips import step_frames
-from tallformer_infer.errors import BundleError, MediaError, TallformerError
+from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
 from tallformer_infer.media import FrameStream, open_video
 from tallformer_infer.media.remote import RemoteBytes, is_address, is_web_address
 from tallformer_infer.pipeline.pool import CandidatePool
@@ -36,7 +37,6 @@ from tallformer_infer.runtime import OnnxRuntime, Runtime
 from tallformer_infer.structures import StageSeconds
 from tallformer_infer.timeline import Timeline
 
-OnAlive = Callable[[Alive], None]
 _LONGEST_UNTOLD_S = 60.0
 """A header that tells less is not held against a video that goes on."""
 
@@ -73,6 +73,8 @@ class Labeller:
             return self._label(task, on_alive)
         except MediaError as error:
             return Failed("read" if is_address(task.source) else "media", str(error))
+        except (BundleError, DeviceError) as error:
+            return Broken(str(error))
         except TallformerError as error:
             return Failed("bug", str(error))
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,5 +119,14 @@ class Failed:
     """One line."""
 
 
-Outcome = Identified | NotAVideo | Finished | Failed
+@dataclass(frozen=True)
+class Broken:
+    """No task can be done: the model or its device does not work."""
+
+    error: str
+    """One line."""
+
+
+Outcome = Identified | NotAVideo | Finished | Failed | Broken
 Event = Alive | Outcome
+OnAlive = Callable[[Alive], None]

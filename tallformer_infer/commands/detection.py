@@ -116,7 +116,7 @@ class _Run:
         finally:
             self._reporter.stopped()
         bundle = self._detector.bundle
-        classes = _split_classes(options.classes, bundle.recipe.classes)
+        classes = split_classes(options.classes, bundle.recipe.classes)
         see = shlex.join(["tallformer", "info", options.model or bundle.name])
         try:
             check_selection(
@@ -220,7 +220,7 @@ class _Run:
         self._reporter.say("written", f"wrote {done} to {_named(out)}", **facts)
 
 
-def _split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:
+def split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:
     """Class names as typed, each once; a name that has a comma in it is not split. None where none was typed."""
     names = [name for value in values for name in ([value] if value in known else value.split(","))]
     return tuple(dict.fromkeys(name.strip() for name in names)) or None
