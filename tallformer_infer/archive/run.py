@@ -132,7 +132,8 @@ class Run:
         self._database.start(task.video_id)
         self._busy[slot] = task
         engine.give(slot, task)
-        self._parts.watcher.started(slot, task.source, engine.place(slot))
+        if isinstance(task, IdentifyTask):
+            self._parts.watcher.started(slot, task.source, engine.place(slot))
 
     def _hear(self, engine: Engine, slot: int, event: Event) -> None:
         task = self._busy[slot]

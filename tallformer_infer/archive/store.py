@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import secrets
-import zipfile
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from tallformer_infer.archive.features import PARTIAL, DamagedError, FeatureRead
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.structures import Candidates
 
+_MAGIC = b"TFcand1\n"
 _FEATURES, _CANDIDATES, _TEMPORARY = ".features", ".candidates", ".temporary"
 
 
@@ -75,7 +76,7 @@ class FeatureStore:
             stored = _decode(content)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, ConfigError, zipfile.BadZipFile):
+        except (OSError, DamagedError, ConfigError, ValueError, KeyError):
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
@@ -139,11 +140,15 @@ def _encode(stored: StoredCandidates) -> bytes:
         floor=np.float64(stored.floor),
         facts=np.frombuffer(stored.facts.encoded(), np.uint8),
     )
-    return content.getvalue()
+    arrays = content.getvalue()
+    return _MAGIC + zlib.crc32(arrays).to_bytes(4) + arrays
 
 
 def _decode(content: bytes) -> StoredCandidates:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:  # the zip inside has a checksum per array
+    checksum, packed = content[len(_MAGIC) : len(_MAGIC) + 4], content[len(_MAGIC) + 4 :]
+    if not content.startswith(_MAGIC) or zlib.crc32(packed).to_bytes(4) != checksum:
+        raise DamagedError("a checksum is wrong")
+    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         candidates = Candidates(arrays["segments_frames"], arrays["scores"], arrays["classes"].astype(np.int64))
         return StoredCandidates(VideoFacts.decoded(arrays["facts"].tobytes()), candidates, float(arrays["floor"]))
 

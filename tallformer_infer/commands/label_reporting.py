@@ -217,7 +217,8 @@ class JsonWatcher:
 
     def finished(self, plan: Plan, totals: Totals, out: Path) -> None:
         """Event `finished`."""
-        self._write("finished", out=str(out), **_facts(totals), **{k: len(v) for k, v in vars(plan).items()})
+        before = {"unchanged": len(plan.unchanged), "failed_before": len(plan.failed_before)}
+        self._write("finished", out=str(out), **_facts(totals), **before)
 
     def stopped(self) -> None:
         """Nothing to take away."""
