@@ -20,6 +20,7 @@ from tallformer_infer.structures import Action
 LABELLED = Labelled(
     duration_s=10.0,
     result={"a": 1},
+    selection={"top_k": 3},
     remarks=("fine",),
     hashes=("e", "l", "a"),
     outputs=("json",),
@@ -49,6 +50,7 @@ def test_finished_video_is_read_as_it_was_written(tmp_path):
     with ArchiveDatabase(tmp_path) as database:
         (row,) = database.videos()
         assert (row.status, row.attempts, row.content, row.size_bytes) == ("done", 1, "sha256:1", 5)
+        assert row.selection == {"top_k": 3}
         assert (row.result, row.remarks, row.encoder_hash, row.actions_hash) == ({"a": 1}, ("fine",), "e", "a")
         assert database.actions_of(row.id) == actions
 

@@ -30,6 +30,8 @@ class Labelled:
     """Length of what was decoded, in seconds."""
     result: dict[str, Any]
     """Everything of the `Result` but its actions, as JSON."""
+    selection: dict[str, Any]
+    """Which actions were kept, a `Selection` as JSON."""
     remarks: tuple[str, ...]
     """What else there is to know, one line each."""
     hashes: tuple[str, str, str]
@@ -181,14 +183,10 @@ class ArchiveDatabase:
                 ("waiting" if again else "failed", kind, error, _now(), video_id),
             )
 
-    def reinstate(self, video_id: int) -> None:
-        """It turned out to be as it was when it was done."""
+    def forget_outputs(self, video_id: int) -> None:
+        """The result files of a video are about to change: a run that finds this in a row writes them again."""
         with self.changing() as change:
-            change.execute(
-                "UPDATE videos SET status = 'done', attempts = max(attempts, 1), error = NULL, error_kind = NULL "
-                "WHERE id = ?",
-                (video_id,),
-            )
+            change.execute("UPDATE videos SET outputs = '[]' WHERE id = ?", (video_id,))
 
     def ignore(self, video_id: int, reason: str) -> None:
         """It is not a video, and nobody said that it was."""
@@ -209,15 +207,26 @@ class ArchiveDatabase:
                 "VALUES (?, (SELECT id FROM labels WHERE name = ?), ?, ?, ?)",
                 rows,
             )
+            columns = {
+                "duration_s": labelled.duration_s,
+                "result": json.dumps(labelled.result),
+                "selection": json.dumps(labelled.selection),
+                "remarks": json.dumps(labelled.remarks),
+                "encoder_hash": labelled.hashes[0],
+                "localizer_hash": labelled.hashes[1],
+                "actions_hash": labelled.hashes[2],
+                "outputs": json.dumps(labelled.outputs),
+                "bundle_sha256": labelled.model[0],
+                "recipe_name": labelled.model[1],
+                "recipe_sha256": labelled.model[2],
+                "versions": json.dumps(labelled.versions),
+                "finished_at": _now(),
+            }
             change.execute(
-                "UPDATE videos SET status = 'done', attempts = attempts + ?, error_kind = NULL, error = NULL, "
-                "duration_s = ?, result = ?, remarks = ?, encoder_hash = ?, localizer_hash = ?, actions_hash = ?, "
-                "outputs = ?, bundle_sha256 = ?, recipe_name = ?, recipe_sha256 = ?, versions = ?, finished_at = ? "
-                "WHERE id = ?",
-                (int(counts), labelled.duration_s, json.dumps(labelled.result), json.dumps(labelled.remarks),
-                 *labelled.hashes, json.dumps(labelled.outputs), *labelled.model, json.dumps(labelled.versions),
-                 _now(), video_id),
-            )  # fmt: skip
+                f"UPDATE videos SET {', '.join(f'{name} = ?' for name in columns)}, status = 'done', "
+                "attempts = attempts + ?, error_kind = NULL, error = NULL WHERE id = ?",
+                (*columns.values(), int(counts), video_id),
+            )
 
     def actions_of(self, video_id: int) -> tuple[Action, ...]:
         """The actions of one video, by start, end and falling score."""

@@ -9,6 +9,7 @@ Note [which index]
 
 from __future__ import annotations
 
+import fnmatch
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ class ActionFilter:
     """Pattern for the source, with `*`, `?` and `[…]`; without any of these, a part of it."""
     limit: int | None = 100
     """Most actions."""
+
+    def matches(self, source: str) -> bool:
+        """Whether a source has the path that is wanted."""
+        return self.path is None or fnmatch.fnmatchcase(source, _pattern(self.path))
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,21 @@ def find_actions(database: ArchiveDatabase, wanted: ActionFilter) -> Iterator[Fo
     return (FoundAction(from_db(row[0]), *row[1:]) for row in rows)
 
 
+def list_actions(database: ArchiveDatabase, wanted: ActionFilter) -> Iterator[FoundAction]:
+    """All actions that pass, by video and start; the limit does not count.
+
+    Raises:
+        ArchiveError: No action of the archive has one of the labels.
+    """
+    conditions = _conditions(database.connection, wanted)
+    rows = database.connection.execute(
+        "SELECT source, start_s, end_s, labels.name, score FROM actions JOIN videos ON videos.id = video_id "
+        f"JOIN labels ON labels.id = label_id {_where(conditions)} ORDER BY video_id, start_s, end_s, score DESC",
+        _values(conditions),
+    )
+    return (FoundAction(from_db(row[0]), *row[1:]) for row in rows)
+
+
 def count_by_label(database: ArchiveDatabase) -> list[tuple[str, int, float]]:
     """Name, number of actions and their seconds together, of every label, by name."""
     rows = database.connection.execute(
@@ -108,8 +128,12 @@ def _label_ids(connection: sqlite3.Connection, names: tuple[str, ...]) -> list[i
 def _video_ids(connection: sqlite3.Connection, path: str | None) -> list[int] | None:
     if path is None:
         return None
-    pattern = path if any(character in path for character in "*?[") else f"*{path}*"
-    return [row[0] for row in connection.execute("SELECT id FROM videos WHERE CAST(source AS TEXT) GLOB ?", (pattern,))]
+    rows = connection.execute("SELECT id FROM videos WHERE CAST(source AS TEXT) GLOB ?", (_pattern(path),))
+    return [row[0] for row in rows]
+
+
+def _pattern(path: str) -> str:
+    return path if any(character in path for character in "*?[") else f"*{path}*"
 
 
 def _conditions(connection: sqlite3.Connection, wanted: ActionFilter) -> list[_Condition]:

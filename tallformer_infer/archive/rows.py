@@ -47,6 +47,8 @@ class VideoRow:
     """Length of what was decoded, in seconds."""
     result: dict[str, Any] | None
     """Everything of the `Result` but its actions, as JSON."""
+    selection: dict[str, Any] | None
+    """Which actions were kept, a `Selection` as JSON."""
     remarks: tuple[str, ...]
     """What else there is to know, one line each."""
     encoder_hash: str | None
@@ -76,8 +78,8 @@ def row_from(record: sqlite3.Row) -> VideoRow:
     value = {key: record[key] for key in record.keys() if key != "name_key"}  # noqa: SIM118 (a Row is no mapping)
     value["source"], value["name"] = from_db(value["source"]), from_db(value["name"])
     value["is_guess"] = bool(value["is_guess"])
-    value["result"] = None if value["result"] is None else json.loads(value["result"])
-    value["versions"] = None if value["versions"] is None else json.loads(value["versions"])
+    for name in ("result", "selection", "versions"):
+        value[name] = None if value[name] is None else json.loads(value[name])
     value["remarks"], value["outputs"] = tuple(json.loads(value["remarks"])), tuple(json.loads(value["outputs"]))
     return VideoRow(**value)
 

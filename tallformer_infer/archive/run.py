@@ -17,7 +17,7 @@ from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.processes import Engine
 from tallformer_infer.archive.rows import FailureKind, VideoRow
-from tallformer_infer.archive.saving import ResultKeeper
+from tallformer_infer.archive.saving import ResultKeeper, stored_result
 from tallformer_infer.archive.stages import StageHashes, storage_key
 from tallformer_infer.archive.store import FeatureStore
 from tallformer_infer.archive.tasks import (
@@ -166,13 +166,11 @@ class Run:
         self._note(row, seen)
         row = self._database.video(row.id)
         if is_as_before and row.result is not None:
-            self._database.reinstate(row.id)
-            self._count(row)
+            self._keep(row, stored_result(self._database, row), row.remarks, counts=row.attempts == 0)
         elif self._by_content.get(seen.content, row.id) != row.id:
             self._waiting_for[self._by_content[seen.content]].append(row.id)
         elif same := self._parts.keeper.same_content(row):
-            other, result = same
-            self._copy(row, result, other)
+            self._copy(row, *same)
         else:
             self._by_content[seen.content] = row.id
             self._waiting_for.setdefault(row.id, [])
@@ -195,16 +193,12 @@ class Run:
         self._count_bytes(row)
         self._parts.watcher.done(row.source, result, remarks, self.totals)
 
-    def _count(self, row: VideoRow) -> None:
-        self.totals.planned -= 1
-        self._plan.unchanged.append(row)
-
     def _count_bytes(self, row: VideoRow) -> None:
         self.totals.done_bytes += self._database.video(row.id).size_bytes or 0
 
-    def _copy(self, row: VideoRow, result: Result, other: VideoRow) -> None:
+    def _copy(self, row: VideoRow, other: VideoRow, result: Result) -> None:
         self.totals.copied += 1
-        self._keep(row, result, (f"same content as {other.source}",))
+        self._keep(row, result, other.remarks)
 
     def _release(self, leader: VideoRow) -> None:
         """Give the videos that wait for another of the same content what became of it."""
@@ -212,7 +206,7 @@ class Run:
         for video_id in self._waiting_for.pop(leader.id, []):
             row = self._database.video(video_id)
             if same := self._parts.keeper.same_content(row):
-                self._copy(row, same[1], same[0])
+                self._copy(row, *same)
             else:
                 leader = self._database.video(leader.id)
                 kind, error = leader.error_kind or "bug", leader.error or "failed"

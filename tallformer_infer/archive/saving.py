@@ -53,10 +53,13 @@ class ResultKeeper:
             ArchiveError: The database cannot be written.
         """
         result = dataclasses.replace(result, video=dataclasses.replace(result.video, path=row.source))
+        if row.outputs:
+            self._database.forget_outputs(row.id)
         write_outputs(result, self._selection, out=self._out, name=row.name, formats=self._formats)
         labelled = Labelled(
             duration_s=result.duration_s,
             result=to_json(dataclasses.replace(result, actions=())),
+            selection=to_json(self._selection),
             remarks=tuple(remarks),
             hashes=(self._hashes.encoder, self._hashes.localizer, self._hashes.actions),
             outputs=self._formats,

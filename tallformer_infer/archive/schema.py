@@ -33,6 +33,7 @@ MIGRATIONS: tuple[str, ...] = (
         error TEXT,
         duration_s REAL,
         result TEXT,
+        selection TEXT,
         remarks TEXT NOT NULL DEFAULT '[]',
         encoder_hash TEXT,
         localizer_hash TEXT,
