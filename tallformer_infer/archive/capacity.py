@@ -30,7 +30,7 @@ def choose_workers(bundle: Bundle, *, videos: int, memory_bytes: int | None, wor
 
     Args:
         bundle: The model, which each worker loads.
-        videos: How many are to be labelled.
+        videos: How many were named, those that are done included.
         memory_bytes: Most memory of all workers together; None takes most of what is free.
         workers: What the user wants; None leaves it to the machine.
 

@@ -109,7 +109,7 @@ def label_sources(options: LabelOptions) -> int:
         planned = plan(database, found, hashes, out=options.out, formats=formats)
         workers = choose_workers(
             bundle,
-            videos=len(planned.label) + len(planned.conclude),
+            videos=len(found),  # of all: a run that goes on takes as many threads, and gets the same last digits
             memory_bytes=options.memory_bytes,
             workers=options.workers,
         )
