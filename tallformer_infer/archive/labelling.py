@@ -10,6 +10,7 @@ from tallformer_infer.archive.concluding import conclude
 from tallformer_infer.archive.facts import VideoFacts
 from tallformer_infer.archive.features import DamagedError, FeatureReader, FeatureWriter
 from tallformer_infer.archive.identity import identify
+from tallformer_infer.archive.remote_runtime import RemoteRuntime
 from tallformer_infer.archive.stages import StageHashes, hash_stages, storage_key
 from tallformer_infer.archive.store import FeatureStore, StoredCandidates
 from tallformer_infer.archive.stored_encoding import StoringEncoder
@@ -44,7 +45,7 @@ _LONGEST_UNTOLD_S = 60.0
 class Labeller:
     """Labels videos with one model on one device."""
 
-    def __init__(self, settings: LabelSettings, runtime: Runtime | None = None) -> None:
+    def __init__(self, settings: LabelSettings, *, slot: int = 0) -> None:
         """Read the model's description; its graphs are loaded when the first clip needs them.
 
         Raises:
@@ -61,7 +62,8 @@ class Labeller:
             static_tolerance=settings.static_tolerance,
         )
         self._store = None if settings.store is None else FeatureStore(settings.store)
-        self._runtime = runtime
+        self._runtime: Runtime | None = None
+        self._slot = slot
         recipe = self._bundle.recipe
         self._shape = (recipe.model.backbone.out_channels, recipe.clip_steps)
 
@@ -188,9 +190,16 @@ class Labeller:
     def _loaded(self, on_alive: OnAlive) -> Runtime:
         if self._runtime is None:
             on_alive(Alive(what="loading"))
-            self._runtime = OnnxRuntime(self._bundle, device=self._settings.device, threads=self._settings.threads)
+            self._runtime = self._load()
             on_alive(Alive(what="reading"))
         return self._runtime
+
+    def _load(self) -> Runtime:
+        settings = self._settings
+        if settings.servers:
+            server = settings.servers[self._slot % len(settings.servers)]
+            return RemoteRuntime(server, self._bundle.recipe.suppress)
+        return OnnxRuntime(self._bundle, device=settings.device, threads=settings.threads)
 
     def _facts(self, stream: FrameStream, runtime: Runtime, encoder: StoringEncoder) -> VideoFacts:
         return VideoFacts(

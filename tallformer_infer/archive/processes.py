@@ -144,9 +144,9 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process: SpawnProcess = context.Process(
-            target=work, args=(theirs, settings), name=f"tallformer-worker-{slot}", daemon=True
+            target=work, args=(theirs, settings, slot), name=f"tallformer-worker-{slot}", daemon=True
         )
-        with _signals_held_back():
+        with signals_held_back():
             self._process.start()
         theirs.close()
         threading.Thread(target=_hear, args=(self._connection, self, events), daemon=True).start()
@@ -206,7 +206,7 @@ def _hear(connection: Connection, worker: _Worker, events: queue.Queue[tuple[_Wo
 
 
 @contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
+def signals_held_back() -> Iterator[None]:
     """Start a process that no Ctrl-C reaches before it has said that it wants none."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tallformer_infer.archive.rows import FailureKind
 from tallformer_infer.results import Selection
 from tallformer_infer.runtime import Device
 from tallformer_infer.structures import Result, Windows
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where a process listens that owns a device."""
+
+    address: Any
+    """A path or name, of the kind the system has."""
+    key: bytes
+    """What one must know to be heard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +45,8 @@ class LabelSettings:
     """Folder for features and candidates; None keeps none."""
     longest_factor: float
     """A video that goes on for so many times the length that its header says is given up."""
+    servers: tuple[ServerAddress, ...] = ()
+    """Processes that own a device, to be shared out among the workers; none: each has the model itself."""
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,21 @@ from tallformer_infer.errors import TallformerError
 _TELL_EVERY_S = 0.1
 
 
-def work(connection: Connection, settings: LabelSettings) -> None:
+def work(connection: Connection, settings: LabelSettings, slot: int) -> None:
     """Do tasks until the pipe is closed. Meant for a process of its own.
 
     The main thread works. Another one waits at the pipe, so that the process ends at once when the driver does,
     however that ended, and even in the midst of native code.
+
+    Args:
+        connection: To the driver.
+        settings: How videos are labelled.
+        slot: Number of the worker; those of several devices are shared out by it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which ends its workers
     tasks: queue.Queue[Task] = queue.Queue()
     threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
-    do = Doer(settings)
+    do = Doer(settings, slot)
     tell = _Teller(connection)
     while True:
         task = tasks.get()
@@ -36,8 +41,9 @@ def work(connection: Connection, settings: LabelSettings) -> None:
 class Doer:
     """Does tasks with a model that is loaded when it is needed."""
 
-    def __init__(self, settings: LabelSettings) -> None:
+    def __init__(self, settings: LabelSettings, slot: int) -> None:
         self._settings = settings
+        self._slot = slot
         self._do: Callable[[Task, OnAlive], Outcome] | None = None
 
     def __call__(self, task: Task, on_alive: OnAlive) -> Outcome:
@@ -46,7 +52,7 @@ class Doer:
             if self._do is None:
                 from tallformer_infer.archive.labelling import Labeller  # noqa: PLC0415 (takes a second)
 
-                self._do = Labeller(self._settings).do
+                self._do = Labeller(self._settings, slot=self._slot).do
             return self._do(task, on_alive)
         except Exception as error:
             return Broken(str(error) if isinstance(error, TallformerError) else f"{type(error).__name__}: {error}")

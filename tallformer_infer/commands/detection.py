@@ -203,7 +203,7 @@ class _Run:
             self._reporter.say("error", printable(error))
             return False
         rest = out.with_name(f"{out.stem}.rest{out.suffix}")
-        again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *_as_arguments(left)]
+        again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *as_arguments(left)]
         message = (
             f"stopped; {_named(out)} was not written, what is done is in {_named(kept)}; "
             f"for the rest: {printable(shlex.join(again))}"
@@ -226,7 +226,7 @@ def split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, .
     return tuple(dict.fromkeys(name.strip() for name in names)) or None
 
 
-def _as_arguments(videos: Sequence[str]) -> list[str]:
+def as_arguments(videos: Sequence[str]) -> list[str]:
     is_like_an_option = any(video.startswith("-") and video != "-" for video in videos)
     return [*(["--"] if is_like_an_option else []), *videos]
 

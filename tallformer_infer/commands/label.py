@@ -47,6 +47,17 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         int | None,
         typer.Option(min=1, metavar="N", help="CPU threads of each; else its share.", rich_help_panel=_WHERE),
     ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="GPUs to use; else all.", rich_help_panel=_WHERE)
+    ] = None,
+    share_device: Annotated[
+        bool | None,
+        typer.Option(
+            help="One process per device encodes for all workers; else on GPUs only.",
+            show_default=False,
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     memory_gb: Annotated[
         float | None,
         typer.Option(min=0.1, metavar="GB", help="Memory of all; else most of what is free.", rich_help_panel=_WHERE),
@@ -155,6 +166,8 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         operating_point=operating_point,
         max_attempts=max_attempts,
         timeout_factor=timeout_factor,
+        share_device=share_device,
+        gpus=gpus,
         quiet=quiet,
         json_logs=json_logs,
         given=given_options(context, without=()),

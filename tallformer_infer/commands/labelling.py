@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,16 +12,17 @@ import typer
 
 from tallformer_infer.archive.capacity import choose_threads, choose_workers
 from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
 from tallformer_infer.archive.outputs import OUTPUT_FORMATS, OutputFormat
 from tallformer_infer.archive.planning import Plan, plan
-from tallformer_infer.archive.processes import Engine, ProcessEngine
+from tallformer_infer.archive.processes import ProcessEngine
 from tallformer_infer.archive.run import Run, RunParts
 from tallformer_infer.archive.saving import ResultKeeper
 from tallformer_infer.archive.sources import find_sources
 from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import LabelSettings
 from tallformer_infer.bundle import Bundle, load_bundle
-from tallformer_infer.commands.detection import split_classes
+from tallformer_infer.commands.detection import as_arguments, split_classes
 from tallformer_infer.commands.label_reporting import JsonWatcher, LabelWatcher, TerminalWatcher
 from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.text import printable
@@ -33,7 +35,7 @@ from tallformer_infer.structures import Windows
 _STORE = "store"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelOptions:
     """What the user asked for."""
 
@@ -77,6 +79,10 @@ class LabelOptions:
     """Say only what went wrong."""
     json_logs: bool
     """Say it as JSON."""
+    share_device: bool | None
+    """One process per device encodes for all workers; None: on GPUs."""
+    gpus: int | None
+    """How many to use; None takes all."""
     given: tuple[str, ...]
     """Options as the user gave them."""
 
@@ -96,16 +102,15 @@ def label_sources(options: LabelOptions) -> int:
     bundle = load_bundle(options.model)
     selection = _selection(options, bundle)
     watcher: LabelWatcher = JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(options.quiet)
+    hashes = hash_stages(
+        bundle, windows=options.windows, selection=selection, static_tolerance=options.static_tolerance
+    )
     _make_folder(options.out)
     with ArchiveDatabase(options.out, writes=True) as database:
         watcher.loaded(bundle)
         store = _store(options)
-        hashes = hash_stages(
-            bundle, windows=options.windows, selection=selection, static_tolerance=options.static_tolerance
-        )
-        found = run_interruptibly(
-            lambda: find_sources(options.sources, without=[options.out, *([store] if store else [])])
-        )
+        without = [options.out, *([store] if store else [])]
+        found = run_interruptibly(lambda: find_sources(options.sources, without=without))
         planned = plan(database, found, hashes, out=options.out, formats=formats)
         workers = choose_workers(
             bundle,
@@ -113,54 +118,75 @@ def label_sources(options: LabelOptions) -> int:
             memory_bytes=options.memory_bytes,
             workers=options.workers,
         )
-        settings = LabelSettings(
-            model=str(bundle.path.resolve()),
-            bundle_sha256=bundle.sha256,
-            device=options.device,
-            threads=choose_threads(workers, options.threads),
-            windows=options.windows,
-            selection=selection,
-            static_tolerance=options.static_tolerance,
-            store=store,
-            longest_factor=options.timeout_factor,
-        )
-        keeper = ResultKeeper(database, bundle, hashes, selection=selection, out=options.out, formats=formats)
+        settings = _settings(options, bundle, selection, workers)
         parts = RunParts(
             database=database,
             bundle=bundle,
             settings=settings,
             hashes=hashes,
-            keeper=keeper,
+            keeper=ResultKeeper(database, bundle, hashes, selection=selection, out=options.out, formats=formats),
             watcher=watcher,
             max_attempts=options.max_attempts,
             store_bytes=options.store_bytes,
         )
-        engine = ProcessEngine(settings, count=workers, timeout_factor=options.timeout_factor)
-        return _run(Run(parts, planned), planned, engine, watcher, options)
+        return _run(Run(parts, planned), planned, workers, parts, options)
 
 
-def _run(run: Run, planned: Plan, engine: Engine, watcher: LabelWatcher, options: LabelOptions) -> int:
-    try:
-        watcher.planned(planned, run.totals, workers=engine.slots)
-        run.conclude_stored()
-        run.work(engine)
-    except KeyboardInterrupt as error:
-        engine.close()
-        watcher.stopped()
-        run.stop()
-        again = shlex.join(["tallformer", "label", *options.given, *options.sources])
-        message = f"stopped; what is done is kept, to go on run the same command again: {printable(again)}"
-        watcher.say("interrupted", message, done=run.totals.done, command=shlex.split(again))
-        raise StoppedError from error
-    except BaseException:
-        engine.close()
-        run.stop()
-        raise
-    finally:
-        watcher.stopped()
-    engine.close()
+def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelOptions) -> int:
+    watcher: LabelWatcher = parts.watcher  # type: ignore[assignment]  # it is the one that was made here
+    with contextlib.ExitStack() as ending:
+        try:
+            watcher.planned(planned, run.totals, workers=workers)
+            run.conclude_stored()
+            if planned.label:
+                settings = _with_servers(parts.settings, options, ending)
+                engine = ProcessEngine(settings, count=workers, timeout_factor=options.timeout_factor)
+                ending.callback(engine.close)
+                run.work(engine)
+        except BaseException as error:
+            ending.close()
+            watcher.stopped()
+            run.stop()
+            if isinstance(error, KeyboardInterrupt):
+                _say_how_to_go_on(watcher, run, options)
+                raise StoppedError from error
+            raise
     watcher.finished(planned, run.totals, options.out)
     return 1 if run.totals.failed or planned.failed_before else 0
+
+
+def _with_servers(settings: LabelSettings, options: LabelOptions, ending: contextlib.ExitStack) -> LabelSettings:
+    """Where there is a GPU, or it is asked for, processes that own the devices; see `archive.device_server`."""
+    if options.share_device is False or (options.share_device is None and not may_have_cuda(options.device)):
+        return settings
+    servers: list[DeviceServer] = []
+    for gpu in range(count_gpus() if options.gpus is None else options.gpus):
+        server = run_interruptibly(lambda gpu=gpu: DeviceServer(settings, gpu=gpu))  # type: ignore[misc]
+        ending.callback(server.close)
+        if server.device == "cpu" and not options.share_device:  # `auto` has found no GPU
+            return settings
+        servers.append(server)
+    return dataclasses.replace(settings, servers=tuple(server.address for server in servers))
+
+
+def _say_how_to_go_on(watcher: LabelWatcher, run: Run, options: LabelOptions) -> None:
+    again = ["tallformer", "label", *options.given, *as_arguments(options.sources)]
+    message = "stopped; what is done is kept, to go on run the same command again: " + printable(shlex.join(again))
+    watcher.say("interrupted", message, done=run.totals.done, command=again)
+
+
+def _settings(options: LabelOptions, bundle: Bundle, selection: Selection, workers: int) -> LabelSettings:
+    return LabelSettings(
+        model=str(bundle.path.resolve()),
+        bundle_sha256=bundle.sha256,
+        device=options.device,
+        threads=choose_threads(workers, options.threads),
+        windows=options.windows,
+        selection=selection,
+        static_tolerance=options.static_tolerance,
+        store=_store(options),
+        longest_factor=options.timeout_factor,
+    )
 
 
 def _formats(typed: tuple[str, ...]) -> tuple[OutputFormat, ...]:
