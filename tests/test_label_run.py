@@ -378,7 +378,7 @@ def test_result_file_of_a_run_that_was_killed_before_its_row_is_put_right(archiv
     """Killed between the two: the file has another threshold than the row."""
     with ArchiveDatabase(archive, writes=True) as database:
         (row,) = [row for row in database.videos() if row.source.endswith("a.mp4")]
-        database.forget_outputs(row.id)
+        database.forget_outputs([row.id])
     (archive / "results" / "a.mp4.json").write_text("{}")
 
     done = label(videos, out=archive)

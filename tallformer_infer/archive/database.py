@@ -183,10 +183,10 @@ class ArchiveDatabase:
                 ("waiting" if again else "failed", kind, error, _now(), video_id),
             )
 
-    def forget_outputs(self, video_id: int) -> None:
-        """The result files of a video are about to change: a run that finds this in a row writes them again."""
+    def forget_outputs(self, video_ids: Iterable[int]) -> None:
+        """The result files of videos are about to change: a run that finds this in a row writes them again."""
         with self.changing() as change:
-            change.execute("UPDATE videos SET outputs = '[]' WHERE id = ?", (video_id,))
+            change.executemany("UPDATE videos SET outputs = '[]' WHERE id = ?", [(number,) for number in video_ids])
 
     def ignore(self, video_id: int, reason: str) -> None:
         """It is not a video, and nobody said that it was."""

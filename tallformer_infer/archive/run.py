@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 from tallformer_infer.archive.concluding import conclude
 from tallformer_infer.archive.database import ArchiveDatabase
@@ -40,6 +41,7 @@ from tallformer_infer.structures import Result
 
 _TRIED_AGAIN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
 _WAIT_S = 0.2
+_WRITERS = 8
 _SHRINK_EVERY_S = 20.0
 
 
@@ -85,24 +87,42 @@ class Run:
     def conclude_stored(self) -> None:
         """Do again what needs neither a video nor a model: suppression, selection and result files.
 
-        Videos whose candidates are not stored any more join those to be labelled.
+        Videos whose candidates are not stored any more join those to be labelled. Threads, as most of the time goes
+        into waiting for the disk.
         """
+        rows = self._plan.conclude
+        self._database.forget_outputs(row.id for row in rows)
+        threads = ThreadPoolExecutor(_WRITERS)
+        try:
+            for row, outcome in zip(rows, threads.map(self._concluded, rows), strict=True):
+                if outcome is None:
+                    self._plan.label.append(row)
+                    self._database.let_wait([row.id], forget_attempts=True)
+                elif isinstance(outcome, OutputError):
+                    self._fail(row, "output", str(outcome))
+                else:
+                    self._record(row, outcome, row.remarks, counts=False)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _concluded(self, row: VideoRow) -> Result | OutputError | None:
+        """The result of a video from its stored candidates, written to its files; None without candidates."""
+        key = storage_key(row.content or "", self._parts.hashes.localizer)
         floor = self._parts.bundle.recipe.suppress.score_threshold
-        for row in self._plan.conclude:
-            key = storage_key(row.content or "", self._parts.hashes.localizer)
-            stored = self._store.read_candidates(key, floor=floor) if self._store else None
-            if stored is None:
-                self._plan.label.append(row)
-                self._database.let_wait([row.id], forget_attempts=True)
-                continue
-            result = conclude(
-                stored,
-                self._parts.bundle,
-                windows=self._parts.settings.windows,
-                selection=self._parts.settings.selection,
-                content=row.content or "",
-            )
-            self._keep(row, result, row.remarks, counts=False)
+        stored = self._store.read_candidates(key, floor=floor) if self._store else None
+        if stored is None:
+            return None
+        result = conclude(
+            stored,
+            self._parts.bundle,
+            windows=self._parts.settings.windows,
+            selection=self._parts.settings.selection,
+            content=row.content or "",
+        )
+        try:
+            return self._parts.keeper.write_files(row, result)
+        except OutputError as error:
+            return error
 
     def work(self, engine: Engine) -> None:
         """Label what is left, in workers.
@@ -182,11 +202,17 @@ class Run:
         )
 
     def _keep(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool = True) -> None:
+        if row.outputs:
+            self._database.forget_outputs([row.id])
         try:
-            result = self._parts.keeper.keep(row, result, remarks, counts=counts)
+            result = self._parts.keeper.write_files(row, result)
         except OutputError as error:
             self._fail(row, "output", str(error))
             return
+        self._record(row, result, remarks, counts=counts)
+
+    def _record(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool) -> None:
+        self._parts.keeper.record(row, result, remarks, counts=counts)
         self.totals.done += 1
         self.totals.actions += len(result.actions)
         self.totals.video_s += result.duration_s

@@ -39,23 +39,37 @@ class ResultKeeper:
         self._model = (bundle.sha256, bundle.recipe.name, hash_recipe(bundle))
         self._versions = {"tallformer": __version__, "av": metadata.version("av")}
 
-    def keep(self, row: VideoRow, result: Result, remarks: Sequence[str], *, counts: bool = True) -> Result:
-        """Write the result files of a video, then its row and actions.
+    def write_files(self, row: VideoRow, result: Result) -> Result:
+        """Write the result files of a video; may be called from several threads.
+
+        The row must not claim to have them meanwhile, see `ArchiveDatabase.forget_outputs`.
 
         Args:
             row: The video.
             result: What was found in it, or in a file of the same content.
+
+        Returns:
+            The result, under the video's own path.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        result = dataclasses.replace(result, video=dataclasses.replace(result.video, path=row.source))
+        write_outputs(result, self._selection, out=self._out, name=row.name, formats=self._formats)
+        return result
+
+    def record(self, row: VideoRow, result: Result, remarks: Sequence[str], *, counts: bool = True) -> None:
+        """Write the row and the actions of a video whose result files are written.
+
+        Args:
+            row: The video.
+            result: What was found in it.
             remarks: What else there is to know.
             counts: It was an attempt of its own.
 
         Raises:
-            OutputError: A result file cannot be written; the row is as before.
             ArchiveError: The database cannot be written.
         """
-        result = dataclasses.replace(result, video=dataclasses.replace(result.video, path=row.source))
-        if row.outputs:
-            self._database.forget_outputs(row.id)
-        write_outputs(result, self._selection, out=self._out, name=row.name, formats=self._formats)
         labelled = Labelled(
             duration_s=result.duration_s,
             result=to_json(dataclasses.replace(result, actions=())),
@@ -67,7 +81,6 @@ class ResultKeeper:
             versions={**self._versions, "runtime": result.provenance.runtime},
         )
         self._database.finish(row.id, labelled, result.actions, counts=counts)
-        return result
 
     def same_content(self, row: VideoRow) -> tuple[VideoRow, Result] | None:
         """Another video of the same content that this model, with these settings, is done with."""
