@@ -31,6 +31,7 @@ from tallformer_infer.archive.tasks import (
     IdentifyTask,
     LabelSettings,
     LabelTask,
+    Lost,
     NotAVideo,
     Task,
 )
@@ -176,6 +177,11 @@ class Run:
                 self._release(row)
             case Failed():
                 self._fail(row, event.kind, event.error)
+            case Lost():
+                self._database.let_wait([row.id], forget_attempts=False)
+                self.totals.retried += 1
+                self._parts.watcher.failed(row.source, "killed", event.reason, again=True)
+                self._tasks.append(_first_task(row))
             case Broken():
                 self._database.let_wait([row.id], forget_attempts=False)
                 raise ArchiveError(f"{event.error}; nothing is lost: run the same command again to go on")

@@ -133,6 +133,14 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """The machine of a worker went away, with no word on the video."""
+
+    reason: str
+    """One line."""
+
+
+@dataclass(frozen=True)
 class Broken:
     """No task can be done: the model or its device does not work."""
 
@@ -140,6 +148,6 @@ class Broken:
     """One line."""
 
 
-Outcome = Identified | NotAVideo | Finished | Failed | Broken
+Outcome = Identified | NotAVideo | Finished | Failed | Lost | Broken
 Event = Alive | Outcome
 OnAlive = Callable[[Alive], None]

@@ -44,8 +44,8 @@ class Totals:
 class Watcher(Protocol):
     """Told what happens, in the order in which it happens, in one thread."""
 
-    def planned(self, plan: Plan, totals: Totals, *, workers: int) -> None:
-        """It is known what is to be done."""
+    def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
+        """It is known what is to be done; None workers: as many as a cluster has room for."""
 
     def started(self, slot: int, path: str, place: str) -> None:
         """A worker begins a video."""

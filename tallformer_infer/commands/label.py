@@ -47,6 +47,18 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         int | None,
         typer.Option(min=1, metavar="N", help="CPU threads of each; else its share.", rich_help_panel=_WHERE),
     ] = None,
+    engine: Annotated[
+        Literal["processes", "ray"],
+        typer.Option(help="Workers on this machine, or of a Ray cluster.", rich_help_panel=_WHERE),
+    ] = "processes",
+    address: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Ray cluster; local starts one here.", rich_help_panel=_WHERE),
+    ] = "local",
+    gpu_fraction: Annotated[
+        float,
+        typer.Option(min=0, metavar="X", help="GPUs of each Ray worker, such as 0.25.", rich_help_panel=_WHERE),
+    ] = 0.0,
     gpus: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="GPUs to use; else all.", rich_help_panel=_WHERE)
     ] = None,
@@ -167,6 +179,9 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         max_attempts=max_attempts,
         timeout_factor=timeout_factor,
         share_device=share_device,
+        engine=engine,
+        address=address,
+        gpu_fraction=gpu_fraction,
         gpus=gpus,
         quiet=quiet,
         json_logs=json_logs,

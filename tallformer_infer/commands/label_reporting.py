@@ -58,7 +58,7 @@ class TerminalWatcher:
         if not bundle.trained:
             self._print(Text(f"warning: {UNTRAINED}", style="bold yellow"))
 
-    def planned(self, plan: Plan, totals: Totals, *, workers: int) -> None:
+    def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
         """Say what there is to do, and show the bar where there is a terminal to show it on."""
         if self._quiet:
             return
@@ -66,7 +66,8 @@ class TerminalWatcher:
         parts += [f"{len(plan.conclude)} of them from stored candidates"] if plan.conclude else []
         parts += [f"{len(plan.unchanged)} done before"] if plan.unchanged else []
         parts += [f"{len(plan.failed_before)} failed before"] if plan.failed_before else []
-        self._print(Text(f"{', '.join(parts)}; {counted(workers, 'worker')}", style="dim"))
+        who = "" if workers is None else f"; {counted(workers, 'worker')}"
+        self._print(Text(f"{', '.join(parts)}{who}", style="dim"))
         if not self._console.is_terminal or not totals.planned:
             return
         self._bar = ProgressBar(
@@ -181,7 +182,7 @@ class JsonWatcher:
         if not bundle.trained:
             self._write("warning", message=UNTRAINED)
 
-    def planned(self, plan: Plan, totals: Totals, *, workers: int) -> None:
+    def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
         """Event `planned`."""
         lists = {name: len(rows) for name, rows in vars(plan).items()}
         self._write("planned", workers=workers, **lists)

@@ -15,7 +15,7 @@ from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
 from tallformer_infer.archive.outputs import OUTPUT_FORMATS, OutputFormat
 from tallformer_infer.archive.planning import Plan, plan
-from tallformer_infer.archive.processes import ProcessEngine
+from tallformer_infer.archive.processes import Engine, ProcessEngine
 from tallformer_infer.archive.run import Run, RunParts
 from tallformer_infer.archive.saving import ResultKeeper
 from tallformer_infer.archive.sources import find_sources
@@ -83,6 +83,12 @@ class LabelOptions:
     """One process per device encodes for all workers; None: on GPUs."""
     gpus: int | None
     """How many to use; None takes all."""
+    engine: Literal["processes", "ray"]
+    """What the workers are."""
+    address: str
+    """Of the Ray cluster, or `local`."""
+    gpu_fraction: float
+    """Part of a GPU for each Ray worker."""
     given: tuple[str, ...]
     """Options as the user gave them."""
 
@@ -136,13 +142,10 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
     watcher: LabelWatcher = parts.watcher  # type: ignore[assignment]  # it is the one that was made here
     with contextlib.ExitStack() as ending:
         try:
-            watcher.planned(planned, run.totals, workers=workers)
+            watcher.planned(planned, run.totals, workers=workers if options.engine == "processes" else None)
             run.conclude_stored()
             if planned.label:
-                settings = _with_servers(parts.settings, options, ending)
-                engine = ProcessEngine(settings, count=workers, timeout_factor=options.timeout_factor)
-                ending.callback(engine.close)
-                run.work(engine)
+                run.work(_engine(parts.settings, workers, options, ending))
         except BaseException as error:
             ending.close()
             watcher.stopped()
@@ -153,6 +156,25 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
             raise
     watcher.finished(planned, run.totals, options.out)
     return 1 if run.totals.failed or planned.failed_before else 0
+
+
+def _engine(settings: LabelSettings, workers: int, options: LabelOptions, ending: contextlib.ExitStack) -> Engine:
+    engine: Engine
+    if options.engine == "ray":
+        from tallformer_infer.archive.ray_engine import RayEngine
+
+        engine = RayEngine(
+            settings,
+            address=options.address,
+            count=options.workers,
+            gpu_fraction=options.gpu_fraction,
+            timeout_factor=options.timeout_factor,
+        )
+    else:
+        settings = _with_servers(settings, options, ending)
+        engine = ProcessEngine(settings, count=workers, timeout_factor=options.timeout_factor)
+    ending.callback(engine.close)
+    return engine
 
 
 def _with_servers(settings: LabelSettings, options: LabelOptions, ending: contextlib.ExitStack) -> LabelSettings:
@@ -180,7 +202,7 @@ def _settings(options: LabelOptions, bundle: Bundle, selection: Selection, worke
         model=str(bundle.path.resolve()),
         bundle_sha256=bundle.sha256,
         device=options.device,
-        threads=choose_threads(workers, options.threads),
+        threads=choose_threads(workers, options.threads) if options.engine == "processes" else options.threads or 1,
         windows=options.windows,
         selection=selection,
         static_tolerance=options.static_tolerance,
