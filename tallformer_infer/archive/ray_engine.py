@@ -24,6 +24,8 @@ LOCAL = "local"
 _ASK_EVERY_S = 0.5
 _STARTING_S = 60.0
 _CONNECT_S = 10.0
+_NODE_S = 20.0
+"""Ray asks a node that is silent five times, 3 s apart, before it holds it for dead."""
 
 
 class RayEngine:
@@ -153,17 +155,19 @@ class RayEngine:
         node, had_task = self._slots[number].node, self._slots[number].task
         self._start(number)
         assert had_task is not None, "only busy actors are asked"
-        if not self._is_node_alive(node):
+        is_unsure = isinstance(error, self._ray.exceptions.ActorUnavailableError)  # Ray itself does not know yet
+        if not self._is_node_alive(node, wait_s=_NODE_S if is_unsure else 1.0):
             return Lost(f"the node {str(node)[:8]} was lost")
         return Failed("crash", f"the worker died: {str(error).splitlines()[0]}")
 
-    def _is_node_alive(self, node: str | None) -> bool:
-        """Whether Ray holds a node for alive. It learns of an actor's death first, so this waits a little."""
-        for _ in range(20):
+    def _is_node_alive(self, node: str | None, *, wait_s: float) -> bool:
+        """Whether Ray holds a node for alive, and goes on to; it learns of an actor's death long before."""
+        until_s = time.monotonic() + wait_s
+        while time.monotonic() < until_s:
             alive = {known["NodeID"]: known["Alive"] for known in self._ray.nodes()}
             if not alive.get(node, False):
                 return False
-            time.sleep(0.1)
+            time.sleep(0.2)
         return True
 
     def _give_up_hung(self) -> tuple[int, Failed] | None:
