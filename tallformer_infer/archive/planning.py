@@ -33,6 +33,8 @@ class Plan:
     """Failed before, and not tried again."""
     ignored: list[VideoRow] = field(default_factory=list)
     """Found before not to be videos."""
+    size_bytes: float = 0.0
+    """Size of all that is to be done, as far as it is known."""
 
 
 def plan(
@@ -66,6 +68,8 @@ def plan(
         sizes[row.id] = size_bytes
         wanted = _list_for(done, row, hashes, is_changed, has_outputs(out, row.name, formats), formats)
         wanted.append(row)
+        if (wanted is done.label or wanted is done.conclude) and size_bytes < float("inf"):
+            done.size_bytes += size_bytes
         if wanted is done.label and row.status in ("done", "failed", "ignored"):
             again.append(row.id)
     database.let_wait(again, forget_attempts=True)

@@ -82,7 +82,7 @@ class Run:
         self._waiting_for: dict[int, list[int]] = {}
         self._started_s = time.monotonic()
         self._shrunk_s = self._started_s
-        self.totals = Totals(planned=len(plan.label) + len(plan.conclude))
+        self.totals = Totals(planned=len(plan.label) + len(plan.conclude), planned_bytes=plan.size_bytes)
         """How far it is."""
 
     def conclude_stored(self) -> None:
@@ -162,7 +162,6 @@ class Run:
             self._parts.watcher.alive(slot, task.source, event, self.totals)
             return
         del self._busy[slot]
-        self._parts.watcher.freed(slot)
         row = self._database.video(task.video_id)
         match event:
             case Identified():
@@ -185,6 +184,9 @@ class Run:
             case Broken():
                 self._database.let_wait([row.id], forget_attempts=False)
                 raise ArchiveError(f"{event.error}; nothing is lost: run the same command again to go on")
+
+        if slot not in self._busy:
+            self._parts.watcher.freed(slot)
 
     def _identified(self, engine: Engine, slot: int, row: VideoRow, seen: Identified) -> None:
         """Label the video, unless the same content is done, or being done, already."""

@@ -71,7 +71,7 @@ class TerminalWatcher:
         if not self._console.is_terminal or not totals.planned:
             return
         self._bar = ProgressBar(
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description:<30}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[so_far]}", style="cyan"),
             TextColumn("{task.fields[speed]}", style="green"),
@@ -152,7 +152,8 @@ class TerminalWatcher:
         if self._bar is None or self._all is None:
             return
         ended = totals.done + totals.failed + totals.ignored
-        left = totals.wall_s / ended * max(totals.planned - ended, 0) if ended else None
+        part = totals.done_bytes / totals.planned_bytes if totals.planned_bytes else ended / max(totals.planned, 1)
+        left = totals.wall_s * max(1 / part - 1, 0) if part else None
         failures = f", {totals.failed} failed" if totals.failed else ""
         self._bar.update(
             self._all,
@@ -184,7 +185,7 @@ class JsonWatcher:
 
     def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
         """Event `planned`."""
-        lists = {name: len(rows) for name, rows in vars(plan).items()}
+        lists = {name: len(rows) for name, rows in vars(plan).items() if isinstance(rows, list)}
         self._write("planned", workers=workers, **lists)
 
     def started(self, slot: int, path: str, place: str) -> None:
