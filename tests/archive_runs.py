@@ -21,6 +21,7 @@ from tallformer_infer.archive.tasks import Event, LabelSettings, LabelTask, Task
 from tallformer_infer.bundle import bundled_models, load_bundle
 from tallformer_infer.commands.label_reporting import JsonWatcher
 from tallformer_infer.results import Selection
+from tallformer_infer.structures import Windows
 
 ALL = Selection()
 
@@ -79,17 +80,18 @@ def label(
     static_tolerance: float = 0.0,
     max_attempts: int = 3,
     store_bytes: int = 1 << 40,
+    windows: Windows = "shared",
 ) -> Done:
     """Label sources as the command does."""
     out.mkdir(parents=True, exist_ok=True)
     bundle = load_bundle(model)
-    hashes = hash_stages(bundle, windows="shared", selection=selection, static_tolerance=static_tolerance)
+    hashes = hash_stages(bundle, windows=windows, selection=selection, static_tolerance=static_tolerance)
     settings = LabelSettings(
         model=str(bundle.path),
         bundle_sha256=bundle.sha256,
         device="cpu",
         threads=1,
-        windows="shared",
+        windows=windows,
         selection=selection,
         static_tolerance=static_tolerance,
         store=out / "store" if store == "inside" else store,

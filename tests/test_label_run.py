@@ -385,3 +385,21 @@ def test_result_file_of_a_run_that_was_killed_before_its_row_is_put_right(archiv
 
     assert done.engine.tasks == []
     assert content_of(archive) == content_of(first[0])
+
+
+def test_windows_of_the_official_code_give_what_detect_gives(videos, tmp_path):
+    expected = Detector.load(device="cpu", threads=1).detect(
+        videos / "long.mp4", windows="reference", operating_point="none"
+    )
+
+    label(videos / "long.mp4", out=tmp_path / "out", windows="reference")
+    again = label(videos / "long.mp4", out=tmp_path / "out", windows="reference")
+
+    (row,) = content_of(tmp_path / "out")[0].values()
+    assert again.engine.tasks == []
+    found, wanted = (
+        sorted((-action.score, action.label, action.start_s) for action in actions)[:30]
+        for actions in (row["actions"], expected.actions)
+    )
+    assert [label for _, label, _ in found] == [label for _, label, _ in wanted]
+    assert [score for score, _, _ in found] == pytest.approx([score for score, _, _ in wanted], abs=1e-3)

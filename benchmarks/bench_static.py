@@ -1,0 +1,68 @@
+"""What does `label --skip-static` save, and what does it cost?
+
+    python -m benchmarks.bench_static >> benchmarks/results/static.jsonl
+
+Six generated videos of two minutes, which the bundled model has not seen, labelled with each tolerance; a line for each
+with the share of clips that were encoded and the mAP of all actions. Between actions nothing moves in these videos but
+the noise of compression, so they are closer to the footage of a fixed camera than to film.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.measure import Timing, report
+from tallformer_infer.evaluation import evaluate, protocol_named, read_predictions, read_truth
+from tallformer_training.synthetic.dataset import SetSpec, make_dataset
+
+VIDEOS, MINUTES, TOLERANCES = 6, 2.0, (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def main() -> None:
+    """Label with each tolerance, and print JSON lines."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        spec = SetSpec(subset="testing", videos=VIDEOS, seed=20, minutes=MINUTES)
+        make_dataset(spec, work / "set", jobs=2)
+        truth = next((work / "set").glob("*.json"))
+        for tolerance in TOLERANCES:
+            _measure(work, truth, tolerance)
+
+
+def _measure(work: Path, truth: Path, tolerance: float) -> None:
+    out = work / f"out-{tolerance}"
+    started = time.perf_counter()
+    finished = _run("label", str(work / "set"), "--out", str(out), "--json-logs", "--operating-point", "none",
+                    "--skip-static", str(tolerance))  # fmt: skip
+    wall_s = time.perf_counter() - started
+    _run("archive", "export", str(out), "--out", str(out / "all.json"))
+    protocol = protocol_named("thumos14")
+    known = read_truth(truth, subset="testing", defaults=protocol.subsets)
+    scored = evaluate(read_predictions(out / "all.json"), known, protocol)
+    clips = VIDEOS * -(-int(MINUTES * 60 * 15) // 32)
+    report(
+        "skip static",
+        Timing((wall_s,), (0.0,)),
+        tolerance=tolerance,
+        videos=f"{VIDEOS} of {MINUTES:g} min, generated",
+        recipe="demo",
+        encoded_share=round(int(finished["clips_encoded"]) / clips, 3),
+        average_map=round(scored.average, 4),
+    )
+
+
+def _run(*arguments: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "tallformer_infer", *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("{")]
+    last: dict[str, float] = json.loads(lines[-1]) if lines else {}
+    return last
+
+
+if __name__ == "__main__":
+    main()
