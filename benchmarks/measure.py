@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-REPORTED_PACKAGES = ("tallformer", "numpy", "onnxruntime", "onnxruntime-gpu", "av", "torch")
+REPORTED_PACKAGES = ("tallformer", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt-rtx", "av", "torch")
 """Whose versions go into every line, where they are installed."""
 
 

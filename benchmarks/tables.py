@@ -17,7 +17,7 @@ from tallformer_infer.evaluation import protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "docs/ablations.md", "docs/demo.md", "docs/reproduce.md")
+PAGES = ("README.md", "docs/ablations.md", "docs/demo.md", "docs/reproduce.md", "docs/tensorrt.md")
 
 
 def main() -> None:
@@ -124,6 +124,31 @@ def training_table() -> str:
     return "\n".join([note, "", *rows])
 
 
+def engine_build_table() -> str:
+    """Time and memory to build TensorRT engines ahead of time."""
+    lines = read("engine_build")
+    rows = [
+        "| model, precision | graph | batch | ONNX file | engine | build | processor time | peak memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        facts = line["inputs"]
+        cells = [
+            f"{facts['recipe']}, {facts['precision']}",
+            facts["graph"],
+            facts["batch"],
+            f"{line['onnx_mb']:.0f} MB",
+            f"{line['engine_mb']:.0f} MB",
+            f"{line['build_s']:.1f} s",
+            f"{line['build_cpu_s']:.1f} s",
+            f"{line['peak_mb'] / 1024:.2f} GiB",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    line = lines[0]
+    note = f"{line['library']}, random weights; medians of {line['repeats']} builds; {line['processor']}, no GPU."
+    return "\n".join([note, "", *rows])
+
+
 def demo_table() -> str:
     """What the bundled model finds in videos that it has not seen, and what it took to train it."""
     (line,) = read("train_demo")
@@ -161,6 +186,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "evaluation": evaluation_table,
     "training": training_table,
     "demo": demo_table,
+    "engine_build": engine_build_table,
     "full_size_cost": full_size.cost_table,
     "full_size_rate": full_size.rate_table,
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},

@@ -42,6 +42,9 @@ _OWN_SHA256 = "description_sha256"
 _BUNDLED = Path(__file__).parent / "bundles"
 
 
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraphInfo:
     """One ONNX graph of a bundle."""
@@ -50,8 +53,8 @@ class GraphInfo:
     """Name of the file inside the bundle."""
     sha256: str
     """Hash of the file."""
-    precision: Literal["fp32", "fp16"]
-    """Type of its weights and arithmetic; inputs and outputs do not depend on it."""
+    precision: Precision
+    """Format of its linear layers; inputs and outputs do not depend on it."""
     inputs: dict[str, tuple[int | str, ...]]
     """Shape of each input; a name stands for any number."""
     outputs: dict[str, tuple[int | str, ...]]

@@ -56,8 +56,13 @@ COMMANDS = (
         "Teach a model which scores to trust, from labelled videos.",
         _USE,
     ),
+    Command(
+        "convert", "tallformer_infer.commands.convert", "cpu", "Turn labels of one tool into those of another.", _USE
+    ),
+    Command("report", "tallformer_infer.commands.report", "report", "Make a page to look at what was found.", _USE),
     Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
     Command("info", "tallformer_infer.commands.info", "cpu", "Show what a model bundle holds.", _USE),
+    Command("engine", "tallformer_infer.commands.engine", "tensorrt", "Build and list TensorRT engines.", _USE),
     Command(
         "doctor", "tallformer_infer.commands.doctor", "cpu", "Show what this machine has, and what is missing.", _USE
     ),

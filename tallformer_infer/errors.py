@@ -6,6 +6,7 @@ TallformerError
 ├── MediaError       a video that cannot be opened, or has nothing decodable in it
 ├── AnnotationError  annotations or predictions that cannot be read or do not fit together
 ├── DeviceError      a device or runtime that was asked for and cannot be had
+├── EngineError      a TensorRT engine that is missing, stale or damaged, or cannot be built
 ├── CheckpointError  a checkpoint that does not fit the model it is loaded into
 ├── LongMemoryError  a long memory that is missing, damaged, in use, or of another data set
 ├── ExportError      an exported graph that did not come out as asked
@@ -43,6 +44,10 @@ class AnnotationError(TallformerError):
 
 class DeviceError(TallformerError):
     """A device or runtime that was asked for and cannot be had."""
+
+
+class EngineError(TallformerError):
+    """A TensorRT engine that is missing, stale or damaged, or cannot be built."""
 
 
 class CheckpointError(TallformerError):

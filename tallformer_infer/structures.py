@@ -49,6 +49,18 @@ class Candidates:
         )
 
 
+@dataclass(frozen=True)
+class Proposals:
+    """Segments of one window that may hold an action, and what the window shows; one row per segment."""
+
+    segments_frames: NDArray[np.float32]
+    """Half-open segments (start, end) in frames of the whole video, shape (A, 2)."""
+    scores: NDArray[np.float32]
+    """How sure it is that a segment holds an action, in [0, 1], shape (A,)."""
+    class_scores: NDArray[np.float32]
+    """How sure it is what the window shows: background, then the classes, adding up to 1, shape (1 + K,)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action:
     """One action found in a video."""
@@ -122,9 +134,13 @@ class Provenance:
     device: str
     """`cpu` or `cuda`."""
     precision: str
-    """`fp32` or `fp16`."""
+    """Of the encoder: `fp32`, `fp16`, `bf16` or `int8`."""
     windows: Windows
     """How windows were laid."""
+    window_s: float | None = None
+    """Seconds of a window, where a model that sees whole videos was given windows."""
+    class_scores: str | None = None
+    """File that told what the videos show, instead of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ FACTS = VideoFacts(
     video=VideoInfo(
         path="/a.mp4", width_px=2, height_px=2, codec="h264", source_fps=25.0, start_s=0.5, duration_s=None
     ),
+    sample_fps=15.0,
     frame_count=90,
     decode_errors=1,
     missing_s=0.25,

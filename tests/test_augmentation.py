@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_training.augmentation import (
     NO_AUGMENTATION,
@@ -152,7 +153,7 @@ def test_brightness_is_added_and_contrast_multiplied() -> None:
 def test_frames_beyond_the_video_are_zero_after_normalising() -> None:
     clips = torch.full((2, 3, 4, 5, 5), 50.0)
 
-    out = normalise(clips, torch.tensor([4, 1]), mean=(10, 20, 30), std=(2, 4, 5))
+    out = normalise(clips, torch.tensor([4, 1]), SamplingConfig(mean=(10, 20, 30), std=(2, 4, 5)))
 
     assert out[0, :, 3, 0, 0].tolist() == [20, 7.5, 4]
     assert out[1, :, 0, 0, 0].tolist() == [20, 7.5, 4]

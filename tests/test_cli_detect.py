@@ -87,6 +87,8 @@ def test_filters_decide_what_is_written_and_are_written_down(video, folder, dete
     document = read(folder / "x.json")
     assert document["settings"] == {
         "windows": "shared",
+        "window_s": None,
+        "class_scores": None,
         "threshold": 0.3,
         "top_k": 1,
         "classes": ["jump", "wave"],
@@ -126,16 +128,16 @@ def test_dash_writes_json_alone_to_stdout(video, detect, capfdbinary):
     assert_actions(document["videos"][0]["actions"], EXPECTED)
 
 
-def test_activitynet_dialect_is_what_evaluators_read(video, folder, detect):
-    assert detect("a.mp4", "-o", "x.json", "--dialect", "activitynet") == 0
+def test_activitynet_format_is_what_evaluators_read(video, folder, detect):
+    assert detect("a.mp4", "-o", "x.json", "--format", "activitynet") == 0
 
     document = json.loads((folder / "x.json").read_text(encoding="utf-8"))
     assert set(document) == {"version", "results", "external_data"}
     assert_actions(document["results"]["a"], sorted(EXPECTED, key=lambda action: -action["score"]))
 
 
-def test_activitynet_dialect_refuses_two_videos_of_one_name_at_once(folder, detect, capsys):
-    assert detect("x/a.mp4", "y/a.mkv", "-o", "x.json", "--dialect", "activitynet") == 1
+def test_activitynet_format_refuses_two_videos_of_one_name_at_once(folder, detect, capsys):
+    assert detect("x/a.mp4", "y/a.mkv", "-o", "x.json", "--format", "activitynet") == 1
 
     assert "x/a.mp4 and y/a.mkv: both would be 'a'" in capsys.readouterr().err
 

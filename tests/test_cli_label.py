@@ -101,11 +101,18 @@ def test_several_forms_of_result_files(videos, tmp_path, capsys):
     out = tmp_path / "out"
     run(capsys, "label", videos / "a.mp4", "--out", out)
 
-    code, _, said = run(capsys, "label", videos / "a.mp4", "--out", out, "--format", "json,activitynet")
+    code, _, said = run(
+        capsys, "label", videos / "a.mp4", "--out", out, "--format", "json,activitynet", "-f", "srt,via"
+    )
 
     assert code == 0
     assert "from stored candidates" in said
-    assert {path.name for path in (out / "results").iterdir()} == {"a.mp4.json", "a.mp4.activitynet.json"}
+    assert {path.name for path in (out / "results").iterdir()} == {
+        "a.mp4.json",
+        "a.mp4.activitynet.json",
+        "a.mp4.srt",
+        "a.mp4.via.json",
+    }
 
 
 def test_video_behind_an_address_is_labelled(videos, tmp_path, capsys):
@@ -132,7 +139,7 @@ def test_videos_behind_another_kind_of_address_are_labelled(videos, archive, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "docx"], "--format docx: no such format; there are json, activitynet"),
+        (["--format", "docx"], "--format docx: no such format; there are json, activitynet, csv"),
         (["--threshold", "2"], "Input should be less than or equal to 1"),
         (["--classes", "swim"], "class 'swim': no such class"),
         (["--operating-point", "best"], "operating point 'best': no such point"),
@@ -235,6 +242,17 @@ def read(path, form):
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("form", ["activitynet", "tsv", "labelstudio", "via", "boris"])
+def test_exports_of_whole_videos_name_all_of_them(archive, tmp_path, capsys, form):
+    out = tmp_path / "all"
+
+    code, _, said = run(capsys, "archive", "export", archive, "--out", out, "--format", form)
+
+    assert code == 0, said
+    assert "1+1" in out.read_text()
+    assert run(capsys, "archive", "export", archive, "--out", out, "--format", form, "--label", "grow")[0] == 2
 
 
 def test_export_of_whole_videos_is_what_detect_writes(archive, videos, tmp_path, capsys):

@@ -10,11 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
 import av
-import numpy as np
 import onnxruntime as ort
 import pytest
 from rich.console import Console
@@ -26,8 +26,7 @@ from tallformer_infer.diagnosis.asking import ask
 from tallformer_infer.diagnosis.native import ask_driver
 from tallformer_infer.diagnosis.smallest_graph import INPUTS, SIDE, smallest_graph
 from tallformer_infer.runtime import Device
-
-SITE = Path(np.__file__).parents[1]
+from tests.driver_stub import path_without
 
 
 def has_driver() -> bool:
@@ -36,15 +35,6 @@ def has_driver() -> bool:
     except OSError:
         return False
     return True
-
-
-def path_without(folder: Path, *names: str) -> list[str]:
-    """A path of modules on which everything is found that is found here, but for some packages."""
-    folder.mkdir()
-    for entry in SITE.iterdir():
-        if re.split(r"[-.]", entry.name)[0] not in names:
-            (folder / entry.name).symlink_to(entry)
-    return [str(folder) if Path(entry) == SITE else entry for entry in sys.path]
 
 
 def run_doctor(*arguments: str, path: list[str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -88,6 +78,7 @@ def test_without_a_driver_cuda_is_told_not_to_work_and_auto_takes_the_cpu(here: 
     assert here.driver.gpus == ()
     assert verdicts["cuda"].text.startswith("no NVIDIA driver: libcuda.so.1: ")
     assert not verdicts["cuda"].works
+    assert (verdicts["tensorrt"].works, verdicts["tensorrt"].text) == (False, verdicts["cuda"].text)
     assert verdicts["auto"].runs_on == "cpu"
 
 
@@ -111,6 +102,20 @@ def test_providers_are_those_of_the_installed_onnxruntime(here: Diagnosis) -> No
     for name, full in (("CUDA", "CUDAExecutionProvider"), ("TensorRT", "TensorrtExecutionProvider")):
         assert providers[name].is_built_in == (full in built)
         assert bool(providers[name].works) == (providers[name].problem is None)
+
+
+def test_libraries_for_engines_are_those_that_are_installed(here: Diagnosis) -> None:
+    libraries = {library.name: library for library in here.engine_libraries}
+
+    assert list(libraries) == ["tensorrt", "tensorrt_rtx", "cuda-bindings"]
+    for name, package in (("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt-rtx"), ("cuda-bindings",) * 2):
+        try:
+            installed = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            assert (libraries[name].version, libraries[name].problem) == (None, "not installed")
+        else:
+            assert (libraries[name].version, libraries[name].problem) == (installed, None)
+    assert "sm90" not in libraries["tensorrt_rtx"].builds_for
 
 
 def test_ffmpeg_is_that_of_pyav_and_a_hardware_decoder_opens_or_says_why_not(here: Diagnosis) -> None:
@@ -174,16 +179,17 @@ def test_library_that_crashes_is_reported_and_the_rest_goes_on(tmp_path: Path) -
 def test_json_has_the_same_names_everywhere(here: Diagnosis) -> None:
     document = json.loads(json.dumps(as_json(here)))
 
-    assert document["schema_version"] == "1.0"
+    assert document["schema_version"] == "1.1"
     names = {
         "packages": "name version parts bounds is_within_bounds build",
         "parts": "name is_complete remark commands",
         "providers": "name is_built_in works problem missing_library",
+        "engine_libraries": "name version problem builds_for",
         "devices": "value works runs_on text commands",
     }
     assert " ".join(document) == (
         "schema_version can_detect python platform version machine packages parts driver onnxruntime providers "
-        "decoding breakages devices"
+        "engine_libraries decoding breakages devices"
     )
     for key, expected in names.items():
         assert document[key]

@@ -20,6 +20,7 @@ REQUIRES = (
     "tensorrt-cu13<11,>=10.13.3; extra == 'tensorrt'",
     "torch>=2.13.0; extra == 'train'",
     "pytest>=8; extra == 'dev'",
+    "tensorrt-rtx>=1.7; (sys_platform != 'darwin') and extra == 'trt-ci'",
 )
 GPU = Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=150 << 30)
 NO_DRIVER = CudaDriver(version=None, gpus=(), problem="no NVIDIA driver: libcuda.so.1")
@@ -255,3 +256,35 @@ def test_machine_without_limits_has_none(tmp_path: Path, files: dict[str, str]) 
     assert machine.cores >= 1
     assert machine.memory_bytes is None or machine.memory_bytes > 1 << 20
     assert all(folder.free_bytes is None or folder.free_bytes >= 0 for folder in machine.folders)
+
+
+def test_missing_tensorrt_is_told_with_the_lines_that_install_it(tmp_path: Path) -> None:
+    known = evidence(install(tmp_path, onnxruntime="1.32.0"))
+    problem = "neither tensorrt nor tensorrt_rtx is installed: pip install 'tallformer[tensorrt]'"
+
+    verdict = judge_device("tensorrt", Answer(problem=problem, error="ExtraError"), known)
+
+    assert verdict.text == "neither tensorrt nor tensorrt_rtx is installed"
+    assert verdict.commands == ("pip uninstall -y onnxruntime", "pip install 'tallformer[tensorrt]'")
+
+
+def test_gpu_that_tensorrt_rtx_does_not_run_on_is_told(tmp_path: Path) -> None:
+    known = evidence(install(tmp_path, onnxruntime="1.32.0"))
+    problem = "tensorrt_rtx 1.7.1 does not run on H200 (sm90), only on sm75: pip install 'tallformer[tensorrt]'"
+
+    verdict = judge_device("tensorrt", Answer(problem=problem, error="DeviceError"), known)
+
+    assert (verdict.works, verdict.text) == (False, "tensorrt_rtx 1.7.1 does not run on H200 (sm90), only on sm75")
+    assert verdict.commands == ("pip uninstall -y onnxruntime", "pip install 'tallformer[tensorrt]'")
+
+
+def test_engine_that_runs_is_told_with_what_makes_one(tmp_path: Path) -> None:
+    facts = {"device": "cuda", "reason": "with engines of tensorrt 10.16", "runtime": "tensorrt 10.16"}
+
+    verdict = judge_device("tensorrt", Answer(facts=facts), evidence(install(tmp_path)))
+
+    assert (verdict.works, verdict.runs_on, verdict.text) == (
+        True,
+        "cuda",
+        "takes cuda: with engines of tensorrt 10.16",
+    )

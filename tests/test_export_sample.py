@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tallformer_export.exporting import Comparison, export_random
+from tallformer_export.exporting import ExportOptions, export_random
 from tallformer_export.sample import generated_frames, sample_video
 from tallformer_infer.config import Recipe, SamplingConfig, preset
 from tallformer_infer.errors import MediaError
@@ -85,5 +85,5 @@ def test_a_sample_that_is_no_video_is_refused_before_the_work(tmp_path: Path) ->
 
     for path, message in ((tmp_path / "notes.txt", "cannot be opened as video"), (tmp_path, "expected a video file")):
         with pytest.raises(MediaError, match=message):
-            export_random(SMALL, tmp_path / "out", comparison=Comparison(sample=path), on_step=steps.append)
+            export_random(SMALL, tmp_path / "out", options=ExportOptions(sample=path), on_step=steps.append)
     assert steps == []

@@ -68,8 +68,9 @@ def test_the_python_of_the_readme_runs(root: Path, tmp_path: Path) -> None:
     assert "675 0 StageSeconds(" in done.stdout
 
 
-def test_the_tables_of_the_readme_are_those_of_the_committed_measurements(root: Path) -> None:
-    text = (root / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/tensorrt.md"])
+def test_the_tables_of_the_pages_are_those_of_the_committed_measurements(root: Path, page: str) -> None:
+    text = (root / page).read_text(encoding="utf-8")
 
     assert "<!-- table:" in text
     assert fill(text) == text

@@ -204,7 +204,7 @@ def test_settings_are_read_back_as_written_and_unknown_ones_refused(tmp_path: Pa
     [
         ('{"ration": 1}', r"training\.ration: no such key"),
         ('{"ratio": "1"}', r"training\.ratio: expected a number"),
-        ('{"optimiser": {"kind": "adam"}}', r"training\.optimiser\.kind: expected one of sgd, adamw"),
+        ('{"optimiser": {"kind": "lion"}}', r"training\.optimiser\.kind: expected one of sgd, adam, adamw"),
         ('{"schedule": {"period_epochs": 0}}', "period_epochs"),
         ("{", "not JSON"),
     ],

@@ -33,6 +33,8 @@ def test_the_wheel_has_what_is_not_python(names: list[str]) -> None:
     for package in ("tallformer_infer", "tallformer_training", "tallformer_export"):
         assert f"{package}/py.typed" in names
     assert "tallformer_infer/results/actions.schema.json" in names
+    for file in ("page.html.j2", "page.css", "chart.js", "index.html.j2", "index.css", "index.js"):
+        assert f"tallformer_infer/report/assets/{file}" in names
     for file in ("bundle.json", "encoder.onnx", "localizer.onnx", "suppress.onnx"):
         assert f"tallformer_infer/bundles/demo/{file}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

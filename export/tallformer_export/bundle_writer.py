@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 
+from tallformer_export.precision import precision_of
 from tallformer_infer.bundle import (
     DESCRIPTION,
     SCHEMA_VERSION,
@@ -114,7 +115,7 @@ def _fill(
         described[name] = GraphInfo(
             file=file.name,
             sha256=hashlib.sha256(content).hexdigest(),
-            precision="fp32",
+            precision=precision_of(model),
             inputs={value.name: _shape(value) for value in model.graph.input},
             outputs={value.name: _shape(value) for value in model.graph.output},
         )

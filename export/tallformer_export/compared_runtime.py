@@ -11,7 +11,8 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from tallformer_export.graphs import EncoderGraph, LocalizerGraph
+from tallformer_export.graphs import PROPOSAL_OUTPUTS, EncoderGraph, LocalizerGraph
+from tallformer_export.proposal_parity import candidates_of, sure_proposals
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import Difference
 from tallformer_infer.errors import ExportError
@@ -77,6 +78,8 @@ class ComparedRuntime:
         """
         self.spreads: defaultdict[str, Spread] = defaultdict(Spread)
         """Differences by `graph.output`."""
+        self.unsure_proposals = 0
+        """Proposals that were left out, see `proposal_parity`."""
         self._recipe = detector.recipe
         self._runtime = runtime
         self._torch_encoder = EncoderGraph(detector).eval()
@@ -125,8 +128,9 @@ class ComparedRuntime:
         here = _in_torch(self._torch_localizer, twice, starts, lengths)
         _require_finite(segments=here[0], scores=here[1])
         there = self._localizer.run(None, {"features": twice, "start_frames": starts, "real_frames": lengths})
+        everything = here if len(there) == 3 else self._compare_proposals(twice, here[3:], there[3:])
         for row in range(len(twice)):
-            self._compare_candidates(_rows(here, row), _rows(there, row))
+            self._compare_candidates(_rows(everything, row), _rows(there, row))
         segments, scores, classes = self._best(_rows(here, 0))
         above = scores > self._recipe.suppress.score_threshold
         return Candidates(segments[above], scores[above], classes[above])
@@ -145,6 +149,17 @@ class ComparedRuntime:
             self.spreads["suppress.action_scores"].add(here.scores, scores)
             self.spreads["suppress.action_classes"].add_one(_share_other(here.classes, classes))
         return here
+
+    def _compare_proposals(
+        self, features: NDArray[np.float32], here: list[NDArray[Any]], there: list[NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        """Those of a refined head; what torch makes of the graph's, see `proposal_parity`."""
+        sure = sure_proposals(self._torch_localizer.detector, features)
+        self.unsure_proposals += int((~sure).sum())
+        for name, own, other in zip(PROPOSAL_OUTPUTS, here, there, strict=True):
+            rows = ... if name == "class_scores" else sure
+            self.spreads[f"localizer.{name}"].add(own[rows], other[rows])
+        return candidates_of(self._torch_localizer.detector, there)
 
     def _best(self, rows: Rows) -> Rows:
         """Those that the graph gives, in its order."""
@@ -169,7 +184,7 @@ class ComparedRuntime:
 
 
 def _rows(outputs: Sequence[NDArray[Any]], window: int) -> Rows:
-    segments, scores, classes = (output[window] for output in outputs)
+    segments, scores, classes = (output[window] for output in outputs[:3])
     return segments, scores, classes
 
 

@@ -14,11 +14,11 @@ import torch
 
 from tallformer_export.bundle_writer import ModelCard, check_bundle_destination, write_bundle
 from tallformer_export.onnx_files import OPSET, encoder_onnx, localizer_onnx
-from tallformer_export.parity import FP32_LIMITS, check_parity, measure_parity
+from tallformer_export.parity import LIMITS, check_parity, measure_parity
 from tallformer_export.sample import check_sample, sample_video
 from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer import __version__
-from tallformer_infer.bundle import Bundle, GraphName
+from tallformer_infer.bundle import Bundle, GraphName, Precision
 from tallformer_infer.config import ParityReport, Recipe
 from tallformer_infer.errors import CheckpointError, OutputError
 from tallformer_infer.results import check_destination
@@ -29,12 +29,14 @@ OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """How a bundle is compared with torch before it is written."""
+class ExportOptions:
+    """How a bundle is made, and compared with torch before it is written."""
 
+    precision: Precision = "fp32"
+    """Format of the encoder's linear layers."""
     sample: Path | None = None
     """Video to compare on, of which the first two windows are taken; None generates a short one."""
-    accept: bool = False
+    accept_parity: bool = False
     """Write the bundle even if it differs more than it may, and record that in it."""
 
 
@@ -44,7 +46,7 @@ def export_checkpoint(
     *,
     name: str | None = None,
     licence: str = "unknown",
-    comparison: Comparison = Comparison(),
+    options: ExportOptions = ExportOptions(),
     on_step: OnStep = print,
 ) -> ParityReport:
     """Export a checkpoint to a bundle.
@@ -54,7 +56,7 @@ def export_checkpoint(
         out: Folder, or a file that ends in .zip. A bundle that is there is replaced.
         name: What users will call the model; None takes the recipe's name.
         licence: Licence of the weights.
-        comparison: How it is compared with torch.
+        options: Its precision, and how it is compared with torch.
         on_step: Told what is being done.
 
     Returns:
@@ -68,7 +70,7 @@ def export_checkpoint(
     """
     check_bundle_destination(out)
     check_input_stays(checkpoint, out)
-    _check_sample(comparison)
+    _check_sample(options)
     on_step(f"reading {checkpoint}")
     detector, read = load_detector(checkpoint)
     card = ModelCard(
@@ -77,7 +79,7 @@ def export_checkpoint(
         licence=licence,
         provenance={**read.provenance, "checkpoint_sha256": _sha256(checkpoint)},
     )
-    return _export(detector, out, card, comparison, on_step)
+    return _export(detector, out, card, options, on_step)
 
 
 def export_random(
@@ -86,7 +88,7 @@ def export_random(
     *,
     seed: int = 0,
     name: str = "untrained",
-    comparison: Comparison = Comparison(),
+    options: ExportOptions = ExportOptions(),
     on_step: OnStep = print,
 ) -> ParityReport:
     """Export a model with random weights: to try a recipe's speed, or the whole way of the data, without a checkpoint.
@@ -94,11 +96,11 @@ def export_random(
     Args, Returns, Raises: As `export_checkpoint`; `seed` decides the weights.
     """
     check_bundle_destination(out)
-    _check_sample(comparison)
+    _check_sample(options)
     torch.manual_seed(seed)
     detector = Detector(recipe).eval()
     card = ModelCard(name=name, trained=False, licence="Apache-2.0", provenance={"weights": f"random, seed {seed}"})
-    return _export(detector, out, card, comparison, on_step)
+    return _export(detector, out, card, options, on_step)
 
 
 def check_input_stays(file: Path, out: Path) -> None:
@@ -116,9 +118,9 @@ def check_input_stays(file: Path, out: Path) -> None:
         check_destination(out, inputs=[str(file)], example="model.zip")
 
 
-def _export(detector: Detector, out: Path, card: ModelCard, comparison: Comparison, on_step: OnStep) -> ParityReport:
+def _export(detector: Detector, out: Path, card: ModelCard, options: ExportOptions, on_step: OnStep) -> ParityReport:
     on_step("writing graph 1 of 3, encoder")
-    graphs: dict[GraphName, onnx.ModelProto] = {"encoder": encoder_onnx(detector)}
+    graphs: dict[GraphName, onnx.ModelProto] = {"encoder": encoder_onnx(detector, options.precision)}
     on_step("writing graph 2 of 3, localizer")
     graphs["localizer"] = localizer_onnx(detector)
     if detector.recipe.suppress.method in ("nms", "nmw"):
@@ -127,16 +129,17 @@ def _export(detector: Detector, out: Path, card: ModelCard, comparison: Comparis
 
     def compare(bundle: Bundle) -> ParityReport:
         on_step("comparing with torch")
-        with sample_video(detector, comparison.sample) as sample:
-            return check_parity(measure_parity(detector, bundle, sample, FP32_LIMITS), accept=comparison.accept)
+        with sample_video(detector, options.sample) as sample:
+            found = measure_parity(detector, bundle, sample, LIMITS[options.precision])
+            return check_parity(found, accept=options.accept_parity)
 
     provenance = {**card.provenance, "exported_with": _versions()}
     return write_bundle(out, detector.recipe, graphs, replace(card, provenance=provenance), compare)
 
 
-def _check_sample(comparison: Comparison) -> None:
-    if comparison.sample is not None:
-        check_sample(comparison.sample)
+def _check_sample(options: ExportOptions) -> None:
+    if options.sample is not None:
+        check_sample(options.sample)
 
 
 def _versions() -> dict[str, str | int]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 
-from tallformer_training.model import Detector
+from tallformer_infer.config import RefinedHeadConfig
+from tallformer_training.model import Detector, RefinedOutputs, Segments
+from tallformer_training.model.proposals import with_classes
+
+PROPOSAL_OUTPUTS = ("proposal_segments", "proposal_scores", "class_scores")
+"""What the localizer of a refined head gives besides candidates."""
 
 
 class EncoderGraph(nn.Module):
@@ -19,6 +26,7 @@ class EncoderGraph(nn.Module):
         super().__init__()
         sampling = detector.recipe.sampling
         self.detector = detector
+        self.fill = sampling.fill
         self.register_buffer("mean", torch.tensor(sampling.mean))
         self.register_buffer("std", torch.tensor(sampling.std))
         self.register_buffer("positions", torch.arange(detector.recipe.window.clip_frames))
@@ -34,9 +42,14 @@ class EncoderGraph(nn.Module):
             Features, shape (N, C, F / encoder stride).
         """
         is_real = (self.positions < real_frames[:, None]).float()[:, :, None, None, None]
-        # Frames beyond the end are zero after normalisation, not black before it: spec §4.4.
-        normalised = (clips.float() - self.mean) / self.std * is_real
-        return self.detector.encode(normalised.permute(0, 4, 1, 2, 3))
+        match self.fill:
+            case "mean":  # zero after normalisation, not black before it: spec §4.4
+                normalised = (clips.float() - self.mean) / self.std * is_real
+            case "black":  # spec §7.1
+                normalised = (clips.float() * is_real - self.mean) / self.std
+            case _:
+                assert_never(self.fill)
+        return self.detector.encode(normalised.permute(0, 4, 1, 2, 3)).float()
 
 
 class LocalizerGraph(nn.Module):
@@ -48,9 +61,17 @@ class LocalizerGraph(nn.Module):
         super().__init__()
         self.detector = detector
         self.per_window = detector.recipe.candidates.per_window
+        head = detector.recipe.model.head
+        self.classes_per_proposal = head.classes_per_proposal if isinstance(head, RefinedHeadConfig) else 0
         self.register_buffer("classes", torch.arange(len(detector.recipe.classes)))
 
-    def forward(self, features: Tensor, start_frames: Tensor, real_frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what `forward` returns."""
+        names = ("segments", "scores", "classes")
+        return (*names, *PROPOSAL_OUTPUTS) if self.classes_per_proposal else names
+
+    def forward(self, features: Tensor, start_frames: Tensor, real_frames: Tensor) -> tuple[Tensor, ...]:
         """Localize windows.
 
         Args:
@@ -60,10 +81,17 @@ class LocalizerGraph(nn.Module):
 
         Returns:
             Segments in frames of the whole video (B, P, 2), scores (B, P) and class indices (B, P): one row for each
-            (anchor, class), anchors slower than classes, or the best `per_window` of them.
+            (anchor, class), anchors slower than classes, or the best `per_window` of them. Of a refined head also its
+            proposals before they get classes, and the classes' scores, see `Proposals`.
         """
         outputs = self.detector.localize(features)
-        decoded = self.detector.decode(outputs, start_frames, real_frames)
+        if not isinstance(outputs, RefinedOutputs):
+            return self._best(self.detector.decode(outputs, start_frames, real_frames))
+        proposals = self.detector.propose(outputs, start_frames, real_frames)
+        decoded = with_classes(proposals, classes_per_proposal=self.classes_per_proposal)
+        return (*self._best(decoded), *proposals)
+
+    def _best(self, decoded: Segments) -> tuple[Tensor, Tensor, Tensor]:
         kinds = len(self.classes)
         anchors = decoded.scores.shape[1]
         scores = decoded.scores.flatten(1)  # (B, A * K)

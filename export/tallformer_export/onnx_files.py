@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tallformer_export.graphs import EncoderGraph, LocalizerGraph
+from tallformer_export.precision import quantised, with_precision
+from tallformer_infer.bundle import Precision
 from tallformer_infer.errors import ExportError
 from tallformer_training.model import Detector
 
@@ -20,27 +22,33 @@ OPSET = 20
 """Newest that TensorRT 10 and ONNX Runtime 1.22 both read; 17 is silently written as 18 by torch 2.13."""
 
 
-def encoder_onnx(detector: Detector) -> onnx.ModelProto:
-    """Graph 1: `clips` uint8 (N, F, H, W, 3), `real_frames` (N,) to `features` (N, C, S)."""
+def encoder_onnx(detector: Detector, precision: Precision = "fp32") -> onnx.ModelProto:
+    """Graph 1: `clips` uint8 (N, F, H, W, 3), `real_frames` (N,) to `features` (N, C, S), float32 in any precision."""
     recipe = detector.recipe
     side, frames = recipe.sampling.crop_px, recipe.window.clip_frames
     inputs = {
         "clips": torch.zeros((2, frames, side, side, 3), dtype=torch.uint8),
         "real_frames": torch.full((2,), frames),
     }
-    return _to_onnx(EncoderGraph(detector).eval(), inputs, ["features"], batch="clips_count")
+    if precision in ("fp16", "bf16"):
+        detector = with_precision(detector, precision)
+    model = _to_onnx(EncoderGraph(detector).eval(), inputs, ["features"], batch="clips_count")
+    return quantised(model) if precision == "int8" else model
 
 
 def localizer_onnx(detector: Detector) -> onnx.ModelProto:
-    """Graph 2: `features` (B, C, S), `start_frames`, `real_frames` (B,) to `segments`, `scores`, `classes`."""
+    """Graph 2: `features` (B, C, S), `start_frames`, `real_frames` (B,) to `segments`, `scores`, `classes`.
+
+    That of a refined head also gives `PROPOSAL_OUTPUTS`.
+    """
     recipe = detector.recipe
     inputs = {
         "features": torch.zeros((2, recipe.model.backbone.out_channels, recipe.window_steps)),
         "start_frames": torch.zeros(2, dtype=torch.int64),
         "real_frames": torch.full((2,), recipe.window.window_frames),
     }
-    outputs = ["segments", "scores", "classes"]
-    return _to_onnx(LocalizerGraph(detector).eval(), inputs, outputs, batch="windows")
+    graph = LocalizerGraph(detector).eval()
+    return _to_onnx(graph, inputs, graph.output_names, batch="windows")
 
 
 def _to_onnx(

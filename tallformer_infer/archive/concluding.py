@@ -39,7 +39,13 @@ def conclude(
     """
     started = time.perf_counter()
     facts, recipe = stored.facts, bundle.recipe
-    named = name_actions(suppress(stored.candidates, recipe.suppress), recipe, windows, facts.video.start_s)
+    named = name_actions(
+        suppress(stored.candidates, recipe.suppress),
+        recipe.classes,
+        windows,
+        start_s=facts.video.start_s,
+        sample_fps=facts.sample_fps,
+    )
     suppress_s = time.perf_counter() - started
     actions = select_actions(
         at_point(named, bundle, selection.operating_point),
@@ -50,9 +56,9 @@ def conclude(
     return Result(
         video=facts.video,
         actions=actions,
-        sample_fps=recipe.sampling.sample_fps,
+        sample_fps=facts.sample_fps,
         frame_count=facts.frame_count,
-        duration_s=facts.frame_count / recipe.sampling.sample_fps,
+        duration_s=facts.frame_count / facts.sample_fps,
         decode_errors=facts.decode_errors,
         missing_s=facts.missing_s,
         video_sha256=content.removeprefix("sha256:") if content.startswith("sha256:") else None,

@@ -29,7 +29,7 @@ from tallformer_infer.archive.processes import signals_held_back
 from tallformer_infer.archive.tasks import LabelSettings, ServerAddress
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.errors import DeviceError, TallformerError
-from tallformer_infer.runtime import Device, OnnxRuntime, Runtime
+from tallformer_infer.runtime import Device, Runtime, load_runtime
 
 _MOST_CLIPS = 64
 _GPUS = Path("/proc/driver/nvidia/gpus")
@@ -112,7 +112,7 @@ def _serve(driver: Connection, settings: LabelSettings, key: bytes, gpu: int | N
     if gpu is not None:  # CUDA reads it when it is first used, and there is no other way that every library heeds
         os.environ["CUDA_VISIBLE_DEVICES"] = _nth_visible(gpu)
     try:
-        runtime = OnnxRuntime(load_bundle(settings.model), device=settings.device, threads=settings.threads)
+        runtime = load_runtime(load_bundle(settings.model), device=settings.device, threads=settings.threads)
     except TallformerError as error:
         driver.send(str(error))
         return

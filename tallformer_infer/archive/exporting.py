@@ -17,16 +17,18 @@ from tallformer_infer.archive.queries import ActionFilter, FoundAction, list_act
 from tallformer_infer.archive.saving import stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
+from tallformer_infer.formats import encode_labels, is_label_format, labelled_video
 from tallformer_infer.results import (
     Failure,
     Selection,
     actions_document,
     activitynet_document,
     check_destination,
+    write_content,
     write_document,
 )
 
-ExportFormat = Literal["parquet", "csv", "jsonl", "json", "activitynet"]
+ExportFormat = Literal["parquet", "csv", "jsonl", "json", "activitynet", "tsv", "labelstudio", "via", "boris"]
 COLUMNS = ("path", "start_s", "end_s", "label", "score")
 _ROWS_AT_ONCE = 50_000
 _FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
@@ -37,9 +39,9 @@ def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, f
 
     Args:
         database: The archive.
-        wanted: Which actions; `json` and `activitynet` take only the part of a path.
+        wanted: Which actions; all but `parquet`, `csv` and `jsonl` hold whole videos and take only the path.
         out: The file.
-        form: What it is to be.
+        form: What it is to be; formats of one video per file are for `label --format`.
 
     Returns:
         How many there are.
@@ -57,7 +59,7 @@ def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, f
             return _replace(out, lambda path: _write_text(path, _write_csv, list_actions(database, wanted)))
         case "jsonl":
             return _replace(out, lambda path: _write_text(path, _write_jsonl, list_actions(database, wanted)))
-        case "json" | "activitynet":
+        case "json" | "activitynet" | "tsv" | "labelstudio" | "via" | "boris":
             return _write_results(database, wanted, out, form)
         case _:
             assert_never(form)
@@ -131,10 +133,16 @@ def _as_row(action: FoundAction) -> dict[str, Any]:
 
 
 def _write_results(
-    database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: Literal["json", "activitynet"]
+    database: ArchiveDatabase,
+    wanted: ActionFilter,
+    out: Path,
+    form: Literal["json", "activitynet", "tsv", "labelstudio", "via", "boris"],
 ) -> int:
     rows = [row for row in database.videos("done") if wanted.path is None or wanted.matches(row.source)]
     results = [stored_result(database, row) for row in rows]
+    if form != "activitynet" and is_label_format(form):
+        write_content(encode_labels([labelled_video(result) for result in results], form, folder=out.parent), out)
+        return sum(len(result.actions) for result in results)
     failures = [Failure(row.source, row.error or "") for row in database.videos("failed")]
     try:
         (selection,) = {json.dumps(row.selection): row.selection for row in rows}.values()

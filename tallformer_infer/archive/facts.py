@@ -15,6 +15,8 @@ class VideoFacts:
 
     video: VideoInfo
     """The file."""
+    sample_fps: float
+    """Rate at which frames were taken, in frames per second."""
     frame_count: int
     """Frames taken."""
     decode_errors: int

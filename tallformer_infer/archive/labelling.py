@@ -34,7 +34,7 @@ from tallformer_infer.media.remote import RemoteBytes, is_address, is_web_addres
 from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.progress import Progress
 from tallformer_infer.pipeline.video_run import VideoRun
-from tallformer_infer.runtime import OnnxRuntime, Runtime
+from tallformer_infer.runtime import Runtime, load_runtime
 from tallformer_infer.structures import StageSeconds
 from tallformer_infer.timeline import Timeline
 
@@ -199,11 +199,12 @@ class Labeller:
         if settings.servers:
             server = settings.servers[self._slot % len(settings.servers)]
             return RemoteRuntime(server, self._bundle.recipe.suppress)
-        return OnnxRuntime(self._bundle, device=settings.device, threads=settings.threads)
+        return load_runtime(self._bundle, device=settings.device, threads=settings.threads)
 
     def _facts(self, stream: FrameStream, runtime: Runtime, encoder: StoringEncoder) -> VideoFacts:
         return VideoFacts(
             video=stream.info,
+            sample_fps=stream.sample_fps,
             frame_count=stream.frame_count,
             decode_errors=stream.decode_errors,
             missing_s=stream.missing_s,

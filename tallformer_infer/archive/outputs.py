@@ -4,57 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, assert_never, get_args
 
 from tallformer_infer.archive.naming import place_in
-from tallformer_infer.results import Selection, actions_document, activitynet_document, write_document
+from tallformer_infer.errors import ExtraError
+from tallformer_infer.formats import FORMATS, LabelledVideo, encode_labels, is_label_format, labelled_video
+from tallformer_infer.results import Selection, actions_document, activitynet_document, write_content, write_document
 from tallformer_infer.structures import Result
 
-OutputFormat = Literal["json", "activitynet"]
-OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
+OUTPUT_FORMATS: tuple[str, ...] = (
+    "json",
+    *(name for name in FORMATS if name not in ("truth", "labelstudio-config")),
+)
+"""Formats of result files: `actions.json`, and those of other people's tools."""
 RESULTS = "results"
 """Folder of result files inside the output folder."""
 
+_SHARED_SUFFIXES = (".json", ".xml", ".txt")
 
-def output_path(out: Path, name: str, form: OutputFormat) -> Path:
-    """Where the result file of a video lies.
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse formats whose libraries are not installed, before hours are spent.
 
     Raises:
-        OutputError: It would lie outside of `out`.
+        ExtraError: One is missing.
     """
-    match form:
-        case "json":
-            return place_in(out / RESULTS, f"{name}.json")
-        case "activitynet":
-            return place_in(out / RESULTS, f"{name}.activitynet.json")
-        case _:
-            assert_never(form)
+    for form in formats:
+        if is_label_format(form):
+            try:
+                encode_labels([LabelledVideo(name="video.mp4")], form)
+            except ModuleNotFoundError as error:
+                raise ExtraError(
+                    f"--format {form} needs the extra 'editing' ({error.name} is not installed): "
+                    "pip install 'tallformer[editing]'"
+                ) from error
 
 
-def write_outputs(
-    result: Result, selection: Selection, *, out: Path, name: str, formats: Sequence[OutputFormat]
-) -> None:
+def file_name(name: str, form: str) -> str:
+    """Name of a result file, below the folder of results; `/` between folders."""
+    if not is_label_format(form):
+        return f"{name}.json"
+    suffix = FORMATS[form].suffix
+    return f"{name}.{form}{suffix}" if suffix in _SHARED_SUFFIXES else f"{name}{suffix}"
+
+
+def write_outputs(result: Result, selection: Selection, *, out: Path, name: str, formats: Sequence[str]) -> None:
     """Write the result files of a video, each whole or not at all.
 
     Raises:
-        OutputError: One cannot be written.
+        OutputError: One cannot be written, or would lie outside of `out`.
     """
     for form in formats:
-        write_document(_document(result, selection, form), output_path(out, name, form))
+        path = place_in(out / RESULTS, file_name(name, form))
+        if form == "json":
+            write_document(actions_document([result], selection=selection), path)
+        elif form == "activitynet":
+            write_document(activitynet_document([result], selection=selection), path)
+        elif is_label_format(form):
+            write_content(encode_labels([labelled_video(result)], form, folder=path.parent), path)
 
 
 def has_outputs(out: Path, name: str, formats: Sequence[str]) -> bool:
     """Whether all result files of a video are there."""
     folder = out / RESULTS
-    names = {"json": f"{name}.json", "activitynet": f"{name}.activitynet.json"}
-    return all(folder.joinpath(*names[form].split("/")).is_file() for form in formats if form in names)
-
-
-def _document(result: Result, selection: Selection, form: OutputFormat) -> dict[str, Any]:
-    match form:
-        case "json":
-            return actions_document([result], selection=selection)
-        case "activitynet":
-            return activitynet_document([result], selection=selection)
-        case _:
-            assert_never(form)
+    return all(folder.joinpath(*file_name(name, form).split("/")).is_file() for form in formats)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.naming import choose_names
-from tallformer_infer.archive.outputs import OutputFormat, has_outputs
+from tallformer_infer.archive.outputs import has_outputs
 from tallformer_infer.archive.rows import VideoRow
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import StageHashes
@@ -43,7 +43,7 @@ def plan(
     hashes: StageHashes,
     *,
     out: Path,
-    formats: Sequence[OutputFormat],
+    formats: Sequence[str],
 ) -> Plan:
     """Compare what was named with what the archive holds. New videos get their rows.
 
@@ -94,7 +94,7 @@ def _list_for(
     hashes: StageHashes,
     is_changed: bool,
     has_files: bool,
-    formats: Sequence[OutputFormat],
+    formats: Sequence[str],
 ) -> list[VideoRow]:
     if is_changed or row.status in ("waiting", "running"):
         return done.label

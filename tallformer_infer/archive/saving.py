@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tallformer_infer import __version__
 from tallformer_infer.archive.database import ArchiveDatabase, Labelled
-from tallformer_infer.archive.outputs import OutputFormat, write_outputs
+from tallformer_infer.archive.outputs import write_outputs
 from tallformer_infer.archive.rows import VideoRow
 from tallformer_infer.archive.stages import StageHashes, hash_recipe
 from tallformer_infer.bundle import Bundle
@@ -29,7 +29,7 @@ class ResultKeeper:
         *,
         selection: Selection,
         out: Path,
-        formats: Sequence[OutputFormat],
+        formats: Sequence[str],
     ) -> None:
         self._database = database
         self._hashes = hashes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -111,7 +111,7 @@ def export(  # noqa: PLR0913, PLR0917
     folder: _Folder,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="File to write.")],
     form: Annotated[
-        Literal["parquet", "csv", "jsonl", "json", "activitynet"] | None,
+        Literal["parquet", "csv", "jsonl", "json", "activitynet", "tsv", "labelstudio", "via", "boris"] | None,
         typer.Option("--format", "-f", help="Else by the file's ending.", show_default=False),
     ] = None,
     labels: _Labels = None,
@@ -123,20 +123,18 @@ def export(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Write actions to one file, by video and start.
 
-    json and activitynet hold whole videos: of the filters they take --path.
+    All but parquet, csv and jsonl hold whole videos: of the filters they take --path.
     """
     from tallformer_infer.archive.database import ArchiveDatabase
-    from tallformer_infer.archive.exporting import export_actions
+    from tallformer_infer.archive.exporting import ExportFormat, export_actions
     from tallformer_infer.commands.text import counted, printable
 
     chosen: Any = form or out.suffix.lstrip(".")
-    if chosen not in ("parquet", "csv", "jsonl", "json", "activitynet"):
-        raise typer.BadParameter(
-            f"{out}: its ending names no format; --format is one of parquet, csv, jsonl, json, activitynet"
-        )
-    if chosen in ("json", "activitynet") and (
-        labels or any(v is not None for v in (min_score, max_score, from_s, to_s))
-    ):
+    if chosen not in get_args(ExportFormat):
+        names = ", ".join(get_args(ExportFormat))
+        raise typer.BadParameter(f"{out}: its ending names no format; --format is one of {names}")
+    filters = (labels or None, min_score, max_score, from_s, to_s)
+    if chosen not in ("parquet", "csv", "jsonl") and any(value is not None for value in filters):
         raise typer.BadParameter(f"--format {chosen} holds whole videos: of the filters it takes --path only")
     wanted = _filter(labels, min_score, max_score, from_s, to_s, path, None)
     with ArchiveDatabase(folder) as database:

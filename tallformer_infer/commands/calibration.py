@@ -56,7 +56,7 @@ class CalibrateOptions:
     """Subset of the truth; None takes the only one, or that of validation."""
     leave_out: Path | None
     """List of videos not to use."""
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "tensorrt"]
     """Where to detect."""
     threads: int | None
     """CPU threads."""

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tallformer_infer.commands.file_formats import OutputFormat, output_format
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _WHERE, _WHICH, _SAY = "Where and how it runs", "Which actions are kept", "What is said meanwhile (stderr)"
@@ -22,25 +24,44 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write the actions as JSON; - is stdout."),
+        typer.Option("--out", "-o", metavar="FILE", help="File to write; - is stdout."),
     ] = None,
-    dialect: Annotated[Literal["tallformer", "activitynet"], typer.Option(help="Form of the JSON.")] = "tallformer",
+    form: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", "-f", metavar="FORMAT", help="What to write; else by the ending of --out, or json."),
+    ] = None,
+    dialect: Annotated[Literal["tallformer", "activitynet"] | None, typer.Option(hidden=True)] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option(help="auto takes CUDA where it works, and says what it took.", rich_help_panel=_WHERE),
+        Literal["auto", "cpu", "cuda", "tensorrt"],
+        typer.Option(
+            help="auto takes CUDA where it works; tensorrt needs `tallformer engine build`.", rich_help_panel=_WHERE
+        ),
     ] = "auto",
     threads: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="CPU threads; else one per core.", rich_help_panel=_WHERE),
     ] = None,
     windows: Annotated[
-        Literal["shared", "reference"],
-        typer.Option(help="shared encodes every frame once; reference does as the paper.", rich_help_panel=_WHERE),
+        str,
+        typer.Option(
+            metavar="shared|reference|SECONDS",
+            help="shared encodes every frame once; reference does as the paper; SECONDS cuts a long file for a model "
+            "that else sees whole videos.",
+            rich_help_panel=_WHERE,
+        ),
     ] = "shared",
+    class_scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What whole videos show, instead of what the model says: a score file (CUHK form), or labels.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, metavar="X", help="Lowest score to keep.", rich_help_panel=_WHICH),
@@ -85,6 +106,10 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     A model that was calibrated keeps what its default operating point keeps, or
     what --threshold says; `tallformer info` lists its points.
 
+    Formats: json (actions.json), html (a page to look at), activitynet, csv,
+    tsv, jsonl, labelstudio, via and boris hold all videos; srt, vtt, eaf (ELAN),
+    otio, edl, fcp7 and ffmetadata hold one, and several need a folder as --out.
+
     Exit code: 0 all done; 1 a video failed, and the others are done and
     written; 2 usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 
@@ -92,9 +117,10 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
 
       tallformer detect match.mp4
       tallformer detect *.mp4 --out actions.json --threshold 0.3
+      tallformer detect match.mp4 --out match.eaf
       tallformer detect a.mp4 --classes "spin left,zigzag" -o - | jq .videos
     """
-    from tallformer_infer.commands.inputs import expand_videos, given_options
+    from tallformer_infer.commands.inputs import expand_videos, given_options, parse_windows
 
     named = expand_videos(videos)  # before the imports that take time
 
@@ -115,12 +141,14 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         model=model,
         device=device,
         threads=threads,
-        windows=windows,
+        windows=parse_windows(windows),
+        class_scores=class_scores,
         threshold=threshold,
         top_k=top_k,
         classes=tuple(classes or ()),
         operating_point=operating_point,
-        dialect=dialect,
+        form=form or ("activitynet" if dialect == "activitynet" else output_format(out)),
+        known=known,
         show=show,
         given=given_options(context, without=("out",)),
     )

@@ -13,27 +13,24 @@ import typer
 from rich.console import Console, RenderableType
 
 from tallformer_infer.commands.calibration_tables import describe_point
+from tallformer_infer.commands.file_formats import OutputFormat
 from tallformer_infer.commands.reporting import Reporter
+from tallformer_infer.commands.result_files import RunFacts, check_result_files, partial_files, write_result_files
 from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.text import counted, printable
+from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
-from tallformer_infer.pipeline import Detector, choose_point
+from tallformer_infer.evaluation import read_class_scores
+from tallformer_infer.pipeline import Detector, choose_point, choose_windows
 from tallformer_infer.results import (
     STDOUT,
     Failure,
     Selection,
-    actions_document,
-    activitynet_document,
-    check_destination,
     check_selection,
-    video_ids,
-    write_document,
 )
 from tallformer_infer.structures import Result, Windows
-
-Dialect = Literal["tallformer", "activitynet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +43,14 @@ class DetectOptions:
     """File to write, `-` for stdout; None shows tables only."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "tensorrt"]
     """Where to run."""
     threads: int | None
     """CPU threads."""
-    windows: Windows
-    """How windows are laid."""
+    windows: Windows | float
+    """How windows are laid, or seconds of one."""
+    class_scores: Path | None
+    """File that says what whole videos show; None lets the model say it."""
     threshold: float | None
     """Lowest score to keep."""
     top_k: int | None
@@ -60,8 +59,10 @@ class DetectOptions:
     """Names of the actions to keep, as typed: one or several with commas; none keeps all."""
     operating_point: str | None
     """Point of the model, `all` or `none`; None leaves it to the model."""
-    dialect: Dialect
-    """Form of the document."""
+    form: OutputFormat
+    """Format of what is written."""
+    known: KnownSegments | None
+    """What is known to happen in the videos."""
     show: Callable[[Result], RenderableType]
     """The table of a video."""
     given: tuple[str, ...]
@@ -80,9 +81,7 @@ def detect_videos(options: DetectOptions, reporter: Reporter) -> int:
         typer.BadParameter: An option does not fit the model.
     """
     if options.out is not None:
-        check_destination(options.out, inputs=options.videos)
-    if options.dialect == "activitynet":
-        video_ids(options.videos)
+        check_result_files(options.out, options.form, options.videos)
     run = _Run(options, reporter)
     try:
         run.load()
@@ -108,10 +107,13 @@ class _Run:
     def load(self) -> None:
         """Load the model, and check that what is asked for is something it can give."""
         options = self._options
+        scores = None if options.class_scores is None else read_class_scores(options.class_scores)
         self._reporter.loading()
         try:
             self._detector = run_interruptibly(
-                lambda: Detector.load(options.model, device=options.device, threads=options.threads)
+                lambda: Detector.load(
+                    options.model, device=options.device, threads=options.threads, class_scores=scores
+                )
             )
         finally:
             self._reporter.stopped()
@@ -126,6 +128,7 @@ class _Run:
                 known=bundle.recipe.classes,
                 see=see,
             )
+            choose_windows(bundle.recipe, options.windows)
             point = choose_point(bundle, options.operating_point, threshold=options.threshold)
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
@@ -196,28 +199,27 @@ class _Run:
         self._reporter.say("interrupted", message, videos_left=left)
 
     def _keep(self, out: Path, left: list[str]) -> bool:
-        kept = out.with_name(f"{out.stem}.partial{out.suffix}")
+        kept, rest = partial_files(out)
         try:
             self._write(kept)
         except OutputError as error:
             self._reporter.say("error", printable(error))
             return False
-        rest = out.with_name(f"{out.stem}.rest{out.suffix}")
         again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *as_arguments(left)]
-        message = (
-            f"stopped; {_named(out)} was not written, what is done is in {_named(kept)}; "
-            f"for the rest: {printable(shlex.join(again))}"
-        )
+        unwritten = "" if kept == out else f"{_named(out)} was not written, "
+        message = f"stopped; {unwritten}what is done is in {_named(kept)}; for the rest: {printable(shlex.join(again))}"
         self._reporter.say("interrupted", message, videos_left=left, command=again)
         return True
 
     def _write(self, out: Path) -> None:
-        make = actions_document if self._options.dialect == "tallformer" else activitynet_document
-        write_document(make(self._results, selection=self._selection, failures=self._failures), out)
+        form = self._options.form
+        facts = RunFacts(selection=self._selection, failures=self._failures, known=self._options.known)
+        for note in write_result_files(self._results, form, out, facts):
+            self._reporter.say("warning", note)
         found = sum(len(result.actions) for result in self._results)
-        facts = {"out": str(out), "videos": len(self._results), "actions": found}
+        numbers = {"out": str(out), "videos": len(self._results), "actions": found}
         done = f"{counted(found, 'action')} of {counted(len(self._results), 'video')}"
-        self._reporter.say("written", f"wrote {done} to {_named(out)}", **facts)
+        self._reporter.say("written", f"wrote {done} to {_named(out)}", **numbers)
 
 
 def split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +13,10 @@ from rich.text import Text
 
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.diagnosis import Diagnosis
-from tallformer_infer.diagnosis.findings import Decoding, Provider
+from tallformer_infer.diagnosis.findings import Decoding, EngineLibrary, Provider
 from tallformer_infer.diagnosis.machine import Folder
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 _Mark = Literal["yes", "no", "absent", "fact"]
 _MARKS: dict[_Mark, tuple[str, str]] = {
@@ -83,6 +83,7 @@ def _rows(diagnosis: Diagnosis) -> Iterator[_Row]:
         facts = f"{gpu.name}, compute capability {gpu.compute_capability}, {_gib(gpu.memory_bytes)} of memory"
         yield _Row("NVIDIA", f"GPU {number}", "yes", facts)
     yield from _provider_rows(diagnosis)
+    yield from _engine_rows(diagnosis.engine_libraries)
     yield from _decoding_rows(diagnosis.decoding)
     for breakage in diagnosis.breakages:
         yield _Row("broken", "", "no", breakage.text, breakage.commands)
@@ -143,6 +144,16 @@ def _provider_row(provider: Provider) -> _Row:
     if not provider.is_built_in:
         return _Row("ONNX Runtime", provider.name, "absent", str(provider.problem))
     return _Row("ONNX Runtime", provider.name, "no", f"built in, and does not run: {provider.problem}")
+
+
+def _engine_rows(libraries: Sequence[EngineLibrary]) -> Iterator[_Row]:
+    for library in libraries:
+        if library.version is None:
+            mark: _Mark = "absent" if library.problem == "not installed" else "no"
+            yield _Row("TensorRT", library.name, mark, str(library.problem))
+        else:
+            also = f"; builds without a GPU for {', '.join(library.builds_for)}" if library.builds_for else ""
+            yield _Row("TensorRT", library.name, "yes", f"{library.version}{also}")
 
 
 def _decoding_rows(decoding: Decoding) -> Iterator[_Row]:

@@ -67,7 +67,6 @@ def _as_table(bundle: Bundle) -> Table:
 def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
     recipe = bundle.recipe
     sampling, window = recipe.sampling, recipe.window
-    seconds = window.window_frames / sampling.sample_fps
     graphs = [(f"graph {name}", f"{graph.file} · {graph.precision}", "") for name, graph in bundle.graphs.items()]
     return [
         ("model", bundle.name, "bold"),
@@ -80,8 +79,8 @@ def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
         ("path", str(bundle.path), ""),
         ("sha256", f"{bundle.sha256[:16]}…", ""),
         ("recipe", recipe.name, ""),
-        ("frames", f"{sampling.sample_fps:g} fps, {sampling.crop_px}×{sampling.crop_px} px", ""),
-        ("window", f"{window.window_frames} frames ({seconds:g} s) in clips of {window.clip_frames}", ""),
+        ("frames", f"{recipe.rate_text}, {sampling.crop_px}×{sampling.crop_px} px", ""),
+        ("window", f"{window.window_frames} frames ({recipe.window_text}) in clips of {window.clip_frames}", ""),
         ("suppression", f"{recipe.suppress.method} at tIoU {recipe.suppress.tiou_threshold:g}", ""),
         *graphs,
         *_points(bundle),

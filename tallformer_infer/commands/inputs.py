@@ -6,8 +6,12 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:  # it would import NumPy
+    from tallformer_infer.structures import Windows
 
 
 def expand_videos(given: Sequence[str]) -> tuple[str, ...]:
@@ -24,6 +28,22 @@ def expand_videos(given: Sequence[str]) -> tuple[str, ...]:
             raise typer.BadParameter(f"{video}: is named twice; name each video once")
         seen.add(place)
     return tuple(videos)
+
+
+def parse_windows(given: str) -> Windows | float:
+    """A layout of windows by its name, or the seconds of one.
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    if given in ("shared", "reference"):
+        return "shared" if given == "shared" else "reference"
+    try:
+        return float(given.removesuffix("s"))
+    except ValueError:
+        raise typer.BadParameter(
+            f"invalid value for '--windows': {given!r} is not one of 'shared', 'reference', and no seconds"
+        ) from None
 
 
 def given_options(context: typer.Context, *, without: Sequence[str]) -> tuple[str, ...]:

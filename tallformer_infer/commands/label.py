@@ -29,15 +29,15 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     ],
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", metavar="NAME", help="Form of the result files; may be given again. \\[json]"),
+        typer.Option("--format", "-f", metavar="NAME", help="Of the result files, such as json,srt. \\[json]"),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option(help="auto takes CUDA where it works.", rich_help_panel=_WHERE),
+        Literal["auto", "cpu", "cuda", "tensorrt"],
+        typer.Option(help="auto takes CUDA where it works; tensorrt, engines.", rich_help_panel=_WHERE),
     ] = "auto",
     workers: Annotated[
         int | None,

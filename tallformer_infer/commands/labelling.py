@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import typer
 
 from tallformer_infer.archive.capacity import choose_threads, choose_workers
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
-from tallformer_infer.archive.outputs import OUTPUT_FORMATS, OutputFormat
+from tallformer_infer.archive.outputs import OUTPUT_FORMATS, check_formats
 from tallformer_infer.archive.planning import Plan, plan
 from tallformer_infer.archive.processes import Engine, ProcessEngine
 from tallformer_infer.archive.run import Run, RunParts
@@ -27,6 +27,7 @@ from tallformer_infer.commands.label_reporting import JsonWatcher, LabelWatcher,
 from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.waiting import run_interruptibly
+from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_infer.pipeline import choose_point
 from tallformer_infer.results import Selection, check_selection
@@ -47,7 +48,7 @@ class LabelOptions:
     """Forms of the result files, as typed: one or several with commas."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "tensorrt"]
     """Where to run."""
     workers: int | None
     """Processes; None leaves it to the machine."""
@@ -107,6 +108,7 @@ def label_sources(options: LabelOptions) -> int:
     formats = _formats(options.formats)
     bundle = load_bundle(options.model)
     selection = _selection(options, bundle)
+    _check_windows(options, bundle)
     watcher: LabelWatcher = JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(options.quiet)
     hashes = hash_stages(
         bundle, windows=options.windows, selection=selection, static_tolerance=options.static_tolerance
@@ -211,12 +213,13 @@ def _settings(options: LabelOptions, bundle: Bundle, selection: Selection, worke
     )
 
 
-def _formats(typed: tuple[str, ...]) -> tuple[OutputFormat, ...]:
+def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
     names = dict.fromkeys(name.strip() for value in typed for name in value.split(","))
     for name in names:
         if name not in OUTPUT_FORMATS:
             raise typer.BadParameter(f"--format {name}: no such format; there are {', '.join(OUTPUT_FORMATS)}")
-    return tuple(form for form in get_args(OutputFormat) if form in names)
+    check_formats(tuple(names))
+    return tuple(form for form in OUTPUT_FORMATS if form in names)
 
 
 def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
@@ -230,6 +233,11 @@ def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
+
+
+def _check_windows(options: LabelOptions, bundle: Bundle) -> None:
+    if options.windows == "reference" and isinstance(bundle.recipe.model.head, RefinedHeadConfig):
+        raise typer.BadParameter("--windows reference: with a model that sees whole videos, only `detect` can do it")
 
 
 def _make_folder(out: Path) -> None:

@@ -101,13 +101,13 @@ def _recipes_table() -> Table:
 
     table = _table("recipe", "channels", "depths", "input", "window", "classes")
     for recipe in RECIPES.values():
-        backbone, sampling, window = recipe.model.backbone, recipe.sampling, recipe.window
+        backbone = recipe.model.backbone
         table.add_row(
             recipe.name,
             str(backbone.embed_channels),
             "-".join(map(str, backbone.depths)),
-            f"{sampling.crop_px} px, {sampling.sample_fps:g} fps",
-            f"{window.window_frames / sampling.sample_fps:g} s",
+            f"{recipe.sampling.crop_px} px, {recipe.rate_text}",
+            recipe.window_text,
             str(len(recipe.classes)),
         )
     return table
@@ -121,25 +121,32 @@ def _facts_table(recipe: Recipe) -> Table:
 
     window, candidates, suppress = recipe.window, recipe.candidates, recipe.suppress
     backbone, sampling = recipe.model.backbone, recipe.sampling
-    seconds = window.window_frames / sampling.sample_fps
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in (
         ("recipe", recipe.name),
         ("encoder", f"Video Swin, {backbone.embed_channels} channels, depths {'-'.join(map(str, backbone.depths))}"),
-        ("input", f"{sampling.crop_px}×{sampling.crop_px} at {sampling.sample_fps:g} fps, resize {sampling.resize}"),
-        ("window", f"{window.window_frames} frames ({seconds:g} s), clips of {window.clip_frames} frames"),
+        ("input", f"{sampling.crop_px}×{sampling.crop_px}, {recipe.rate_text}, resize {sampling.resize}"),
+        ("window", f"{window.window_frames} frames ({recipe.window_text}), clips of {window.clip_frames} frames"),
         ("pyramid", f"a step every {', '.join(map(str, recipe.model.level_strides))} frames"),
-        (
-            "candidates",
-            f"{candidates.anchors_per_level} anchors per level, {candidates.per_window or 'all'} per window",
-        ),
+        ("head", _head(recipe)),
+        ("candidates", f"{candidates.per_window or 'all'} per window"),
         ("suppression", f"{suppress.method} at tIoU {suppress.tiou_threshold:g}, {suppress.max_per_video} per video"),
         (f"{len(recipe.classes)} classes", " · ".join(recipe.classes)),
     ):
         table.add_row(name, Text(printable(text)))
     return table
+
+
+def _head(recipe: Recipe) -> str:
+    from tallformer_infer.config import HeadConfig
+
+    head = recipe.model.head
+    if isinstance(head, HeadConfig):
+        return f"anchors, {recipe.candidates.anchors_per_level} per level"
+    classes = "class" if head.classes_per_proposal == 1 else "classes"
+    return f"refined proposals, each in the {head.classes_per_proposal} likeliest {classes} of the window"
 
 
 def _table(*columns: str) -> Table:

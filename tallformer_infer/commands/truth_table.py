@@ -61,8 +61,12 @@ class KnownSegments:
 
     def of(self, video: str) -> tuple[Known, ...] | None:
         """Segments of a video file in order of time; None where the truth does not have it."""
+        return self.named(Path(video).stem)
+
+    def named(self, video: str) -> tuple[Known, ...] | None:
+        """Segments of a video by its name without folder and ending; None where the truth does not have it."""
         truth = self._truth
-        name = match_video(Path(video).stem, truth.videos)
+        name = match_video(video, truth.videos)
         if name is None:
             return None
         rows = np.flatnonzero(truth.video_indices == truth.videos.index(name)).tolist()

@@ -11,10 +11,12 @@ from tallformer_infer.config.calibration import (
     ScoreCurve,
 )
 from tallformer_infer.config.model import (
+    AnyHeadConfig,
     BackboneConfig,
     HeadConfig,
     ModelConfig,
     PyramidConfig,
+    RefinedHeadConfig,
     TcmConfig,
 )
 from tallformer_infer.config.parity import (
@@ -40,6 +42,7 @@ __all__ = [
     "PARITY_VERSION",
     "RAW_SCORES",
     "RECIPES",
+    "AnyHeadConfig",
     "BackboneConfig",
     "CalibratedClass",
     "Calibration",
@@ -54,6 +57,7 @@ __all__ = [
     "PointSummary",
     "PyramidConfig",
     "Recipe",
+    "RefinedHeadConfig",
     "SamplingConfig",
     "ScoreCurve",
     "SuppressConfig",

@@ -14,6 +14,7 @@ Pyramid = Literal["attention", "convolution"]
 Norm = Literal["batch", "group"]
 Stem = Literal["patch", "motion"]
 Pooling = Literal["mean", "max"]
+ClassifierInput = Literal["encoder", "tcm"]
 PatchSize = tuple[int, int, int]
 
 
@@ -139,8 +140,10 @@ class PyramidConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """Anchor head shared by all levels of the pyramid."""
+    """Anchor head shared by all levels of the pyramid (THUMOS14)."""
 
+    kind: Literal["anchor"] = "anchor"
+    """Tells the kinds of heads apart; descriptions without it mean this one."""
     channels: int = 256
     """Channels of the two convolution towers."""
     stacked_convs: int = 4
@@ -157,6 +160,41 @@ class HeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefinedHeadConfig:
+    """Head that proposes segments, refines them by what is at their boundaries, and classifies the whole window.
+
+    Its channels are those of the pyramid. Used for ActivityNet and HACS, whose videos hold one class each.
+
+    Source: AFSD (Lin et al., CVPR 2021), as TALLFormer's ActivityNet variant has it.
+    """
+
+    kind: Literal["refined"]
+    """Tells the kinds of heads apart."""
+    stacked_convs: int = 2
+    """Convolutions per tower."""
+    longest_reach: float = 4.0
+    """Longest distance from a position to an end of its proposal, in strides of its level."""
+    classes_per_proposal: int = 2
+    """Classes that each proposal gets, the most likely ones of the window: 2 for ActivityNet, 1 for HACS."""
+    classifier_input: ClassifierInput = "encoder"
+    """What the classifier of the whole window sees: features of the `encoder`, as the official code, or of the `tcm`,
+    as the paper writes."""
+    classifier_dropout: float = 0.5
+    """Dropout before the classifier in training, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        require_positive("head", stacked_convs=self.stacked_convs, classes_per_proposal=self.classes_per_proposal)
+        if not 0 < self.longest_reach < float("inf"):
+            raise ConfigError(f"head: longest_reach={self.longest_reach} must be above 0")
+        if not 0 <= self.classifier_dropout < 1:
+            raise ConfigError(f"head: classifier_dropout={self.classifier_dropout} must be in [0, 1)")
+
+
+AnyHeadConfig = HeadConfig | RefinedHeadConfig
+"""One of the heads; `kind` tells which."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The whole detector."""
 
@@ -168,11 +206,27 @@ class ModelConfig:
     """Transformer over the window, or none."""
     pyramid: PyramidConfig = PyramidConfig()
     """Temporal pyramid and feature pyramid network."""
-    head: HeadConfig = HeadConfig()
-    """Classification and regression head."""
+    head: AnyHeadConfig = HeadConfig()
+    """What finds segments on the levels of the pyramid."""
 
     def __post_init__(self) -> None:
         require_positive("model", channels=self.channels)
+        if isinstance(self.head, RefinedHeadConfig) and self.pyramid.fpn_channels % GROUPS:
+            raise ConfigError(
+                f"pyramid: fpn_channels={self.pyramid.fpn_channels} must be a multiple of {GROUPS} "
+                "for head.kind=refined"
+            )
+
+    @property
+    def anchor_head(self) -> HeadConfig:
+        """The head, where it is one with anchors.
+
+        Raises:
+            ConfigError: It is another kind.
+        """
+        if isinstance(self.head, HeadConfig):
+            return self.head
+        raise ConfigError(f"head.kind={self.head.kind}: has no anchors; expected head.kind=anchor")
 
     @property
     def encoder_stride(self) -> int:
@@ -187,3 +241,5 @@ class ModelConfig:
 
 REDUCTION_STRIDE = 4
 """The reduction's two convolutions halve the steps twice."""
+GROUPS = 32
+"""Groups of a group norm, in the official code and in AFSD."""

@@ -1,45 +1,24 @@
 """Recipes that ship with the project.
 
-Source: the official THUMOS14 configuration (commit 5519140, Apache-2.0) for Swin-B; Video Swin's published sizes for
-Swin-S and Swin-T, which ship without a detector configuration there.
+Source: the official THUMOS14 and ActivityNet configurations (commit 5519140, Apache-2.0) for Swin-B; Video Swin's
+published sizes for Swin-S and Swin-T, which ship without a detector configuration there.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from tallformer_infer.config.class_lists import ACTIVITYNET_CLASSES, THUMOS14_CLASSES
 from tallformer_infer.config.model import (
     BackboneConfig,
     HeadConfig,
     ModelConfig,
     PyramidConfig,
+    RefinedHeadConfig,
     TcmConfig,
 )
-from tallformer_infer.config.recipe import CandidateConfig, Recipe, SamplingConfig, WindowConfig
+from tallformer_infer.config.recipe import CandidateConfig, Recipe, SamplingConfig, SuppressConfig, WindowConfig
 from tallformer_infer.errors import ConfigError
-
-THUMOS14_CLASSES = (
-    "BaseballPitch",
-    "BasketballDunk",
-    "Billiards",
-    "CleanAndJerk",
-    "CliffDiving",
-    "CricketBowling",
-    "CricketShot",
-    "Diving",
-    "FrisbeeCatch",
-    "GolfSwing",
-    "HammerThrow",
-    "HighJump",
-    "JavelinThrow",
-    "LongJump",
-    "PoleVault",
-    "Shotput",
-    "SoccerPenalty",
-    "TennisSwing",
-    "ThrowDiscus",
-    "VolleyballSpiking",
-)
 
 SWIN_T = BackboneConfig(embed_channels=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), drop_path=0.1)
 SWIN_S = replace(SWIN_T, depths=(2, 2, 18, 2))
@@ -52,6 +31,35 @@ THUMOS14_SWIN_T_112 = replace(
     THUMOS14_SWIN_T,
     name="thumos14-swin-t-112",
     sampling=SamplingConfig(resize_px=128, crop_px=112),
+)
+
+ANET_SWIN_B = Recipe(
+    name="anet-swin-b",
+    classes=ACTIVITYNET_CLASSES,
+    model=ModelConfig(
+        backbone=replace(SWIN_B, frozen_stages=-1),
+        tcm=TcmConfig(max_steps=96),
+        pyramid=PyramidConfig(kind="convolution", levels=6, fpn_channels=512, norm="group"),
+        head=RefinedHeadConfig(kind="refined"),
+    ),
+    sampling=SamplingConfig(sample_fps=30.0, most_frames=768, fill="black"),
+    window=WindowConfig(window_frames=768),
+    candidates=CandidateConfig(per_window=2 * 189),
+    suppress=SuppressConfig(
+        method="soft_gaussian", sigma=0.85, score_threshold=1e-9, min_score=1e-9, max_per_video=5000
+    ),
+)
+"""Whole videos of one class each, 189 proposals per window."""
+ANET_SWIN_B_12GB = replace(ANET_SWIN_B, name="anet-swin-b-12gb")
+"""The same model, trained with fewer clips at once: see `tallformer_training.training.presets`."""
+ANET_SWIN_T = replace(
+    ANET_SWIN_B, name="anet-swin-t", model=replace(ANET_SWIN_B.model, backbone=replace(SWIN_T, frozen_stages=-1))
+)
+HACS_SWIN_B = replace(
+    ANET_SWIN_B,
+    name="hacs-swin-b",
+    model=replace(ANET_SWIN_B.model, head=RefinedHeadConfig(kind="refined", classes_per_proposal=1)),
+    candidates=CandidateConfig(per_window=189),
 )
 
 GENERATED_CLASSES = ("bounce", "spin left", "spin right", "grow", "shrink", "orbit", "blink", "zigzag")
@@ -107,7 +115,18 @@ TINY = Recipe(
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (THUMOS14_SWIN_B, THUMOS14_SWIN_S, THUMOS14_SWIN_T, THUMOS14_SWIN_T_112, DEMO, TINY)
+    for recipe in (
+        THUMOS14_SWIN_B,
+        THUMOS14_SWIN_S,
+        THUMOS14_SWIN_T,
+        THUMOS14_SWIN_T_112,
+        ANET_SWIN_B,
+        ANET_SWIN_B_12GB,
+        ANET_SWIN_T,
+        HACS_SWIN_B,
+        DEMO,
+        TINY,
+    )
 }
 
 

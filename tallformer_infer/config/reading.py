@@ -102,10 +102,21 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in choices:
         return None
     *others, last = (choice for choice in choices if choice is not type(None))
+    if others and all(dataclasses.is_dataclass(choice) for choice in (*others, last)):
+        return _convert_tagged((*others, last), value, where)
     for choice in others:
         with contextlib.suppress(ConfigError):
             return _convert(choice, value, where)
     return _convert(last, value, where)
+
+
+def _convert_tagged(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    """One of several dataclasses, told apart by their field `kind`; without it, the first one."""
+    tags = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
+    tag = value.get("kind", next(iter(tags))) if isinstance(value, dict) else next(iter(tags))
+    if not isinstance(tag, str) or tag not in tags:
+        raise ConfigError(f"{where}.kind: expected one of {', '.join(tags)}, got {_shown(tag)}")
+    return _convert(tags[tag], value, where)
 
 
 def _convert_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

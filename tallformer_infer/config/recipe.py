@@ -10,6 +10,7 @@ from tallformer_infer.config.model import REDUCTION_STRIDE, ModelConfig
 from tallformer_infer.errors import ConfigError
 
 Resize = Literal["squash", "short_side", "none"]
+Fill = Literal["mean", "black"]
 Suppression = Literal["nmw", "nms", "soft_linear", "soft_gaussian"]
 
 
@@ -18,7 +19,10 @@ class SamplingConfig:
     """How frames are taken from a video file."""
 
     sample_fps: float = 15.0
-    """Frame rate after resampling, in frames per second."""
+    """Frame rate after resampling, in frames per second; with `most_frames` only where a file does not tell its own."""
+    most_frames: int | None = None
+    """Frames that a whole video may have: each video keeps its own rate, or gets the highest at which it has no more.
+    None takes every video at `sample_fps`, whatever its length."""
     resize: Resize = "squash"
     """`squash`: to a square of `resize_px`; `short_side`: shorter side to `resize_px`, aspect ratio kept; `none`."""
     resize_px: int = 256
@@ -29,10 +33,14 @@ class SamplingConfig:
     """Mean of the RGB channels, in pixel values 0-255."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     """Standard deviation of the RGB channels, in pixel values 0-255."""
+    fill: Fill = "mean"
+    """What stands for frames beyond the end of a video: the `mean` colour (0 after normalisation), or `black`."""
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.sample_fps <= 1000:
             raise ConfigError(f"sample_fps={self.sample_fps} must be in [0.01, 1000]")
+        if self.most_frames is not None and self.most_frames < 1:
+            raise ConfigError(f"most_frames={self.most_frames} must be at least 1")
         if self.crop_px < 1:
             raise ConfigError(f"crop_px={self.crop_px} must be at least 1")
         if not all(math.isfinite(mean) for mean in self.mean) or not all(0 < std < math.inf for std in self.std):
@@ -145,6 +153,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"recipe {self.name}: classes must be given, each once")
+        most_frames = self.sampling.most_frames
+        if most_frames is not None and most_frames > self.window.window_frames:
+            raise ConfigError(f"most_frames={most_frames} must not exceed window_frames={self.window.window_frames}")
         if self.window.clip_frames % self.model.encoder_stride:
             raise ConfigError(
                 f"clip_frames={self.window.clip_frames} must be a multiple of the encoder's stride, "
@@ -156,6 +167,19 @@ class Recipe:
                 f"tcm.max_steps={tcm.max_steps} must be at least {self.window_steps // REDUCTION_STRIDE} "
                 f"for window_frames={self.window.window_frames}"
             )
+
+    @property
+    def rate_text(self) -> str:
+        """How frames are taken, for people."""
+        most_frames = self.sampling.most_frames
+        return f"{self.sampling.sample_fps:g} fps" if most_frames is None else f"≤ {most_frames} frames"
+
+    @property
+    def window_text(self) -> str:
+        """How long a window is, for people."""
+        if self.sampling.most_frames is not None:
+            return "whole video"
+        return f"{self.window.window_frames / self.sampling.sample_fps:g} s"
 
     @property
     def clip_steps(self) -> int:

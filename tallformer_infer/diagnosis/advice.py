@@ -122,7 +122,9 @@ def judge_device(value: str, answer: Answer, evidence: Evidence) -> DeviceVerdic
         text = f"runs on {device}" if device == value else f"takes {device}: {reason}"
         return DeviceVerdict(value=value, works=True, runs_on=device, text=text)
     found = _why_nowhere(value, answer, evidence)
-    if found is None and value not in {"auto", "cpu"}:
+    if found is None and value == "tensorrt":
+        found = _why_no_engines(answer, evidence)
+    elif found is None and value not in {"auto", "cpu"}:
         found = _why_no_gpu(evidence)
     text, commands = found or (_without_line(str(answer.problem)), ())
     return DeviceVerdict(value=value, works=False, runs_on=None, text=text, commands=commands)
@@ -162,6 +164,15 @@ def _why_no_gpu(evidence: Evidence) -> _Remedy | None:
     return None
 
 
+def _why_no_engines(answer: Answer, evidence: Evidence) -> _Remedy | None:
+    """What keeps TensorRT engines from running: that which has to be mended first."""
+    if evidence.driver.problem:
+        return evidence.driver.problem, ()
+    if "pip install 'tallformer[tensorrt]'" in str(answer.problem):
+        return _without_line(str(answer.problem)), _install("tensorrt", evidence.packages)
+    return None
+
+
 def _install(part: str, packages: Sequence[Package]) -> tuple[str, ...]:
     """What to run to have a part, with the other build of ONNX Runtime out of its way."""
     install = f"pip install '{DISTRIBUTION}[{part}]'" if part != BASE else f"pip install {DISTRIBUTION}"
@@ -177,4 +188,4 @@ def _version(packages: Sequence[Package], name: str) -> str | None:
 
 def _without_line(reason: str) -> str:
     """A reason without the line to install something, which is shown apart."""
-    return re.sub(r" \(pip install [^)]*\)", "", reason)
+    return re.sub(r" \(pip install [^)]*\)|: pip install '[^']*'$", "", reason)

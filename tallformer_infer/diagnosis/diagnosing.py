@@ -10,7 +10,7 @@ from tallformer_infer import __version__
 from tallformer_infer.diagnosis.advice import Evidence, find_breakages, judge_device, judge_parts
 from tallformer_infer.diagnosis.findings import Diagnosis
 from tallformer_infer.diagnosis.machine import look_at_machine
-from tallformer_infer.diagnosis.native import ask_decoding, ask_device, ask_driver, ask_providers
+from tallformer_infer.diagnosis.native import ask_decoding, ask_device, ask_driver, ask_engine_libraries, ask_providers
 from tallformer_infer.diagnosis.packages import find_packages, library_major
 
 _AT_ONCE = 4
@@ -29,9 +29,10 @@ def diagnose(devices: Sequence[str], *, path: Sequence[str] | None = None) -> Di
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         asked_driver = pool.submit(ask_driver)
         attempts = {value: pool.submit(ask_device, value, path) for value in devices}
+        asked_libraries = pool.submit(ask_engine_libraries, path)
         onnxruntime, providers = ask_providers(path, pool)
         decoding = ask_decoding(path, pool)
-        driver = asked_driver.result()
+        driver, engine_libraries = asked_driver.result(), asked_libraries.result()
         answers = {value: attempt.result() for value, attempt in attempts.items()}
     evidence = Evidence(
         packages=packages,
@@ -52,6 +53,7 @@ def diagnose(devices: Sequence[str], *, path: Sequence[str] | None = None) -> Di
         driver=driver,
         onnxruntime=onnxruntime,
         providers=providers,
+        engine_libraries=engine_libraries,
         decoding=decoding,
         breakages=find_breakages(evidence),
         devices=tuple(judge_device(value, answer, evidence) for value, answer in answers.items()),

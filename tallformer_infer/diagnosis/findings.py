@@ -63,6 +63,20 @@ class Provider:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineLibrary:
+    """What TensorRT engines need: `tensorrt` or `tensorrt_rtx`, and `cuda-bindings`."""
+
+    name: str
+    """As it is imported, or installed."""
+    version: str | None
+    """The one that was imported; None: it cannot be."""
+    problem: str | None
+    """Why it cannot."""
+    builds_for: tuple[str, ...]
+    """GPUs that it builds for without having them, such as `sm86`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class HardwareDecoder:
     """A kind of hardware that FFmpeg can decode with."""
 
@@ -138,6 +152,8 @@ class Diagnosis:
     """Version that is really imported."""
     providers: tuple[Provider, ...]
     """Execution providers of ONNX Runtime."""
+    engine_libraries: tuple[EngineLibrary, ...]
+    """What TensorRT engines need."""
     decoding: Decoding
     """FFmpeg and its hardware decoders."""
     breakages: tuple[Breakage, ...]

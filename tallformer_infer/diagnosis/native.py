@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tallformer_infer.cuda_driver import DRIVER_LIBRARY
 from tallformer_infer.diagnosis.asking import Answer, ask
-from tallformer_infer.diagnosis.findings import CudaDriver, Decoding, Gpu, HardwareDecoder, Provider
+from tallformer_infer.diagnosis.findings import CudaDriver, Decoding, EngineLibrary, Gpu, HardwareDecoder, Provider
 
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider"}
 """Providers that this project can use, by the name that people are shown."""
 
 _PROBES = "tallformer_infer.diagnosis.probes"
-_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_ENGINE_LIBRARIES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx", "cuda-bindings": "cuda.bindings.runtime"}
 _SLOW_S = 180.0
 """TensorRT builds an engine even for the smallest graph, and a driver may compile for a GPU it does not know yet."""
 _MISSING = re.compile(r"with error: (\S+\.so[\w.]*): cannot open shared object file")
 
 
-def ask_driver(*, library: str = _DRIVER) -> CudaDriver:
+def ask_driver(*, library: str = DRIVER_LIBRARY) -> CudaDriver:
     """The NVIDIA driver and its GPUs.
 
     Args:
         library: Name or path of the driver's library.
     """
-    answer = ask(f"{_PROBES}.cuda", "read_driver", library)
+    answer = ask("tallformer_infer.cuda_driver", "read_driver", library)
     if answer.facts is None:
         return CudaDriver(version=None, gpus=(), problem=f"the NVIDIA driver {_after_noun(answer)}")
     gpus = tuple(Gpu(**gpu) for gpu in answer.facts["gpus"])
@@ -64,6 +64,23 @@ def _ask_provider(name: str, *, built: Sequence[str], path: Sequence[str] | None
     return Provider(name=name, is_built_in=True, works=False, problem=problem, missing_library=library)
 
 
+def ask_engine_libraries(path: Sequence[str] | None) -> tuple[EngineLibrary, ...]:
+    """Which TensorRT can be imported, and the bindings of CUDA that run its engines."""
+    answers = {
+        name: ask(f"{_PROBES}.engine_libraries", "import_library", module, path=path)
+        for name, module in _ENGINE_LIBRARIES.items()
+    }
+    return tuple(
+        EngineLibrary(
+            name=name,
+            version=None if answer.facts is None else answer.facts["version"],
+            problem="not installed" if answer.missing_module else answer.problem,
+            builds_for=() if answer.facts is None else tuple(answer.facts["builds_for"]),
+        )
+        for name, answer in answers.items()
+    )
+
+
 def ask_decoding(path: Sequence[str] | None, pool: ThreadPoolExecutor) -> Decoding:
     """FFmpeg's libraries, and which kinds of hardware decoders can be opened."""
     listed = ask(f"{_PROBES}.decoders", "list_decoders", path=path)
@@ -82,7 +99,12 @@ def _ask_hardware(kind: str, codecs: tuple[str, ...], *, path: Sequence[str] | N
 
 
 def ask_device(device: str, path: Sequence[str] | None) -> Answer:
-    """Whether the default model runs on a device: `device`, `reason` and `runtime`, or the problem."""
+    """Whether the default model runs on a device: `device`, `reason` and `runtime`, or the problem.
+
+    On `tensorrt` an engine of the smallest graph is built and run: those of the model need not be there.
+    """
+    if device == "tensorrt":
+        return ask(f"{_PROBES}.tensorrt", "run_engine", path=path, timeout_s=_SLOW_S)
     return ask(f"{_PROBES}.device", "run_device", device, path=path, timeout_s=_SLOW_S)
 
 

@@ -13,9 +13,9 @@ DISTRIBUTION = "tallformer"
 BASE = "base"
 """The part that every install has."""
 
-_UNLISTED = {"dev", "trt-ci"}
+_UNLISTED = {"check", "dev", "trt-ci"}
 """Parts for those who change this project."""
-_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[[^]]*])?(?P<bounds>[^;]*)(;\s*extra == ['\"](?P<extra>[\w-]+)['\"])?")
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[[^]]*])?(?P<bounds>[^;]*)(;.*\bextra == ['\"](?P<extra>[\w-]+)['\"])?")
 _BOUND = re.compile(r"(>=|<)\s*([\d.]+)")
 _HEAD_BYTES = 1 << 20
 """Names of linked libraries stand in the first 20 kB of ONNX Runtime's files (version 1.31.1)."""

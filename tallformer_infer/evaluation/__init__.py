@@ -4,6 +4,7 @@ from tallformer_infer.evaluation.alignment import VideoReport
 from tallformer_infer.evaluation.annotations import Predictions, Truth
 from tallformer_infer.evaluation.average_precision import Curve
 from tallformer_infer.evaluation.calibration import CalibrationReport, calibrate
+from tallformer_infer.evaluation.class_scores import ClassScores, read_class_scores
 from tallformer_infer.evaluation.error_kinds import ErrorKinds
 from tallformer_infer.evaluation.operating_point import OperatingPoint
 from tallformer_infer.evaluation.prediction_files import read_predictions
@@ -15,6 +16,7 @@ from tallformer_infer.evaluation.video_names import read_video_list
 __all__ = [
     "CalibrationReport",
     "ClassScore",
+    "ClassScores",
     "Curve",
     "ErrorKinds",
     "Evaluation",
@@ -27,6 +29,7 @@ __all__ = [
     "calibrate",
     "evaluate",
     "protocol_named",
+    "read_class_scores",
     "read_predictions",
     "read_truth",
     "read_video_list",

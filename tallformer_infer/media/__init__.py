@@ -2,6 +2,7 @@
 
 from tallformer_infer.media.hashing import file_sha256
 from tallformer_infer.media.probe import probe
+from tallformer_infer.media.rates import video_rate
 from tallformer_infer.media.reader import FrameStream, open_video
 
-__all__ = ["FrameStream", "file_sha256", "open_video", "probe"]
+__all__ = ["FrameStream", "file_sha256", "open_video", "probe", "video_rate"]

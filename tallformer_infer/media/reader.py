@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from tallformer_infer.errors import MediaError
 from tallformer_infer.media.frame_queue import FrameQueue, run_ahead
 from tallformer_infer.media.graph import PictureSampler, exact_rate
 from tallformer_infer.media.probe import OpenedVideo
+from tallformer_infer.media.rates import video_rate
 from tallformer_infer.media.remote import RemoteBytes
 from tallformer_infer.media.sources import ByteSource, open_source
 from tallformer_infer.structures import VideoInfo
@@ -34,7 +36,12 @@ when every other frame is taken and 1.2 times when all are (720p H.264, two shar
 
 
 def open_video(
-    source: str | Path | RemoteBytes, sampling: SamplingConfig, *, threads: int | None = None, queue_frames: int = 64
+    source: str | Path | RemoteBytes,
+    sampling: SamplingConfig,
+    *,
+    threads: int | None = None,
+    queue_frames: int = 64,
+    span_s: float | None = None,
 ) -> FrameStream:
     """Open a video and start decoding it in a thread of its own.
 
@@ -45,13 +52,15 @@ def open_video(
             cores. 1 does everything in one thread, best where every core has a video of its own. (A PyAV without
             `Graph.threads` leaves the filters their own choice.)
         queue_frames: Frames decoded ahead, at most.
+        span_s: Seconds for which `sampling.most_frames` are taken; None: for the whole video, which then gives no more.
 
     Raises:
-        MediaError: It cannot be opened, has no video, or nothing in it can be decoded.
+        MediaError: It cannot be opened, has no video, nothing in it can be decoded, or its length must be known and is
+            not.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, got {threads}")
-    return FrameStream(source, sampling, threads=threads, queue_frames=queue_frames)
+    return FrameStream(_Work(source, sampling, threads=threads, queue_frames=queue_frames, span_s=span_s))
 
 
 class FrameStream:
@@ -66,14 +75,11 @@ class FrameStream:
     info: VideoInfo
     """What was read from the file."""
 
-    def __init__(
-        self, source: str | Path | RemoteBytes, sampling: SamplingConfig, *, threads: int | None, queue_frames: int
-    ) -> None:
+    def __init__(self, work: _Work) -> None:
         """See `open_video`."""
         self.frame_count = 0
         """Frames taken so far."""
-        self._rate_fps = float(exact_rate(sampling.sample_fps))
-        self._work = _Work(source, sampling, threads=threads, queue_frames=queue_frames)
+        self._work = work
         # The thread knows the work, not this object, so that forgetting the stream, too, ends the thread.
         self._forget = weakref.finalize(self, self._work.stop)
         self._thread = threading.Thread(target=self._work.run, name="tallformer-frames", daemon=True)
@@ -83,6 +89,12 @@ class FrameStream:
         except BaseException:
             self.close()
             raise
+        self._rate_fps = float(exact_rate(work.sampling.sample_fps))
+
+    @property
+    def sample_fps(self) -> float:
+        """Rate at which frames are taken, in frames per second."""
+        return self._work.sampling.sample_fps
 
     @property
     def decode_errors(self) -> int:
@@ -130,14 +142,23 @@ class _Work:
     """What the decoding thread does, and what it tells."""
 
     def __init__(
-        self, source: str | Path | RemoteBytes, sampling: SamplingConfig, *, threads: int | None, queue_frames: int
+        self,
+        source: str | Path | RemoteBytes,
+        sampling: SamplingConfig,
+        *,
+        threads: int | None,
+        queue_frames: int,
+        span_s: float | None,
     ) -> None:
+        self.sampling = sampling
+        """Once the video is opened, with its rate."""
         self.opened: FrameQueue[VideoInfo] = FrameQueue(1)
         self.frames: FrameQueue[Picture] = FrameQueue(queue_frames)
         self.busy_s = 0.0
         self._video: OpenedVideo | None = None
         self._path = str(source)
-        self._sampling = sampling
+        self._span_s = span_s
+        self._most_frames = sampling.most_frames if span_s is None else None
         self._threads = threads
         self._source: ByteSource = open_source(source)
 
@@ -169,8 +190,12 @@ class _Work:
         mark_s = time.perf_counter()
         self._video = video = OpenedVideo(self._source, self._path, threads=self._threads)
         try:
+            if self.sampling.most_frames is not None:
+                covered_s = video.info.duration_s if self._span_s is None else self._span_s
+                rate_fps = video_rate(self.sampling, self._path, source_fps=video.info.source_fps, covered_s=covered_s)
+                self.sampling = replace(self.sampling, sample_fps=rate_fps)
             sampler = PictureSampler(
-                self._sampling,
+                self.sampling,
                 video.info,
                 time_base=video.time_base,
                 orientation=video.orientation,
@@ -195,5 +220,11 @@ class _Work:
             frames = run_ahead(frames, DECODED_AHEAD, thread_name="tallformer-decode")
         with closing(frames):
             for frame, ticks in frames:
-                yield from sampler.push(frame, ticks)
-        yield from sampler.finish(video.end_ticks)
+                yield from self._limited(sampler, sampler.push(frame, ticks))
+        yield from self._limited(sampler, sampler.finish(video.end_ticks))
+
+    def _limited(self, sampler: PictureSampler, pictures: Iterator[Picture]) -> Iterator[Picture]:
+        """Pictures up to the most that there may be; a header that is a little short must not give a second window."""
+        for picture in pictures:
+            if self._most_frames is None or sampler.count <= self._most_frames:
+                yield picture

@@ -7,6 +7,17 @@ equal scores the earlier row goes first.
 from tallformer_infer.nms.dispatch import suppress
 from tallformer_infer.nms.greedy import nms, nmw
 from tallformer_infer.nms.pairs import pairs_above
+from tallformer_infer.nms.proposals import proposals_with_classes, reference_actions, without_class
 from tallformer_infer.nms.soft import soft_nms, soft_nms_activitynet
 
-__all__ = ["nms", "nmw", "pairs_above", "soft_nms", "soft_nms_activitynet", "suppress"]
+__all__ = [
+    "nms",
+    "nmw",
+    "pairs_above",
+    "proposals_with_classes",
+    "reference_actions",
+    "soft_nms",
+    "soft_nms_activitynet",
+    "suppress",
+    "without_class",
+]

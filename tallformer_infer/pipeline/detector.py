@@ -8,46 +8,66 @@ from pathlib import Path
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, load_bundle
+from tallformer_infer.config import Recipe
+from tallformer_infer.errors import ConfigError
+from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.media import FrameStream, open_video
 from tallformer_infer.pipeline.hashing import FileHash
 from tallformer_infer.pipeline.operating import at_point, choose_point
 from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.progress import OnProgress
+from tallformer_infer.pipeline.scoring import proposal_scoring
 from tallformer_infer.pipeline.settling import split_settled
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.results import check_selection, select_actions
-from tallformer_infer.runtime import Device, OnnxRuntime, Runtime
+from tallformer_infer.runtime import Device, Runtime, load_runtime
 from tallformer_infer.structures import Action, Provenance, Result, Windows
 
 
 class Detector:
     """Finds actions in videos with one model on one device. Not for several threads at once."""
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        *,
+        threads: int | None = None,
+        class_scores: ClassScores | None = None,
+    ) -> None:
         self.bundle = bundle
         """The model."""
         self.runtime = runtime
         """What runs it."""
         self._threads = threads
+        self._class_scores = class_scores
 
     @staticmethod
     def load(
-        bundle: str | Path | Bundle | None = None, *, device: Device = "auto", threads: int | None = None
+        bundle: str | Path | Bundle | None = None,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        class_scores: ClassScores | None = None,
     ) -> Detector:
         """Load a model.
 
         Args:
             bundle: A folder, a .zip, the name of a bundled model, or a loaded bundle; None is the default model.
-            device: `auto` takes CUDA where it works, else the CPU.
+            device: `auto` takes CUDA where it works, else the CPU; `tensorrt` runs engines that were built before.
             threads: Threads of the model and of the video codec, each; None takes one per core.
+            class_scores: What videos show, by the names of their files, for models that see whole videos; None lets the
+                model say it.
 
         Raises:
             BundleError: The bundle is missing, damaged or of another version.
             DeviceError: The device was asked for and cannot be had.
+            EngineError: There is no TensorRT engine for this GPU, or one is damaged.
             ValueError: `device` or `threads` is not one of those.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        return Detector(loaded, OnnxRuntime(loaded, device=device, threads=threads), threads=threads)
+        runtime = load_runtime(loaded, device=device, threads=threads)
+        return Detector(loaded, runtime, threads=threads, class_scores=class_scores)
 
     @property
     def device(self) -> str:
@@ -58,7 +78,7 @@ class Detector:
         self,
         video: str | Path,
         *,
-        windows: Windows = "shared",
+        windows: Windows | float = "shared",
         threshold: float | None = None,
         top_k: int | None = None,
         classes: Sequence[str] | None = None,
@@ -69,7 +89,9 @@ class Detector:
 
         Args:
             video: A file, `-` for standard input, or an http(s) address.
-            windows: `shared` encodes every clip once; `reference` lays windows as the official code does.
+            windows: `shared` encodes every clip once; `reference` lays windows, and gives whole videos their classes,
+                as the official code does. A number, for models that see whole videos: seconds of one window, for long
+                files that hold several classes; windows overlap.
             threshold: Least score of an action, in [0, 1]; None keeps all that the recipe, or the point, keeps.
             top_k: Most actions, best first; None keeps all.
             classes: Names of actions to keep; None keeps all.
@@ -83,18 +105,20 @@ class Detector:
 
         Raises:
             MediaError: The video cannot be opened, or nothing in it can be decoded.
-            ConfigError: A class or point is unknown to the model, or a threshold out of range.
+            ConfigError: A class or point is unknown to the model, or a threshold or window out of range or not for it.
+            AnnotationError: There are class scores, but none of this video.
         """
         check_selection(threshold=threshold, top_k=top_k, classes=classes, known=self.bundle.recipe.classes)
+        layout, span_s = choose_windows(self.bundle.recipe, windows)
         point = choose_point(self.bundle, operating_point, threshold=threshold)
-        run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
+        run = self._run(video, layout, on_progress)
         sha256 = FileHash(video)
-        with self._open(video) as stream, closing(run.windows(stream)) as laid:
+        with self._open(video, span_s) as stream, closing(run.windows(stream)) as laid:
             pool = CandidatePool(self.bundle.recipe.candidates.per_video)
             for window in laid:
                 pool.add(run.localize(window))
-            actions = at_point(run.suppress(pool.all(), stream.info.start_s), self.bundle, point)
-            sample_fps = self.bundle.recipe.sampling.sample_fps
+            actions = at_point(run.suppress(pool.all(), stream), self.bundle, point)
+            sample_fps = stream.sample_fps
             return Result(
                 video=stream.info,
                 actions=select_actions(actions, threshold=threshold, top_k=top_k, classes=classes),
@@ -104,7 +128,7 @@ class Detector:
                 decode_errors=stream.decode_errors,
                 video_sha256=sha256.wait(),
                 timings=run.timings(stream.decode_s),
-                provenance=self._provenance(windows),
+                provenance=self._provenance(layout, span_s),
                 missing_s=stream.missing_s,
             )
 
@@ -112,7 +136,7 @@ class Detector:
         self,
         video: str | Path,
         *,
-        windows: Windows = "shared",
+        windows: Windows | float = "shared",
         threshold: float | None = None,
         classes: Sequence[str] | None = None,
         operating_point: str | None = None,
@@ -127,24 +151,31 @@ class Detector:
         Args, Raises: As `detect`.
         """
         check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
+        layout, span_s = choose_windows(self.bundle.recipe, windows)
         point = choose_point(self.bundle, operating_point, threshold=threshold)
-        run = VideoRun(self.bundle.recipe, self.runtime, windows, on_progress)
+        run = self._run(video, layout, on_progress)
         pool = CandidatePool(self.bundle.recipe.candidates.per_video)
-        with self._open(video) as stream, closing(run.windows(stream)) as laid:
-            start_s = stream.info.start_s
+        with self._open(video, span_s) as stream, closing(run.windows(stream)) as laid:
             for window in laid:
                 pool.add(run.localize(window))
+                if run.is_final_at_the_end:
+                    continue
                 settled, waiting = split_settled(pool.all(), window.start_frame + run.step_frames)
                 pool.replace(waiting)
-                actions = at_point(run.suppress(settled, start_s), self.bundle, point)
+                actions = at_point(run.suppress(settled, stream), self.bundle, point)
                 yield from select_actions(actions, threshold=threshold, classes=classes)
-            actions = at_point(run.suppress(pool.all(), start_s), self.bundle, point)
+            actions = at_point(run.suppress(pool.all(), stream), self.bundle, point)
             yield from select_actions(actions, threshold=threshold, classes=classes)
 
-    def _open(self, video: str | Path) -> FrameStream:
-        return open_video(video, self.bundle.recipe.sampling, threads=self._threads)
+    def _open(self, video: str | Path, span_s: float | None) -> FrameStream:
+        return open_video(video, self.bundle.recipe.sampling, threads=self._threads, span_s=span_s)
 
-    def _provenance(self, windows: Windows) -> Provenance:
+    def _run(self, video: str | Path, layout: Windows, on_progress: OnProgress | None) -> VideoRun:
+        recipe, runtime = self.bundle.recipe, self.runtime
+        given = None if self._class_scores is None else self._class_scores.of(Path(video).stem)
+        return VideoRun(recipe, runtime, layout, on_progress, proposal_scoring(recipe, runtime, given, layout))
+
+    def _provenance(self, windows: Windows, span_s: float | None) -> Provenance:
         return Provenance(
             tool_version=__version__,
             model_name=self.bundle.name,
@@ -155,4 +186,25 @@ class Detector:
             device=self.runtime.device,
             precision=self.bundle.graphs["encoder"].precision,
             windows=windows,
+            window_s=span_s,
+            class_scores=None if self._class_scores is None else self._class_scores.source,
         )
+
+
+def choose_windows(recipe: Recipe, windows: Windows | float) -> tuple[Windows, float | None]:
+    """How windows are laid, and seconds of one if they are wanted.
+
+    Raises:
+        ConfigError: Seconds are not above 0, or the model has windows of its own.
+    """
+    if isinstance(windows, str):
+        return windows, None
+    if recipe.sampling.most_frames is None:
+        seconds = recipe.window.window_frames / recipe.sampling.sample_fps
+        raise ConfigError(
+            f"windows={windows:g}: the recipe {recipe.name} always has windows of {seconds:g} s; expected shared or "
+            "reference"
+        )
+    if not 0 < windows < float("inf"):
+        raise ConfigError(f"windows={windows:g}: expected shared, reference, or seconds above 0")
+    return "shared", float(windows)

@@ -4,12 +4,13 @@ select_actions ──▶ actions_document | activitynet_document ──▶ write
 """
 
 from tallformer_infer.results.dialects import activitynet_document, video_ids
-from tallformer_infer.results.document import Failure, Selection, actions_document, load_schema
+from tallformer_infer.results.document import UNTRAINED_NOTICE, Failure, Selection, actions_document, load_schema
 from tallformer_infer.results.selection import check_selection, select_actions
-from tallformer_infer.results.writing import STDOUT, check_destination, write_document
+from tallformer_infer.results.writing import STDOUT, check_destination, replace_file, write_content, write_document
 
 __all__ = [
     "STDOUT",
+    "UNTRAINED_NOTICE",
     "Failure",
     "Selection",
     "actions_document",
@@ -17,7 +18,9 @@ __all__ = [
     "check_destination",
     "check_selection",
     "load_schema",
+    "replace_file",
     "select_actions",
     "video_ids",
+    "write_content",
     "write_document",
 ]

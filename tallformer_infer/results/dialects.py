@@ -54,8 +54,8 @@ def video_ids(paths: Sequence[str]) -> list[str]:
         name = PurePath(path).stem
         if name in seen:
             raise OutputError(
-                f"{seen[name]} and {path}: both would be {name!r} in the activitynet dialect; "
-                "rename one, run them apart, or use --dialect tallformer"
+                f"{seen[name]} and {path}: both would be {name!r} in the activitynet format; "
+                "rename one, run them apart, or use --format json"
             )
         seen[name] = path
     return list(seen)

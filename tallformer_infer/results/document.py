@@ -14,7 +14,7 @@ from typing import Any
 from tallformer_infer.results.selection import in_order
 from tallformer_infer.structures import Action, Provenance, Result
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 """Version of `actions.json`. A new key raises the minor number; a key that changes or goes raises the major one."""
 
 UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
@@ -93,6 +93,8 @@ def describe_run(results: Sequence[Result], selection: Selection) -> dict[str, A
         "precision": provenance.precision,
         "settings": {
             "windows": provenance.windows,
+            "window_s": _rounded_if_known(provenance.window_s),
+            "class_scores": provenance.class_scores,
             "threshold": selection.threshold,
             "top_k": selection.top_k,
             "classes": None if selection.classes is None else list(selection.classes),

@@ -56,19 +56,46 @@ def write_document(document: dict[str, Any], out: Path) -> None:
     Raises:
         OutputError: It cannot be written. What was there before is untouched.
     """
-    content = _encode(document)
+    write_content(_encode(document), out)
+
+
+def write_content(content: bytes, out: Path) -> None:
+    """Write the content of a file, as `write_document` does.
+
+    Raises:
+        OutputError: It cannot be written. What was there before is untouched.
+    """
     if out == STDOUT:
         _write_stdout(content)
         return
     try:
         if _is_replaced_whole(out):
-            _replace(out.resolve(), content)
+            replace_file(out.resolve(), content)
         else:
             out.write_bytes(content)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def replace_file(out: Path, content: bytes) -> None:
+    """Write a file under another name beside it, sync it to the disk, and rename it: whole or not at all.
+
+    Raises:
+        OSError: It cannot be written. What was there before is untouched.
+    """
+    temporary = _name_beside(out)
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out)
+    except BaseException:  # Ctrl-C too
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(out.parent)
 
 
 def _write_stdout(content: bytes) -> None:
@@ -93,20 +120,6 @@ def _encode(document: dict[str, Any]) -> bytes:
         return f"{text}\n".encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8: only \u escapes can carry it
         return f"{json.dumps(document, indent=2, allow_nan=False)}\n".encode()
-
-
-def _replace(out: Path, content: bytes) -> None:
-    temporary = _name_beside(out)
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    except BaseException:  # Ctrl-C too
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(out.parent)
 
 
 def _name_beside(out: Path) -> Path:

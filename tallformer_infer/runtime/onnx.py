@@ -13,6 +13,8 @@ Note [where suppression runs]
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
@@ -23,12 +25,12 @@ from tallformer_infer.bundle import SUPPRESS_SETTINGS, Bundle, GraphName
 from tallformer_infer.config import to_json
 from tallformer_infer.errors import BundleError, DeviceError, StoppedError
 from tallformer_infer.nms import suppress as suppress_in_numpy
-from tallformer_infer.runtime.protocol import Cancellation, Device
-from tallformer_infer.structures import Candidates
+from tallformer_infer.runtime.cpu_encoder import CpuEncoder
+from tallformer_infer.runtime.protocol import Cancellation
+from tallformer_infer.runtime.protocol import OnnxDevice as Device
+from tallformer_infer.runtime.sessions import CPU, CUDA, open_session
+from tallformer_infer.structures import Candidates, Proposals
 
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
-_SILENT = 4
 _MOST_ON_DEVICE = 50_000
 
 
@@ -41,7 +43,7 @@ class OnnxRuntime:
         Args:
             bundle: Checked on reading.
             device: `auto` takes CUDA where it works, else the CPU; `device_reason` says which and why.
-            threads: CPU threads; None lets ONNX Runtime take one per core.
+            threads: CPU threads; None takes one per core.
 
         Raises:
             BundleError: A graph is missing, damaged, or not what the recipe says.
@@ -56,7 +58,8 @@ class OnnxRuntime:
         self._recipe = bundle.recipe
         self._threads = threads
         self._device, self._reason = self._choose_device(device)
-        self._encoder = self._load("encoder")
+        self._on_cpu = self._load_cpu_encoder() if self._device == "cpu" else None
+        self._encoder = self._on_cpu.session if self._on_cpu else self._load("encoder")
         self._localizer = self._load("localizer")
         self._suppress = self._load_suppress()
         self._check_shapes()
@@ -79,7 +82,7 @@ class OnnxRuntime:
     @property
     def clips_at_once(self) -> int:
         """Clips per call of `encode` that suit the device."""
-        return 8 if self._device == "cuda" else 1
+        return self._on_cpu.clips_at_once if self._on_cpu else 8
 
     def encode(
         self,
@@ -91,6 +94,8 @@ class OnnxRuntime:
         options = ort.RunOptions()
         with (cancellation or Cancellation()).stopping(lambda: setattr(options, "terminate", True)):
             try:
+                if self._on_cpu:
+                    return self._on_cpu.run(clips, real_frames, options)
                 (features,) = self._encoder.run(None, {"clips": clips, "real_frames": real_frames}, options)
             except Exception as error:
                 if options.terminate:
@@ -106,7 +111,7 @@ class OnnxRuntime:
     ) -> Candidates:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
         inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
-        segments, scores, classes = self._localizer.run(None, inputs)
+        segments, scores, classes = self._localizer.run(["segments", "scores", "classes"], inputs)
         if classes.size and not 0 <= classes.min() <= classes.max() < len(self._recipe.classes):
             raise BundleError(
                 f"{self._bundle.path}: graph localizer gives class {classes.max()}, "
@@ -114,6 +119,21 @@ class OnnxRuntime:
             )
         above = scores > self._recipe.suppress.score_threshold
         return Candidates(segments[above], scores[above], classes[above])
+
+    def propose(
+        self,
+        features: NDArray[np.float32],
+        start_frames: NDArray[np.int64],
+        real_frames: NDArray[np.int64],
+    ) -> Proposals:
+        """One window of feature steps to proposals, see `ProposingRuntime.propose`."""
+        names = ["proposal_segments", "proposal_scores", "class_scores"]
+        given = [output.name for output in self._localizer.get_outputs()]
+        if not set(names) <= set(given):
+            raise BundleError(f"{self._bundle.path}: graph localizer gives {', '.join(given)}; export the bundle again")
+        inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
+        segments, scores, class_scores = self._localizer.run(names, inputs)
+        return Proposals(segments[0], scores[0], class_scores[0])
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, see `Runtime.suppress` and Note [where suppression runs]."""
@@ -144,20 +164,20 @@ class OnnxRuntime:
 
     def _cuda_problem(self) -> str | None:
         """Why CUDA cannot be used, or None; found out with the smallest graph, see Note [silent fall-back]."""
-        if _CUDA not in ort.get_available_providers():
+        if CUDA not in ort.get_available_providers():
             return "the installed onnxruntime has no CUDA provider (tallformer doctor)"
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
         try:
-            session = self._session("localizer", [_CUDA, _CPU])
+            session = self._session("localizer", [CUDA, CPU])
         except BundleError as error:
             return str(error)
-        if _CUDA not in session.get_providers():
+        if CUDA not in session.get_providers():
             return "onnxruntime has a CUDA provider, but no CUDA device or driver answers"
         return None
 
     def _load(self, name: GraphName) -> ort.InferenceSession:
-        providers = [_CUDA, _CPU] if self._device == "cuda" else [_CPU]
+        providers = [CUDA, CPU] if self._device == "cuda" else [CPU]
         session = self._session(name, providers)
         if session.get_providers()[0] != providers[0]:
             raise DeviceError(f"{self._bundle.path}: graph {name} was not placed on {self._device}")
@@ -176,15 +196,24 @@ class OnnxRuntime:
             )
         return session
 
+    def _load_cpu_encoder(self) -> CpuEncoder:
+        content = self._bundle.read_graph("encoder")
+        is_bf16 = self._bundle.graphs["encoder"].precision == "bf16"
+        with self._naming("encoder"):
+            return CpuEncoder(content, threads=self._threads, is_bf16=is_bf16)
+
     def _session(self, name: GraphName, providers: list[str]) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.log_severity_level = _SILENT
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
-            options.inter_op_num_threads = 1
         content = self._bundle.read_graph(name)
+        with self._naming(name):
+            return open_session(content, providers=providers, threads=self._threads)
+
+    @contextmanager
+    def _naming(self, name: GraphName) -> Iterator[None]:
+        """What ONNX Runtime refuses is an error that names the bundle and the graph."""
         try:
-            return ort.InferenceSession(content, options, providers=providers)
+            yield
+        except DeviceError:
+            raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BundleError(f"{self._bundle.path}: onnxruntime cannot load graph {name}: {reason}") from error

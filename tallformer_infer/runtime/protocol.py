@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import StoppedError
-from tallformer_infer.structures import Candidates
+from tallformer_infer.structures import Candidates, Proposals
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+"""What users can ask for. `tensorrt` runs engines on CUDA; nothing else takes it by itself."""
+OnnxDevice = Literal["auto", "cpu", "cuda"]
+"""Those of ONNX Runtime."""
 
 
 class Cancellation:
@@ -105,3 +108,25 @@ class Runtime(Protocol):
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, sorted by falling score."""
+
+
+@runtime_checkable
+class ProposingRuntime(Runtime, Protocol):
+    """A runtime that also tells proposals and classes apart, for models whose head gives both (`refined`)."""
+
+    def propose(
+        self,
+        features: NDArray[np.float32],
+        start_frames: NDArray[np.int64],
+        real_frames: NDArray[np.int64],
+    ) -> Proposals:
+        """One window of feature steps to proposals, and to what the window shows.
+
+        Args:
+            features: Shape (1, C, S).
+            start_frames: First frame of the window, shape (1,).
+            real_frames: Frames of the window that belong to the video, shape (1,).
+
+        Raises:
+            BundleError: The localizer of the bundle does not give them.
+        """

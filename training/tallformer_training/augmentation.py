@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import ConfigError
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -131,19 +132,26 @@ def apply_change(clips: Tensor, change: Change, *, crop_px: int) -> Tensor:
     return pictures.reshape(count, frames, 3, crop_px, crop_px).transpose(1, 2)
 
 
-def normalise(clips: Tensor, real_frames: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Subtract the mean, divide by the deviation, and make frames beyond the video zero, after that.
+def normalise(
+    clips: Tensor, real_frames: Tensor, sampling: SamplingConfig, *, lead_frames: Tensor | None = None
+) -> Tensor:
+    """Subtract the mean, divide by the deviation, and fill frames outside the video as `sampling.fill` says.
 
     Args:
         clips: RGB in 0..255, shape (K, 3, F, H, W).
-        real_frames: Frames of each clip that belong to the video, shape (K,).
-        mean: Per channel.
-        std: Per channel.
+        real_frames: Frames of each clip up to the end of the video, shape (K,).
+        sampling: Mean and deviation of the channels.
+        lead_frames: Frames of each clip in front of the video, shape (K,); None where there are none.
     """
-    centred = clips - clips.new_tensor(mean)[:, None, None, None]
     positions = torch.arange(clips.shape[2], device=clips.device)
-    is_real = (positions < real_frames.to(clips.device)[:, None]).to(clips.dtype)[:, None, :, None, None]
-    return (centred / clips.new_tensor(std)[:, None, None, None]).mul_(is_real)
+    is_inside = positions < real_frames.to(clips.device)[:, None]
+    if lead_frames is not None:
+        is_inside = is_inside & (positions >= lead_frames.to(clips.device)[:, None])
+    is_real = is_inside.to(clips.dtype)[:, None, :, None, None]
+    mean, std = (clips.new_tensor(values)[:, None, None, None] for values in (sampling.mean, sampling.std))
+    if sampling.fill == "black":
+        return (clips * is_real - mean) / std
+    return ((clips - mean) / std).mul_(is_real)
 
 
 def mirrored(

@@ -26,6 +26,8 @@ class ScheduleConfig:
     """Training steps from the start until the full rate is reached."""
     warmup_factor: float = 0.1
     """Factor at the very first step, in [0, 1]."""
+    drop_epochs: tuple[int, ...] = ()
+    """Finished epochs after which the rate falls to a tenth, and stays there; with any, there is no cosine."""
 
     def __post_init__(self) -> None:
         if self.period_epochs < 1 or self.warmup_steps < 0:
@@ -71,7 +73,13 @@ def rate_factor(config: ScheduleConfig, *, epoch: float, step: int) -> float:
         epoch: Epochs finished before this step, from 0; whole, or with the part of the epoch that is done.
         step: Training steps finished before this one, over all epochs, from 0.
     """
-    return cosine_factor(config, epoch=epoch) * warmup_factor(config, step=step)
+    slow = drop_factor(config, epoch=epoch) if config.drop_epochs else cosine_factor(config, epoch=epoch)
+    return slow * warmup_factor(config, step=step)
+
+
+def drop_factor(config: ScheduleConfig, *, epoch: float) -> float:
+    """A tenth for each of `drop_epochs` that is over."""
+    return float(0.1 ** sum(epoch >= drop for drop in config.drop_epochs))
 
 
 def cosine_factor(config: ScheduleConfig, *, epoch: float) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tallformer_infer.bundle import Precision
 from tallformer_infer.commands.saying import Speaker, speaking
 from tallformer_infer.commands.waiting import import_interruptibly
 from tallformer_infer.config import preset, read_recipe, to_json
@@ -39,6 +40,12 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         int | None,
         typer.Option(metavar="SEED", help="No checkpoint: random weights for the recipe NAME or FILE.json given."),
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Format of the encoder: fp32 anywhere, int8 is the fastest on a CPU, fp16 and bf16 are for GPUs."
+        ),
+    ] = "fp32",
     sample: Annotated[
         Path | None,
         typer.Option(
@@ -49,6 +56,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     accept_parity: Annotated[
         bool,
         typer.Option("--accept-parity", help="Write the bundle however much it differs from torch, and record that."),
+    ] = False,
+    engine: Annotated[
+        bool,
+        typer.Option("--engine", help="Then build TensorRT engines of it, as `tallformer engine build` does."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
@@ -66,14 +77,19 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer export thumos14-swin-t --random-weights 0 --out swin-t-random
     """
     import_interruptibly("tallformer_export.exporting")
-    from tallformer_export.exporting import Comparison, check_input_stays, export_checkpoint, export_random
+    import_interruptibly("tallformer_infer.commands.engine_building")
+    from tallformer_export.exporting import ExportOptions, check_input_stays, export_checkpoint, export_random
+    from tallformer_infer.bundle import load_bundle
+    from tallformer_infer.commands.engine_building import EngineOptions, build_engines, check_engines_can_be_built
 
     check_input_stays(Path(model), out)
-    comparison = Comparison(sample=sample, accept=accept_parity)
+    if engine:
+        check_engines_can_be_built(EngineOptions())
+    options = ExportOptions(precision=precision, sample=sample, accept_parity=accept_parity)
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         if random_weights is None:
             parity = export_checkpoint(
-                Path(model), out, name=name, licence=licence, comparison=comparison, on_step=speaker.step
+                Path(model), out, name=name, licence=licence, options=options, on_step=speaker.step
             )
         else:
             parity = export_random(
@@ -81,11 +97,13 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
                 out,
                 seed=random_weights,
                 name=name or "untrained",
-                comparison=comparison,
+                options=options,
                 on_step=speaker.step,
             )
         speaker.stopped()
         _tell(speaker, out, parity)
+        if engine:
+            build_engines(load_bundle(out), EngineOptions(), speaker)
 
 
 def _tell(speaker: Speaker, out: Path, parity: ParityReport) -> None:

@@ -59,14 +59,18 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", show_default=False, help="Passes over the videos; else 1000.")
+        int | None,
+        typer.Option(
+            metavar="N", show_default=False, help="Passes over the videos; else 1000. Of models of whole videos: 10."
+        ),
     ] = None,
     ratio: Annotated[
         float | None,
         typer.Option(
             metavar="R",
             show_default=False,
-            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15.",
+            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15. Of models of "
+            "whole videos: 0.375.",
         ),
     ] = None,
     encoder_steps: Annotated[
@@ -79,7 +83,10 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", show_default=False, help="Makes runs repeatable; else 10.")
+        int | None,
+        typer.Option(
+            metavar="N", show_default=False, help="Makes runs repeatable; else 10. Of models of whole videos: 2020."
+        ),
     ] = None,
     subset: Annotated[
         str | None, typer.Option(metavar="NAME", show_default=False, help="Subset to learn from.")
@@ -148,7 +155,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             raise typer.BadParameter(
                 "--encoder-steps is for an encoder without trained weights; leave it out, or --init"
             )
-        settings = make_settings(config, epochs=epochs, ratio=ratio, seed=seed, encoder_steps=encoder_steps)
+        settings = make_settings(config, given[1], epochs=epochs, ratio=ratio, seed=seed, encoder_steps=encoder_steps)
         data = DataOptions(annotations, given[0], subset, val_annotations, val_videos, val_subset, repair)
         session = SessionOptions(init, cache, not no_cache, resume, resume_from, device, quiet, json_logs)
         train_as_asked(given[1], given[2], settings, data, session)

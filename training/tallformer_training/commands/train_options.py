@@ -84,16 +84,23 @@ class SessionOptions:
 
 
 def make_settings(
-    config: Path | None, *, epochs: int | None, ratio: float | None, seed: int | None, encoder_steps: int | None
+    config: Path | None,
+    recipe: str,
+    *,
+    epochs: int | None,
+    ratio: float | None,
+    seed: int | None,
+    encoder_steps: int | None,
 ) -> TrainingConfig:
-    """Settings of a file, or the defaults, with what the command line says instead.
+    """Settings of a file, or those that belong to the recipe, with what the command line says instead.
 
     Raises:
         ConfigError: The file cannot be read, or a setting is out of range.
     """
-    from tallformer_training.training import EncoderStageConfig, TrainingConfig, read_training_config
+    from tallformer_training.training import EncoderStageConfig, read_training_config
+    from tallformer_training.training.presets import settings_of
 
-    settings = TrainingConfig() if config is None else read_training_config(config)
+    settings = settings_of(recipe_named(recipe)) if config is None else read_training_config(config)
     if epochs is not None:
         settings = replace(settings, epochs=epochs)
     if ratio is not None:

@@ -57,9 +57,13 @@ class FrameCache:
 
     def estimated_bytes(self, videos: Iterable[LabelledVideo]) -> int:
         """About what the frames of `videos` that are not in the cache yet will take."""
-        missing = [video.duration_s for video in videos if not self._is_there(video.path)]
-        seconds = sum(_UNKNOWN_DURATION_S if np.isinf(duration_s) else duration_s for duration_s in missing)
-        return int(seconds * self._sampling.sample_fps) * self._frame_bytes
+        missing = [video for video in videos if not self._is_there(video.path)]
+        return int(sum(self._estimated_frames(video) for video in missing)) * self._frame_bytes
+
+    def _estimated_frames(self, video: LabelledVideo) -> float:
+        if np.isinf(video.duration_s):
+            return self._sampling.most_frames or _UNKNOWN_DURATION_S * self._sampling.sample_fps
+        return video.duration_s * video.rate_fps(self._sampling)
 
     def require_space(self, videos: Iterable[LabelledVideo]) -> None:
         """Check that the frames still missing fit on the disk.

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.commands.text import counted
+from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import AnnotationError, MediaError
 from tallformer_infer.evaluation.video_files import files_of, find_videos
-from tallformer_infer.media import probe
+from tallformer_infer.media import probe, video_rate
 from tallformer_training.datasets.annotations import AnnotatedSegment, AnnotatedVideo, read_annotations
 from tallformer_training.datasets.findings import Findings
 
@@ -62,6 +63,13 @@ class LabelledVideo:
     """Segments on the file's own time line, shape (N, 2)."""
     labels: NDArray[np.int64]
     """Class indices, shape (N,)."""
+    source_fps: float | None = None
+    """Rate of the file, in frames per second, where it says."""
+
+    def rate_fps(self, sampling: SamplingConfig) -> float:
+        """Frames per second that are taken of it."""
+        covered_s = None if math.isinf(self.duration_s) else self.duration_s
+        return video_rate(sampling, str(self.path), source_fps=self.source_fps, covered_s=covered_s)
 
     def segments_frames(self, sample_fps: float, frames: int) -> NDArray[np.float64]:
         """Segments in frames, cut at the video's ends, shape (N, 2)."""
@@ -113,7 +121,7 @@ class _Checker:
         self._counts: Counter[str] = Counter()
 
     def check(self, video: AnnotatedVideo, files: list[Path]) -> LabelledVideo | None:
-        start_s, end_s = 0.0, math.inf
+        start_s, end_s, source_fps = 0.0, math.inf, None
         if len(files) > 1:
             self._findings.add(self._source, video.key, f"has {len(files)} files: {', '.join(map(str, files))}")
         elif not files and self._request.repair:
@@ -122,7 +130,7 @@ class _Checker:
         elif not files:
             self._findings.add(self._source, video.key, f"no file of that name in {self._request.videos}")
         else:
-            start_s, end_s = self._probe(video, files[0])
+            start_s, end_s, source_fps = self._probe(video, files[0])
         segments = self._segments(video, start_s, end_s)
         if len(files) != 1:
             return None
@@ -133,6 +141,7 @@ class _Checker:
             duration_s=end_s - start_s,
             segments_s=np.array([segment[:2] for segment in segments], np.float64).reshape(-1, 2),
             labels=np.array([segment[2] for segment in segments], np.int64),
+            source_fps=source_fps,
         )
 
     def notes(self, videos: list[LabelledVideo]) -> tuple[str, ...]:
@@ -149,14 +158,15 @@ class _Checker:
         notes += [f"{what}: {count}" for what, count in self._counts.items()]
         return tuple(notes)
 
-    def _probe(self, video: AnnotatedVideo, path: Path) -> tuple[float, float]:
+    def _probe(self, video: AnnotatedVideo, path: Path) -> tuple[float, float, float | None]:
         try:
             info = probe(path)
         except MediaError as error:
             self._findings.add(self._source, video.key, str(error))
-            return 0.0, math.inf
+            return 0.0, math.inf, None
         duration_s = info.duration_s if info.duration_s is not None else video.duration_s
-        return info.start_s, math.inf if duration_s is None else info.start_s + duration_s
+        end_s = math.inf if duration_s is None else info.start_s + duration_s
+        return info.start_s, end_s, info.source_fps
 
     def _segments(self, video: AnnotatedVideo, start_s: float, end_s: float) -> list[tuple[float, float, int]]:
         kept: list[tuple[float, float, int]] = []

@@ -115,7 +115,7 @@ def reached_part(lengths_frames: NDArray[np.float64], model: ModelConfig) -> flo
     reached = np.zeros((len(lengths_frames), PLACES), bool)
     for stride in model.level_strides:
         distances = np.abs(centres - np.round(centres / stride) * stride)  # of the nearest anchor's centre
-        farthest = np.max([_farthest(lengths_frames, anchor) for anchor in _anchors(model.head, stride)], axis=0)
+        farthest = np.max([_farthest(lengths_frames, anchor) for anchor in _anchors(model.anchor_head, stride)], axis=0)
         reached |= distances <= farthest[:, None]
     return float(reached.mean())
 
@@ -179,7 +179,7 @@ def _explain(
 ) -> Iterator[str]:
     low, middle, high = np.quantile(lengths_s, [0.01, 0.5, 0.99])
     fps, window = recipe.sampling.sample_fps, recipe.window.window_frames
-    strides, head = recipe.model.level_strides, recipe.model.head
+    strides, head = recipe.model.level_strides, recipe.model.anchor_head
     shortest, longest = _anchors(head, strides[0])[0] / fps, _anchors(head, strides[-1])[-1] / fps
     yield f"{counted(len(lengths_s), 'segment')} of {len(counts)} classes in {counted(videos, 'video')}"
     yield f"lengths: {low:.2f} s (1 of 100 is shorter), {middle:.2f} s (half), {high:.2f} s (1 of 100 is longer)"

@@ -11,10 +11,22 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tallformer_infer.config import ModelConfig
+from tallformer_infer.config import ModelConfig, RefinedHeadConfig
 from tallformer_infer.errors import CheckpointError
 
-_TORCHVISION_RULES = (
+Rules = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
+"""Patterns, and what stands in their place."""
+_REFINED = "coarse_pyramid_detection"
+"""Member of the official ActivityNet detector that holds everything but the encoder."""
+_REFINED_HEAD_RULES: Rules = (
+    (r"^deconv\.(\d+)\.conv\.", lambda m: f"deconv.{3 * int(m[1])}.conv1d."),
+    (r"^deconv\.(\d+)\.gn\.", lambda m: f"deconv.{3 * int(m[1]) + 1}."),
+    (r"\.conv\.(?=\w+$)", lambda _: ".0.conv1d."),
+    (r"\.gn\.(?=\w+$)", lambda _: ".1."),
+    (r"^(\w+)_head\.(?=\w+$)", lambda m: f"{m[1]}_head.{'cls' if m[1] == 'action' else 'conv1d'}."),
+    (r"^scales\.(\d+)$", lambda m: f"loc_heads.{m[1]}.scale"),
+)
+_TORCHVISION_RULES: Rules = (
     (r"^features\.(\d+)\.(\d+)\.mlp\.0\.", lambda m: f"layers.{int(m[1]) // 2}.blocks.{m[2]}.mlp.fc1."),
     (r"^features\.(\d+)\.(\d+)\.mlp\.3\.", lambda m: f"layers.{int(m[1]) // 2}.blocks.{m[2]}.mlp.fc2."),
     (r"^features\.(\d+)\.(\d+)\.", lambda m: f"layers.{int(m[1]) // 2}.blocks.{m[2]}."),
@@ -38,12 +50,15 @@ class Layout:
 def official_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:
     """Official name of each of our parameters and buffers; no two have the same.
 
-    Ours differ in the first word only (`reduction`, `tcm`, `pyramid`, `fpn` for the numbered parts of the official
-    neck), and in the layers of the convolutional pyramid. Official detectors also store buffers that we derive from
-    the recipe: `dummy_tensor`, `relative_position_index` and `pe.pe`.
+    Ours differ in the first word (`reduction`, `tcm`, `pyramid`, `fpn` for the numbered parts of the official neck), in
+    the layers of the convolutional pyramid, and in the parts of the refined head, whose detector also keeps all but the
+    encoder under another word. Official detectors also store buffers that we derive from the recipe: `dummy_tensor`,
+    `relative_position_index` and `pe.pe`.
     """
+    is_refined = isinstance(model.head, RefinedHeadConfig)
     necks = ["reduction", *(["tcm"] if model.tcm else []), "pyramid", "fpn"]
-    words = {word: f"neck.{index}" for index, word in enumerate(necks)}
+    neck = f"{_REFINED}.pyramids" if is_refined else "neck"
+    words = {word: f"{neck}.{index}" for index, word in enumerate(necks)}
     if model.tcm:
         words["tcm"] += ".encoder"
     table = {}
@@ -51,7 +66,10 @@ def official_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:
         word, _, rest = name.partition(".")
         if word == "pyramid" and model.pyramid.kind == "convolution":
             rest = re.sub(r"^layers\.(\d+)\.", lambda m: f"layer{int(m[1]) + 1}.0.", rest)
-        table[name] = f"{words.get(word, word)}.{rest}"
+        if word == "head" and is_refined:
+            table[name] = f"{_REFINED}.{_translated(rest, _REFINED_HEAD_RULES) or rest}"
+        else:
+            table[name] = f"{words.get(word, word)}.{rest}"
     return table
 
 
@@ -65,6 +83,8 @@ def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
     first = {name.partition(".")[0] for name in names}
     if "neck" in first or any(name.startswith(("head.cls_convs", "head.retina")) for name in names):
         return Layout("TALLFormer detector", False, str)
+    if _REFINED in first:
+        return Layout("TALLFormer detector (ActivityNet)", False, str)
     if "features" in first and "patch_embed" in first:
         return Layout("torchvision Video Swin", True, _from_torchvision)
     last_norm = f"backbone.norm{len(model.backbone.depths) - 1}."
@@ -78,9 +98,17 @@ def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
 
 
 def _from_torchvision(name: str) -> str:
-    for pattern, replacement in _TORCHVISION_RULES:
-        translated, count = re.subn(pattern, replacement, name)
-        if count:
-            return f"backbone.{translated}"
+    translated = _translated(name, _TORCHVISION_RULES)
+    if translated is not None:
+        return f"backbone.{translated}"
     # `head` is the classifier; it must not be taken for the detector's.
     return f"cls_head.{name}" if name.startswith("head.") else f"backbone.{name}"
+
+
+def _translated(name: str, rules: Rules) -> str | None:
+    """The name by the first rule that fits; None where none does."""
+    for pattern, replacement in rules:
+        translated, count = re.subn(pattern, replacement, name)
+        if count:
+            return translated
+    return None

@@ -6,11 +6,8 @@ from typing import assert_never
 
 from torch import Tensor, nn
 
-from tallformer_infer.config.model import Norm
+from tallformer_infer.config.model import GROUPS, Norm
 from tallformer_infer.errors import ConfigError
-
-GROUPS = 32
-"""Groups of a group norm, in the official code and in AFSD."""
 
 
 class ConvNorm(nn.Module):

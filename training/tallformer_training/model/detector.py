@@ -6,16 +6,21 @@ from typing import assert_never
 
 from torch import Tensor, nn
 
-from tallformer_infer.config import Recipe
+from tallformer_infer.config import HeadConfig, Recipe, RefinedHeadConfig
 from tallformer_infer.config.model import REDUCTION_STRIDE, PyramidConfig
 from tallformer_training.model.backbone import VideoSwin
 from tallformer_training.model.clips import encode_clip_major, encode_clips, encode_frames, encode_halves
 from tallformer_training.model.decoding import Segments, decode_windows
 from tallformer_training.model.fpn import FeaturePyramid
 from tallformer_training.model.head import AnchorHead, HeadOutputs
+from tallformer_training.model.proposals import Proposals, decode_proposals, with_classes
 from tallformer_training.model.pyramid import AttentionPyramid, ConvolutionPyramid
 from tallformer_training.model.reduction import Reduction
+from tallformer_training.model.refined_head import RefinedHead, RefinedOutputs, initialise_glorot
 from tallformer_training.model.tcm import TemporalConsistency
+
+Outputs = HeadOutputs | RefinedOutputs
+"""What one of the heads says."""
 
 
 class Detector(nn.Module):
@@ -46,9 +51,11 @@ class Detector(nn.Module):
         self.fpn = FeaturePyramid(
             model.channels, model.pyramid.fpn_channels, levels=model.pyramid.levels, norm=model.pyramid.norm
         )
-        self.head = AnchorHead(model.pyramid.fpn_channels, len(recipe.classes), model.head)
+        self.head = _head(recipe)
+        if isinstance(self.head, RefinedHead):
+            initialise_glorot(self.reduction)
 
-    def forward(self, frames: Tensor) -> HeadOutputs:
+    def forward(self, frames: Tensor) -> Outputs:
         """Encode and localize whole windows, normalised RGB of shape (B, 3, T, H, W)."""
         return self.localize(self.encode_frames(frames))
 
@@ -68,7 +75,7 @@ class Detector(nn.Module):
         """Encode clips that lie clip first: (clips, B, 3, F, H, W) to (clips, B, C, F / 2)."""
         return encode_clip_major(self.backbone, clips)
 
-    def localize(self, features: Tensor) -> HeadOutputs:
+    def localize(self, features: Tensor) -> Outputs:
         """Find actions in windows of feature steps (B, C, S).
 
         Raises:
@@ -77,10 +84,15 @@ class Detector(nn.Module):
         x: Tensor = self.reduction(features)
         if self.tcm is not None:
             x = self.tcm(x)
-        outputs: HeadOutputs = self.head(self.fpn(self.pyramid(x)))
+        levels = self.fpn(self.pyramid(x))
+        config = self.recipe.model.head
+        if isinstance(config, HeadConfig):
+            outputs: Outputs = self.head(levels)
+        else:
+            outputs = self.head(levels, features if config.classifier_input == "encoder" else x)
         return outputs
 
-    def decode(self, outputs: HeadOutputs, window_start_frames: Tensor, real_frames: Tensor) -> Segments:
+    def decode(self, outputs: Outputs, window_start_frames: Tensor, real_frames: Tensor) -> Segments:
         """Turn the head's outputs into segments and scores.
 
         Args:
@@ -91,14 +103,46 @@ class Detector(nn.Module):
         Returns:
             Segments (B, A, 2) in frames of the whole video and scores (B, A, K).
         """
+        config = self.recipe.model.head
+        if isinstance(outputs, RefinedOutputs):
+            assert isinstance(config, RefinedHeadConfig), "what another head says"
+            proposals = self.propose(outputs, window_start_frames, real_frames)
+            return with_classes(proposals, classes_per_proposal=config.classes_per_proposal)
         return decode_windows(
             outputs,
-            self.recipe.model.head,
+            self.recipe.model.anchor_head,
             strides=self.recipe.model.level_strides,
             anchors_per_level=self.recipe.candidates.anchors_per_level,
             window_start_frames=window_start_frames,
             real_frames=real_frames,
         )
+
+    def propose(self, outputs: RefinedOutputs, window_start_frames: Tensor, real_frames: Tensor) -> Proposals:
+        """Like `decode`, before segments get their classes; of a refined head only."""
+        return decode_proposals(
+            outputs,
+            level_strides=self.recipe.model.level_strides,
+            window_start_frames=window_start_frames,
+            real_frames=real_frames,
+        )
+
+
+def _head(recipe: Recipe) -> AnchorHead | RefinedHead:
+    model, classes = recipe.model, len(recipe.classes)
+    match model.head:
+        case HeadConfig():
+            return AnchorHead(model.pyramid.fpn_channels, classes, model.head)
+        case RefinedHeadConfig():
+            seen = model.backbone.out_channels if model.head.classifier_input == "encoder" else model.channels
+            return RefinedHead(
+                model.pyramid.fpn_channels,
+                model.head,
+                classes=classes,
+                classifier_channels=seen,
+                level_strides=model.level_strides,
+            )
+        case _:
+            assert_never(model.head)
 
 
 def _pyramid(channels: int, config: PyramidConfig, *, max_steps: int) -> AttentionPyramid | ConvolutionPyramid:

@@ -18,7 +18,7 @@ from tallformer_training.training.job import TrainingJob
 from tallformer_training.training.material import Material
 from tallformer_training.training.processes import Processes
 
-MAY_DIFFER = "head.retina_cls."
+MAY_DIFFER = ("head.retina_cls.", "head.action_head.")
 """Weights that depend on the classes: they are made anew where a start checkpoint has other classes."""
 
 

@@ -21,8 +21,9 @@ from tallformer_training.training.precision import Precision
 class OptimiserConfig:
     """How weights move."""
 
-    kind: Literal["sgd", "adamw"] = "sgd"
-    """`sgd` with momentum, as the official code; `adamw`, which learns faster from random weights."""
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    """`sgd` with momentum, as the official THUMOS14 code; `adam`, as that for ActivityNet; `adamw`, which learns faster
+    from random weights."""
     base_lr: float = 0.01
     """Learning rate of everything but the encoder."""
     encoder_factor: float = 0.4
@@ -30,9 +31,9 @@ class OptimiserConfig:
     momentum: float = 0.9
     """Of `sgd`."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of `adamw`."""
+    """Of `adam` and `adamw`."""
     weight_decay: float = 1e-4
-    """`sgd`: of all weights; `adamw`: of matrices only, not of norms, biases and tables."""
+    """`sgd` and `adam`: of all weights; `adamw`: of matrices only, not of norms, biases and tables."""
 
     def __post_init__(self) -> None:
         if not self.base_lr > 0 or not self.encoder_factor >= 0:
@@ -77,6 +78,10 @@ class TrainingConfig:
     """Part of a window's clips that is encoded, r; the memory gives the others. 0 freezes the encoder."""
     sampling: Sampling = "random"
     """Which clips of a window are encoded."""
+    shift: bool = True
+    """Of models that see whole videos: cut clips differently each time, see `plan`, Note [shifted clips]."""
+    refine_tiou: float = 0.6
+    """Of refined heads: overlap with its segment from which a proposal learns to be refined."""
     epochs: int = 1000
     """Passes over the videos."""
     windows_per_video: int = 1
@@ -133,6 +138,8 @@ class TrainingConfig:
             raise ConfigError(f"ratio={self.ratio} must be in [0, 1]")
         if not 0 <= self.least_part < 1:
             raise ConfigError(f"least_part={self.least_part} must be in [0, 1)")
+        if not 0 <= self.refine_tiou <= 1:
+            raise ConfigError(f"refine_tiou={self.refine_tiou} must be in [0, 1]")
         if self.step_loss_weight < 0:
             raise ConfigError(f"step_loss_weight={self.step_loss_weight} must be at least 0")
         for name in _AT_LEAST_ONE:
@@ -155,10 +162,28 @@ class TrainingConfig:
                 f"ratio={self.ratio} of {clips} clips is less than one clip; take at least {1 / clips:.3g}, "
                 "or 0 to freeze the encoder"
             )
+        if recipe.sampling.most_frames is not None and self.windows_per_video != 1:
+            raise ConfigError(
+                f"windows_per_video={self.windows_per_video} must be 1: the recipe {recipe.name} sees whole videos"
+            )
         for pair in self.augmentation.mirrored_classes:
             for name in pair:
                 if name not in recipe.classes:
                     raise ConfigError(f"augmentation: mirrored_classes names {name!r}, which is no class of the recipe")
+
+    def shifts(self, recipe: Recipe) -> bool:
+        """Whether windows begin in front of their video; see `plan`, Note [shifted clips]."""
+        return self.shift and recipe.sampling.most_frames is not None
+
+    def window_clips(self, recipe: Recipe) -> int:
+        """Clips of a window in training."""
+        return recipe.window.clips + self.shifts(recipe)
+
+    def window_ratio(self, recipe: Recipe) -> float:
+        """Part of the clips of a window in training that is encoded, for as many as `ratio` of a window has."""
+        if not self.shifts(recipe) or self.ratio == 1:
+            return self.ratio
+        return self.ratio * recipe.window.clips / self.window_clips(recipe)
 
     @property
     def has_mirrored_memory(self) -> bool:

@@ -99,8 +99,7 @@ class ClipDrawer:
         clips = normalise(
             apply_change(torch.from_numpy(loaded.pixels), change, crop_px=sampling.crop_px),
             torch.from_numpy(loaded.real_frames),
-            mean=sampling.mean,
-            std=sampling.std,
+            sampling,
         )
         return ClipBatch(clips, self._targets.mark_steps([window]))
 

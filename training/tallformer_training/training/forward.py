@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tallformer_infer.config import Recipe
 from tallformer_training.augmentation import AugmentationConfig, apply_change, draw_change, normalise
 from tallformer_training.memory.windows import Window, join_windows
-from tallformer_training.model import Detector, HeadOutputs
+from tallformer_training.model import Detector, Outputs
 from tallformer_training.training.loading import LoadedWindow
 from tallformer_training.training.plan import PlannedWindow
 from tallformer_training.training.step_classifier import StepClassifier
@@ -37,7 +37,7 @@ class WindowModel(nn.Module):
 
     def forward(
         self, clips: Tensor, remembered: Tensor, windows: Sequence[Window]
-    ) -> tuple[Tensor, HeadOutputs, Tensor | None]:
+    ) -> tuple[Tensor, Outputs, Tensor | None]:
         """Encode and localize.
 
         Args:
@@ -56,7 +56,8 @@ class WindowModel(nn.Module):
                 # Every process must have a gradient for every weight, or the others wait for it for ever.
                 nothing = clips.new_zeros(1, *clips.shape[1:])
                 remembered = remembered + 0 * self.detector.encode(nothing).sum()
-        outputs = self.detector.localize(join_windows(remembered, encoded, windows))
+        features = cut_to_window(join_windows(remembered, encoded, windows), windows, self.detector.recipe)
+        outputs = self.detector.localize(features)
         return encoded, outputs, None if self.steps is None else self.steps(encoded)
 
 
@@ -67,6 +68,22 @@ def memory_window(window: PlannedWindow, recipe: Recipe) -> Window:
         first_step=window.start_frame // recipe.model.encoder_stride,
         encoded_clips=window.encoded_clips,
     )
+
+
+def cut_to_window(features: Tensor, windows: Sequence[Window], recipe: Recipe) -> Tensor:
+    """Leave out the steps in front of the video, and those that are then too many behind.
+
+    Args:
+        features: Of the windows, shape (B, C, S), S more than a window has where clips are shifted, see
+            `plan`, Note [shifted clips].
+        windows: The batch.
+        recipe: Length of a window.
+    """
+    steps = recipe.window_steps
+    if features.shape[-1] == steps:
+        return features
+    begins = [-window.first_step for window in windows]
+    return torch.stack([row[:, begin : begin + steps] for row, begin in zip(features, begins, strict=True)])
 
 
 def prepare_clips(
@@ -98,8 +115,8 @@ def prepare_clips(
         change = draw_change(augmentation, generator, is_flipped=item.window.is_mirrored)
         pixels = torch.from_numpy(item.pixels).to(device, non_blocking=True)
         clips = apply_change(pixels, change, crop_px=sampling.crop_px)
-        real_frames = torch.from_numpy(item.real_frames)
-        parts.append(normalise(clips, real_frames, mean=sampling.mean, std=sampling.std))
+        lead_frames = None if item.lead_frames is None else torch.from_numpy(item.lead_frames)
+        parts.append(normalise(clips, torch.from_numpy(item.real_frames), sampling, lead_frames=lead_frames))
     if not parts:
         return torch.zeros(0, 3, recipe.window.clip_frames, sampling.crop_px, sampling.crop_px, device=device)
     return torch.cat(parts)
@@ -107,7 +124,8 @@ def prepare_clips(
 
 def fill_behind_the_end(remembered: Tensor, windows: Sequence[PlannedWindow], detector: Detector) -> Tensor:
     """Put the features of an empty clip to where a window has no video; see Note [clips behind the end of a video]."""
-    clip_frames, clips = detector.recipe.window.clip_frames, detector.recipe.window.clips
+    clip_frames = detector.recipe.window.clip_frames
+    clips = remembered.shape[-1] // detector.recipe.clip_steps
     first_empty = [-(-window.real_frames // clip_frames) for window in windows]
     if min(first_empty) >= clips:
         return remembered
@@ -127,6 +145,6 @@ def encode_empty(detector: Detector, device: torch.device) -> Tensor:
     was_training = detector.backbone.training
     detector.backbone.eval()
     clip = torch.zeros(1, 3, detector.recipe.window.clip_frames, side, side, device=device)
-    features: Tensor = detector.encode(clip)[0]
+    features: Tensor = detector.encode(normalise(clip, torch.zeros(1), detector.recipe.sampling))[0]
     detector.backbone.train(was_training)
     return features

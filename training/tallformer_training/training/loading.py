@@ -29,7 +29,9 @@ class LoadedWindow:
     pixels: NDArray[np.uint8]
     """RGB, zero beyond the video, shape (K, F, H, W, 3)."""
     real_frames: NDArray[np.int64]
-    """Frames of each clip that belong to the video, shape (K,)."""
+    """Frames of each clip up to the end of the video, shape (K,)."""
+    lead_frames: NDArray[np.int64] | None = None
+    """Frames of each clip in front of the video, shape (K,); None where there are none."""
 
 
 def load_window(source: FrameSource, path: Path, window: PlannedWindow, *, clip_frames: int) -> LoadedWindow:
@@ -43,7 +45,9 @@ def load_window(source: FrameSource, path: Path, window: PlannedWindow, *, clip_
     """
     starts = np.array(window.encoded_clips, np.int64) * clip_frames
     pixels = source.read_clips(path, (starts + window.start_frame).tolist(), clip_frames)
-    return LoadedWindow(window, pixels, np.clip(window.real_frames - starts, 0, clip_frames))
+    real_frames = np.clip(window.real_frames - starts, 0, clip_frames)
+    lead_frames = np.clip(-window.start_frame - starts, 0, clip_frames) if window.start_frame < 0 else None
+    return LoadedWindow(window, pixels, real_frames, lead_frames)
 
 
 def run_ahead(

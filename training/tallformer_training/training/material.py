@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import AnnotationError
 from tallformer_training.datasets import (
     DatasetRequest,
@@ -59,7 +60,7 @@ def prepare(job: TrainingJob, processes: Processes, display: Display) -> tuple[M
         frames = _count(decoder, videos, processes, display)
         source = decoder
     for videos_of_set in (training.videos, validation.videos if validation else ()):
-        _require_inside(videos_of_set, frames, job.recipe.sampling.sample_fps)
+        _require_inside(videos_of_set, frames, job.recipe.sampling)
     learned = Material(training.videos, {video.name: frames[video] for video in training.videos}, source)
     if validation is None:
         return learned, None
@@ -128,10 +129,13 @@ def _count(
     return {video: counted[str(video.path)] for video in videos}
 
 
-def _require_inside(videos: Sequence[LabelledVideo], frames: Mapping[LabelledVideo, int], sample_fps: float) -> None:
+def _require_inside(
+    videos: Sequence[LabelledVideo], frames: Mapping[LabelledVideo, int], sampling: SamplingConfig
+) -> None:
     """Refuse segments of which nothing was decoded, because the file holds less than its header says."""
     lines = []
     for video in videos:
+        sample_fps = video.rate_fps(sampling)
         segments = video.segments_frames(sample_fps, frames[video])
         for row in (segments[:, 1] <= segments[:, 0]).nonzero()[0].tolist():
             start, end = video.segments_s[row]

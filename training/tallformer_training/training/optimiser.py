@@ -23,6 +23,13 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Opt
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
             )
+        case "adam":
+            return torch.optim.Adam(
+                [{**group} for group in groups],
+                lr=config.base_lr,
+                betas=config.betas,
+                weight_decay=config.weight_decay,
+            )
         case "adamw":
             names = {id(parameter): name for name, parameter in model.named_parameters()}
             parts = [part for group in groups for part in _split(group, names, config.weight_decay)]

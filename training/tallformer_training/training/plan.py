@@ -15,6 +15,12 @@ code.
 Windows start at any feature step of the encoder, not only at whole clips: the sampler chooses a clip to start from, and
 the window starts within it. So clips are cut differently in every epoch, and rows in the memory are never half a step
 off.
+
+# Note [shifted clips]
+A model that sees whole videos has one window per video, which starts at frame 0. So that clips are cut differently all
+the same, the window is begun up to a clip earlier, in front of the video, and has one clip more; the steps in front of
+the video are left out before the localizer. The official code shifts by any number of frames and reads the memory half
+a step off where that is odd; here it is a whole number of steps.
 """
 
 from __future__ import annotations
@@ -42,9 +48,9 @@ class PlannedWindow:
     is_mirrored: bool
     """Whether left and right are exchanged."""
     start_frame: int
-    """First frame; a multiple of the encoder's stride."""
+    """First frame; a multiple of the encoder's stride; below 0 where clips are shifted, see Note [shifted clips]."""
     real_frames: int
-    """Frames that belong to the video; less than a window's for short videos only."""
+    """Frames up to the end of the video, at most those of the window's clips."""
     encoded_clips: tuple[int, ...]
     """Clips of the window that are encoded."""
     number: int
@@ -71,14 +77,22 @@ class Planner:
         self._video_frames = dict(video_frames)
         self.step_windows = config.batch_windows * config.accumulation * processes
         """Windows per training step, over all processes."""
+        self._is_shifted = config.shifts(recipe)
+        self.window_clips = config.window_clips(recipe)
+        """Clips per window."""
         windows = len(self._video_frames) * config.windows_per_video
         self.steps_per_epoch = -(-windows // self.step_windows)
         """Training steps per epoch; the last is filled up with windows of other videos."""
         self.sampler = ClipSampler(
             config.sampling,
-            memory_clips(self._video_frames, config, clip_frames=self._window.clip_frames),
-            window_clips=self._window.clips,
-            ratio=config.ratio,
+            {
+                name: clips + self._is_shifted
+                for name, clips in memory_clips(
+                    self._video_frames, config, clip_frames=self._window.clip_frames
+                ).items()
+            },
+            window_clips=self.window_clips,
+            ratio=config.window_ratio(recipe),
             seed=config.seed,
         )
 
@@ -98,22 +112,29 @@ class Planner:
     def _draw(self, video: str, is_mirrored: bool, number: int, generator: np.random.Generator) -> PlannedWindow:
         entry = video + MIRRORED if is_mirrored and self._config.has_mirrored_memory else video
         first, clips = self.sampler.draw_window(entry)
-        start_frame = first * self._window.clip_frames
         frames = self._video_frames[video]
-        room = min(frames - self._window.window_frames - start_frame, self._window.clip_frames - 1)
-        # The sampler counts a last partial clip, so its last window may end behind the video; it moves back to the end.
-        steps = room // self._stride
-        start_frame += self._stride * (int(generator.integers(steps + 1)) if steps > 0 else min(steps, 0))
-        start_frame = max(start_frame, 0)
+        if self._is_shifted:
+            start_frame = -self._stride * int(generator.integers(self._window.clip_frames // self._stride))
+        else:
+            start_frame = self._start_frame(first, frames, generator)
         return PlannedWindow(
             video=video,
             entry=entry,
             is_mirrored=is_mirrored,
             start_frame=start_frame,
-            real_frames=min(frames - start_frame, self._window.window_frames),
+            real_frames=min(frames - start_frame, self.window_clips * self._window.clip_frames),
             encoded_clips=tuple(clips.tolist()),
             number=number,
         )
+
+    def _start_frame(self, first_clip: int, frames: int, generator: np.random.Generator) -> int:
+        """Where a window starts whose clips the sampler counts from `first_clip`; see Note [starts of windows]."""
+        start_frame = first_clip * self._window.clip_frames
+        room = min(frames - self._window.window_frames - start_frame, self._window.clip_frames - 1)
+        # The sampler counts a last partial clip, so its last window may end behind the video; it moves back to the end.
+        steps = room // self._stride
+        start_frame += self._stride * (int(generator.integers(steps + 1)) if steps > 0 else min(steps, 0))
+        return max(start_frame, 0)
 
 
 def memory_clips(video_frames: Mapping[str, int], config: TrainingConfig, *, clip_frames: int) -> dict[str, int]:

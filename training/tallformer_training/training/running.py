@@ -33,6 +33,7 @@ from tallformer_training.training.processes import Processes
 from tallformer_training.training.step_classifier import StepClassifier
 from tallformer_training.training.stepping import Stepper, StepReport
 from tallformer_training.training.targets import TargetMaker
+from tallformer_training.training.validation import protocol_of
 
 MODEL_FILE = "model.safetensors"
 """The last weights, or their running mean."""
@@ -262,7 +263,9 @@ class _Session:
         line = {"epoch": self.epoch, **measure(self.job.recipe, self._weights(), self.measured, self.processes)}
         best = max((past["average_map"] for past in self.history), default=-1.0)
         self.history.append({"step": self.step, **line})
-        said = f"epoch {self.epoch}: validation mAP {100 * line['average_map']:.2f} % (tIoU 0.3 to 0.7)"
+        tious = protocol_of(self.job.recipe).tiou_thresholds
+        span = f"tIoU {tious[0]:g} to {tious[-1]:g}"
+        said = f"epoch {self.epoch}: validation mAP {100 * line['average_map']:.2f} % ({span})"
         self.display.say(said, event="validation", step=self.step, epoch=self.epoch, average_map=line["average_map"])
         if self.metrics is not None:
             self.metrics.write("validation", self.step, line)

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tallformer_infer.config import Recipe
-from tallformer_training.assignment import Targets
-from tallformer_training.losses import detection_losses
 from tallformer_training.memory import Memory, RunMemory, Staleness, staleness
 from tallformer_training.memory.bank import OUTSIDE
 from tallformer_training.memory.exchange import write_back
@@ -23,6 +21,7 @@ from tallformer_training.memory.windows import read_windows
 from tallformer_training.model import Detector
 from tallformer_training.schedule import set_rates
 from tallformer_training.training.config import TrainingConfig
+from tallformer_training.training.costs import window_costs
 from tallformer_training.training.forward import WindowModel, fill_behind_the_end, memory_window, prepare_clips
 from tallformer_training.training.loading import LoadedWindow
 from tallformer_training.training.optimiser import WeightMean, make_optimiser, take_step
@@ -38,9 +37,9 @@ class StepReport:
     """What a step did, over all processes."""
 
     classification: float
-    """Focal loss."""
+    """Focal loss, and of a refined head what else says what is shown; see `costs`."""
     segment: float
-    """DIoU loss."""
+    """DIoU loss, or what a refined head has for it."""
     by_step: float
     """Cross-entropy of the feature steps' classifier, summed over classes; 0 without one."""
     gradient_norm: float
@@ -130,7 +129,8 @@ class Stepper:
         factor = set_rates(self.optimiser, self.config.schedule, epoch=epoch[1], step=step)
         self.optimiser.zero_grad(set_to_none=True)
         clock = _Clock()
-        normaliser = self._targets.make(windows).normaliser
+        of_step = self._targets.make(windows)
+        normaliser = of_step.normaliser
         steps = max(sum(len(window.encoded_clips) for window in windows), 1) * self.recipe.clip_steps
         totals, ages = torch.zeros(3, device=self.processes.device), []
         for number, loaded in enumerate(passes):
@@ -148,7 +148,7 @@ class Stepper:
             by_step=by_step,
             gradient_norm=norm,
             rate_factor=factor,
-            positive_anchors=normaliser,
+            positive_anchors=of_step.positive,
             staleness=staleness(np.concatenate(ages)),
             **clock.seconds,
         )
@@ -168,7 +168,11 @@ class Stepper:
         windows = [memory_window(window, self.recipe) for window in planned]
         own = self._targets.make(planned)
         remembered, ages = read_windows(
-            memory[0], windows, clips=self.recipe.window.clips, clip_steps=self.recipe.clip_steps, step_number=step
+            memory[0],
+            windows,
+            clips=self.config.window_clips(self.recipe),
+            clip_steps=self.recipe.clip_steps,
+            step_number=step,
         )
         remembered = fill_behind_the_end(remembered.to(device), planned, self.detector)
         seed = (self.config.seed, epoch)
@@ -179,7 +183,7 @@ class Stepper:
         write_back(memory[1], windows, encoded, videos=list(memory[0].manifest.videos), step_number=step)
         if self.config.accumulation > 1:
             self.processes.barrier()  # without the gradients' exchange nothing else waits for the memory's writer
-        losses = detection_losses(outputs, self._anchors, _moved(own.targets, device), classes=len(self.recipe.classes))
+        losses = window_costs(outputs, own.targets, self._anchors, self.config, classes=len(self.recipe.classes))
         clock.stop("forward_s")
         # The mean over processes, which `DistributedDataParallel` takes, is turned into the sum over all windows.
         part = own.normaliser / normalisers[0]
@@ -190,7 +194,7 @@ class Stepper:
             total = total + self.config.step_loss_weight * by_step
         torch.autograd.backward(self.scaler.scale(total * self.processes.count))
         clock.stop("backward_s")
-        both = torch.stack([losses.classification.sum(), losses.segment.sum()]) * part
+        both = torch.stack([losses.classification, losses.segment]) * part
         return torch.cat([both, by_step[None]]).detach(), ages[ages != OUTSIDE]
 
     def _update(self, clock: _Clock) -> float:
@@ -216,12 +220,3 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] += now - self._mark
         self._mark = now
-
-
-def _moved(targets: Targets, device: torch.device) -> Targets:
-    return Targets(
-        targets.assigned.to(device),
-        targets.labels.to(device),
-        targets.label_weights.to(device),
-        targets.segments_frames.to(device),
-    )

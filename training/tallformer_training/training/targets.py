@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tallformer_infer.config import Recipe
+from tallformer_infer.config import Recipe, RefinedHeadConfig
 from tallformer_infer.config.model import REDUCTION_STRIDE
 from tallformer_training.assignment import Targets, Truth, make_targets
 from tallformer_training.augmentation import mirrored
 from tallformer_training.datasets import LabelledVideo, crop_truth
 from tallformer_training.model.anchors import level_anchors
+from tallformer_training.refined_targets import RefinedTargets, make_refined_targets
 from tallformer_training.training.config import TrainingConfig
 from tallformer_training.training.plan import PlannedWindow
 from tallformer_training.training.step_classifier import step_labels
@@ -25,10 +26,12 @@ from tallformer_training.training.step_classifier import step_labels
 class StepTargets:
     """Targets of some windows, and what their losses are divided by."""
 
-    targets: Targets
+    targets: Targets | RefinedTargets
     """Of B windows."""
     normaliser: int
-    """Sum over windows of max(positive anchors, 1)."""
+    """Of an anchor head: sum over windows of max(positive anchors, 1); of a refined head: number of windows."""
+    positive: int
+    """Positions that learn an action; of windows without any, 1 each."""
 
 
 class TargetMaker:
@@ -39,20 +42,30 @@ class TargetMaker:
     ) -> None:
         self._recipe = recipe
         self._config = config
-        fps = recipe.sampling.sample_fps
-        self._segments = {video.name: video.segments_frames(fps, frames[video.name]) for video in videos}
+        self._segments = {
+            video.name: video.segments_frames(video.rate_fps(recipe.sampling), frames[video.name]) for video in videos
+        }
         self._labels = {video.name: video.labels for video in videos}
-        self.anchors_frames = recipe_anchors(recipe)
-        """Anchors (start, end) of all levels, shape (A, 2)."""
+        self._is_refined = isinstance(recipe.model.head, RefinedHeadConfig)
+        self.anchors_frames = torch.zeros(0, 2) if self._is_refined else recipe_anchors(recipe)
+        """Anchors (start, end) of all levels, shape (A, 2); none of a refined head."""
 
     def make(self, windows: Sequence[PlannedWindow]) -> StepTargets:
         """Targets of `windows`, on the CPU."""
         truths = [self._truth(window) for window in windows]
         truth = Truth.stack([segments for segments, _ in truths], [labels for _, labels in truths])
+        if self._is_refined:
+            refined = make_refined_targets(
+                truth,
+                level_strides=self._recipe.model.level_strides,
+                window_frames=self._recipe.window.window_frames,
+            )
+            return StepTargets(refined, len(windows), _count_positive(refined))
         targets = make_targets(
             self.anchors_frames, truth, classes=len(self._recipe.classes), config=self._config.assignment
         )
-        return StepTargets(targets, int(targets.is_positive.sum(dim=1).clamp(min=1).sum()))
+        positive = _count_positive(targets)
+        return StepTargets(targets, positive, positive)
 
     def mark_steps(self, windows: Sequence[PlannedWindow]) -> Tensor:
         """Which actions go on at each step of the encoded clips of `windows`, shape (N, clip steps, K), 0 or 1."""
@@ -76,15 +89,20 @@ class TargetMaker:
         return mirrored(labels, self._recipe.classes, self._config.augmentation.mirrored_classes)
 
     def _truth(self, window: PlannedWindow) -> tuple[Tensor, Tensor]:
+        begin = max(window.start_frame, 0)  # what lies in front of the video is left out before the localizer
         cropped = crop_truth(
             self._segments[window.video],
             self._labels[window.video],
-            start_frame=window.start_frame,
-            frames=window.real_frames,
+            start_frame=begin,
+            frames=window.start_frame + window.real_frames - begin,
             least_part=self._config.least_part,
         )
         labels = self._window_labels(window, cropped.labels)
         return torch.from_numpy(cropped.segments_frames), torch.from_numpy(labels)
+
+
+def _count_positive(targets: Targets | RefinedTargets) -> int:
+    return int(targets.is_positive.sum(dim=1).clamp(min=1).sum())
 
 
 def recipe_anchors(recipe: Recipe) -> Tensor:
@@ -92,6 +110,6 @@ def recipe_anchors(recipe: Recipe) -> Tensor:
     steps = -(-recipe.window_steps // REDUCTION_STRIDE)
     anchors = []
     for stride in recipe.model.level_strides:
-        anchors.append(level_anchors(steps, stride, recipe.model.head))
+        anchors.append(level_anchors(steps, stride, recipe.model.anchor_head))
         steps = -(-steps // 2)
     return torch.cat(anchors)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.clips import step_frames
 from tallformer_infer.config import Recipe
-from tallformer_infer.evaluation import Evaluation, Predictions, Truth, evaluate, protocol_named
+from tallformer_infer.evaluation import Evaluation, Predictions, Protocol, Truth, evaluate, protocol_named
 from tallformer_infer.nms import pairs_above, suppress
 from tallformer_infer.structures import Action, Candidates
 from tallformer_infer.timeline import FeatureWindow, Timeline
@@ -57,7 +57,7 @@ def encode_video(
         pixels = torch.from_numpy(source.read_clips(path, batch, clip_frames)).to(device)
         clips = apply_change(pixels, middle_crop(is_mirrored=is_mirrored), crop_px=sampling.crop_px)
         real_frames = np.clip(frames - np.array(batch, np.int64), 0, clip_frames)
-        clips = normalise(clips, torch.from_numpy(real_frames), mean=sampling.mean, std=sampling.std)
+        clips = normalise(clips, torch.from_numpy(real_frames), sampling)
         yield EncodedClips(tuple(batch), real_frames, detector.encode(clips))
 
 
@@ -82,7 +82,7 @@ def detect_actions(detector: Detector, source: FrameSource, video: LabelledVideo
     empty = encode_empty(detector, device).float().cpu().numpy()
     parts += [localize(detector, window) for window in timeline.finish(lambda: empty)]
     kept = suppress(Candidates.concatenate(parts), recipe.suppress)
-    seconds = kept.segments_frames.astype(np.float64) / recipe.sampling.sample_fps + video.start_s
+    seconds = kept.segments_frames.astype(np.float64) / video.rate_fps(recipe.sampling) + video.start_s
     return [
         Action(start_s=start, end_s=end, label=recipe.classes[kind], score=score)
         for (start, end), kind, score in zip(seconds.tolist(), kept.classes.tolist(), kept.scores.tolist(), strict=True)
@@ -103,7 +103,7 @@ def localize(detector: Detector, window: FeatureWindow) -> Candidates:
 
 
 def score(actions: dict[str, list[Action]], videos: Sequence[LabelledVideo], recipe: Recipe) -> Evaluation:
-    """Compare actions with what is annotated, under the rules of THUMOS14 (tIoU 0.3 to 0.7)."""
+    """Compare actions with what is annotated, under the rules that `protocol_of` says."""
     truth = Truth.of(
         {
             video.name: [
@@ -114,7 +114,12 @@ def score(actions: dict[str, list[Action]], videos: Sequence[LabelledVideo], rec
         },
         source="validation",
     )
-    return evaluate(Predictions.of(actions), truth, protocol_named("thumos14"))
+    return evaluate(Predictions.of(actions), truth, protocol_of(recipe))
+
+
+def protocol_of(recipe: Recipe) -> Protocol:
+    """ActivityNet's rules (tIoU 0.5 to 0.95) for models that see whole videos, THUMOS14's (0.3 to 0.7) for others."""
+    return protocol_named("thumos14" if recipe.sampling.most_frames is None else "activitynet")
 
 
 def _best(pairs: Candidates, recipe: Recipe) -> Candidates:

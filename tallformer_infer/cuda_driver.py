@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from typing import Any
+
+DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+"""Name under which the NVIDIA driver installs its library."""
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _NAME_BYTES = 256
 
 
-def read_driver(library: str) -> dict[str, Any]:
+def read_driver(library: str = DRIVER_LIBRARY) -> dict[str, Any]:
     """The driver's CUDA version and its GPUs.
 
     Args:

@@ -1,0 +1,72 @@
+"""What the precision of an encoder does to its detections: mAP on labelled videos, size, and distance from torch.
+
+    python -m benchmarks.bench_precision CHECKPOINT TRUTH.json VIDEOS >> benchmarks/results/precision.jsonl
+
+For the demo model, `python -m benchmarks.train_demo` makes all three. Every precision is exported, detects in all
+videos and is scored, with the commands that users have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import circumstances
+from tallformer_infer.bundle import load_bundle
+from tallformer_infer.config import to_json
+
+
+def main() -> None:
+    """Print a JSON line for each precision."""
+    options = _options()
+    for precision in options.precisions.split(","):
+        with tempfile.TemporaryDirectory() as work:
+            sys.stdout.write(json.dumps(_measured(options, precision, Path(work))) + "\n")
+            sys.stdout.flush()
+
+
+def _measured(options: argparse.Namespace, precision: str, work: Path) -> dict[str, Any]:
+    bundle, actions = work / "bundle", work / "actions.json"
+    _tallformer("export", str(options.checkpoint), "--precision", precision, "--out", str(bundle))
+    videos = sorted(str(path) for path in options.videos.glob("*.mp4"))
+    _tallformer("detect", *videos, "--model", str(bundle), "--device", "cpu", "--out", str(actions))
+    scored = json.loads(_tallformer("eval", str(actions), str(options.truth), "--json"))
+    read = load_bundle(bundle)
+    assert read.parity is not None
+    return {
+        "name": "precision",
+        "inputs": {"precision": precision, "recipe": read.recipe.name, "videos": len(videos)},
+        "map": scored["average_mAP"],
+        "encoder_bytes": (bundle / read.graphs["encoder"].file).stat().st_size,
+        "parity": {name: to_json(found) for name, found in read.parity.differences.items()},
+        "actions": to_json(read.parity.actions),
+        **circumstances(),
+    }
+
+
+def _tallformer(*arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "tallformer_infer", *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_precision",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .safetensors file of training")
+    parser.add_argument("truth", type=Path, help="labels of the videos, ActivityNet form")
+    parser.add_argument("videos", type=Path, help="folder of .mp4 files")
+    parser.add_argument("--precisions", default="fp32,fp16,bf16,int8", help="which, separated by commas")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Videos and their labels as pages to look at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from tallformer_infer.commands.text import printable
+from tallformer_infer.commands.truth_table import Known, KnownSegments, pair_up
+from tallformer_infer.errors import OutputError
+from tallformer_infer.formats import LabelledSegment, LabelledVideo, address_of, relative_address_of
+from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo
+from tallformer_infer.structures import Action
+
+
+def page_video(
+    video: LabelledVideo, *, file: str, folder: Path, known: KnownSegments | None = None, embed: bool = False
+) -> PageVideo:
+    """One video of a page.
+
+    Args:
+        video: Its name and what was found in it.
+        file: Path or address of the video itself; `-`: there is none.
+        folder: Where the page will lie.
+        known: What is known to happen; None where nothing is.
+        embed: Put the file into the page.
+
+    Raises:
+        OutputError: The file is to be put into the page, and cannot be read.
+    """
+    truth = None if known is None else known.named(video.bare_name)
+    segments = sorted(video.segments, key=lambda segment: (segment.start_s, segment.end_s, -(segment.score or 0.0)))
+    return PageVideo(
+        name=video.name,
+        source="" if file == "-" else relative_address_of(file, folder) or address_of(file),
+        actions=_page_actions(segments, truth or ()),
+        truth=None if truth is None else tuple(PageTruth(**vars(each)) for each in truth),
+        start_s=video.start_s,
+        end_s=video.duration_s,
+        content=_content_of(file) if embed else None,
+    )
+
+
+def index_row(video: LabelledVideo, *, page: str | None = None) -> IndexRow:
+    """A video that was done, as a row of an index."""
+    counts: dict[str, int] = defaultdict(int)
+    seconds: dict[str, float] = defaultdict(float)
+    for segment in video.segments:
+        counts[segment.label] += 1
+        seconds[segment.label] += segment.end_s - segment.start_s
+    return IndexRow(
+        name=video.name,
+        status="done",
+        duration_s=None if video.duration_s is None else video.duration_s - video.start_s,
+        counts=counts,
+        seconds=seconds,
+        page=page,
+    )
+
+
+def _page_actions(segments: Sequence[LabelledSegment], truth: Sequence[Known]) -> tuple[PageAction, ...]:
+    actions = [
+        Action(
+            start_s=each.start_s, end_s=each.end_s, label=each.label, score=1.0 if each.score is None else each.score
+        )
+        for each in segments
+    ]
+    rows = {id(known): row for row, known in enumerate(truth)}
+    pairs = {id(pair.action): pair for pair in pair_up(actions, truth)} if truth else {}
+    found = []
+    for segment, action in zip(segments, actions, strict=True):
+        pair = pairs.get(id(action))
+        known = None if pair is None else pair.known
+        found.append(
+            PageAction(
+                start_s=segment.start_s,
+                end_s=segment.end_s,
+                label=segment.label,
+                score=segment.score,
+                truth=None if known is None else rows[id(known)],
+                tiou=0.0 if pair is None else pair.tiou,
+            )
+        )
+    return tuple(found)
+
+
+def _content_of(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise OutputError(
+            f"{printable(file)}: cannot be put into the page: {error.strerror or error}; only files can"
+        ) from error

@@ -1,0 +1,185 @@
+"""BORIS projects (.boris): an observation per video, a state event per class.
+
+In BORIS, an event of a subject begins where its code is noted, and ends where it is noted again. So actions of one
+class that overlap are put on different subjects.
+
+Source: BORIS user guide and project files of version 7, by their published form.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tallformer_infer.evaluation.json_rows import shown
+from tallformer_infer.evaluation.problems import Problems
+from tallformer_infer.formats.labelled import LabelledVideo, by_class, lanes
+from tallformer_infer.formats.rows import GatheredVideos, number
+
+_VERSION = "7.0"
+_KEYS = string.ascii_lowercase + string.digits
+_PLAYER = "1"
+_SCORE = re.compile(r"score ([\d.]+)")
+_EPOCH = "1970-01-01T00:00:00"
+_FACTS = {"duration_s": "length", "fps": "fps"}
+
+
+@dataclass(frozen=True)
+class _Event:
+    time_s: float
+    subject: str
+    code: str
+    comment: str
+
+
+def boris_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
+    """A project with every video as an observation of its own; scores are comments."""
+    labels = list(by_class(segment for video in videos for segment in video.segments))
+    most = max((len(_lanes(segments)) for video in videos for segments in by_class(video.segments).values()), default=0)
+    return {
+        "time_format": "hh:mm:ss",
+        "project_date": _EPOCH,
+        "project_name": "tallformer",
+        "project_description": "",
+        "project_format_version": _VERSION,
+        "subjects_conf": {
+            str(place): {"key": "", "name": _subject(place + 1), "description": "actions that overlap others"}
+            for place in range(most - 1)
+        },
+        "behaviors_conf": {
+            str(place): _behaviour(label, _KEYS[place % len(_KEYS)]) for place, label in enumerate(labels)
+        },
+        "observations": dict(zip(_names(videos), map(_observation, videos), strict=True)),
+        "behavioral_categories": [],
+        "independent_variables": {},
+        "coding_map": {},
+        "behaviors_coding_map": [],
+        "converters": {},
+    }
+
+
+def videos_of_observations(project: dict[str, Any], path: Path) -> tuple[LabelledVideo, ...]:
+    """Videos of a project and their state events; point events are passed over.
+
+    Raises:
+        AnnotationError: An observation has several videos, or an event that begins and does not end; one line each.
+    """
+    problems = Problems(str(path))
+    found = GatheredVideos(problems)
+    behaviours = project.get("behaviors_conf")
+    points = {
+        str(_at(each, "code"))
+        for each in (behaviours.values() if isinstance(behaviours, dict) else ())
+        if str(_at(each, "type")).startswith("Point")
+    }
+    for name, observation in project["observations"].items():
+        files = _at(observation, "file", _PLAYER)
+        if not isinstance(files, list) or len(files) != 1 or not isinstance(files[0], str):
+            problems.add(f"observations.{name}", f"expected one video in player {_PLAYER}, got {shown(files)}")
+            continue
+        facts = {field: number(_at(observation, "media_info", key, files[0])) for field, key in _FACTS.items()}
+        found.add_video(files[0], **facts)
+        _add_pairs(found, files[0], f"observations.{name}", _events(observation, name, points, problems), problems)
+    return found.videos()
+
+
+def _at(value: Any, *keys: str) -> Any:
+    """What stands under these keys; None where there is nothing."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _events(observation: Any, name: str, points: set[str], problems: Problems) -> list[_Event]:
+    events = _at(observation, "events")
+    found = []
+    for row in events if isinstance(events, list) else ():
+        time_s = number(row[0]) if isinstance(row, list) and len(row) >= 3 else None
+        if time_s is None or not all(isinstance(text, str) for text in row[1:3]):
+            problems.add(f"observations.{name}.events", f"expected [time, subject, code, ...], got {shown(row)}")
+        elif row[2] not in points:
+            found.append(_Event(time_s, row[1], row[2], str(row[4]) if len(row) > 4 else ""))
+    return sorted(found, key=lambda event: event.time_s)
+
+
+def _lanes(segments: Sequence[Any]) -> list[list[Any]]:
+    return lanes(segments, may_touch=False)  # two notes of one code at one time would be ambiguous
+
+
+def _subject(lane: int) -> str:
+    return f"overlap {lane + 1}" if lane else ""
+
+
+def _names(videos: Sequence[LabelledVideo]) -> list[str]:
+    """A name for each observation that no other has."""
+    names: list[str] = []
+    for video in videos:
+        candidates = itertools.chain([video.name], (f"{video.name} #{number}" for number in itertools.count(2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+def _behaviour(label: str, key: str) -> dict[str, Any]:
+    return {
+        "type": "State event",
+        "key": key,
+        "code": label,
+        "description": "",
+        "color": "",
+        "category": "",
+        "modifiers": "",
+        "excluded": "",
+        "coding map": "",
+    }
+
+
+def _observation(video: LabelledVideo) -> dict[str, Any]:
+    end_s = max((segment.end_s for segment in video.segments), default=0.0)
+    events = []
+    for segments in by_class(video.segments).values():
+        for lane, row in enumerate(_lanes(segments)):
+            for segment in row:
+                comment = "" if segment.score is None else f"score {round(segment.score, 6):.6f}"
+                events.append([round(segment.start_s, 3) + 0.0, _subject(lane), segment.label, "", comment])
+                events.append([round(segment.end_s, 3) + 0.0, _subject(lane), segment.label, "", ""])
+    return {
+        "file": {_PLAYER: [video.name], **{str(player): [] for player in range(2, 9)}},
+        "type": "MEDIA",
+        "date": _EPOCH,
+        "description": "",
+        "time offset": 0.0,
+        "events": sorted(events, key=lambda event: event[0]),
+        "observation time interval": [0, 0],
+        "independent_variables": {},
+        "visualize_spectrogram": False,
+        "visualize_waveform": False,
+        "close_behaviors_between_videos": False,
+        "scan_sampling_time": 0,
+        "start_from_current_time": False,
+        "start_from_current_epoch_time": False,
+        "media_info": {
+            "length": {video.name: round(video.duration_s or end_s, 3)},
+            "fps": {video.name: video.fps or 25.0},
+            "hasVideo": {video.name: True},
+            "hasAudio": {video.name: False},
+            "offset": {_PLAYER: 0.0},
+        },
+    }
+
+
+def _add_pairs(found: GatheredVideos, video: str, key: str, events: list[_Event], problems: Problems) -> None:
+    begun: dict[tuple[str, str], _Event] = {}
+    for event in events:
+        first = begun.pop((event.subject, event.code), None)
+        if first is None:
+            begun[event.subject, event.code] = event
+            continue
+        score = _SCORE.fullmatch(first.comment)
+        found.add(video, key, [first.time_s, event.time_s], event.code, score=score[1] if score else None)
+    for event in begun.values():
+        problems.add(key, f"{event.code!r} begins at {event.time_s:g} s and does not end")

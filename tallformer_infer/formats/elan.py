@@ -1,0 +1,207 @@
+"""ELAN annotation documents (.eaf): a tier per class, and more where actions of one class overlap.
+
+The value of an annotation is its label; the score stands in an annotation of its own that belongs to it, on a tier
+`... score`, which ELAN shows below.
+
+Source: EAF 3.0 schema and its description, Max Planck Institute for Psycholinguistics.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from tallformer_infer.errors import AnnotationError
+from tallformer_infer.evaluation.problems import Problems
+from tallformer_infer.formats.escaping import unescape, xml_attribute, xml_text
+from tallformer_infer.formats.files import parse_xml, read_bytes
+from tallformer_infer.formats.labelled import (
+    LabelledSegment,
+    LabelledVideo,
+    by_class,
+    lanes,
+    milliseconds,
+    only_video,
+)
+from tallformer_infer.formats.places import address_of, relative_address_of
+from tallformer_infer.formats.rows import GatheredVideos
+
+_ACTION, _SCORE, _SCORE_TYPE = "action", "score", "tallformer-score"
+_HEAD = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    # ELAN wants a date; a fixed one keeps the same actions the same bytes, and ELAN writes its own when it saves.
+    '<ANNOTATION_DOCUMENT AUTHOR="tallformer" DATE="1970-01-01T00:00:00+00:00" FORMAT="3.0" VERSION="3.0"'
+    ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+    ' xsi:noNamespaceSchemaLocation="http://www.mpi.nl/tools/elan/EAFv3.0.xsd">\n'
+)
+_TAIL = (
+    f'<LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="{_ACTION}" TIME_ALIGNABLE="true" GRAPHIC_REFERENCES="false"/>\n'
+    f'<LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="{_SCORE_TYPE}" TIME_ALIGNABLE="false" GRAPHIC_REFERENCES="false"'
+    ' CONSTRAINTS="Symbolic_Association"/>\n'
+    '<CONSTRAINT STEREOTYPE="Symbolic_Association" DESCRIPTION="1-1 association with a parent annotation"/>\n'
+    "</ANNOTATION_DOCUMENT>\n"
+)
+
+
+@dataclass(frozen=True)
+class _Tier:
+    name: str
+    segments: list[LabelledSegment]
+
+
+def encode_eaf(videos: Sequence[LabelledVideo], folder: Path) -> str:
+    """One video as ELAN reads it.
+
+    Args:
+        videos: One.
+        folder: Where the file will lie; the video is named relative to it, too.
+    """
+    video = only_video(videos, "eaf")
+    tiers = _tiers(video)
+    numbered = list(enumerate((segment for tier in tiers for segment in tier.segments), start=1))
+    slots = "".join(_slots(number, segment) for number, segment in numbered)
+    numbers = iter(range(1, 2 * len(numbered) + 2))
+    body = "".join(_tier(tier, first, numbers) for tier, first in zip(tiers, _firsts(tiers), strict=True))
+    last = next(numbers) - 1
+    return "".join([_HEAD, _header(video, folder, last), f"<TIME_ORDER>\n{slots}</TIME_ORDER>\n", body, _TAIL])
+
+
+def read_eaf(path: Path) -> tuple[LabelledVideo, ...]:
+    """Read what stands on tiers of their own time; a label that is empty is the name of its tier.
+
+    Raises:
+        AnnotationError: The file cannot be read, is no ELAN document, or has annotations without time.
+    """
+    root = parse_xml(read_bytes(path), str(path))
+    if root.tag != "ANNOTATION_DOCUMENT":
+        raise AnnotationError(f"{path}: expected <ANNOTATION_DOCUMENT> of ELAN, got <{root.tag}>")
+    problems = Problems(str(path))
+    found = GatheredVideos(problems)
+    named, origin_s = _media_of(root, path)
+    name = named or path.stem
+    found.add_video(name, has_bare_name=not named)
+    times_s = _times_s(root, origin_s, problems)
+    scores = _scores_of(root)
+    tiers = {tier.get("TIER_ID", "") for tier in root.iter("TIER")}
+    for tier in root.iter("TIER"):
+        label_of_tier = _class_of_tier(tier.get("TIER_ID", ""), tiers)
+        for annotation in tier.iter("ALIGNABLE_ANNOTATION") if tier.get("PARENT_REF") is None else ():
+            identity = annotation.get("ANNOTATION_ID", "")
+            ends = [times_s.get(annotation.get(f"TIME_SLOT_REF{end}", "")) for end in (1, 2)]
+            label = unescape(annotation.findtext("ANNOTATION_VALUE") or "") or label_of_tier
+            found.add(name, f"annotation {identity}", ends, label, score=scores.get(identity) or None)
+    return found.videos()
+
+
+def _tiers(video: LabelledVideo) -> list[_Tier]:
+    """Named after classes; further tiers of a class, and names that would clash, get a number."""
+    tiers: list[_Tier] = []
+    names: set[str] = set()
+    for label, segments in by_class(video.segments).items():
+        for lane in lanes(segments):
+            name, number = label, 1
+            while {name, f"{name} {_SCORE}"} & names:
+                number += 1
+                name = f"{label} #{number}"
+            names |= {name, f"{name} {_SCORE}"}
+            tiers.append(_Tier(name, lane))
+    return tiers
+
+
+def _firsts(tiers: list[_Tier]) -> Iterator[int]:
+    """Number of the first segment of each tier."""
+    first = 1
+    for tier in tiers:
+        yield first
+        first += len(tier.segments)
+
+
+def _header(video: LabelledVideo, folder: Path, last: int) -> str:
+    kind = mimetypes.guess_type(PurePosixPath(video.name).name)[0] or "video/mp4"
+    attributes = f"MEDIA_URL={xml_attribute(address_of(video.name))} MIME_TYPE={xml_attribute(kind)}"
+    relative = relative_address_of(video.name, folder)
+    if relative is not None:
+        attributes += f" RELATIVE_MEDIA_URL={xml_attribute(relative)}"
+    return (
+        f'<HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">\n<MEDIA_DESCRIPTOR {attributes}/>\n'
+        f'<PROPERTY NAME="lastUsedAnnotationId">{last}</PROPERTY>\n</HEADER>\n'
+    )
+
+
+def _slots(number: int, segment: LabelledSegment) -> str:
+    times_ms = (max(0, milliseconds(time_s)) for time_s in (segment.start_s, segment.end_s))
+    return "".join(
+        f'<TIME_SLOT TIME_SLOT_ID="ts{2 * number - 1 + end}" TIME_VALUE="{time_ms}"/>\n'
+        for end, time_ms in enumerate(times_ms)
+    )
+
+
+def _tier(tier: _Tier, first: int, numbers: Iterator[int]) -> str:
+    own, scores = [], []
+    for number, segment in enumerate(tier.segments, start=first):
+        identity = f"a{next(numbers)}"
+        own.append(
+            f'<ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="{identity}" TIME_SLOT_REF1="ts{2 * number - 1}"'
+            f' TIME_SLOT_REF2="ts{2 * number}"><ANNOTATION_VALUE>{xml_text(segment.label)}</ANNOTATION_VALUE>'
+            "</ALIGNABLE_ANNOTATION></ANNOTATION>\n"
+        )
+        if segment.score is not None:
+            scores.append(
+                f'<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a{next(numbers)}" ANNOTATION_REF="{identity}">'
+                f"<ANNOTATION_VALUE>{round(segment.score, 6):.6f}</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>\n"
+            )
+    name = xml_attribute(tier.name)
+    text = f'<TIER TIER_ID={name} LINGUISTIC_TYPE_REF="{_ACTION}">\n{"".join(own)}</TIER>\n'
+    if scores:
+        below = f"TIER_ID={xml_attribute(f'{tier.name} {_SCORE}')} PARENT_REF={name}"
+        text += f'<TIER {below} LINGUISTIC_TYPE_REF="{_SCORE_TYPE}">\n{"".join(scores)}</TIER>\n'
+    return text
+
+
+def _media_of(root: ET.Element, path: Path) -> tuple[str, float]:
+    """Name of the video, empty where there is none, and the time of it at which the document is at 0, in seconds."""
+    header = root.find("HEADER")
+    if header is not None and header.get("TIME_UNITS", "milliseconds") != "milliseconds":
+        raise AnnotationError(
+            f"{path}: counts in {header.get('TIME_UNITS')}, expected milliseconds; save it anew in ELAN"
+        )
+    media = next(root.iter("MEDIA_DESCRIPTOR"), None)
+    address = "" if media is None else media.get("RELATIVE_MEDIA_URL") or media.get("MEDIA_URL") or ""
+    origin = "0" if media is None else media.get("TIME_ORIGIN", "0")
+    if not re.fullmatch(r"-?\d{1,12}", origin):
+        raise AnnotationError(f"{path}: TIME_ORIGIN: expected milliseconds, got {origin!r}")
+    name = unquote(urlsplit(address).path, errors="surrogateescape").rpartition("/")[2]
+    return name, int(origin) / 1000
+
+
+def _times_s(root: ET.Element, origin_s: float, problems: Problems) -> dict[str, float]:
+    times: dict[str, float] = {}
+    for slot in root.iter("TIME_SLOT"):
+        identity, value = slot.get("TIME_SLOT_ID", ""), slot.get("TIME_VALUE")
+        if value is None:
+            continue  # a time that ELAN works out from its neighbours; refused where an action needs it
+        if re.fullmatch(r"\d{1,12}", value):
+            times[identity] = round(int(value) / 1000 + origin_s, 3)
+        else:
+            problems.add(f"time slot {identity}", f"expected milliseconds, got {value!r}")
+    return times
+
+
+def _scores_of(root: ET.Element) -> dict[str, str]:
+    """Scores by the annotation they belong to."""
+    return {
+        annotation.get("ANNOTATION_REF", ""): annotation.findtext("ANNOTATION_VALUE") or ""
+        for tier in root.iter("TIER")
+        if tier.get("LINGUISTIC_TYPE_REF") == _SCORE_TYPE
+        for annotation in tier.iter("REF_ANNOTATION")
+    }
+
+
+def _class_of_tier(name: str, names: set[str]) -> str:
+    base = re.sub(r" #\d+\Z", "", name)
+    return unescape(base if base in names else name)

@@ -1,0 +1,65 @@
+"""Files of labels as text and as XML, read with care."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from xml.parsers import expat
+
+from tallformer_infer.errors import AnnotationError
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        AnnotationError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AnnotationError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8, with or without a byte order mark; every line ends with one line feed.
+
+    Raises:
+        AnnotationError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_xml(content: bytes, source: str) -> ET.Element:
+    """The root element of an XML document.
+
+    A document type is refused: it is where entities are declared, which can make a small file expand to gigabytes or
+    name other files; formats for labels have none.
+
+    Args:
+        content: The document.
+        source: Its file, for messages.
+
+    Raises:
+        AnnotationError: It is not XML, or has a document type.
+    """
+    builder = ET.TreeBuilder()
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+
+    def refuse(*_declaration: object) -> None:
+        raise AnnotationError(f"{source}: has a document type (<!DOCTYPE>), in which XML can hide traps; remove it")
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, LookupError, ValueError) as error:  # LookupError: an encoding that there is not
+        raise AnnotationError(f"{source}: not XML: {error}") from error
+    return builder.close()

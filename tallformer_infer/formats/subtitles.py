@@ -1,0 +1,120 @@
+"""SubRip (.srt) and WebVTT (.vtt): a cue per action, its label on the first line and its score on the second.
+
+Source: WebVTT, W3C; SubRip has no standard: what FFmpeg, players and Whisper write and read.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tallformer_infer.errors import AnnotationError
+from tallformer_infer.evaluation.problems import Problems
+from tallformer_infer.formats.escaping import SUBTITLE, escape, unescape
+from tallformer_infer.formats.files import read_text
+from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, in_time_order, milliseconds, only_video
+
+_SCORE = re.compile(r"score (0(?:\.\d+)?|1(?:\.0+)?)")
+_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[,.](\d{1,3})"
+_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
+_TAG = re.compile(r"<[^>]*>")
+
+
+def encode_srt(videos: Sequence[LabelledVideo]) -> str:
+    """One video as SubRip."""
+    cues = _cues(only_video(videos, "srt"), comma=",", clean=lambda text: text)
+    return "".join(f"{number}\n{cue}\n" for number, cue in enumerate(cues, start=1))
+
+
+def encode_vtt(videos: Sequence[LabelledVideo]) -> str:
+    """One video as WebVTT; `&`, `<` and `>` become references."""
+    cues = _cues(only_video(videos, "vtt"), comma=".", clean=lambda text: html.escape(text, quote=False))
+    return "".join(["WEBVTT\n\n", *(f"{cue}\n" for cue in cues)])
+
+
+def read_srt(path: Path) -> tuple[LabelledVideo, ...]:
+    """Read SubRip; the video is named after the file.
+
+    Raises:
+        AnnotationError: The file cannot be read, or has lines that belong to no cue.
+    """
+    return _read(path, read_text(path).split("\n"), first=0, plain=lambda text: text)
+
+
+def read_vtt(path: Path) -> tuple[LabelledVideo, ...]:
+    """Read WebVTT; the video is named after the file. Notes, styles, regions and tags are passed over.
+
+    Raises:
+        AnnotationError: The file cannot be read, or has lines that belong to no cue.
+    """
+    lines = read_text(path).split("\n")
+    if not re.match(r"WEBVTT(\s|$)", lines[0]):
+        raise AnnotationError(f"{path}: expected WEBVTT on the first line, got {lines[0][:40]!r}")
+    return _read(path, lines, first=1, plain=lambda text: html.unescape(_TAG.sub("", text)))
+
+
+def _cues(video: LabelledVideo, *, comma: str, clean: Callable[[str], str]) -> Iterator[str]:
+    for segment in in_time_order(video.segments):
+        start, end = (_clock(max(0.0, time_s), comma) for time_s in (segment.start_s, segment.end_s))
+        score = "" if segment.score is None else f"score {round(segment.score, 6):.6f}".rstrip("0").rstrip(".") + "\n"
+        yield f"{start} --> {end}\n{clean(escape(segment.label, SUBTITLE))}\n{score}"
+
+
+def _clock(seconds: float, comma: str) -> str:
+    rest, ticks = divmod(milliseconds(seconds), 1000)
+    minutes, rest = divmod(rest, 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}{comma}{ticks:03d}"
+
+
+def _read(path: Path, lines: list[str], *, first: int, plain: Callable[[str], str]) -> tuple[LabelledVideo, ...]:
+    problems = Problems(str(path))
+    segments = []
+    for number, block in _blocks(lines, first):
+        times = [place for place, line in enumerate(block[:2]) if _TIMES.fullmatch(line)]
+        if not times:
+            if first and block[0].split(" ")[0].strip() in ("NOTE", "STYLE", "REGION"):
+                continue
+            problems.add(f"line {number}", f"expected a line such as 00:01:02,500 --> 00:01:04,000, got {block[0]!r}")
+            continue
+        segment = _segment(block[times[0]], [plain(line) for line in block[times[0] + 1 :]])
+        if segment is None:
+            problems.add(f"line {number}", "has no text; expected the name of the action")
+        elif segment.end_s < segment.start_s:
+            problems.add(f"line {number}", f"ends at {segment.end_s:g} s, before it starts at {segment.start_s:g} s")
+        else:
+            segments.append(segment)
+    problems.raise_if_any()
+    return (LabelledVideo(name=path.stem, segments=tuple(segments), has_bare_name=True),)
+
+
+def _blocks(lines: list[str], first: int) -> Iterator[tuple[int, list[str]]]:
+    """Runs of lines that are not empty, with the number of their first line, from 1."""
+    block: list[str] = []
+    for number, line in enumerate([*lines[first:], ""], start=first + 1):
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield number - len(block), block
+            block = []
+
+
+def _segment(times: str, text: list[str]) -> LabelledSegment | None:
+    found = _TIMES.fullmatch(times)
+    assert found is not None
+    groups = [int(group or 0) for group in found.groups()]
+    # "0:01,5" is half a second after one: digits after the comma are a fraction
+    parts = [found[4], found[8]]
+    start_s, end_s = (
+        (hours * 3600 + minutes * 60 + seconds) + int(part.ljust(3, "0")) / 1000
+        for (hours, minutes, seconds), part in zip((groups[:3], groups[4:7]), parts, strict=True)
+    )
+    text = [line.strip() for line in text]
+    score = _SCORE.fullmatch(text[-1]) if len(text) > 1 else None
+    label = "\n".join(unescape(line) for line in (text[:-1] if score else text))
+    if not label:
+        return None
+    return LabelledSegment(
+        start_s=round(start_s, 3), end_s=round(end_s, 3), label=label, score=float(score[1]) if score else None
+    )

@@ -1,0 +1,159 @@
+// The timeline: a lane per class, and below each action lane one for the truth where it is known.
+const chart = $("chart");
+let isDrawn = false, wantsDrawing = false, lanes = [];
+
+// What Plotly draws as text it reads as a kind of HTML, so that labels are escaped for it.
+function escaped(text, most) {
+  const line = text.replace(/\s+/g, " ");
+  const short = line.length > most ? line.slice(0, most - 1) + "…" : line;
+  return short.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;") || "·";
+}
+
+function laneOf(label) {
+  return lanes.indexOf(label);
+}
+
+function bars(items, { offset, width, isTruth }) {
+  const text = (item) => escaped(DATA.labels[item.label], 80) + "<br>" + clock(item.start) + " – " + clock(item.end) +
+    (isTruth ? "<br>truth" : item.score === null ? "" : "<br>score " + item.score.toFixed(3));
+  const colour = (item) => isTruth ? "rgba(0,0,0,0)" : colourOf(item.label);
+  return {
+    type: "bar", orientation: "h", textposition: "none", hoverinfo: "text", name: isTruth ? "truth" : "actions",
+    base: items.map((item) => item.start),
+    x: items.map((item) => item.end - item.start),
+    y: items.map((item) => laneOf(item.label) + offset),
+    width: items.map(() => width),
+    hovertext: items.map(text),
+    customdata: items.map((item) => item.number),
+    marker: {
+      color: items.map(colour),
+      opacity: items.map((item) => isTruth || item.score === null ? 1 : 0.35 + 0.65 * item.score),
+      line: { color: items.map((item) => colourOf(item.label)), width: isTruth ? 2 : 1 },
+    },
+  };
+}
+
+function traces() {
+  const truth = state.video.truth && state.video.truth.filter((known) => !state.hidden.has(known.label));
+  const split = truth ? { offset: -0.2, width: 0.36 } : { offset: 0, width: 0.7 };
+  const drawn = [bars(shownActions(), { ...split, isTruth: false })];
+  if (truth) drawn.push(bars(truth, { offset: 0.2, width: 0.3, isTruth: true }));
+  return drawn;
+}
+
+const margins = () => ({ l: chart.clientWidth < 600 ? 84 : 150, r: 12, t: 8, b: 40 });
+
+function layout() {
+  const ink = getComputedStyle(document.body).color;
+  const isNarrow = chart.clientWidth < 600;
+  const isTouch = matchMedia("(pointer: coarse)").matches; // a finger on the chart scrolls the page
+  const grid = "rgba(128,128,128,0.25)";
+  return {
+    width: chart.clientWidth,
+    height: 70 + Math.max(1, lanes.length) * (state.video.truth ? 44 : 30),
+    margin: margins(),
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12 },
+    showlegend: false, barmode: "overlay", dragmode: isTouch ? false : "pan", hovermode: "closest", bargap: 0,
+    uirevision: state.number, // keeps the zoom while the filter changes
+    xaxis: { range: [state.video.start_s, state.video.end_s], ...ticks(), gridcolor: grid, zeroline: false },
+    yaxis: {
+      fixedrange: true, range: [Math.max(1, lanes.length) - 0.5, -0.5], tickmode: "array", gridcolor: grid, zeroline: false,
+      tickvals: lanes.map((_, place) => place),
+      ticktext: lanes.map((label) => escaped(DATA.labels[label], isNarrow ? 11 : 20)),
+    },
+  };
+}
+
+// Ticks at times that people count in, for what is in view.
+function ticks(range) {
+  const [first, last] = range || [state.video.start_s, state.video.end_s];
+  const wanted = (last - first) / Math.max(2, Math.floor(chart.clientWidth / 110));
+  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
+  const every = steps.find((size) => size >= wanted) || 28800;
+  const values = [];
+  for (let place = Math.ceil(first / every); place * every <= last && values.length < 100; place++) values.push(place * every);
+  const text = values.map((value) => every < 1 ? clock(value) : clock(value).slice(0, -3));
+  return { tickmode: "array", tickvals: values, ticktext: text };
+}
+
+function draw() {
+  if (wantsDrawing || !window.Plotly) return;
+  wantsDrawing = true;
+  requestAnimationFrame(async () => {
+    wantsDrawing = false;
+    const view = isDrawn && chart.layout.uirevision === state.number ? [...chart.layout.xaxis.range] : null;
+    const wanted = layout();
+    if (view) wanted.xaxis = { ...wanted.xaxis, range: view, ...ticks(view) };
+    await Plotly.react(chart, traces(), wanted, { displayModeBar: false, scrollZoom: true });
+    if (isDrawn) return;
+    isDrawn = true;
+    chart.on("plotly_click", ({ points: [point] }) => {
+      const item = point.curveNumber ? state.video.truth[point.customdata] : state.video.actions[point.customdata];
+      if (point.curveNumber) seek(item.start); else playAction(item);
+    });
+    chart.on("plotly_relayout", (change) => {
+      const isView = Object.keys(change).some((key) => key.startsWith("xaxis.range") || key === "xaxis.autorange");
+      if (isView) Plotly.relayout(chart, prefixed(ticks(chart.layout.xaxis.range)));
+    });
+    chart.on("plotly_afterplot", () => movePlayhead(player.currentTime)); // after a change of size too
+    new ResizeObserver(() => draw()).observe($("chart-box")); // a scroll bar of the page changes it, too
+    chart.on("plotly_relayouting", () => movePlayhead(player.currentTime));
+    movePlayhead(player.currentTime);
+  });
+}
+
+const prefixed = (axis) => Object.fromEntries(Object.entries(axis).map(([key, value]) => ["xaxis." + key, value]));
+
+// A line over the chart: one in it would draw all actions again with every step of the video.
+function movePlayhead(seconds) {
+  if (!isDrawn) return;
+  const [first, last] = chart.layout.xaxis.range;
+  const { l, r } = margins();
+  const part = (seconds - first) / (last - first);
+  $("playhead").hidden = part < 0 || part > 1;
+  $("playhead").style.transform = `translateX(${l + part * (chart.clientWidth - l - r) - 1}px)`;
+}
+
+function view(first, last) {
+  if (isDrawn) Plotly.relayout(chart, { "xaxis.range": [first, last] });
+}
+
+// Zoom by a factor around the playhead where it is in view, else around the middle; 0 shows the whole video.
+function zoom(factor) {
+  if (!isDrawn) return;
+  if (!factor) return view(state.video.start_s, state.video.end_s);
+  const [first, last] = chart.layout.xaxis.range;
+  const time = player.currentTime;
+  const centre = time >= first && time <= last ? time : (first + last) / 2;
+  view(centre - (centre - first) * factor, centre + (last - centre) * factor);
+}
+
+// Move what is in view by a part of its length.
+function pan(part) {
+  if (!isDrawn) return;
+  const [first, last] = chart.layout.xaxis.range;
+  view(first + (last - first) * part, last + (last - first) * part);
+}
+
+function bringIntoView(action) {
+  if (!isDrawn) return;
+  const [first, last] = chart.layout.xaxis.range;
+  if (action.start >= first && action.end <= last) return;
+  const half = Math.max((last - first) / 2, (action.end - action.start) * 0.75);
+  const centre = (action.start + action.end) / 2;
+  view(centre - half, centre + half);
+}
+
+$("zoom-in").addEventListener("click", () => zoom(0.5));
+$("zoom-out").addEventListener("click", () => zoom(2));
+$("zoom-all").addEventListener("click", () => zoom(0));
+$("earlier").addEventListener("click", () => pan(-0.5));
+$("later").addEventListener("click", () => pan(0.5));
+
+// The charting library comes packed, which makes the page a third as large.
+async function loadPlotly() {
+  const packed = Uint8Array.from(atob($("plotly").textContent), (character) => character.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = element("script", { textContent: await new Response(stream).text() });
+  document.head.append(script);
+}

@@ -1,0 +1,108 @@
+// The video: where it comes from, and playing one action after another.
+const player = $("video");
+let stopAt = null;
+
+function openVideo() {
+  const video = state.video;
+  player.pause();
+  $("video-problem").hidden = true;
+  $("watch").classList.remove("broken");
+  if (video.embedded === null) {
+    if (video.source) player.src = video.source; else showProblem("The video is not beside this page.");
+    return;
+  }
+  const text = atob($("video-" + video.embedded).textContent);
+  const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+  player.src = URL.createObjectURL(new Blob([bytes]));
+}
+
+function seek(seconds) {
+  player.currentTime = Math.max(0, seconds);
+  movePlayhead(seconds);
+}
+
+function playAction(action) {
+  select(action);
+  stopAt = action.end;
+  seek(action.start);
+  player.play().catch(() => {}); // refused until the page was touched, or no such video: the problem is shown below it
+}
+
+function select(action) {
+  state.current = action.number;
+  $("now").textContent = clock(action.start) + " – " + clock(action.end) + "  " + DATA.labels[action.label] +
+    (action.score === null ? "" : "  " + action.score.toFixed(3));
+  for (const row of document.querySelectorAll("#rows tr[data-number]")) {
+    const isCurrent = Number(row.dataset.number) === action.number;
+    row.setAttribute("aria-current", isCurrent);
+    if (isCurrent) showInList(row);
+  }
+  bringIntoView(action);
+}
+
+// Scrolls the list and never the page, which would take the video out of sight.
+function showInList(row) {
+  const list = $("list");
+  const isVisible = row.offsetTop >= list.scrollTop + 40 && row.offsetTop + row.offsetHeight <= list.scrollTop + list.clientHeight;
+  if (!isVisible) list.scrollTop = row.offsetTop - list.clientHeight / 2;
+}
+
+// The next shown action in order of time, or the one before.
+function step(direction) {
+  const actions = shownActions();
+  if (!actions.length) return;
+  const place = actions.findIndex((action) => action.number === state.current);
+  let next = place + direction;
+  if (place < 0) {
+    const time = player.currentTime;
+    next = direction > 0 ? actions.findIndex((action) => action.start >= time)
+      : actions.findLastIndex((action) => action.start < time);
+    if (next < 0) next = direction > 0 ? actions.length - 1 : 0;
+  }
+  playAction(actions[Math.min(Math.max(next, 0), actions.length - 1)]);
+}
+
+player.addEventListener("timeupdate", () => {
+  movePlayhead(player.currentTime);
+  if (stopAt !== null && player.currentTime >= stopAt && !player.paused) {
+    player.pause();
+    stopAt = null;
+  }
+});
+player.addEventListener("error", () => {
+  if (!player.getAttribute("src")) return;
+  showProblem("This browser cannot play " + state.video.name + " from here.");
+});
+
+function showProblem(what) {
+  const problem = $("video-problem");
+  problem.textContent = what + " Choose the file below; the times of the actions are right all the same.";
+  problem.hidden = false;
+  $("watch").classList.add("broken");
+}
+
+$("video-file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  if (!file) return;
+  $("video-problem").hidden = true;
+  player.src = URL.createObjectURL(file);
+});
+$("previous").addEventListener("click", () => step(-1));
+$("next").addEventListener("click", () => step(1));
+
+document.addEventListener("keydown", (event) => {
+  const target = event.target;
+  const isTyping = target.closest("input, select, textarea");
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping || target === player) return;
+  const onButton = target.closest("button, a, label");
+  const keys = {
+    " ": () => { stopAt = null; if (player.paused) player.play().catch(() => {}); else player.pause(); },
+    ArrowLeft: () => { stopAt = null; seek(player.currentTime - 1); },
+    ArrowRight: () => { stopAt = null; seek(player.currentTime + 1); },
+    j: () => step(1), k: () => step(-1), "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), 0: () => zoom(0),
+  };
+  const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (!act || (onButton && event.key === " ")) return;
+  event.preventDefault();
+  act();
+});

@@ -1,0 +1,96 @@
+"""A page of one file: video, timeline, list, and no need of a network.
+
+Everything on it that comes from outside is data: in the markup through Jinja's escaping, in the script through one
+JSON block, in the document through `textContent`. A content security policy lets the page run its own two scripts and
+nothing else, and lets it load nothing but the video.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import importlib.resources
+from collections.abc import Sequence
+from functools import cache
+
+from tallformer_infer.errors import ExtraError
+from tallformer_infer.report.content import PageVideo, page_data
+
+_SCRIPTS = ("state.js", "player.js", "chart.js", "page.js")
+
+
+def render_page(
+    videos: Sequence[PageVideo], *, title: str, notes: Sequence[str] = (), maker: str = "tallformer"
+) -> bytes:
+    """The page of one or more videos.
+
+    Args:
+        videos: In the order in which they can be chosen; the first is shown at first.
+        title: Heading.
+        notes: What a reader must know first, a sentence each.
+        maker: What made it.
+
+    Raises:
+        ExtraError: A library that is needed for it is not installed.
+        ValueError: There is no video.
+    """
+    if not videos:
+        raise ValueError("expected one video or more")
+    from jinja2 import Environment  # noqa: PLC0415 (an extra)
+    from markupsafe import Markup  # noqa: PLC0415 (an extra)
+
+    library, script = plotly_source(), "\n".join(map(asset, _SCRIPTS))
+    template = Environment(autoescape=True).from_string(asset("page.html.j2"))
+    page = template.render(
+        title=title,
+        notes=notes,
+        maker=maker,
+        videos=videos,
+        data=page_data(videos),
+        embedded=[base64.b64encode(video.content).decode() for video in videos if video.content is not None],
+        plotly=base64.b64encode(gzip.compress(library.encode(), 9, mtime=0)).decode(),
+        policy=content_policy([script, library]),
+        style=Markup(asset("page.css")),
+        script=Markup(script),
+    )
+    return page.encode("utf-8", "backslashreplace")
+
+
+def require_report() -> None:
+    """Refuse to make pages where the libraries for it are not installed, before hours are spent on their content.
+
+    Raises:
+        ExtraError: Says what to install.
+    """
+    try:
+        import jinja2  # noqa: F401, PLC0415
+        import plotly.offline  # noqa: F401, PLC0415
+    except ModuleNotFoundError as error:
+        raise ExtraError(
+            f"a page needs the extra 'report' ({error.name} is not installed): pip install 'tallformer[report]'"
+        ) from error
+
+
+def asset(name: str) -> str:
+    """A text file that is part of the page."""
+    return importlib.resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def content_policy(scripts: Sequence[str]) -> str:
+    """What the page may do: run these scripts, style itself, and load pictures and the video."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "media-src 'self' blob: data: file: http: https:; form-action 'none'; base-uri 'none'"
+    )
+
+
+@cache
+def plotly_source() -> str:
+    """The charting library as one script, as its Python package has it."""
+    require_report()
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415 (an extra)
+
+    return str(get_plotlyjs())

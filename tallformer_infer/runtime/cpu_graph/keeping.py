@@ -1,0 +1,111 @@
+"""Graphs that were made for the CPU, kept in the user's cache.
+
+A kept graph is named by what it was made from and by the hash of its own bytes, so one that was damaged or changed is
+not used but made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import onnxruntime as ort
+
+from tallformer_infer.errors import DeviceError
+from tallformer_infer.runtime.sessions import CPU, open_session
+from tallformer_infer.user_cache import user_cache_folder
+
+MOST_BYTES = 4 * 10**9
+"""Of all kept graphs together; beyond that the oldest go."""
+_VERSION = 1
+"""Of how graphs are made; with another one, kept graphs are not used."""
+
+
+def cpu_encoder_graph(content: bytes, *, is_bf16: bool = False, folder: Path | None = None) -> bytes | None:
+    """Make an encoder's graph for the CPU, or take the one that was made before.
+
+    Args:
+        content: The graph as a bundle has it.
+        is_bf16: Whether it computes in bfloat16, which the CPU cannot run as it is.
+        folder: Where made graphs are kept; None takes the user's cache.
+
+    Returns:
+        A graph for exactly one clip that ONNX Runtime need not optimise any more; None where the given one is as
+        fast, or the package `onnx` is missing, without which none can be made.
+
+    Raises:
+        DeviceError: It computes in bfloat16, and `onnx` is missing.
+    """
+    folder = folder or user_cache_folder() / "graphs"
+    name = _name(content, is_bf16=is_bf16)
+    kept = _kept(folder, name)
+    if kept is not None:
+        return kept or None
+    if find_spec("onnx") is None:
+        if is_bf16:
+            raise DeviceError(
+                "a bf16 encoder runs on the CPU only with the package onnx: pip install 'tallformer[cpu]'"
+            )
+        return None
+    from tallformer_infer.runtime.cpu_graph import tiling, widening  # noqa: PLC0415 (onnx is only needed here)
+
+    made = widening.widen(content) if is_bf16 else tiling.tile_encoder(content)
+    optimised = b"" if made is None else _optimised(made)
+    _keep(folder, name, optimised)
+    return optimised or None
+
+
+def _name(content: bytes, *, is_bf16: bool) -> str:
+    """What a graph is kept as, without its own hash."""
+    made_by = f"{_VERSION} {ort.__version__} {platform.machine()} {is_bf16} "
+    return hashlib.sha256(made_by.encode() + hashlib.sha256(content).digest()).hexdigest()[:32]
+
+
+def _kept(folder: Path, name: str) -> bytes | None:
+    """The graph of a name, empty where there is nothing to gain; None if it was not made yet."""
+    for file in folder.glob(f"{name}-*.onnx"):
+        with contextlib.suppress(OSError):
+            content = file.read_bytes()
+            if file.stem == f"{name}-{hashlib.sha256(content).hexdigest()}":
+                os.utime(file)
+                return content
+            file.unlink()
+    return None
+
+
+def _optimised(made: bytes) -> bytes:
+    """What ONNX Runtime makes of a graph. Not for this processor only: that is decided when it is loaded."""
+    with tempfile.TemporaryDirectory(prefix="tallformer-") as folder:
+        file = Path(folder) / "optimised.onnx"
+        open_session(made, providers=[CPU], threads=1, save_as=file)
+        return file.read_bytes()
+
+
+def _keep(folder: Path, name: str, content: bytes) -> None:
+    """Keep a graph; where the cache cannot be written it is made again next time."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}-{hashlib.sha256(content).hexdigest()}.onnx"
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".partial", delete=False) as partial:
+            try:
+                partial.write(content)
+                partial.close()
+                Path(partial.name).replace(file)
+            except BaseException:
+                Path(partial.name).unlink(missing_ok=True)
+                raise
+        _drop_oldest(folder, keep=file)
+
+
+def _drop_oldest(folder: Path, *, keep: Path) -> None:
+    files = sorted(folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
+    total = 0
+    for file in (keep, *(one for one in files if one != keep)):
+        total += file.stat().st_size
+        if total > MOST_BYTES and file != keep:
+            file.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""What of running engines can be known without a GPU: names, plans and errors. The rest: test_gpu_tensorrt."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallformer_infer.errors import DeviceError
+from tallformer_infer.runtime.tensorrt import cuda, running
+from tallformer_infer.runtime.tensorrt.cuda import Arena, Cuda
+from tallformer_infer.runtime.tensorrt.library import require_gpu
+from tallformer_infer.runtime.tensorrt.running import split_batches
+
+
+def has_gpu() -> bool:
+    try:
+        return bool(require_gpu())
+    except DeviceError:
+        return False
+
+
+def words(module: ModuleType, pattern: str) -> set[str]:
+    return set(re.findall(pattern, inspect.getsource(module)))
+
+
+def test_every_name_of_the_cuda_runtime_that_is_used_exists() -> None:
+    api = pytest.importorskip("cuda.bindings.runtime")
+    used = words(cuda, r"\bcuda[A-Z]\w+") | words(running, r"\bcuda[A-Z]\w+")
+    inner = {"cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "cudaSuccess"}
+
+    assert len(used) > 15
+    assert [name for name in used - inner if not hasattr(api, name)] == []
+    assert {"cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"} <= set(api.cudaMemcpyKind.__members__)
+    assert "cudaSuccess" in api.cudaError_t.__members__
+
+
+def test_every_name_of_tensorrt_that_is_used_exists() -> None:
+    """In TensorRT-RTX, whose names for this are those of TensorRT."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    engine, context = words(running, r"\bengine\.(\w+)"), words(running, r"context\.(\w+)")
+
+    assert {"create_execution_context", "device_memory_size_v2"} <= engine
+    assert {"execute_async_v3", "set_device_memory", "set_tensor_address", "set_input_shape"} <= context
+    assert [name for name in engine - {"bind"} if not hasattr(trt.ICudaEngine, name)] == []
+    assert [name for name in context if not hasattr(trt.IExecutionContext, name)] == []
+    assert hasattr(trt.Runtime, "deserialize_cuda_engine")
+    assert trt.TensorIOMode.INPUT != trt.TensorIOMode.OUTPUT
+    assert "USER_MANAGED" in trt.ExecutionContextAllocationStrategy.__members__
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU here")
+def test_without_a_driver_cuda_fails_with_the_function_and_the_reason() -> None:
+    pytest.importorskip("cuda.bindings.runtime")
+
+    with pytest.raises(DeviceError, match=r"^cudaMalloc: CUDA driver version is insufficient .* \(cudaError\w+\)$"):
+        Cuda().call("cudaMalloc", 256)
+    with pytest.raises(DeviceError, match=r"^cudaStreamCreateWithFlags: "):
+        cuda.GpuSession()
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=30))
+def test_parts_of_a_block_are_aligned_and_do_not_overlap(sizes: list[int]) -> None:
+    arena = Arena()
+
+    offsets = [arena.plan(size) for size in sizes]
+
+    assert all(offset % 256 == 0 for offset in offsets)
+    starts = [*offsets, arena.size_bytes]
+    assert all(start + size <= following for start, size, following in zip(starts, sizes, starts[1:], strict=False))
+    assert arena.size_bytes <= sum(sizes) + 256 * len(sizes)
+
+
+def test_part_of_a_block_lies_at_its_offset_from_where_the_block_is() -> None:
+    arena = Arena()
+    arena.plan(100)
+    second = arena.plan(1)
+    arena.address = 4096
+
+    assert arena.at(second) == 4096 + 256
+
+
+@given(rows=st.integers(0, 100), most=st.integers(1, 20))
+def test_batches_cover_all_rows_in_order_and_only_the_last_is_short(rows: int, most: int) -> None:
+    batches = list(split_batches(rows, most))
+
+    assert [row for part in batches for row in range(rows)[part]] == list(range(rows))
+    assert all(part.stop - part.start == most for part in batches[:-1])
+    assert len(batches) == -(-rows // most)
