@@ -3,8 +3,9 @@
     python -m benchmarks.bench_static >> benchmarks/results/static.jsonl
 
 Six generated videos of two minutes, which the bundled model has not seen, labelled with each tolerance; a line for each
-with the share of clips that were encoded and the mAP of all actions. What is farther than a second from any action is made a
-still with the noise of a camera, as a fixed camera sees it; in the videos as they are made, something always moves.
+with the share of clips that were encoded and the mAP of all actions. What is farther than a second from any action
+is made a still with the noise of a camera, as a fixed camera sees it; in the videos as they are made, something always
+moves.
 """
 
 from __future__ import annotations
@@ -50,14 +51,15 @@ def _still_between_actions(source: Path, target: Path, truth: dict[str, Any]) ->
     chance = np.random.default_rng(0)
     still = None
     with av.open(str(source)) as container, av.open(str(target), "w") as out:
+        shown = container.streams.video[0]
         stream = out.add_stream("libx264", rate=15, options={"crf": "18"})
+        stream.height, stream.width = shown.height, shown.width
         for index, frame in enumerate(container.decode(video=0)):
             picture = frame.to_ndarray(format="rgb24")
             if still is None or any(start - MARGIN_S <= index / 15 < end + MARGIN_S for start, end in segments):
                 still = picture
             noise = chance.normal(0, NOISE, picture.shape)
             noisy = np.clip(still + noise, 0, 255).astype(np.uint8)
-            stream.height, stream.width = noisy.shape[:2]
             out.mux(stream.encode(av.VideoFrame.from_ndarray(noisy, format="rgb24")))
         out.mux(stream.encode(None))
 
