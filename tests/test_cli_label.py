@@ -11,6 +11,8 @@ import time
 import pytest
 
 from tallformer_infer import cli
+from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.commands.archive_index import archive_rows
 from tests.archive_runs import content_of
 from tests.videos import textured_pictures, write_video
 from tests.web_server import serve
@@ -284,3 +286,25 @@ def test_export_whose_form_is_not_told_is_refused(archive, tmp_path, capsys):
 
     assert code == 2
     assert "its ending names no format" in said
+
+
+def test_report_of_an_archive_lists_every_video_and_why_one_failed(archive, tmp_path, capsys):
+    code, _, said = run(capsys, "report", archive, "--out", tmp_path / "index.html")
+
+    assert code == 0
+    assert "an index of 3 videos, 1 of them failed" in said
+    page = (tmp_path / "index.html").read_text()
+    assert "text.mp4" in page
+    assert "Invalid data found" in page
+
+
+def test_report_of_an_archive_counts_its_actions(archive):
+    rows = {row.name.rpartition("/")[2]: row for row in archive_rows(archive)}
+    with ArchiveDatabase(archive) as database:
+        actions = {video.source.rpartition("/")[2]: database.actions_of(video.id) for video in database.videos()}
+
+    assert sum(rows["a.mp4"].counts.values()) == len(actions["a.mp4"]) > 0
+    assert sum(rows["a.mp4"].seconds.values()) == pytest.approx(
+        sum(one.end_s - one.start_s for one in actions["a.mp4"])
+    )
+    assert not rows["text.mp4"].counts
