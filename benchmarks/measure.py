@@ -15,7 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-REPORTED_PACKAGES = ("tallformer", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt-rtx", "av", "torch")
+REPORTED_PACKAGES = (
+    "tallformer",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt-rtx",
+    "av",
+    "torch",
+    "opencv-contrib-python-headless",
+)
 """Whose versions go into every line, where they are installed."""
 
 

@@ -13,6 +13,8 @@ from benchmarks import full_size
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
 from benchmarks.ablations.results import read_lines, summarise
+from benchmarks.afsd import page as afsd
+from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from tallformer_infer.evaluation import protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +26,7 @@ PAGES = (
     "docs/ablations.md",
     "docs/demo.md",
     "docs/reproduce.md",
+    "docs/speed.md",
     "docs/tensorrt.md",
 )
 
@@ -239,6 +242,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": training_table,
     "demo": demo_table,
     "engine_build": engine_build_table,
+    "afsd_activitynet": partial(afsd.stage_table, ACTIVITYNET),
+    "afsd_activitynet_ratio": partial(afsd.ratio_table, ACTIVITYNET),
+    "afsd_thumos": partial(afsd.stage_table, THUMOS14),
+    "afsd_thumos_ratio": partial(afsd.ratio_table, THUMOS14),
+    "afsd_targets": afsd.target_table,
+    "afsd_share": afsd.share_table,
+    "afsd_full": afsd.full_table,
     "full_size_cost": full_size.cost_table,
     "full_size_rate": full_size.rate_table,
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},

@@ -1,0 +1,93 @@
+"""How AFSD's pipeline and TALLFormer compare on one machine, stage by stage.
+
+    python -m benchmarks.afsd >> benchmarks/results/afsd.jsonl
+
+Needs `pip install 'tallformer[cpu,train,export,bench]'`. Writing the graphs takes minutes; with --work they are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.afsd import afsd, full, material, tallformer
+from benchmarks.afsd.pipeline import AfsdPipeline
+from benchmarks.afsd.sampling import Task, sample
+from benchmarks.measure import circumstances
+
+_SHARED = Path(__file__).resolve().parents[3] / "shared" / "videos"
+"""Real videos, where there are any beside the repository."""
+_IN_FULL = "tfio_small.mp4"
+
+
+def main() -> None:
+    """Measure and print JSON lines."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        videos = material.videos(options.videos, work)
+        for line in _lines(options, work, videos):
+            sys.stdout.write(json.dumps({**line, **circumstances()}) + "\n")
+            sys.stdout.flush()
+
+
+def _lines(options: argparse.Namespace, work: Path, videos: list[Path]) -> Iterable[dict[str, Any]]:
+    threads = options.threads
+    pipeline = AfsdPipeline(work, threads=threads)
+    if options.part in ("all", "sample"):
+        found = [
+            afsd.matrix_rate(),
+            *afsd.tasks(pipeline, work, videos, threads=threads),
+            *tallformer.tasks(work, videos, threads=threads),
+            *afsd.decoding(videos, threads=threads),
+        ]
+        sample(found, options.rounds)
+        inputs = {"threads": threads, "rounds": options.rounds, "videos": [video.name for video in videos]}
+        yield from (_task_line(task, inputs) for task in found)
+    if options.part in ("all", "full"):
+        video = next((video for video in videos if video.name == _IN_FULL), videos[0])
+        full.bundle(work)
+        print("measuring", file=sys.stderr, flush=True)
+        yield full.afsd_in_full(pipeline, video, threads=threads)
+        yield full.tallformer_in_full(work, video, threads=threads)
+
+
+def _task_line(task: Task, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "afsd_task",
+        "task": task.name,
+        "inputs": inputs,
+        "centre": task.centre,
+        "samples_s": [float(f"{seconds:.4g}") for seconds in task.samples_s],
+        "busy": [round(count, 2) for count in task.busy],
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.afsd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--part", choices=("all", "sample", "full"), default="all", help="what to measure")
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        default=_SHARED if _SHARED.is_dir() else None,
+        help="folder of real videos; without one they are generated",
+    )
+    parser.add_argument("--work", type=Path, help="folder to keep graphs in; otherwise they are written anew each time")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
