@@ -60,7 +60,7 @@ def repeat_last_frame(clips: Tensor, real_frames: Tensor, positions: Tensor) -> 
     frames = len(positions)
     wanted = torch.minimum(positions, (real_frames - 1).clamp(min=0)[:, None])  # (N, F)
     rows = wanted + torch.arange(clips.shape[0], device=clips.device)[:, None] * frames
-    return clips.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, (-1, frames))
+    return clips.flatten(0, 1).index_select(0, rows.flatten()).reshape(-1, frames, *clips.shape[2:])
 
 
 class LocalizerGraph(nn.Module):

@@ -199,3 +199,8 @@ class Recipe:
     def window_steps(self) -> int:
         """Feature steps per window."""
         return self.window.window_frames // self.model.encoder_stride
+
+    @property
+    def finest_steps(self) -> int:
+        """Steps of the finest level of the pyramid per window."""
+        return -(-self.window_steps // self.model.reduction_stride)

@@ -125,7 +125,7 @@ class Detector(nn.Module):
         if isinstance(outputs, PointOutputs):
             return decode_points(
                 outputs,
-                steps=-(-self.recipe.window_steps // self.recipe.model.reduction_stride),
+                steps=self.recipe.finest_steps,
                 level_strides=self.recipe.model.level_strides,
                 window_start_frames=window_start_frames,
                 real_frames=real_frames,
@@ -173,8 +173,7 @@ def _pyramid(recipe: Recipe) -> AttentionPyramid | ConvolutionPyramid | Transfor
     model, config = recipe.model, recipe.model.pyramid
     match config.kind:
         case "attention":
-            max_steps = -(-recipe.window_steps // model.reduction_stride)
-            return AttentionPyramid(model.channels, config, max_steps=max_steps)
+            return AttentionPyramid(model.channels, config, max_steps=recipe.finest_steps)
         case "convolution":
             return ConvolutionPyramid(model.channels, config)
         case "transformer":

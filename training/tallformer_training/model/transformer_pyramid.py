@@ -105,7 +105,8 @@ class ConvTransformerBlock(nn.Module):
         attended = self.attn(over_channels(self.ln1, x), mask, out_mask)
         x = self.pool(x) * out_mask + self.drop_path(self.attn_scale * attended)
         hidden = self.fc2(self.act(self.fc1(over_channels(self.ln2, x))))
-        return x + self.drop_path(self.mlp_scale * (hidden * out_mask))
+        out: Tensor = x + self.drop_path(self.mlp_scale * (hidden * out_mask))
+        return out
 
 
 class ConvAttention(nn.Module):
@@ -151,7 +152,7 @@ class ConvAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, C, S) to (B, heads, S, C / heads)."""
-        return x.unflatten(1, (self.heads, -1)).transpose(-2, -1)
+        return x.reshape(-1, self.heads, x.shape[1] // self.heads, x.shape[2]).transpose(-2, -1)
 
     def _unseen(self, mask: Tensor) -> Tensor:
         """What is added to the logits, shape (B, 1, 1 or S, S)."""
