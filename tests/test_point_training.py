@@ -240,15 +240,16 @@ LEARNS: Recipe = replace(
     ),
     suppress=SuppressConfig(method="soft_gaussian", sigma=0.7, score_threshold=0.001, max_per_video=200),
 )
-LEARNED, UNTRAINED = 0.2, 0.1
-"""Least mAP (tIoU 0.5 to 0.95) after training, and most before."""
+LEARNED, UNTRAINED = 0.25, 0.1
+"""Least mAP (tIoU 0.5 to 0.95) after training, and most before; after twice as many epochs 0.59 was seen."""
+SHORT = replace(LEARNING, epochs=13, schedule=replace(LEARNING.schedule, period_epochs=13))
 
 
 def test_a_detector_with_points_learns_from_nothing_with_a_long_memory(tmp_path: Path) -> None:
     training = make_videos(tmp_path / "training", count=16, seed=1)
     validation = make_videos(tmp_path / "validation", count=8, seed=2)
     job = TrainingJob(
-        recipe=LEARNS, config=LEARNING, training=training, validation=validation, out=tmp_path / "run", quiet=True
+        recipe=LEARNS, config=SHORT, training=training, validation=validation, out=tmp_path / "run", quiet=True
     )
     material = prepare(job, Processes(), Display(is_quiet=True))[1]
     assert material is not None
@@ -263,7 +264,6 @@ def test_a_detector_with_points_learns_from_nothing_with_a_long_memory(tmp_path:
     assert state["head.loss_normaliser"] != 100
     assert before < UNTRAINED, before
     assert trained > LEARNED, trained
-    print("TRAINED", trained, before)
 
 
 def test_recipes_with_points_are_trained_with_opentads_settings() -> None:
