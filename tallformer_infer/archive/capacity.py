@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.bundle_files import read_member
+from tallformer_infer.cores import available_cores
 from tallformer_infer.errors import BundleError
 
 WORKER_BYTES = 300 << 20
@@ -16,13 +16,6 @@ GRAPH_FACTOR = 3
 """Memory of a loaded graph, as a multiple of its file: while it is loaded, file, weights and arrangements for the
 processor exist at once."""
 PART_OF_FREE_MEMORY = 0.8
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def choose_workers(bundle: Bundle, *, videos: int, memory_bytes: int | None, workers: int | None) -> int:
@@ -40,15 +33,15 @@ def choose_workers(bundle: Bundle, *, videos: int, memory_bytes: int | None, wor
     if workers is not None:
         return workers
     budget = memory_bytes if memory_bytes is not None else _free_memory_bytes()
-    by_memory = max(budget // _worker_bytes(bundle), 1) if budget is not None else cores()
-    return max(min(cores(), videos, by_memory), 1)
+    by_memory = max(budget // _worker_bytes(bundle), 1) if budget is not None else available_cores()
+    return max(min(available_cores(), videos, by_memory), 1)
 
 
 def choose_threads(workers: int, threads: int | None) -> int | None:
     """Threads for each worker: all cores for one, else their share of them."""
     if threads is not None:
         return threads
-    return None if workers == 1 else max(cores() // workers, 1)
+    return None if workers == 1 else max(available_cores() // workers, 1)
 
 
 def _worker_bytes(bundle: Bundle) -> int:
