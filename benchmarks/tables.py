@@ -19,7 +19,16 @@ from tallformer_infer.evaluation import protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
-PAGES = ("README.md", "docs/ablations.md", "docs/demo.md", "docs/reproduce.md", "docs/speed.md", "docs/tensorrt.md")
+PAGES = (
+    "README.md",
+    "docs/cpu.md",
+    "docs/precision.md",
+    "docs/ablations.md",
+    "docs/demo.md",
+    "docs/reproduce.md",
+    "docs/speed.md",
+    "docs/tensorrt.md",
+)
 
 
 def main() -> None:
@@ -57,6 +66,48 @@ def detect_table() -> str:
     repeats = min(line["repeats"] for line in lines)
     note = f"Random weights; {lines[0]['inputs']['video']}; float32; medians of {repeats} runs or more."
     return "\n".join([note, "", *rows])
+
+
+def encoder_table() -> str:
+    """Seconds per clip of the encoder on the CPU, in each way."""
+    lines = read("encoder")
+    head = "| way | precision | s per clip | quartiles | times torch | of the matrix rate |"
+    rows = [head, "|---|---|---|---|---|---|"]
+    for line in lines:
+        low, high = line["quartiles_s"]
+        cells = [
+            line["inputs"]["way"],
+            line["inputs"]["precision"],
+            f"{line['s_per_clip']:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{line['times_torch']:.1f}",
+            f"{line['share_of_matrix_rate']:.0%}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    first = lines[0]
+    note = (
+        f"{first['inputs']['recipe']}, clips of {first['gigaflop_per_clip']:.0f} GFLOP, "
+        f"{first['inputs']['threads']} threads, {first['rounds']} rounds, {first['processor']}; "
+        f"large float32 matrix products {first['matrix_gigaflop_per_s']:.0f} GFLOP/s; medians."
+    )
+    return "\n".join([note, "", *rows])
+
+
+def precision_table() -> str:
+    """mAP of the demo model in each precision, and how far it is from torch."""
+    head = "| precision | average mAP | encoder | features differ by | actions that stay the same |"
+    rows = [head, "|---|---|---|---|---|"]
+    for line in read("precision"):
+        actions = line["actions"]
+        cells = [
+            line["inputs"]["precision"],
+            f"{100 * line['map']:.2f} %",
+            f"{line['encoder_bytes'] / 1e6:.1f} MB",
+            f"{line['parity']['encoder.features']['worst']:.1e} of the largest",
+            f"{actions['matched']} of {actions['in_torch']}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def suppress_table() -> str:
@@ -184,6 +235,8 @@ def read(name: str) -> list[dict[str, Any]]:
 
 TABLES: dict[str, Callable[[], str]] = {
     "detect": detect_table,
+    "encoder": encoder_table,
+    "precision": precision_table,
     "suppress": suppress_table,
     "evaluation": evaluation_table,
     "training": training_table,

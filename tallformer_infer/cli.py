@@ -46,6 +46,8 @@ class Command:
 _USE, _MAKE = "Use a model", "Make a model"
 COMMANDS = (
     Command("detect", "tallformer_infer.commands.detect", "cpu", "Find what happens when in videos.", _USE),
+    Command("label", "tallformer_infer.commands.label", "cpu", "Find what happens when in thousands of videos.", _USE),
+    Command("archive", "tallformer_infer.commands.archive", "archive", "Ask and export what `label` has found.", _USE),
     Command("eval", "tallformer_infer.commands.eval", "cpu", "Score predictions against truth.", _USE),
     Command(
         "calibrate",

@@ -10,6 +10,7 @@ TallformerError
 ├── CheckpointError  a checkpoint that does not fit the model it is loaded into
 ├── LongMemoryError  a long memory that is missing, damaged, in use, or of another data set
 ├── ExportError      an exported graph that did not come out as asked
+├── ArchiveError     an archive of labelled videos that cannot be used, or sources that cannot be listed
 ├── StoppedError     work that was stopped from outside before it was done
 ├── ExtraError       an optional part of the install that is missing
 └── OutputError      a result that cannot be written
@@ -59,6 +60,10 @@ class LongMemoryError(TallformerError):
 
 class ExportError(TallformerError):
     """An exported graph that did not come out as asked."""
+
+
+class ArchiveError(TallformerError):
+    """An archive of labelled videos that cannot be used, or sources that cannot be listed."""
 
 
 class StoppedError(TallformerError):

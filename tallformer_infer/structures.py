@@ -134,7 +134,7 @@ class Provenance:
     device: str
     """`cpu` or `cuda`."""
     precision: str
-    """Of the encoder: `fp32`, `fp16`, `bf16` or `int8`."""
+    """Of the encoder: `fp32`, `fp16`, `bf16`, `int8` or `int8-static`."""
     windows: Windows
     """How windows were laid."""
     window_s: float | None = None

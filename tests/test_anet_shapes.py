@@ -20,6 +20,7 @@ from tallformer_training.model import Detector, RefinedOutputs
 from tests import anet_golden as anet
 from tests import model_golden as g
 from tests.official_file import saved
+from tests.whole_video_set import WHOLE
 
 PRINTED = {"rtol": 1e-5, "atol": 2e-5}
 STATISTIC = {"rtol": 1e-6, "atol": 2e-6}
@@ -181,3 +182,37 @@ def _check(name: str, found: Tensor, expected: str) -> None:
     values = found.flatten()
     assert_allclose(values[:4], [float(value) for value in first.split()], **PRINTED, err_msg=name)
     assert_allclose(values[-3:], [float(value) for value in last.split()], **PRINTED, err_msg=name)
+
+
+def test_the_classifier_can_see_what_the_paper_writes() -> None:
+    head = RefinedHeadConfig(kind="refined", classifier_input="tcm")
+    with torch.device("meta"):
+        paper = Detector(replace(WHOLE, model=replace(WHOLE.model, channels=64, head=head)))
+        code = Detector(WHOLE)
+        outputs = paper.to("meta").localize(torch.zeros(2, 32, 128, device="meta"))
+
+    assert (paper.head.action_head.in_features, code.head.action_head.in_features) == (64, 32)
+    assert outputs.class_logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stacked_convs": 0}, "head: stacked_convs=0 must be at least 1"),
+        ({"classes_per_proposal": 0}, "head: classes_per_proposal=0 must be at least 1"),
+        ({"longest_reach": 0.0}, r"head: longest_reach=0\.0 must be above 0"),
+        ({"classifier_dropout": 1.0}, r"head: classifier_dropout=1\.0 must be in \[0, 1\)"),
+    ],
+)
+def test_heads_that_cannot_work_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RefinedHeadConfig(kind="refined", **changes)
+
+
+def test_a_window_must_hold_a_whole_video() -> None:
+    recipe = preset("anet-swin-b")
+
+    with pytest.raises(ConfigError, match="most_frames=800 must not exceed window_frames=768"):
+        replace(recipe, sampling=replace(recipe.sampling, most_frames=800))
+    with pytest.raises(ConfigError, match="most_frames=0 must be at least 1"):
+        replace(recipe.sampling, most_frames=0)

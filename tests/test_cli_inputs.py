@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from tallformer_infer import cli
-from tallformer_infer.commands import detection
+from tallformer_infer.commands import detection, result_files
 from tallformer_infer.commands.inputs import given_options
 from tallformer_infer.errors import OutputError
 from tests.small_bundle import write_bundle
@@ -91,7 +91,7 @@ def test_what_is_done_and_cannot_be_kept_is_told_of(stopped, monkeypatch):
     def full(document, out):
         raise OutputError(f"{out}: cannot be written: No space left on device")
 
-    monkeypatch.setattr(detection, "write_document", full)
+    monkeypatch.setattr(result_files, "write_document", full)
 
     code, events = stopped("-o", "x.json")
 

@@ -42,6 +42,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_an_int8_bundle_is_refused_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(load_bundle().path, tmp_path / "model")
+    description = json.loads((tmp_path / "model/bundle.json").read_text())
+    description["graphs"]["encoder"]["precision"] = "int8"
+    del description["description_sha256"]
+    (tmp_path / "model/bundle.json").write_text(json.dumps(description))
+
+    assert cli.run(["engine", "build", str(tmp_path / "model"), *AHEAD]) == 1
+    assert "its encoder is int8 for CPUs" in capsys.readouterr().err
+
+
 @pytest.fixture
 def model(built: Path, tmp_path: Path) -> Path:
     """A copy of it."""

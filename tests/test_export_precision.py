@@ -15,10 +15,17 @@ from tallformer_export.parity import LIMITS
 from tallformer_export.precision import precision_of
 from tallformer_infer.bundle import Bundle, Precision, load_bundle
 from tallformer_infer.config import SamplingConfig, preset
+from tallformer_infer.errors import DeviceError, EngineError, ExtraError
 from tallformer_infer.runtime import OnnxRuntime
+from tallformer_infer.runtime.cpu_graph import keeping
+from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
+from tallformer_infer.runtime.tensorrt.keys import BatchProfile
+from tallformer_infer.runtime.tensorrt.library import Library, load_library
+from tallformer_infer.runtime.tensorrt.targets import PORTABLE
 
 SMALLER = dataclasses.replace(preset("tiny"), name="smaller", sampling=SamplingConfig(resize_px=48, crop_px=48))
-REDUCED: tuple[Precision, ...] = ("fp16", "bf16", "int8")
+BATCH = BatchProfile(least=1, best=4, most=8)
+REDUCED: tuple[Precision, ...] = ("fp16", "bf16", "int8", "int8-static")
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +108,31 @@ def test_int8_weights_have_a_scale_for_every_output(bundles: dict[Precision, Bun
 def test_a_bf16_encoder_without_the_package_onnx_says_what_to_install(
     bundles: dict[Precision, Bundle], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from tallformer_infer.errors import DeviceError  # noqa: PLC0415
-    from tallformer_infer.runtime.cpu_graph import keeping  # noqa: PLC0415
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(keeping, "find_spec", lambda name: None)
 
     with pytest.raises(DeviceError, match=r"package onnx: pip install 'tallformer\[cpu\]'"):
         OnnxRuntime(bundles["bf16"], device="cpu")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8-static"])
+def test_reduced_encoders_become_engines(bundles: dict[Precision, Bundle], precision: Precision) -> None:
+    library = _tensorrt_rtx()
+
+    built = build_engine(library, bundles[precision].read_graph("encoder"), BATCH, target=PORTABLE, log=BuilderLog())
+
+    assert len(built.content) > 100_000
+
+
+def test_an_int8_encoder_is_for_cpus_and_an_engine_of_it_is_refused(bundles: dict[Precision, Bundle]) -> None:
+    library = _tensorrt_rtx()
+
+    with pytest.raises(EngineError, match="DynamicQuantizeLinear"):
+        build_engine(library, bundles["int8"].read_graph("encoder"), BATCH, target=PORTABLE, log=BuilderLog())
+
+
+def _tensorrt_rtx() -> Library:
+    try:
+        return load_library("tensorrt_rtx")
+    except ExtraError as error:
+        pytest.skip(str(error))

@@ -90,7 +90,10 @@ def test_the_loss_history_of_mmengine_is_passed_over(tmp_path: Path, monkeypatch
         ({"state_dict": {}}, "expected a state dict, .*not tensors: nothing"),
         ({"epoch": 3, "model": {"a": torch.zeros(1)}}, "not tensors: epoch, model"),
         ({"a": torch.eye(2).to_sparse()}, "not tensors: a"),
-        ({"a": torch.zeros(1)}, "neither a TALLFormer detector nor a Video Swin backbone; its first names: .'a'."),
+        (
+            {"a": torch.zeros(1)},
+            "neither a TALLFormer or OpenTAD detector nor a Video Swin backbone; its first names: .'a'.",
+        ),
     ],
 )
 def test_what_is_no_state_dict_is_refused(tmp_path: Path, value: object, message: str) -> None:

@@ -340,3 +340,13 @@ def test_a_file_that_cannot_be_hashed_has_no_hash(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(hashing, "file_sha256", failing)
 
     assert hashing.FileHash("gone.mp4").wait() is None
+
+
+def test_stage_that_came_to_its_end_is_not_interrupted_even_while_its_thread_still_ends(monkeypatch):
+    """The same encoder has a last clip to encode then."""
+    interrupted = []
+    with Background([1, 2], ahead=1, interrupt=lambda: interrupted.append(True)) as stage:
+        monkeypatch.setattr(stage._thread, "is_alive", lambda: True)
+        assert list(stage) == [1, 2]
+
+    assert not interrupted

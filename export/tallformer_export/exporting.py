@@ -15,7 +15,7 @@ import torch
 from tallformer_export.bundle_writer import ModelCard, check_bundle_destination, write_bundle
 from tallformer_export.onnx_files import OPSET, encoder_onnx, localizer_onnx
 from tallformer_export.parity import LIMITS, check_parity, measure_parity
-from tallformer_export.sample import check_sample, sample_video
+from tallformer_export.sample import check_sample, sample_clips, sample_video
 from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, GraphName, Precision
@@ -35,7 +35,7 @@ class ExportOptions:
     precision: Precision = "fp32"
     """Format of the encoder's linear layers."""
     sample: Path | None = None
-    """Video to compare on, of which the first two windows are taken; None generates a short one."""
+    """Video to compare on, and to calibrate on: its first two windows. None generates a short one."""
     accept_parity: bool = False
     """Write the bundle even if it differs more than it may, and record that in it."""
 
@@ -120,7 +120,9 @@ def check_input_stays(file: Path, out: Path) -> None:
 
 def _export(detector: Detector, out: Path, card: ModelCard, options: ExportOptions, on_step: OnStep) -> ParityReport:
     on_step("writing graph 1 of 3, encoder")
-    graphs: dict[GraphName, onnx.ModelProto] = {"encoder": encoder_onnx(detector, options.precision)}
+    graphs: dict[GraphName, onnx.ModelProto] = {
+        "encoder": encoder_onnx(detector, options.precision, clips=lambda: sample_clips(detector, options.sample))
+    }
     on_step("writing graph 2 of 3, localizer")
     graphs["localizer"] = localizer_onnx(detector)
     if detector.recipe.suppress.method in ("nms", "nmw"):

@@ -41,15 +41,26 @@ class EncoderGraph(nn.Module):
         Returns:
             Features, shape (N, C, F / encoder stride).
         """
+        if self.fill == "edge":
+            clips = repeat_last_frame(clips, real_frames, self.positions)
+            real_frames = torch.where(real_frames > 0, len(self.positions), 0)
         is_real = (self.positions < real_frames[:, None]).float()[:, :, None, None, None]
         match self.fill:
             case "mean":  # zero after normalisation, not black before it: spec §4.4
                 normalised = (clips.float() - self.mean) / self.std * is_real
-            case "black":  # spec §7.1
+            case "black" | "edge":  # spec §7.1
                 normalised = (clips.float() * is_real - self.mean) / self.std
             case _:
                 assert_never(self.fill)
         return self.detector.encode(normalised.permute(0, 4, 1, 2, 3)).float()
+
+
+def repeat_last_frame(clips: Tensor, real_frames: Tensor, positions: Tensor) -> Tensor:
+    """Put the last real frame of each clip in the place of those behind it, shape (N, F, …) as given."""
+    frames = len(positions)
+    wanted = torch.minimum(positions, (real_frames - 1).clamp(min=0)[:, None])  # (N, F)
+    rows = wanted + torch.arange(clips.shape[0], device=clips.device)[:, None] * frames
+    return clips.flatten(0, 1).index_select(0, rows.flatten()).reshape(-1, frames, *clips.shape[2:])
 
 
 class LocalizerGraph(nn.Module):
@@ -84,7 +95,7 @@ class LocalizerGraph(nn.Module):
             (anchor, class), anchors slower than classes, or the best `per_window` of them. Of a refined head also its
             proposals before they get classes, and the classes' scores, see `Proposals`.
         """
-        outputs = self.detector.localize(features)
+        outputs = self.detector.localize(features, real_frames)
         if not isinstance(outputs, RefinedOutputs):
             return self._best(self.detector.decode(outputs, start_frames, real_frames))
         proposals = self.detector.propose(outputs, start_frames, real_frames)

@@ -6,15 +6,16 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from tallformer_export.graphs import EncoderGraph, LocalizerGraph
-from tallformer_export.precision import quantised, with_precision
+from tallformer_export.precision import calibrated, quantised, with_precision
 from tallformer_infer.bundle import Precision
+from tallformer_infer.clips import Clip
 from tallformer_infer.errors import ExportError
 from tallformer_training.model import Detector
 
@@ -22,8 +23,13 @@ OPSET = 20
 """Newest that TensorRT 10 and ONNX Runtime 1.22 both read; 17 is silently written as 18 by torch 2.13."""
 
 
-def encoder_onnx(detector: Detector, precision: Precision = "fp32") -> onnx.ModelProto:
-    """Graph 1: `clips` uint8 (N, F, H, W, 3), `real_frames` (N,) to `features` (N, C, S), float32 in any precision."""
+def encoder_onnx(
+    detector: Detector, precision: Precision = "fp32", *, clips: Callable[[], Iterable[Clip]] = tuple
+) -> onnx.ModelProto:
+    """Graph 1: `clips` uint8 (N, F, H, W, 3), `real_frames` (N,) to `features` (N, C, S), float32 in any precision.
+
+    `clips` gives what `int8-static` is calibrated on.
+    """
     recipe = detector.recipe
     side, frames = recipe.sampling.crop_px, recipe.window.clip_frames
     inputs = {
@@ -33,7 +39,13 @@ def encoder_onnx(detector: Detector, precision: Precision = "fp32") -> onnx.Mode
     if precision in ("fp16", "bf16"):
         detector = with_precision(detector, precision)
     model = _to_onnx(EncoderGraph(detector).eval(), inputs, ["features"], batch="clips_count")
-    return quantised(model) if precision == "int8" else model
+    match precision:
+        case "int8":
+            return quantised(model)
+        case "int8-static":
+            return calibrated(model, clips())
+        case _:
+            return model
 
 
 def localizer_onnx(detector: Detector) -> onnx.ModelProto:

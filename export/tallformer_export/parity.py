@@ -67,6 +67,7 @@ LIMITS: Mapping[Precision, ParityLimits] = {
     "fp16": replace(FP32_LIMITS, features=1e-2, action_scores=0.005),
     "bf16": replace(FP32_LIMITS, features=5e-2, action_scores=0.02, unmatched_score=0.1),
     "int8": replace(FP32_LIMITS, features=1e-1, action_scores=0.02, unmatched_score=0.2),
+    "int8-static": replace(FP32_LIMITS, features=2e-1, action_scores=0.05, unmatched=0.2, unmatched_score=0.2),
 }
 """By the encoder's precision."""
 _UNSURE_SCORES = 0.05
@@ -91,7 +92,11 @@ def measure_parity(detector: Detector, bundle: Bundle, sample: Sample, limits: P
     here, there = (
         Pipeline(bundle, one).detect(sample.path, operating_point=RAW_SCORES).actions for one in (compared, runtime)
     )
-    of_actions_limits = replace(limits, action_scores=max(limits.action_scores, _UNSURE_SCORES)) if compared.unsure_proposals else limits
+    of_actions_limits = (
+        replace(limits, action_scores=max(limits.action_scores, _UNSURE_SCORES))
+        if compared.unsure_proposals
+        else limits
+    )
     matched, of_actions = compare_actions(here, there, of_actions_limits)
     differences = {name: _of_output(name, spread, limits) for name, spread in sorted(compared.spreads.items())}
     return ParityReport(sample=sample.told, differences={**differences, **of_actions}, actions=matched)

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from tallformer_infer.clips import Clip, cut_clips
 from tallformer_infer.config import ParitySample, SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import file_sha256, open_video, probe
@@ -78,6 +79,13 @@ def sample_video(detector: Detector, video: Path | None = None) -> Iterator[Samp
         with open_video(video, sampling) as stream:
             count = _write(path, itertools.islice(stream, most), sampling)
         yield Sample(path, ParitySample(source=video.name, sha256=file_sha256(video), frames=count))
+
+
+def sample_clips(detector: Detector, video: Path | None = None) -> Iterator[Clip]:
+    """The clips of `sample_video`, as the encoder gets them."""
+    recipe = detector.recipe
+    with sample_video(detector, video) as sample, open_video(sample.path, recipe.sampling) as stream:
+        yield from cut_clips(stream, recipe.window, "shared")
 
 
 def generated_frames(detector: Detector) -> int:

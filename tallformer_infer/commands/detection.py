@@ -118,7 +118,7 @@ class _Run:
         finally:
             self._reporter.stopped()
         bundle = self._detector.bundle
-        classes = _split_classes(options.classes, bundle.recipe.classes)
+        classes = split_classes(options.classes, bundle.recipe.classes)
         see = shlex.join(["tallformer", "info", options.model or bundle.name])
         try:
             check_selection(
@@ -205,7 +205,7 @@ class _Run:
         except OutputError as error:
             self._reporter.say("error", printable(error))
             return False
-        again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *_as_arguments(left)]
+        again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *as_arguments(left)]
         unwritten = "" if kept == out else f"{_named(out)} was not written, "
         message = f"stopped; {unwritten}what is done is in {_named(kept)}; for the rest: {printable(shlex.join(again))}"
         self._reporter.say("interrupted", message, videos_left=left, command=again)
@@ -222,13 +222,13 @@ class _Run:
         self._reporter.say("written", f"wrote {done} to {_named(out)}", **numbers)
 
 
-def _split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:
+def split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:
     """Class names as typed, each once; a name that has a comma in it is not split. None where none was typed."""
     names = [name for value in values for name in ([value] if value in known else value.split(","))]
     return tuple(dict.fromkeys(name.strip() for name in names)) or None
 
 
-def _as_arguments(videos: Sequence[str]) -> list[str]:
+def as_arguments(videos: Sequence[str]) -> list[str]:
     is_like_an_option = any(video.startswith("-") and video != "-" for video in videos)
     return [*(["--"] if is_like_an_option else []), *videos]
 

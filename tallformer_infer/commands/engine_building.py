@@ -69,6 +69,11 @@ def build_engines(bundle: Bundle, options: EngineOptions, speaker: Speaker) -> l
         KeyboardInterrupt: The program was told to stop; engines that were done are there, whole.
         TallformerError: One cannot be built, or not be kept.
     """
+    if bundle.graphs["encoder"].precision == "int8":
+        raise EngineError(
+            f"{bundle.path}: its encoder is int8 for CPUs, with inputs quantised as they come, which TensorRT cannot "
+            "build; export it again with --precision fp16 or int8-static"
+        )
     library, gpu, target = _choose(options)
     folder = folder_to_write(bundle)
     batches: tuple[tuple[GraphName, BatchProfile], ...] = (

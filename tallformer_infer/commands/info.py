@@ -81,7 +81,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
         ("recipe", recipe.name, ""),
         ("frames", f"{recipe.rate_text}, {sampling.crop_px}×{sampling.crop_px} px", ""),
         ("window", f"{window.window_frames} frames ({recipe.window_text}) in clips of {window.clip_frames}", ""),
-        ("suppression", f"{recipe.suppress.method} at tIoU {recipe.suppress.tiou_threshold:g}", ""),
+        ("suppression", recipe.suppress.text, ""),
         *graphs,
         *_points(bundle),
         *_parity(bundle),

@@ -132,7 +132,7 @@ def _facts_table(recipe: Recipe) -> Table:
         ("pyramid", f"a step every {', '.join(map(str, recipe.model.level_strides))} frames"),
         ("head", _head(recipe)),
         ("candidates", f"{candidates.per_window or 'all'} per window"),
-        ("suppression", f"{suppress.method} at tIoU {suppress.tiou_threshold:g}, {suppress.max_per_video} per video"),
+        ("suppression", f"{suppress.text}, {suppress.max_per_video} per video"),
         (f"{len(recipe.classes)} classes", " · ".join(recipe.classes)),
     ):
         table.add_row(name, Text(printable(text)))
@@ -140,11 +140,13 @@ def _facts_table(recipe: Recipe) -> Table:
 
 
 def _head(recipe: Recipe) -> str:
-    from tallformer_infer.config import HeadConfig
+    from tallformer_infer.config import HeadConfig, PointHeadConfig
 
     head = recipe.model.head
     if isinstance(head, HeadConfig):
         return f"anchors, {recipe.candidates.anchors_per_level} per level"
+    if isinstance(head, PointHeadConfig):
+        return "points, each with the distances to both ends of its action"
     classes = "class" if head.classes_per_proposal == 1 else "classes"
     return f"refined proposals, each in the {head.classes_per_proposal} likeliest {classes} of the window"
 

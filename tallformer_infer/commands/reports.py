@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 import typer
 
 from tallformer_infer import __version__
+from tallformer_infer.commands.archive_index import archive_rows, is_archive
 from tallformer_infer.commands.pages import index_row, page_video
 from tallformer_infer.commands.saying import Speaker
 from tallformer_infer.commands.text import counted, printable
@@ -75,7 +76,7 @@ def write_report(options: ReportOptions, speaker: Speaker) -> None:
 
 
 def write_index(options: ReportOptions, speaker: Speaker) -> None:
-    """The page that lists every `actions.json` in a folder and below it.
+    """The page that lists the videos of an archive, or of every `actions.json` in a folder and below it.
 
     Raises:
         AnnotationError: There is none.
@@ -87,14 +88,21 @@ def write_index(options: ReportOptions, speaker: Speaker) -> None:
     require_report()
     out = options.out or options.source / "index.html"
     check_destination(out, example="index.html")
-    files = sorted(options.source.rglob("*.json"))
-    rows = [row for path in files for row in _rows_of(path, _folder(out))]
+    rows = list(_rows_in(options.source, _folder(out)))
     if not rows:
         raise AnnotationError(f"{options.source}: has no actions.json, by whatever name, in it or below it")
     write_content(render_index(rows, title=options.title or options.source.resolve().name, maker=MAKER), out)
     failed = sum(bool(row.error) for row in rows)
     done = f"wrote an index of {counted(len(rows), 'video')}, {failed} of them failed, to {_named(out)}"
     speaker.say("written", done, out=str(out), videos=len(rows), failed=failed)
+
+
+def _rows_in(source: Path, folder: Path) -> Iterator[IndexRow]:
+    if is_archive(source):
+        yield from archive_rows(source)
+        return
+    for path in sorted(source.rglob("*.json")):
+        yield from _rows_of(path, folder)
 
 
 def _choose(options: ReportOptions) -> list[tuple[LabelledVideo, str]]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tallformer_infer.errors import ConfigError
 
-Pyramid = Literal["attention", "convolution"]
+Pyramid = Literal["attention", "convolution", "transformer"]
 Norm = Literal["batch", "group"]
 Stem = Literal["patch", "motion"]
 Pooling = Literal["mean", "max"]
@@ -116,25 +116,43 @@ class PyramidConfig:
     """Temporal pyramid: each level has half the feature steps of the one below."""
 
     kind: Pyramid = "attention"
-    """`attention`: locally masked transformer layers (THUMOS14); `convolution`: strided convolutions (ActivityNet)."""
+    """`attention`: locally masked transformer layers (THUMOS14); `convolution`: strided convolutions (ActivityNet);
+    `transformer`: ActionFormer's, which takes the encoder's steps as they are, without reduction and `tcm`."""
     levels: int = 5
     """Number of levels, the input one included."""
     heads: int = 8
-    """Attention heads (attention only)."""
+    """Attention heads (not convolution)."""
     attention_steps: tuple[int, ...] = (7, 7, 5, 5)
-    """Width of the local attention per level above the first, in steps (attention only)."""
+    """Width of the local attention in steps: per level above the first (attention), or per level, and without any
+    width every step sees all (transformer)."""
     dropout: float = 0.1
     """Dropout in training, in [0, 1) (attention only)."""
     fpn_channels: int = 256
-    """Channels of every level after the feature pyramid network."""
+    """Channels of every level after the feature pyramid network; for `transformer`, those of the model."""
     norm: Norm = "batch"
-    """Normalisation of the feature pyramid network and of the strided convolutions."""
+    """Normalisation of the feature pyramid network and of the strided convolutions (not transformer)."""
+    embed_layers: int = 2
+    """Convolutions in front of the first level (transformer only)."""
+    stem_layers: int = 2
+    """Transformer blocks of the first level (transformer only)."""
+    drop_path: float = 0.1
+    """Stochastic depth of every block, in [0, 1) (transformer only)."""
 
     def __post_init__(self) -> None:
         require_positive("pyramid", levels=self.levels, heads=self.heads, fpn_channels=self.fpn_channels)
         if self.kind == "attention" and len(self.attention_steps) != self.levels - 1:
             raise ConfigError(
                 f"pyramid: attention_steps={list(self.attention_steps)} must have {self.levels - 1} entries, levels - 1"
+            )
+        if self.kind == "transformer" and len(self.attention_steps) not in (0, self.levels):
+            raise ConfigError(
+                f"pyramid: attention_steps={list(self.attention_steps)} must have {self.levels} entries, one each, "
+                "or none, for kind=transformer"
+            )
+        if self.embed_layers < 1 or self.stem_layers < 0 or not 0 <= self.drop_path < 1:
+            raise ConfigError(
+                f"pyramid: embed_layers={self.embed_layers} must be at least 1, stem_layers={self.stem_layers} at "
+                f"least 0, drop_path={self.drop_path} in [0, 1)"
             )
 
 
@@ -190,7 +208,25 @@ class RefinedHeadConfig:
             raise ConfigError(f"head: classifier_dropout={self.classifier_dropout} must be in [0, 1)")
 
 
-AnyHeadConfig = HeadConfig | RefinedHeadConfig
+@dataclass(frozen=True, kw_only=True)
+class PointHeadConfig:
+    """Head that says at every position how far away the ends of its action are, and what it is. No anchors.
+
+    Its channels are those of the pyramid.
+
+    Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925).
+    """
+
+    kind: Literal["points"]
+    """Tells the kinds of heads apart."""
+    stacked_convs: int = 2
+    """Convolutions per tower."""
+
+    def __post_init__(self) -> None:
+        require_positive("head", stacked_convs=self.stacked_convs)
+
+
+AnyHeadConfig = HeadConfig | RefinedHeadConfig | PointHeadConfig
 """One of the heads; `kind` tells which."""
 
 
@@ -216,6 +252,19 @@ class ModelConfig:
                 f"pyramid: fpn_channels={self.pyramid.fpn_channels} must be a multiple of {GROUPS} "
                 "for head.kind=refined"
             )
+        if self.pyramid.kind == "transformer":
+            self._require_transformer()
+
+    def _require_transformer(self) -> None:
+        if self.tcm is not None:
+            raise ConfigError("model: tcm must be null for pyramid.kind=transformer, whose first level does its work")
+        if self.pyramid.fpn_channels != self.channels:
+            raise ConfigError(
+                f"pyramid: fpn_channels={self.pyramid.fpn_channels} must be {self.channels}, the model's channels, "
+                "for kind=transformer"
+            )
+        if isinstance(self.head, RefinedHeadConfig):
+            raise ConfigError("head: kind=refined needs pyramid.kind=convolution or attention, not transformer")
 
     @property
     def anchor_head(self) -> HeadConfig:
@@ -234,9 +283,14 @@ class ModelConfig:
         return self.backbone.patch[0]
 
     @property
+    def reduction_stride(self) -> int:
+        """Feature steps of the encoder per step of the finest level."""
+        return 1 if self.pyramid.kind == "transformer" else REDUCTION_STRIDE
+
+    @property
     def level_strides(self) -> tuple[int, ...]:
         """Frames per feature step of every pyramid level."""
-        return tuple(self.encoder_stride * REDUCTION_STRIDE * 2**level for level in range(self.pyramid.levels))
+        return tuple(self.encoder_stride * self.reduction_stride * 2**level for level in range(self.pyramid.levels))
 
 
 REDUCTION_STRIDE = 4

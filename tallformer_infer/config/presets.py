@@ -1,7 +1,8 @@
 """Recipes that ship with the project.
 
 Source: the official THUMOS14 and ActivityNet configurations (commit 5519140, Apache-2.0) for Swin-B; Video Swin's
-published sizes for Swin-S and Swin-T, which ship without a detector configuration there.
+published sizes for Swin-S and Swin-T, which ship without a detector configuration there; OpenTAD
+(github.com/sming256/OpenTAD, commit 01c58b9, Apache-2.0; values only) for ActionFormer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tallformer_infer.config.model import (
     BackboneConfig,
     HeadConfig,
     ModelConfig,
+    PointHeadConfig,
     PyramidConfig,
     RefinedHeadConfig,
     TcmConfig,
@@ -60,6 +62,36 @@ HACS_SWIN_B = replace(
     name="hacs-swin-b",
     model=replace(ANET_SWIN_B.model, head=RefinedHeadConfig(kind="refined", classes_per_proposal=1)),
     candidates=CandidateConfig(per_window=189),
+)
+
+ACTIONFORMER = PyramidConfig(kind="transformer", levels=6, heads=4, attention_steps=(), fpn_channels=512)
+OPENTAD_SWIN_T = Recipe(
+    name="thumos14-opentad-swin-t",
+    classes=THUMOS14_CLASSES,
+    model=ModelConfig(
+        backbone=replace(SWIN_T, frozen_stages=-1), tcm=None, pyramid=ACTIONFORMER, head=PointHeadConfig(kind="points")
+    ),
+    sampling=SamplingConfig(resize="short_side", resize_px=224, fill="edge"),
+    window=WindowConfig(window_frames=1024, clip_frames=1024, overlap=0.5),
+    candidates=CandidateConfig(per_window=2000),
+    suppress=SuppressConfig(
+        method="soft_gaussian", sigma=0.7, score_threshold=0.001, min_score=0.001, max_per_video=2000
+    ),
+)
+"""OpenTAD's Video Swin-T with ActionFormer: a window of 68 s is one clip, so no clip ends within it."""
+
+THUMOS14_SWIN_T_ACTIONFORMER = replace(
+    OPENTAD_SWIN_T,
+    name="thumos14-swin-t-actionformer",
+    model=replace(OPENTAD_SWIN_T.model, backbone=SWIN_T),
+    sampling=SamplingConfig(),
+    window=WindowConfig(window_frames=1024, overlap=0.5),
+)
+"""Clips of 32 frames, which a long memory can hold, and ActionFormer."""
+THUMOS14_SWIN_B_ACTIONFORMER = replace(
+    THUMOS14_SWIN_T_ACTIONFORMER,
+    name="thumos14-swin-b-actionformer",
+    model=replace(OPENTAD_SWIN_T.model, backbone=SWIN_B),
 )
 
 GENERATED_CLASSES = ("bounce", "spin left", "spin right", "grow", "shrink", "orbit", "blink", "zigzag")
@@ -124,6 +156,9 @@ RECIPES = {
         ANET_SWIN_B_12GB,
         ANET_SWIN_T,
         HACS_SWIN_B,
+        OPENTAD_SWIN_T,
+        THUMOS14_SWIN_T_ACTIONFORMER,
+        THUMOS14_SWIN_B_ACTIONFORMER,
         DEMO,
         TINY,
     )

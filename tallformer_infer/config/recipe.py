@@ -10,7 +10,7 @@ from tallformer_infer.config.model import REDUCTION_STRIDE, ModelConfig
 from tallformer_infer.errors import ConfigError
 
 Resize = Literal["squash", "short_side", "none"]
-Fill = Literal["mean", "black"]
+Fill = Literal["mean", "black", "edge"]
 Suppression = Literal["nmw", "nms", "soft_linear", "soft_gaussian"]
 
 
@@ -34,7 +34,8 @@ class SamplingConfig:
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     """Standard deviation of the RGB channels, in pixel values 0-255."""
     fill: Fill = "mean"
-    """What stands for frames beyond the end of a video: the `mean` colour (0 after normalisation), or `black`."""
+    """What stands for frames beyond the end of a video: the `mean` colour (0 after normalisation), `black`, or the last
+    frame of the video that is in the clip (`edge`; `black` where there is none)."""
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.sample_fps <= 1000:
@@ -56,7 +57,7 @@ class WindowConfig:
     window_frames: int = 480
     """Sampled frames the localizer sees at once."""
     clip_frames: int = 32
-    """Sampled frames the encoder sees at once; must divide `window_frames`."""
+    """Sampled frames the encoder sees at once; must divide `window_frames`, and may be as many."""
     overlap: float = 0.25
     """Part of a window that it shares with the next, in [0, 1)."""
 
@@ -78,7 +79,9 @@ class WindowConfig:
 
     @property
     def shared_step_frames(self) -> int:
-        """Frames between window starts so that windows share clips: 352 of 480."""
+        """Frames between window starts so that windows share clips: 352 of 480; windows of one clip share none."""
+        if self.clips == 1:
+            return self.reference_step_frames
         return max(self.reference_step_frames // self.clip_frames, 1) * self.clip_frames
 
 
@@ -129,6 +132,12 @@ class SuppressConfig:
             )
         if not self.sigma > 0:
             raise ConfigError(f"sigma={self.sigma} must be above 0")
+
+    @property
+    def text(self) -> str:
+        """What is done, for people."""
+        strength = f", sigma {self.sigma:g}" if self.method == "soft_gaussian" else f" at tIoU {self.tiou_threshold:g}"
+        return f"{self.method}{strength}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,3 +199,8 @@ class Recipe:
     def window_steps(self) -> int:
         """Feature steps per window."""
         return self.window.window_frames // self.model.encoder_stride
+
+    @property
+    def finest_steps(self) -> int:
+        """Steps of the finest level of the pyramid per window."""
+        return -(-self.window_steps // self.model.reduction_stride)

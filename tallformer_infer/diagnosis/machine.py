@@ -8,6 +8,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tallformer_infer.cores import available_cores
+
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _MEMORY_INFO = Path("/proc/meminfo")
 
@@ -49,7 +51,7 @@ def look_at_machine(*, control_group: Path = _CONTROL_GROUP) -> Machine:
     installed, limit = _installed_bytes(), _memory_limit(control_group)
     known = [value for value in (installed, limit) if value is not None]
     return Machine(
-        cores=_cores(),
+        cores=available_cores(),
         core_limit=_core_limit(control_group),
         memory_bytes=min(known, default=None),
         free_memory_bytes=_free_bytes(),
@@ -58,12 +60,6 @@ def look_at_machine(*, control_group: Path = _CONTROL_GROUP) -> Machine:
             _folder("temporary files", Path(tempfile.gettempdir())),
         ),
     )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _core_limit(group: Path) -> float | None:

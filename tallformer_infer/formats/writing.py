@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from tallformer_infer.formats.activitynet import results_document, truth_document
 from tallformer_infer.formats.boris import boris_document
@@ -134,6 +134,6 @@ def require_libraries(form: LabelFormat) -> None:
         require_editing(form)
 
 
-def is_label_format(name: str) -> bool:
+def is_label_format(name: str) -> TypeGuard[LabelFormat]:
     """Whether labels can be written in the format of this name."""
     return name in get_args(LabelFormat)

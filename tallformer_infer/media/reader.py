@@ -21,6 +21,7 @@ from tallformer_infer.media.frame_queue import FrameQueue, run_ahead
 from tallformer_infer.media.graph import PictureSampler, exact_rate
 from tallformer_infer.media.probe import OpenedVideo
 from tallformer_infer.media.rates import video_rate
+from tallformer_infer.media.remote import RemoteBytes
 from tallformer_infer.media.sources import ByteSource, open_source
 from tallformer_infer.structures import VideoInfo
 
@@ -35,7 +36,7 @@ when every other frame is taken and 1.2 times when all are (720p H.264, two shar
 
 
 def open_video(
-    source: str | Path,
+    source: str | Path | RemoteBytes,
     sampling: SamplingConfig,
     *,
     threads: int | None = None,
@@ -45,7 +46,7 @@ def open_video(
     """Open a video and start decoding it in a thread of its own.
 
     Args:
-        source: A regular file, a named pipe, `-` for standard input, or an http(s) address.
+        source: A regular file, a named pipe, `-` for standard input, an http(s) address, or bytes that fsspec reads.
         sampling: Frame rate, resizing and crop.
         threads: Threads of the video codec, and of the filters that resize; None lets both choose by the number of
             cores. 1 does everything in one thread, best where every core has a video of its own. (A PyAV without
@@ -142,7 +143,7 @@ class _Work:
 
     def __init__(
         self,
-        source: str | Path,
+        source: str | Path | RemoteBytes,
         sampling: SamplingConfig,
         *,
         threads: int | None,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tallformer_infer.errors import MediaError
+from tallformer_infer.media.remote import RemoteBytes
 from tallformer_infer.media.web import WebBytes
 
 STDIN_NAMES = ("-", "pipe:", "pipe:0")
@@ -59,10 +60,11 @@ class ByteSource(Protocol):
         ...
 
 
-def open_source(source: str | Path) -> ByteSource:
+def open_source(source: str | Path | RemoteBytes) -> ByteSource:
     """Open what the user named: a regular file, a named pipe, `-` (standard input) or an http(s) address.
 
-    A `Path` is always a file. Addresses are not followed when they redirect.
+    A `Path` is always a file, and what fsspec is to read is handed over opened, see `remote.py`. Addresses are not
+    followed when they redirect.
 
     Raises:
         MediaError: It does not exist, cannot be read, or is something else.
@@ -72,6 +74,8 @@ def open_source(source: str | Path) -> ByteSource:
             return _from_descriptor(os.dup(_stdin_descriptor()), source)
         if _WEB_ADDRESS.match(source):
             return WebBytes(source)
+    if isinstance(source, RemoteBytes):
+        return source
     return _open_path(source)
 
 

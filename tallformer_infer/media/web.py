@@ -103,7 +103,7 @@ class WebBytes:
             response = _OPENER.open(request.Request(self._address, headers=headers), timeout=TIMEOUT_S)
         except error.HTTPError as refusal:
             with refusal:
-                return _refusal(refusal)
+                return refusal_of(refusal)
         except (OSError, ValueError, http.client.HTTPException) as failure:
             return f"cannot be reached: {getattr(failure, 'reason', None) or failure}"
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
@@ -122,7 +122,19 @@ class WebBytes:
                 self._response = None
 
 
-def _refusal(refusal: error.HTTPError) -> str:
+def open_without_redirects(asked: request.Request) -> http.client.HTTPResponse:
+    """Ask a server.
+
+    Raises:
+        urllib.error.HTTPError: It refuses, or redirects; see `refusal_of`.
+        OSError: It cannot be reached.
+    """
+    answer: http.client.HTTPResponse = _OPENER.open(asked, timeout=TIMEOUT_S)
+    return answer
+
+
+def refusal_of(refusal: error.HTTPError) -> str:
+    """Why a server did not give what it was asked for."""
     if 300 <= refusal.code < 400:
         target = refusal.headers.get("Location", "another address")
         return f"redirects to {target}; name that address itself if you trust it"

@@ -39,6 +39,7 @@ class Background(Generic[T]):
         self._items = items
         self._queue: queue.Queue[T | _End] = queue.Queue(maxsize=ahead)
         self._stopped = threading.Event()
+        self._is_at_end = False
         self._interrupt = interrupt
         self._thread = threading.Thread(target=self._run, name="tallformer-encode", daemon=True)
         self._thread.start()
@@ -58,6 +59,7 @@ class Background(Generic[T]):
             except queue.Empty:
                 continue
             if isinstance(item, _End):
+                self._is_at_end = True
                 if item.error is not None:
                     raise item.error
                 return
@@ -66,8 +68,9 @@ class Background(Generic[T]):
     def close(self) -> None:
         """Stop the thread, also in the middle. May be called twice."""
         if self._thread.is_alive():
-            self._stopped.set()
-            self._interrupt()
+            if not self._is_at_end:  # a thread that has handed over its end has nothing left to be interrupted
+                self._stopped.set()
+                self._interrupt()
             self._thread.join(_JOIN_S)
 
     def _run(self) -> None:

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,23 @@ class EncodedClip:
     """Frames that belong to the video."""
     features: NDArray[np.float32]
     """Shape (C, clip steps)."""
+
+
+class Encoder(Protocol):
+    """Turns clips into features, from one thread."""
+
+    cancellation: Cancellation
+    """Stops it from another thread."""
+
+    @property
+    def encode_s(self) -> float:
+        """Time spent in the runtime so far, in seconds."""
+
+    def encode(self, clips: Iterable[Clip]) -> Iterator[EncodedClip]:
+        """Each clip's features, in the order of the clips."""
+
+    def encode_empty(self) -> NDArray[np.float32]:
+        """Features of a clip beyond the end of the video, shape (C, clip steps)."""
 
 
 class ClipEncoder:

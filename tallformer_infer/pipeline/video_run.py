@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from tallformer_infer.clips import cut_clips, step_frames
 from tallformer_infer.config import Recipe
 from tallformer_infer.media import FrameStream
 from tallformer_infer.pipeline.background import Background
-from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
+from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip, Encoder
 from tallformer_infer.pipeline.progress import OnProgress, Progress
 from tallformer_infer.pipeline.scoring import ProposalScoring
 from tallformer_infer.runtime import Runtime
@@ -31,6 +31,8 @@ class VideoRun:
         windows: Windows,
         on_progress: OnProgress | None,
         scoring: ProposalScoring | None = None,
+        *,
+        encoder: Encoder | None = None,
     ) -> None:
         self._recipe = recipe
         self._runtime = runtime
@@ -38,7 +40,7 @@ class VideoRun:
         self._on_progress = on_progress
         self._scoring = scoring
         self._frames = 0
-        self._encoder = ClipEncoder(runtime, recipe)
+        self._encoder: Encoder = encoder or ClipEncoder(runtime, recipe)
         self._localize_s = 0.0
         self._suppress_s = 0.0
         self._started = time.perf_counter()
@@ -78,17 +80,12 @@ class VideoRun:
         scoring = self._scoring
         kept = self._runtime.suppress(candidates) if scoring is None else scoring.suppress(candidates, self._frames)
         self._suppress_s += time.perf_counter() - started
-        seconds = kept.segments_frames.astype(np.float64) / stream.sample_fps + stream.info.start_s
-        # The official code keeps segments of no length at the padded end; nobody can use them.
-        wanted = np.ones(len(kept), bool) if self._layout == "reference" else seconds[:, 1] > seconds[:, 0]
-        return tuple(
-            Action(
-                start_s=float(seconds[row, 0]),
-                end_s=float(seconds[row, 1]),
-                label=self._recipe.classes[kept.classes[row]],
-                score=float(kept.scores[row]),
-            )
-            for row in np.flatnonzero(wanted)
+        return name_actions(
+            kept,
+            self._recipe.classes,
+            self._layout,
+            start_s=stream.info.start_s,
+            sample_fps=stream.sample_fps,
         )
 
     def timings(self, decode_s: float) -> StageSeconds:
@@ -106,3 +103,29 @@ class VideoRun:
             position_s = (clip.start_frame + clip.real_frames) / stream.sample_fps
             elapsed_s = max(time.perf_counter() - self._started, 1e-9)
             self._on_progress(Progress(position_s, stream.info.duration_s, position_s / elapsed_s))
+
+
+def name_actions(
+    kept: Candidates, classes: Sequence[str], windows: Windows, *, start_s: float, sample_fps: float
+) -> tuple[Action, ...]:
+    """What suppression kept, with names and seconds on the file's own time line.
+
+    Args:
+        kept: In frames.
+        classes: Names of the classes.
+        windows: How windows were laid.
+        start_s: Time of the first frame, in seconds.
+        sample_fps: Frames per second.
+    """
+    seconds = kept.segments_frames.astype(np.float64) / sample_fps + start_s
+    # The official code keeps segments of no length at the padded end; nobody can use them.
+    wanted = np.ones(len(kept), bool) if windows == "reference" else seconds[:, 1] > seconds[:, 0]
+    return tuple(
+        Action(
+            start_s=float(seconds[row, 0]),
+            end_s=float(seconds[row, 1]),
+            label=classes[kept.classes[row]],
+            score=float(kept.scores[row]),
+        )
+        for row in np.flatnonzero(wanted)
+    )

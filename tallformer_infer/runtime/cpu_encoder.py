@@ -8,13 +8,13 @@ Note [one clip per thread]
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from tallformer_infer.cores import available_cores
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
 from tallformer_infer.runtime.sessions import CPU, open_session
 
@@ -33,7 +33,7 @@ class CpuEncoder:
             threads: Threads in all; None takes one per core that this process may use.
             is_bf16: Whether it computes in bfloat16.
         """
-        threads = threads or _cores()
+        threads = threads or available_cores()
         self.clips_at_once = min(threads, _MOST_CLIPS)
         made = cpu_encoder_graph(content, is_bf16=is_bf16)
         self.session = open_session(
@@ -62,9 +62,3 @@ class CpuEncoder:
     ) -> NDArray[np.float32]:
         (features,) = self.session.run(None, {"clips": clips, "real_frames": real_frames}, options)
         return np.asarray(features, np.float32)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

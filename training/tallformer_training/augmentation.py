@@ -144,14 +144,19 @@ def normalise(
         lead_frames: Frames of each clip in front of the video, shape (K,); None where there are none.
     """
     positions = torch.arange(clips.shape[2], device=clips.device)
-    is_inside = positions < real_frames.to(clips.device)[:, None]
+    real_frames = real_frames.to(clips.device)
+    if sampling.fill == "edge":
+        shown = torch.minimum(positions, (real_frames.long() - 1).clamp(min=0)[:, None])  # (K, F)
+        clips = torch.stack([clip[:, rows] for clip, rows in zip(clips, shown, strict=True)])
+        real_frames = torch.where(real_frames > 0, clips.shape[2], 0)
+    is_inside = positions < real_frames[:, None]
     if lead_frames is not None:
         is_inside = is_inside & (positions >= lead_frames.to(clips.device)[:, None])
     is_real = is_inside.to(clips.dtype)[:, None, :, None, None]
     mean, std = (clips.new_tensor(values)[:, None, None, None] for values in (sampling.mean, sampling.std))
-    if sampling.fill == "black":
-        return (clips * is_real - mean) / std
-    return ((clips - mean) / std).mul_(is_real)
+    if sampling.fill == "mean":
+        return ((clips - mean) / std).mul_(is_real)
+    return (clips * is_real - mean) / std
 
 
 def mirrored(

@@ -43,7 +43,8 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     precision: Annotated[
         Precision,
         typer.Option(
-            help="Format of the encoder: fp32 anywhere, int8 is the fastest on a CPU, fp16 and bf16 are for GPUs."
+            help="Format of the encoder: fp32 anywhere, int8 the fastest on CPUs; for GPUs fp16, bf16, "
+            "or int8-static, calibrated on the sample."
         ),
     ] = "fp32",
     sample: Annotated[

@@ -35,7 +35,8 @@ def import_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
 ) -> None:
-    """Turn an official TALLFormer checkpoint, or a Video Swin backbone, into a tallformer checkpoint.
+    """Turn an official TALLFormer checkpoint, OpenTAD's Video Swin with ActionFormer, or a Video Swin backbone, into a
+    tallformer checkpoint.
 
     All weights of the model, and nothing else, must be in the file; otherwise it says what is wrong and writes nothing.
 
@@ -49,6 +50,10 @@ def import_command(
 
       tallformer import swin_base_patch244_window877_kinetics400_22k.pth --recipe thumos14-swin-b
         --allow-missing 'neck.*' --allow-missing 'head.*' --out start.safetensors
+
+    The strong public model for THUMOS14, of OpenTAD (Video Swin-T + ActionFormer; its averaged weights are taken):
+
+      tallformer import e2e_thumos_actionformer_swin_tiny.pth --recipe thumos14-opentad-swin-t --out model.safetensors
 
     A recipe of your own: edit what `tallformer models show thumos14-swin-b --recipe` prints, and pass the file.
     """

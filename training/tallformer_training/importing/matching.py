@@ -20,6 +20,8 @@ from tallformer_training.model import Detector
 from tallformer_training.model.pyramid import sinusoids
 
 _COUNTER = ".num_batches_tracked"
+_FOLLOWED = ".loss_normaliser"
+"""A whole number in files that were saved before training, else not."""
 _FRESH_SEED = 0
 """Seed of the weights that a file is allowed to lack, so that an import can be repeated."""
 
@@ -133,7 +135,7 @@ class _Matching:
             self.conflicts.append(f"{name} and {self.sources[ours]} are the same parameter")
         elif tensor.shape != wanted.shape:
             self.reshaped.append(_reshaped(name, tensor, wanted))
-        elif tensor.dtype.is_floating_point != wanted.dtype.is_floating_point:
+        elif tensor.dtype.is_floating_point != wanted.dtype.is_floating_point and not ours.endswith(_FOLLOWED):
             self.conflicts.append(f"{name} holds {tensor.dtype} where {wanted.dtype} belongs")
         elif not bool(torch.isfinite(tensor).all()):
             self.conflicts.append(f"{name} holds NaN or infinity")
@@ -156,7 +158,7 @@ class _Matching:
             reason = self._check_sinusoids(name, tensor)
         elif self.layout.backbone_only and official.startswith("cls_head."):
             reason = "a classifier of whole videos"
-        elif official in ("data_preprocessor.mean", "data_preprocessor.std"):
+        elif official.removeprefix("backbone.model.") in ("data_preprocessor.mean", "data_preprocessor.std"):
             reason = self._check_pixels(name, tensor)
         if not reason:
             self.unexpected.append(name)

@@ -1,6 +1,7 @@
 """What other projects call the weights: everything is translated to the official TALLFormer names first.
 
-Source: the official TALLFormer code (commit 5519140, Apache-2.0) for detectors; Video Swin (official), mmaction2 and
+Source: the official TALLFormer code (commit 5519140, Apache-2.0) and OpenTAD (github.com/sming256/OpenTAD, commit
+cd0ca96, Apache-2.0) for detectors; Video Swin (official), mmaction2 and
 torchvision (`models/video/swin_transformer.py`, BSD-3-Clause) for backbones. All four order the channels of a patch
 merging and the rows of a relative position table alike.
 """
@@ -11,13 +12,15 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tallformer_infer.config import ModelConfig, RefinedHeadConfig
+from tallformer_infer.config import ModelConfig, PointHeadConfig, RefinedHeadConfig
 from tallformer_infer.errors import CheckpointError
 
 Rules = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
 """Patterns, and what stands in their place."""
 _REFINED = "coarse_pyramid_detection"
 """Member of the official ActivityNet detector that holds everything but the encoder."""
+_IN_OPENTAD = "model.backbone."
+"""Where OpenTAD's wrapper of an encoder holds it."""
 _REFINED_HEAD_RULES: Rules = (
     (r"^deconv\.(\d+)\.conv\.", lambda m: f"deconv.{3 * int(m[1])}.conv1d."),
     (r"^deconv\.(\d+)\.gn\.", lambda m: f"deconv.{3 * int(m[1]) + 1}."),
@@ -26,6 +29,16 @@ _REFINED_HEAD_RULES: Rules = (
     (r"^(\w+)_head\.(?=\w+$)", lambda m: f"{m[1]}_head.{'cls' if m[1] == 'action' else 'conv1d'}."),
     (r"^scales\.(\d+)$", lambda m: f"loc_heads.{m[1]}.scale"),
 )
+_POINT_RULES: Rules = (
+    (r"^(.*)\.(query|key|value)_conv\.weight$", lambda m: f"{m[1]}.{m[2]}_conv.conv.weight"),
+    (r"^(.*)\.fc1\.(\w+)$", lambda m: f"{m[1]}.mlp.0.{m[2]}"),
+    (r"^(.*)\.fc2\.(\w+)$", lambda m: f"{m[1]}.mlp.3.{m[2]}"),
+    (r"^(.*)\.(attn|mlp)_scale$", lambda m: f"{m[1]}.drop_path_{m[2]}.scale"),
+    (r"^norms\.(\d+)\.", lambda m: f"fpn_norms.{m[1]}."),
+    (r"^scales\.(\d+)$", lambda m: f"scale.{m[1]}.scale"),
+    (r"^loss_normaliser$", lambda _: "loss_normalizer"),
+)
+_POINT_WORDS = {"pyramid": "projection", "fpn": "neck", "head": "rpn_head"}
 _TORCHVISION_RULES: Rules = (
     (r"^features\.(\d+)\.(\d+)\.mlp\.0\.", lambda m: f"layers.{int(m[1]) // 2}.blocks.{m[2]}.mlp.fc1."),
     (r"^features\.(\d+)\.(\d+)\.mlp\.3\.", lambda m: f"layers.{int(m[1]) // 2}.blocks.{m[2]}.mlp.fc2."),
@@ -54,7 +67,11 @@ def official_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:
     the layers of the convolutional pyramid, and in the parts of the refined head, whose detector also keeps all but the
     encoder under another word. Official detectors also store buffers that we derive from the recipe: `dummy_tensor`,
     `relative_position_index` and `pe.pe`.
+
+    Of a model with ActionFormer's pyramid and head, OpenTAD's names are the official ones, but for the encoder's.
     """
+    if isinstance(model.head, PointHeadConfig) and model.pyramid.kind == "transformer":
+        return {name: _opentad_name(name) for name in names}
     is_refined = isinstance(model.head, RefinedHeadConfig)
     necks = ["reduction", *(["tcm"] if model.tcm else []), "pyramid", "fpn"]
     neck = f"{_REFINED}.pyramids" if is_refined else "neck"
@@ -73,6 +90,13 @@ def official_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:
     return table
 
 
+def _opentad_name(name: str) -> str:
+    word, _, rest = name.partition(".")
+    if word not in _POINT_WORDS:
+        return name
+    return f"{_POINT_WORDS[word]}.{_translated(rest, _POINT_RULES) or rest}"
+
+
 def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
     """Find out by its names where a file comes from.
 
@@ -81,20 +105,42 @@ def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
     """
     names = list(names)
     first = {name.partition(".")[0] for name in names}
-    if "neck" in first or any(name.startswith(("head.cls_convs", "head.retina")) for name in names):
-        return Layout("TALLFormer detector", False, str)
-    if _REFINED in first:
-        return Layout("TALLFormer detector (ActivityNet)", False, str)
+    detector = _detector_layout(names, first, model)
+    if detector is not None:
+        return detector
     if "features" in first and "patch_embed" in first:
         return Layout("torchvision Video Swin", True, _from_torchvision)
-    last_norm = f"backbone.norm{len(model.backbone.depths) - 1}."
-    if any(name.startswith(last_norm) for name in names):
-        return Layout("mmaction2 Video Swin", True, lambda name: name.replace(last_norm, "backbone.norm."))
+    if any(name.startswith(_last_norm(model)) for name in names):
+        return Layout("mmaction2 Video Swin", True, lambda name: _from_mmaction(name, model))
     if "backbone" in first:
         return Layout("Video Swin", True, str)
     if "patch_embed" in first and "layers" in first:
         return Layout("Video Swin without prefix", True, lambda name: f"backbone.{name}")
-    raise CheckpointError(f"neither a TALLFormer detector nor a Video Swin backbone; its first names: {names[:3]}")
+    raise CheckpointError(
+        f"neither a TALLFormer or OpenTAD detector nor a Video Swin backbone; its first names: {names[:3]}"
+    )
+
+
+def _detector_layout(names: list[str], first: set[str], model: ModelConfig) -> Layout | None:
+    if "rpn_head" in first or "projection" in first:
+        inside = f"backbone.{_IN_OPENTAD}"
+        return Layout(
+            "OpenTAD detector", False, lambda name: _from_mmaction(name.replace(inside, "backbone.", 1), model)
+        )
+    if "neck" in first or any(name.startswith(("head.cls_convs", "head.retina")) for name in names):
+        return Layout("TALLFormer detector", False, str)
+    if _REFINED in first:
+        return Layout("TALLFormer detector (ActivityNet)", False, str)
+    return None
+
+
+def _last_norm(model: ModelConfig) -> str:
+    """What mmaction2 calls the encoder's last norm."""
+    return f"backbone.norm{len(model.backbone.depths) - 1}."
+
+
+def _from_mmaction(name: str, model: ModelConfig) -> str:
+    return name.replace(_last_norm(model), "backbone.norm.")
 
 
 def _from_torchvision(name: str) -> str:

@@ -143,8 +143,8 @@ def _is_dense(item: object) -> bool:
 
 
 def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(name.startswith(_WRAPPER) for name in state):
-        return {name.removeprefix(_WRAPPER): item for name, item in state.items()}
+    while state and all(name.startswith(_WRAPPER) for name in state):  # OpenTAD's averaged weights may be wrapped twice
+        state = {name.removeprefix(_WRAPPER): item for name, item in state.items()}
     return state
 
 

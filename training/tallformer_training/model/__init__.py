@@ -6,7 +6,8 @@ Source: TALLFormer (arXiv 2204.01680); its official code, commit 5519140, Apache
 from tallformer_training.model.decoding import Segments
 from tallformer_training.model.detector import Detector, Outputs
 from tallformer_training.model.head import HeadOutputs
+from tallformer_training.model.point_head import PointOutputs
 from tallformer_training.model.proposals import Proposals
 from tallformer_training.model.refined_head import RefinedOutputs
 
-__all__ = ["Detector", "HeadOutputs", "Outputs", "Proposals", "RefinedOutputs", "Segments"]
+__all__ = ["Detector", "HeadOutputs", "Outputs", "PointOutputs", "Proposals", "RefinedOutputs", "Segments"]

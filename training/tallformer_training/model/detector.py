@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import torch
 from torch import Tensor, nn
 
-from tallformer_infer.config import HeadConfig, Recipe, RefinedHeadConfig
-from tallformer_infer.config.model import REDUCTION_STRIDE, PyramidConfig
+from tallformer_infer.config import HeadConfig, PointHeadConfig, Recipe, RefinedHeadConfig
 from tallformer_training.model.backbone import VideoSwin
 from tallformer_training.model.clips import encode_clip_major, encode_clips, encode_frames, encode_halves
 from tallformer_training.model.decoding import Segments, decode_windows
 from tallformer_training.model.fpn import FeaturePyramid
 from tallformer_training.model.head import AnchorHead, HeadOutputs
+from tallformer_training.model.point_head import PointHead, PointOutputs, decode_points
 from tallformer_training.model.proposals import Proposals, decode_proposals, with_classes
 from tallformer_training.model.pyramid import AttentionPyramid, ConvolutionPyramid
 from tallformer_training.model.reduction import Reduction
 from tallformer_training.model.refined_head import RefinedHead, RefinedOutputs, initialise_glorot
 from tallformer_training.model.tcm import TemporalConsistency
+from tallformer_training.model.transformer_pyramid import LevelNorms, TransformerPyramid, level_masks
 
-Outputs = HeadOutputs | RefinedOutputs
+Outputs = HeadOutputs | RefinedOutputs | PointOutputs
 """What one of the heads says."""
 
 
@@ -45,12 +47,11 @@ class Detector(nn.Module):
         crop_px = recipe.sampling.crop_px
         clip_size = (recipe.window.clip_frames, crop_px, crop_px)
         self.backbone = VideoSwin(model.backbone, clip_size=clip_size, checkpointing=checkpointing)
-        self.reduction = Reduction(model.backbone.out_channels, model.channels)
+        is_reduced = model.reduction_stride > 1
+        self.reduction = Reduction(model.backbone.out_channels, model.channels) if is_reduced else nn.Identity()
         self.tcm = TemporalConsistency(model.channels, model.tcm) if model.tcm else None
-        self.pyramid = _pyramid(model.channels, model.pyramid, max_steps=-(-recipe.window_steps // REDUCTION_STRIDE))
-        self.fpn = FeaturePyramid(
-            model.channels, model.pyramid.fpn_channels, levels=model.pyramid.levels, norm=model.pyramid.norm
-        )
+        self.pyramid = _pyramid(recipe)
+        self.fpn = _fpn(recipe)
         self.head = _head(recipe)
         if isinstance(self.head, RefinedHead):
             initialise_glorot(self.reduction)
@@ -75,8 +76,13 @@ class Detector(nn.Module):
         """Encode clips that lie clip first: (clips, B, 3, F, H, W) to (clips, B, C, F / 2)."""
         return encode_clip_major(self.backbone, clips)
 
-    def localize(self, features: Tensor) -> Outputs:
-        """Find actions in windows of feature steps (B, C, S).
+    def localize(self, features: Tensor, real_frames: Tensor | None = None) -> Outputs:
+        """Find actions in windows of feature steps.
+
+        Args:
+            features: Shape (B, C, S).
+            real_frames: Frames of each window that are not padding, shape (B,); None where all are. Only a pyramid of
+                kind `transformer` and the point head look at it.
 
         Raises:
             ValueError: S is more than the recipe's window has.
@@ -84,12 +90,20 @@ class Detector(nn.Module):
         x: Tensor = self.reduction(features)
         if self.tcm is not None:
             x = self.tcm(x)
-        levels = self.fpn(self.pyramid(x))
-        config = self.recipe.model.head
-        if isinstance(config, HeadConfig):
-            outputs: Outputs = self.head(levels)
-        else:
-            outputs = self.head(levels, features if config.classifier_input == "encoder" else x)
+        if real_frames is None:
+            real_frames = torch.full(features.shape[:1], self.recipe.window.window_frames, device=features.device)
+        masks = [
+            mask.to(features.dtype) for mask in level_masks(real_frames, x.shape[-1], self.recipe.model.level_strides)
+        ]
+        levels = self.fpn(self.pyramid(x, masks) if isinstance(self.pyramid, TransformerPyramid) else self.pyramid(x))
+        outputs: Outputs
+        match self.recipe.model.head:
+            case HeadConfig():
+                outputs = self.head(levels)
+            case PointHeadConfig():
+                outputs = self.head(levels, masks)
+            case RefinedHeadConfig(classifier_input=seen):
+                outputs = self.head(levels, features if seen == "encoder" else x)
         return outputs
 
     def decode(self, outputs: Outputs, window_start_frames: Tensor, real_frames: Tensor) -> Segments:
@@ -108,6 +122,14 @@ class Detector(nn.Module):
             assert isinstance(config, RefinedHeadConfig), "what another head says"
             proposals = self.propose(outputs, window_start_frames, real_frames)
             return with_classes(proposals, classes_per_proposal=config.classes_per_proposal)
+        if isinstance(outputs, PointOutputs):
+            return decode_points(
+                outputs,
+                steps=self.recipe.finest_steps,
+                level_strides=self.recipe.model.level_strides,
+                window_start_frames=window_start_frames,
+                real_frames=real_frames,
+            )
         return decode_windows(
             outputs,
             self.recipe.model.anchor_head,
@@ -127,11 +149,13 @@ class Detector(nn.Module):
         )
 
 
-def _head(recipe: Recipe) -> AnchorHead | RefinedHead:
+def _head(recipe: Recipe) -> AnchorHead | RefinedHead | PointHead:
     model, classes = recipe.model, len(recipe.classes)
     match model.head:
         case HeadConfig():
             return AnchorHead(model.pyramid.fpn_channels, classes, model.head)
+        case PointHeadConfig():
+            return PointHead(model.pyramid.fpn_channels, model.head, classes=classes, levels=model.pyramid.levels)
         case RefinedHeadConfig():
             seen = model.backbone.out_channels if model.head.classifier_input == "encoder" else model.channels
             return RefinedHead(
@@ -145,11 +169,21 @@ def _head(recipe: Recipe) -> AnchorHead | RefinedHead:
             assert_never(model.head)
 
 
-def _pyramid(channels: int, config: PyramidConfig, *, max_steps: int) -> AttentionPyramid | ConvolutionPyramid:
+def _pyramid(recipe: Recipe) -> AttentionPyramid | ConvolutionPyramid | TransformerPyramid:
+    model, config = recipe.model, recipe.model.pyramid
     match config.kind:
         case "attention":
-            return AttentionPyramid(channels, config, max_steps=max_steps)
+            return AttentionPyramid(model.channels, config, max_steps=recipe.finest_steps)
         case "convolution":
-            return ConvolutionPyramid(channels, config)
+            return ConvolutionPyramid(model.channels, config)
+        case "transformer":
+            return TransformerPyramid(model.backbone.out_channels, model.channels, config)
         case _:
             assert_never(config.kind)
+
+
+def _fpn(recipe: Recipe) -> FeaturePyramid | LevelNorms:
+    model, config = recipe.model, recipe.model.pyramid
+    if config.kind == "transformer":
+        return LevelNorms(model.channels, levels=config.levels)
+    return FeaturePyramid(model.channels, config.fpn_channels, levels=config.levels, norm=config.norm)

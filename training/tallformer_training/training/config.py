@@ -13,6 +13,7 @@ from tallformer_training.assignment import AssignmentConfig
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.memory import Sampling, encoded_count
 from tallformer_training.memory.manifest import StoredType
+from tallformer_training.point_targets import PointConfig
 from tallformer_training.schedule import ScheduleConfig
 from tallformer_training.training.precision import Precision
 
@@ -102,6 +103,8 @@ class TrainingConfig:
     """Keep a running mean of the weights with this decay, for validation and as the result."""
     assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
     """Which anchors learn what."""
+    points: PointConfig = field(default_factory=PointConfig)
+    """Of point heads: which positions learn what."""
     encoder_stage: EncoderStageConfig | None = None
     """Let the encoder learn alone first, if the run starts from random weights; see `encoder_stage`."""
     keep_encoder_norms: bool = False

@@ -36,7 +36,7 @@ class WindowModel(nn.Module):
         self.steps = StepClassifier(channels, len(detector.recipe.classes)) if with_steps else None
 
     def forward(
-        self, clips: Tensor, remembered: Tensor, windows: Sequence[Window]
+        self, clips: Tensor, remembered: Tensor, windows: Sequence[Window], real_frames: Tensor
     ) -> tuple[Tensor, Outputs, Tensor | None]:
         """Encode and localize.
 
@@ -44,6 +44,7 @@ class WindowModel(nn.Module):
             clips: Normalised RGB of the encoded clips, window by window, shape (N, 3, F, H, W).
             remembered: Features of the others, shape (B, C, S).
             windows: The batch.
+            real_frames: Frames of each window that are not padding, shape (B,).
 
         Returns:
             Encoded clips (N, C, clip steps), what the head says, and the logits of their steps (N, clip steps, K).
@@ -57,7 +58,7 @@ class WindowModel(nn.Module):
                 nothing = clips.new_zeros(1, *clips.shape[1:])
                 remembered = remembered + 0 * self.detector.encode(nothing).sum()
         features = cut_to_window(join_windows(remembered, encoded, windows), windows, self.detector.recipe)
-        outputs = self.detector.localize(features)
+        outputs = self.detector.localize(features, real_frames)
         return encoded, outputs, None if self.steps is None else self.steps(encoded)
 
 

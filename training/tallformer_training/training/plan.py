@@ -56,6 +56,10 @@ class PlannedWindow:
     number: int
     """Of the window in its epoch: with seed and epoch it decides the augmentation."""
 
+    def in_window(self, recipe: Recipe) -> int:
+        """Frames of the video that the localizer sees, whose window begins with the video where this one is earlier."""
+        return min(self.start_frame + self.real_frames - max(self.start_frame, 0), recipe.window.window_frames)
+
 
 class Planner:
     """Draws the plan of one epoch after another."""

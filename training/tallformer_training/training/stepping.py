@@ -19,6 +19,7 @@ from tallformer_training.memory.bank import OUTSIDE
 from tallformer_training.memory.exchange import write_back
 from tallformer_training.memory.windows import read_windows
 from tallformer_training.model import Detector
+from tallformer_training.model.point_head import PointHead
 from tallformer_training.schedule import set_rates
 from tallformer_training.training.config import TrainingConfig
 from tallformer_training.training.costs import window_costs
@@ -130,7 +131,7 @@ class Stepper:
         self.optimiser.zero_grad(set_to_none=True)
         clock = _Clock()
         of_step = self._targets.make(windows)
-        normaliser = of_step.normaliser
+        normaliser = self._normaliser(of_step.normaliser)
         steps = max(sum(len(window.encoded_clips) for window in windows), 1) * self.recipe.clip_steps
         totals, ages = torch.zeros(3, device=self.processes.device), []
         for number, loaded in enumerate(passes):
@@ -157,7 +158,7 @@ class Stepper:
         self,
         loaded: Sequence[LoadedWindow],
         memory: tuple[Memory, RunMemory | None],
-        normalisers: tuple[int, int],
+        normalisers: tuple[float, int],
         clock: _Clock,
         *,
         step: int,
@@ -179,11 +180,12 @@ class Stepper:
         clips = prepare_clips(loaded, self.recipe, self.config.augmentation, seed=seed, device=device)
         clock.stop("prepare_s")
         with autocast(self.config.precision, device):
-            encoded, outputs, logits = self._model(clips, remembered, windows)
+            real_frames = torch.tensor([window.in_window(self.recipe) for window in planned], device=device)
+            encoded, outputs, logits = self._model(clips, remembered, windows, real_frames)
         write_back(memory[1], windows, encoded, videos=list(memory[0].manifest.videos), step_number=step)
         if self.config.accumulation > 1:
             self.processes.barrier()  # without the gradients' exchange nothing else waits for the memory's writer
-        losses = window_costs(outputs, own.targets, self._anchors, self.config, classes=len(self.recipe.classes))
+        losses = window_costs(outputs, own.targets, self._anchors, self.config, recipe=self.recipe)
         clock.stop("forward_s")
         # The mean over processes, which `DistributedDataParallel` takes, is turned into the sum over all windows.
         part = own.normaliser / normalisers[0]
@@ -196,6 +198,13 @@ class Stepper:
         clock.stop("backward_s")
         both = torch.stack([losses.classification, losses.segment]) * part
         return torch.cat([both, by_step[None]]).detach(), ages[ages != OUTSIDE]
+
+    def _normaliser(self, of_step: int) -> float:
+        """What the losses of a step are divided by; that of a point head changes slowly from step to step."""
+        head = self.detector.head
+        if not isinstance(head, PointHead):
+            return of_step
+        return head.follow(of_step, momentum=self.config.points.normaliser_momentum)
 
     def _update(self, clock: _Clock) -> float:
         """Clip the gradient, and let the optimiser move; returns the gradient's length."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tallformer_infer.config import Recipe, RefinedHeadConfig
-from tallformer_infer.config.model import REDUCTION_STRIDE
+from tallformer_infer.config import HeadConfig, PointHeadConfig, Recipe, RefinedHeadConfig
 from tallformer_training.assignment import Targets, Truth, make_targets
 from tallformer_training.augmentation import mirrored
 from tallformer_training.datasets import LabelledVideo, crop_truth
 from tallformer_training.model.anchors import level_anchors
+from tallformer_training.point_targets import PointTargets, make_point_targets
 from tallformer_training.refined_targets import RefinedTargets, make_refined_targets
 from tallformer_training.training.config import TrainingConfig
 from tallformer_training.training.plan import PlannedWindow
@@ -26,10 +27,11 @@ from tallformer_training.training.step_classifier import step_labels
 class StepTargets:
     """Targets of some windows, and what their losses are divided by."""
 
-    targets: Targets | RefinedTargets
+    targets: Targets | RefinedTargets | PointTargets
     """Of B windows."""
     normaliser: int
-    """Of an anchor head: sum over windows of max(positive anchors, 1); of a refined head: number of windows."""
+    """Of an anchor head: sum over windows of max(positive anchors, 1); of a refined head: number of windows; of a point
+    head: number of positive positions, at least 1."""
     positive: int
     """Positions that learn an action; of windows without any, 1 each."""
 
@@ -46,26 +48,31 @@ class TargetMaker:
             video.name: video.segments_frames(video.rate_fps(recipe.sampling), frames[video.name]) for video in videos
         }
         self._labels = {video.name: video.labels for video in videos}
-        self._is_refined = isinstance(recipe.model.head, RefinedHeadConfig)
-        self.anchors_frames = torch.zeros(0, 2) if self._is_refined else recipe_anchors(recipe)
-        """Anchors (start, end) of all levels, shape (A, 2); none of a refined head."""
+        has_anchors = isinstance(recipe.model.head, HeadConfig)
+        self.anchors_frames = recipe_anchors(recipe) if has_anchors else torch.zeros(0, 2)
+        """Anchors (start, end) of all levels, shape (A, 2); none of other heads."""
 
     def make(self, windows: Sequence[PlannedWindow]) -> StepTargets:
         """Targets of `windows`, on the CPU."""
         truths = [self._truth(window) for window in windows]
         truth = Truth.stack([segments for segments, _ in truths], [labels for _, labels in truths])
-        if self._is_refined:
-            refined = make_refined_targets(
-                truth,
-                level_strides=self._recipe.model.level_strides,
-                window_frames=self._recipe.window.window_frames,
-            )
-            return StepTargets(refined, len(windows), _count_positive(refined))
-        targets = make_targets(
-            self.anchors_frames, truth, classes=len(self._recipe.classes), config=self._config.assignment
-        )
-        positive = _count_positive(targets)
-        return StepTargets(targets, positive, positive)
+        recipe, classes = self._recipe, len(self._recipe.classes)
+        strides = recipe.model.level_strides
+        match recipe.model.head:
+            case RefinedHeadConfig():
+                refined = make_refined_targets(truth, level_strides=strides, window_frames=recipe.window.window_frames)
+                return StepTargets(refined, len(windows), _count_positive(refined))
+            case PointHeadConfig():
+                points = make_point_targets(
+                    truth, steps=recipe.finest_steps, level_strides=strides, classes=classes, config=self._config.points
+                )
+                return StepTargets(points, max(int(points.is_positive.sum()), 1), _count_positive(points))
+            case HeadConfig():
+                targets = make_targets(self.anchors_frames, truth, classes=classes, config=self._config.assignment)
+                positive = _count_positive(targets)
+                return StepTargets(targets, positive, positive)
+            case _:
+                assert_never(recipe.model.head)
 
     def mark_steps(self, windows: Sequence[PlannedWindow]) -> Tensor:
         """Which actions go on at each step of the encoded clips of `windows`, shape (N, clip steps, K), 0 or 1."""
@@ -101,13 +108,13 @@ class TargetMaker:
         return torch.from_numpy(cropped.segments_frames), torch.from_numpy(labels)
 
 
-def _count_positive(targets: Targets | RefinedTargets) -> int:
+def _count_positive(targets: Targets | RefinedTargets | PointTargets) -> int:
     return int(targets.is_positive.sum(dim=1).clamp(min=1).sum())
 
 
 def recipe_anchors(recipe: Recipe) -> Tensor:
     """Anchors of a whole window, all levels, finest first, in frames, shape (A, 2)."""
-    steps = -(-recipe.window_steps // REDUCTION_STRIDE)
+    steps = recipe.finest_steps
     anchors = []
     for stride in recipe.model.level_strides:
         anchors.append(level_anchors(steps, stride, recipe.model.anchor_head))

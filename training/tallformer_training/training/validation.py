@@ -21,7 +21,7 @@ from tallformer_training.datasets import FrameSource, LabelledVideo
 from tallformer_training.model import Detector
 from tallformer_training.training.forward import encode_empty
 
-_CLIPS_AT_ONCE = 8
+_CLIPS_AT_ONCE, _FRAMES_AT_ONCE = 8, 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +38,15 @@ class EncodedClips:
 
 @torch.no_grad()
 def encode_video(
-    detector: Detector, source: FrameSource, path: Path, frames: int, *, is_mirrored: bool = False
+    detector: Detector,
+    source: FrameSource,
+    path: Path,
+    frames: int,
+    *,
+    is_mirrored: bool = False,
+    starts: Sequence[int] | None = None,
 ) -> Iterator[EncodedClips]:
-    """Encode every clip of a video once, from frame 0, cropped in the middle, as at test time.
+    """Encode clips of a video, cropped in the middle, as at test time.
 
     Args:
         detector: In evaluation mode.
@@ -48,12 +54,15 @@ def encode_video(
         path: The video.
         frames: Its length.
         is_mirrored: Exchange left and right.
+        starts: First frames of the clips; None for every clip once, from frame 0.
     """
     recipe, device = detector.recipe, next(detector.parameters()).device
     clip_frames, sampling = recipe.window.clip_frames, recipe.sampling
-    starts = list(range(0, frames, clip_frames))
-    for first in range(0, len(starts), _CLIPS_AT_ONCE):
-        batch = starts[first : first + _CLIPS_AT_ONCE]
+    if starts is None:
+        starts = range(0, frames, clip_frames)
+    at_once = min(_CLIPS_AT_ONCE, max(_FRAMES_AT_ONCE // clip_frames, 1))
+    for first in range(0, len(starts), at_once):
+        batch = list(starts[first : first + at_once])
         pixels = torch.from_numpy(source.read_clips(path, batch, clip_frames)).to(device)
         clips = apply_change(pixels, middle_crop(is_mirrored=is_mirrored), crop_px=sampling.crop_px)
         real_frames = np.clip(frames - np.array(batch, np.int64), 0, clip_frames)
@@ -75,7 +84,7 @@ def detect_actions(detector: Detector, source: FrameSource, video: LabelledVideo
     device = next(detector.parameters()).device
     timeline = Timeline(recipe.window, step_frames(recipe.window, "shared"))
     parts: list[Candidates] = []
-    for encoded in encode_video(detector, source, video.path, frames):
+    for encoded in encode_video(detector, source, video.path, frames, starts=_clip_starts(recipe, frames)):
         clips = zip(encoded.start_frames, encoded.real_frames.tolist(), encoded.features.float().cpu(), strict=True)
         for start, real_frames, features in clips:
             parts += [localize(detector, window) for window in timeline.add(start, real_frames, features.numpy())]
@@ -90,12 +99,21 @@ def detect_actions(detector: Detector, source: FrameSource, video: LabelledVideo
     ]
 
 
+def _clip_starts(recipe: Recipe, frames: int) -> range:
+    """First frames of the clips of all windows; windows of one clip overlap, and so do their clips."""
+    window = recipe.window
+    if window.clips > 1:
+        return range(0, frames, window.clip_frames)
+    step = step_frames(window, "shared")
+    return range(0, max(frames - window.window_frames + step, 1), step)
+
+
 @torch.no_grad()
 def localize(detector: Detector, window: FeatureWindow) -> Candidates:
     """Candidates of one window, in frames of the whole video."""
     recipe, device = detector.recipe, next(detector.parameters()).device
-    outputs = detector.localize(torch.from_numpy(window.features[None]).to(device))
     starts, real = (torch.tensor([number], device=device) for number in (window.start_frame, window.real_frames))
+    outputs = detector.localize(torch.from_numpy(window.features[None]).to(device), real)
     decoded = detector.decode(outputs, starts, real)
     segments, scores = decoded.segments_frames[0].float().cpu().numpy(), decoded.scores[0].float().cpu().numpy()
     pairs = pairs_above(segments, scores, score_threshold=recipe.suppress.score_threshold)

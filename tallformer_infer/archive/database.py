@@ -1,0 +1,267 @@
+"""`archive.db`: one row per video, one per action. One process writes; any number read meanwhile (WAL)."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tallformer_infer.archive.rows import FailureKind, Status, VideoRow, from_db, row_from, to_db
+from tallformer_infer.archive.schema import SCHEMA_VERSION, migrate, version_of
+from tallformer_infer.errors import ArchiveError
+from tallformer_infer.structures import Action
+
+DATABASE = "archive.db"
+LOCK = "archive.lock"
+_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """What a finished video adds to its row."""
+
+    duration_s: float
+    """Length of what was decoded, in seconds."""
+    result: dict[str, Any]
+    """Everything of the `Result` but its actions, as JSON."""
+    selection: dict[str, Any]
+    """Which actions were kept, a `Selection` as JSON."""
+    remarks: tuple[str, ...]
+    """What else there is to know, one line each."""
+    hashes: tuple[str, str, str]
+    """Of what decided features, candidates and actions."""
+    outputs: tuple[str, ...]
+    """Formats of its result files."""
+    model: tuple[str, str, str]
+    """Hash of the bundle, name and hash of the recipe."""
+    versions: dict[str, str]
+    """Versions of what did the work."""
+
+
+class ArchiveDatabase:
+    """The database of an archive, open for reading, or for reading and writing."""
+
+    def __init__(self, folder: Path, *, writes: bool = False) -> None:
+        """Open `archive.db` in `folder`; a writer makes it where there is none.
+
+        Raises:
+            ArchiveError: There is none, it is not ours, or another process writes to it.
+        """
+        self.path = folder / DATABASE
+        if not writes and not self.path.is_file():
+            raise ArchiveError(
+                f"{folder}: no archive ({DATABASE}) in it; `tallformer label … --out {folder}` makes one"
+            )
+        self._lock = _take_lock(folder) if writes else None
+        self.connection = _connect(self.path)
+        try:
+            if version_of(self.connection, self.path) < SCHEMA_VERSION:
+                self._lock = self._lock or _take_lock(folder)
+            self._set_up(writes=writes)
+        except sqlite3.Error as error:
+            self.close()
+            raise ArchiveError(f"{self.path}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, *, writes: bool) -> None:
+        self.connection.row_factory = sqlite3.Row
+        if writes:
+            self.connection.execute("PRAGMA journal_mode = WAL")
+            self.connection.execute("PRAGMA foreign_keys = ON")
+            # A power cut may take the last transactions back, whole; what they said is then done again.
+            self.connection.execute("PRAGMA synchronous = NORMAL")
+        migrate(self.connection, self.path)
+        if not writes:
+            self.connection.execute("PRAGMA query_only = ON")
+
+    def close(self) -> None:
+        """Close it, and let others write. May be called twice."""
+        for connection in (self.connection, self._lock):
+            if connection is not None:
+                connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of the block's changes, or none.
+
+        Raises:
+            ArchiveError: The disk is full, or the file cannot be written.
+        """
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+            except BaseException:
+                self.connection.execute("ROLLBACK")
+                raise
+            self.connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self.connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self.connection.execute("ROLLBACK")
+            raise ArchiveError(
+                f"{self.path}: cannot be written: {error}; what it holds is whole, run the same command to go on"
+            ) from error
+
+    def videos(self, status: Status | None = None) -> list[VideoRow]:
+        """All rows, or those of one status, in the order in which they were added."""
+        where, values = ("WHERE status = ?", (status,)) if status is not None else ("", ())
+        return [row_from(row) for row in self.connection.execute(f"SELECT * FROM videos {where} ORDER BY id", values)]
+
+    def video(self, video_id: int) -> VideoRow:
+        """One row."""
+        return row_from(self.connection.execute("SELECT * FROM videos WHERE id = ?", (video_id,)).fetchone())
+
+    def videos_of_content(self, content: str, actions_hash: str) -> list[VideoRow]:
+        """Videos that are done, of this content and made in this way."""
+        rows = self.connection.execute(
+            "SELECT * FROM videos WHERE content = ? AND status = 'done' AND actions_hash = ? ORDER BY id",
+            (content, actions_hash),
+        )
+        return [row_from(row) for row in rows]
+
+    def add(self, found: Iterable[tuple[str, str, str, bool]]) -> None:
+        """Add videos that wait.
+
+        Args:
+            found: Source, name, key of the name (no two are the same), and whether it is a guess.
+        """
+        with self.changing() as change:
+            change.executemany(
+                "INSERT INTO videos (source, name, name_key, is_guess) VALUES (?, ?, ?, ?)",
+                [(to_db(source), to_db(name), to_db(key), guess) for source, name, key, guess in found],
+            )
+
+    def name_keys(self) -> set[str]:
+        """Keys of all names that are taken."""
+        return {from_db(key) for (key,) in self.connection.execute("SELECT name_key FROM videos")}
+
+    def let_wait(self, video_ids: Sequence[int], *, forget_attempts: bool) -> None:
+        """Have videos done again; their actions stay until they are."""
+        attempts = ", attempts = 0, error = NULL, error_kind = NULL" if forget_attempts else ""
+        with self.changing() as change:
+            change.executemany(
+                f"UPDATE videos SET status = 'waiting'{attempts} WHERE id = ?", [(number,) for number in video_ids]
+            )
+
+    def start(self, video_id: int) -> None:
+        """An attempt begins."""
+        with self.changing() as change:
+            change.execute("UPDATE videos SET status = 'running', started_at = ? WHERE id = ?", (_now(), video_id))
+
+    def identify(self, video_id: int, *, content: str | None, size_bytes: int | None, mtime_ns: int | None) -> None:
+        """What a source holds, as it was just found."""
+        with self.changing() as change:
+            change.execute(
+                "UPDATE videos SET content = ?, size_bytes = ?, mtime_ns = ? WHERE id = ?",
+                (content, size_bytes, mtime_ns, video_id),
+            )
+
+    def fail(self, video_id: int, kind: FailureKind, error: str, *, again: bool) -> None:
+        """An attempt failed: the video has no actions. `again` has it wait for another attempt of this run."""
+        with self.changing() as change:
+            change.execute("DELETE FROM actions WHERE video_id = ?", (video_id,))
+            change.execute(
+                "UPDATE videos SET status = ?, attempts = attempts + 1, error_kind = ?, error = ?, finished_at = ?, "
+                "result = NULL, duration_s = NULL, actions_hash = NULL WHERE id = ?",
+                ("waiting" if again else "failed", kind, error, _now(), video_id),
+            )
+
+    def forget_outputs(self, video_ids: Iterable[int]) -> None:
+        """The result files of videos are about to change: a run that finds this in a row writes them again."""
+        with self.changing() as change:
+            change.executemany("UPDATE videos SET outputs = '[]' WHERE id = ?", [(number,) for number in video_ids])
+
+    def ignore(self, video_id: int, reason: str) -> None:
+        """It is not a video, and nobody said that it was."""
+        with self.changing() as change:
+            change.execute(
+                "UPDATE videos SET status = 'ignored', error = ?, finished_at = ? WHERE id = ?",
+                (reason, _now(), video_id),
+            )
+
+    def finish(self, video_id: int, labelled: Labelled, actions: Iterable[Action], *, counts: bool = True) -> None:
+        """A video is done: its row and its actions, together. `counts` adds an attempt."""
+        with self.changing() as change:
+            change.execute("DELETE FROM actions WHERE video_id = ?", (video_id,))
+            rows = [(video_id, action.label, action.start_s, action.end_s, action.score) for action in actions]
+            change.executemany("INSERT OR IGNORE INTO labels (name) VALUES (?)", [(row[1],) for row in rows])
+            change.executemany(
+                "INSERT INTO actions (video_id, label_id, start_s, end_s, score) "
+                "VALUES (?, (SELECT id FROM labels WHERE name = ?), ?, ?, ?)",
+                rows,
+            )
+            columns = {
+                "duration_s": labelled.duration_s,
+                "result": json.dumps(labelled.result),
+                "selection": json.dumps(labelled.selection),
+                "remarks": json.dumps(labelled.remarks),
+                "encoder_hash": labelled.hashes[0],
+                "localizer_hash": labelled.hashes[1],
+                "actions_hash": labelled.hashes[2],
+                "outputs": json.dumps(labelled.outputs),
+                "bundle_sha256": labelled.model[0],
+                "recipe_name": labelled.model[1],
+                "recipe_sha256": labelled.model[2],
+                "versions": json.dumps(labelled.versions),
+                "finished_at": _now(),
+            }
+            change.execute(
+                f"UPDATE videos SET {', '.join(f'{name} = ?' for name in columns)}, status = 'done', "
+                "attempts = attempts + ?, error_kind = NULL, error = NULL WHERE id = ?",
+                (*columns.values(), int(counts), video_id),
+            )
+
+    def actions_of(self, video_id: int) -> tuple[Action, ...]:
+        """The actions of one video, by start, end and falling score."""
+        rows = self.connection.execute(
+            "SELECT start_s, end_s, labels.name AS label, score FROM actions JOIN labels ON labels.id = label_id "
+            "WHERE video_id = ? ORDER BY start_s, end_s, score DESC, label",
+            (video_id,),
+        )
+        return tuple(Action(start_s=row[0], end_s=row[1], label=row[2], score=row[3]) for row in rows)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+    except sqlite3.Error as error:
+        raise ArchiveError(f"{path}: cannot be opened: {error}") from error
+
+
+def _take_lock(folder: Path) -> sqlite3.Connection:
+    """Keep every other writer out for as long as this process lives.
+
+    SQLite's own lock on a file of its own: it works on every system, and ends with the process however that ends.
+    """
+    connection = None
+    try:
+        connection = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        if "locked" in str(error):
+            raise ArchiveError(f"{folder}: another run writes to this archive; wait for it, or stop it") from error
+        raise ArchiveError(f"{folder}: cannot be written: {error}") from error
+    return connection
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

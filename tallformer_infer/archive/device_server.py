@@ -1,0 +1,205 @@
+"""A process that owns a device and encodes clips of several videos together.
+
+Note [one device, many decoders]
+    A GPU encodes clips many times as fast as a core decodes them, and wants several at once; a short video has few.
+    So workers decode and hand their clips over, and whatever waits at the same time, of whichever videos, goes through
+    the encoder as one batch. Pixels go through memory that both processes have mapped, features through a socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import queue
+import secrets
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.archive.processes import signals_held_back
+from tallformer_infer.archive.tasks import LabelSettings, ServerAddress
+from tallformer_infer.bundle import load_bundle
+from tallformer_infer.errors import DeviceError, TallformerError
+from tallformer_infer.runtime import Device, Runtime, load_runtime
+
+_MOST_CLIPS = 64
+_GPUS = Path("/proc/driver/nvidia/gpus")
+_START_S = 300.0
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a worker asks for."""
+
+    what: str
+    arguments: tuple[Any, ...]
+    pixels: NDArray[np.uint8] | None
+    reply: queue.SimpleQueue[Any]
+
+
+class DeviceServer:
+    """One server process, seen from the driver."""
+
+    def __init__(self, settings: LabelSettings, *, gpu: int | None = None) -> None:
+        """Start it and wait until the model is loaded.
+
+        Args:
+            settings: Model and device.
+            gpu: Number of the GPU; None leaves it to CUDA.
+
+        Raises:
+            DeviceError: It could not be started; the message says why.
+        """
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        key = secrets.token_bytes(32)
+        self._process = context.Process(
+            target=_serve, args=(theirs, settings, key, gpu), name="tallformer-device", daemon=True
+        )
+        with signals_held_back():
+            self._process.start()
+        theirs.close()
+        self._connection = ours
+        try:
+            answer = ours.recv() if ours.poll(_START_S) else "the model is not loaded after 5 minutes"
+        except EOFError:
+            answer = "the process of the device ended"
+        if isinstance(answer, str):
+            self.close()
+            raise DeviceError(answer)
+        address, self.device = answer
+        self.address = ServerAddress(address, key)
+        """Where workers find it."""
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+def count_gpus() -> int:
+    """GPUs of this machine that CUDA may use, as far as the driver tells; at least 1."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return max(len([name for name in chosen.split(",") if name.strip()]), 1)
+    with contextlib.suppress(OSError):
+        return max(len(list(_GPUS.iterdir())), 1)
+    return 1
+
+
+def may_have_cuda(device: Device) -> bool:
+    """Whether it is worth trying: CUDA is asked for, or ONNX Runtime was built with it."""
+    if device != "auto":
+        return device != "cpu"
+    import onnxruntime  # noqa: PLC0415 (not needed where the device is named)
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def _serve(driver: Connection, settings: LabelSettings, key: bytes, gpu: int | None) -> None:
+    """Serve until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if gpu is not None:  # CUDA reads it when it is first used, and there is no other way that every library heeds
+        os.environ["CUDA_VISIBLE_DEVICES"] = _nth_visible(gpu)
+    try:
+        runtime = load_runtime(load_bundle(settings.model), device=settings.device, threads=settings.threads)
+    except TallformerError as error:
+        driver.send(str(error))
+        return
+    requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+    listener = Listener(backlog=64, authkey=key)
+    threading.Thread(target=_accept, args=(listener, requests), daemon=True).start()
+    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    driver.send((listener.address, runtime.device))
+    _describe = (runtime.name, runtime.device, runtime.device_reason, runtime.clips_at_once)
+    while True:
+        _answer(runtime, _gather(requests), _describe)
+
+
+def _nth_visible(gpu: int) -> str:
+    chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return chosen[gpu] if gpu < len(chosen) else str(gpu)
+
+
+def _end_with(driver: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        driver.recv()
+    os._exit(0)
+
+
+def _accept(listener: Listener, requests: queue.SimpleQueue[_Request]) -> None:
+    while True:
+        with contextlib.suppress(Exception):  # somebody without the key, or a worker that is gone already
+            connection = listener.accept()
+            threading.Thread(target=_converse, args=(connection, requests), daemon=True).start()
+
+
+def _converse(connection: Connection, requests: queue.SimpleQueue[_Request]) -> None:
+    """Pass a worker's requests on, one at a time, until it is gone."""
+    reply: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    shared: mmap.mmap | None = None
+    with contextlib.suppress(EOFError, OSError), connection:
+        while True:
+            what, *arguments = connection.recv()
+            if what == "memory":
+                path, size = arguments
+                with open(path, "r+b") as file:  # noqa: PTH123
+                    shared = mmap.mmap(file.fileno(), size)
+                connection.send(None)
+                continue
+            pixels = None
+            if what == "encode":
+                assert shared is not None, "memory comes first"
+                shape = arguments.pop(0)
+                pixels = np.frombuffer(shared, np.uint8, int(np.prod(shape))).reshape(shape)
+            requests.put(_Request(what, tuple(arguments), pixels, reply))
+            connection.send(reply.get())
+
+
+def _gather(requests: queue.SimpleQueue[_Request]) -> list[_Request]:
+    """The next request and, if it is one of encoding, those others that wait already, up to a limit of clips."""
+    first = requests.get()
+    gathered, clips = [first], 0 if first.pixels is None else len(first.pixels)
+    while first.pixels is not None and clips < _MOST_CLIPS and not requests.empty():
+        gathered.append(requests.get())
+        pixels = gathered[-1].pixels
+        if pixels is None:
+            break
+        clips += len(pixels)
+    return gathered
+
+
+def _answer(runtime: Runtime, requests: Sequence[_Request], described: tuple[Any, ...]) -> None:
+    encoding = [request for request in requests if request.pixels is not None]
+    try:
+        if encoding:
+            _encode(runtime, encoding)
+    except Exception as error:
+        for request in encoding:
+            request.reply.put(f"{type(error).__name__}: {error}")
+    for request in requests:
+        if request.pixels is not None:
+            continue
+        try:
+            request.reply.put(runtime.localize(*request.arguments) if request.what == "localize" else described)
+        except Exception as error:
+            request.reply.put(f"{type(error).__name__}: {error}")
+
+
+def _encode(runtime: Runtime, requests: Sequence[_Request]) -> None:
+    pixels = np.concatenate([request.pixels for request in requests if request.pixels is not None])
+    real_frames = np.concatenate([request.arguments[0] for request in requests])
+    features = runtime.encode(pixels, real_frames)
+    ends = np.cumsum([len(request.arguments[0]) for request in requests])
+    for request, part in zip(requests, np.split(features, ends[:-1]), strict=True):
+        request.reply.put(part)

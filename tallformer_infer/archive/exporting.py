@@ -1,0 +1,157 @@
+"""An archive's actions in one file: for a data frame, a spreadsheet, or another program."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Literal, assert_never
+
+from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.queries import ActionFilter, FoundAction, list_actions
+from tallformer_infer.archive.saving import stored_result
+from tallformer_infer.config import from_json
+from tallformer_infer.errors import ArchiveError, OutputError
+from tallformer_infer.formats import encode_labels, is_label_format, labelled_video
+from tallformer_infer.results import (
+    Failure,
+    Selection,
+    actions_document,
+    activitynet_document,
+    check_destination,
+    write_content,
+    write_document,
+)
+
+ExportFormat = Literal["parquet", "csv", "jsonl", "json", "activitynet", "tsv", "labelstudio", "via", "boris"]
+COLUMNS = ("path", "start_s", "end_s", "label", "score")
+_ROWS_AT_ONCE = 50_000
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
+
+
+def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: ExportFormat) -> int:
+    """Write the actions that pass to a file, by video and start. The file is replaced whole or not at all.
+
+    Args:
+        database: The archive.
+        wanted: Which actions; all but `parquet`, `csv` and `jsonl` hold whole videos and take only the path.
+        out: The file.
+        form: What it is to be; formats of one video per file are for `label --format`.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        ArchiveError: The results are of several models, or a label is not known.
+        OutputError: The file cannot be written.
+        ModuleNotFoundError: pyarrow is needed and not installed.
+    """
+    check_destination(out, example="actions.parquet")
+    match form:
+        case "parquet":
+            return _replace(out, lambda path: _write_parquet(path, list_actions(database, wanted)))
+        case "csv":
+            return _replace(out, lambda path: _write_text(path, _write_csv, list_actions(database, wanted)))
+        case "jsonl":
+            return _replace(out, lambda path: _write_text(path, _write_jsonl, list_actions(database, wanted)))
+        case "json" | "activitynet" | "tsv" | "labelstudio" | "via" | "boris":
+            return _write_results(database, wanted, out, form)
+        case _:
+            assert_never(form)
+
+
+def _replace(out: Path, write: Callable[[Path], int]) -> int:
+    temporary = out.parent / f".tallformer-{secrets.token_hex(6)}.tmp"
+    try:
+        count = write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _write_parquet(path: Path, actions: Iterator[FoundAction]) -> int:
+    import pyarrow  # noqa: PLC0415 (an extra)
+    from pyarrow import parquet  # noqa: PLC0415
+
+    text, number = pyarrow.string(), pyarrow.float64()
+    kinds = {"path": text, "start_s": number, "end_s": number, "label": pyarrow.dictionary(pyarrow.int32(), text)}
+    schema = pyarrow.schema([*kinds.items(), ("score", number)])
+    count = 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        while rows := list(itertools.islice(actions, _ROWS_AT_ONCE)):
+            values = [_as_row(row) for row in rows]
+            writer.write_table(pyarrow.Table.from_pylist(values, schema=schema))
+            count += len(rows)
+    return count
+
+
+def _write_text(
+    path: Path, write: Callable[[IO[str], Iterator[FoundAction]], int], actions: Iterator[FoundAction]
+) -> int:
+    with path.open("x", encoding="utf-8", newline="") as file:
+        return write(file, actions)
+
+
+def _write_csv(file: IO[str], actions: Iterator[FoundAction]) -> int:
+    """What begins like a formula gets an apostrophe before it. Source: OWASP, "CSV Injection"."""
+    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(COLUMNS)
+    count = 0
+    for count, action in enumerate(actions, 1):  # noqa: B007 (the last one is the count)
+        cells = [_as_row(action)[column] for column in COLUMNS]
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in cells])
+    return count
+
+
+def _write_jsonl(file: IO[str], actions: Iterator[FoundAction]) -> int:
+    count = 0
+    for count, action in enumerate(actions, 1):  # noqa: B007
+        file.write(json.dumps(_as_row(action)) + "\n")
+    return count
+
+
+def _as_row(action: FoundAction) -> dict[str, Any]:
+    """A row of `COLUMNS`; of a name that is not UTF-8, the bytes that are not become `\\xNN`."""
+    path = action.source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return {
+        "path": path,
+        "start_s": action.start_s,
+        "end_s": action.end_s,
+        "label": action.label,
+        "score": action.score,
+    }
+
+
+def _write_results(
+    database: ArchiveDatabase,
+    wanted: ActionFilter,
+    out: Path,
+    form: Literal["json", "activitynet", "tsv", "labelstudio", "via", "boris"],
+) -> int:
+    rows = [row for row in database.videos("done") if wanted.path is None or wanted.matches(row.source)]
+    results = [stored_result(database, row) for row in rows]
+    if form != "activitynet" and is_label_format(form):
+        write_content(encode_labels([labelled_video(result) for result in results], form, folder=out.parent), out)
+        return sum(len(result.actions) for result in results)
+    failures = [Failure(row.source, row.error or "") for row in database.videos("failed")]
+    try:
+        (selection,) = {json.dumps(row.selection): row.selection for row in rows}.values()
+        make = actions_document if form == "json" else activitynet_document
+        kept = from_json(Selection, selection, where="selection")
+        write_document(make(results, selection=kept, failures=failures), out)
+    except ValueError as error:
+        raise ArchiveError(
+            f"{database.path.parent}: has no results, or those of several models or settings; "
+            "export csv, jsonl or parquet, or label all with one model"
+        ) from error
+    return sum(len(result.actions) for result in results)

@@ -1,0 +1,205 @@
+"""Features of one video in a file that grows clip by clip and is good at every moment.
+
+Note [a file of records]
+    A header, then one record per clip (first frame, real frames, features as float16, CRC-32), then one with what is
+    known of the video, after which the file gets its final name. A process that is killed leaves whole records and at
+    most one torn one, which the checksum tells; the next goes on behind the last whole one. About 15 KB per second of
+    video at 1024 channels. Features are rounded to float16 before anything is computed from them, so that actions do
+    not depend on whether they were stored in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.archive.facts import VideoFacts
+from tallformer_infer.errors import ConfigError
+from tallformer_infer.pipeline.encoding import EncodedClip
+
+PARTIAL = ".partial"
+_HEADER = struct.Struct("<8sII")
+_RECORD = struct.Struct("<qi")
+_CHECKSUM = struct.Struct("<I")
+_MAGIC = b"TFfeat1\n"
+_FACTS = -1
+_LONGEST_FACTS = 1 << 20
+
+Shape = tuple[int, int]
+"""(C, clip steps)."""
+
+
+class DamagedError(Exception):
+    """A stored file is not what was written."""
+
+
+def rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features with the digits that float16 keeps.
+
+    Raises:
+        OverflowError: One is beyond float16.
+    """
+    with np.errstate(over="ignore"):
+        kept = features.astype(np.float16)
+    if not np.isfinite(kept).all():
+        raise OverflowError("features beyond float16: the largest is " + str(np.abs(features).max()))
+    return kept.astype(np.float32)
+
+
+class FeatureReader:
+    """Reads a whole file, one clip at a time."""
+
+    def __init__(self, path: Path, shape: Shape) -> None:
+        """Open it.
+
+        Raises:
+            OSError: There is none, or it cannot be read.
+            DamagedError: It is something else.
+        """
+        self.facts: VideoFacts | None = None
+        """What is known of the video; known after the last clip."""
+        self._shape = shape
+        self._file = path.open("rb")
+        try:
+            _check_header(self._file, shape)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def clips(self) -> Iterator[EncodedClip]:
+        """Every clip by rising start.
+
+        Raises:
+            DamagedError: A checksum is wrong, or the file ends too early.
+        """
+        with self._file:
+            while True:
+                record = _read_record(self._file, self._shape)
+                if isinstance(record, VideoFacts):
+                    self.facts = record
+                    return
+                if record is None:
+                    raise DamagedError("ends too early")
+                yield record
+
+
+class FeatureWriter:
+    """Goes on with a file that may already hold the first clips of its video."""
+
+    def __init__(self, path: Path, shape: Shape) -> None:
+        """Open or make `path` with `.partial` behind it, and cut off what is torn.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._path = path
+        self._partial = path.with_name(path.name + PARTIAL)
+        self._shape = shape
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
+        self.stored = self._go_to_end()
+        """Clips that it held already."""
+
+    def stored_clips(self) -> Iterator[EncodedClip]:
+        """The clips that it held already, read anew one at a time."""
+        with self._partial.open("rb") as file:
+            _check_header(file, self._shape)
+            for _ in range(self.stored):
+                record = _read_record(file, self._shape)
+                if not isinstance(record, EncodedClip):
+                    raise DamagedError("changed while it was read")
+                yield record
+
+    def append(self, clip: EncodedClip) -> None:
+        """Add a clip, whose features are finite in float16.
+
+        Raises:
+            OSError: There is no space left.
+        """
+        content = _RECORD.pack(clip.start_frame, clip.real_frames) + clip.features.astype("<f2").tobytes()
+        self._write(content + _CHECKSUM.pack(zlib.crc32(content)))
+
+    def finish(self, facts: VideoFacts) -> None:
+        """Add what is known of the video, and give the file its final name.
+
+        Raises:
+            OSError: There is no space left.
+        """
+        encoded = facts.encoded()
+        content = _RECORD.pack(_FACTS, len(encoded)) + encoded
+        self._write(content + _CHECKSUM.pack(zlib.crc32(content)))
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._partial.replace(self._path)
+
+    def close(self) -> None:
+        """Leave the file for a later run."""
+        self._file.close()
+
+    def discard(self) -> None:
+        """Close and remove it."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._partial.unlink()
+
+    def _go_to_end(self) -> int:
+        """Count whole records, and put the place for the next one behind them."""
+        try:
+            _check_header(self._file, self._shape)
+        except DamagedError:
+            self._file.seek(0)
+            self._file.truncate()
+            self._write(_HEADER.pack(_MAGIC, *self._shape))
+            return 0
+        count, last_start, end = 0, -1, self._file.tell()
+        with contextlib.suppress(DamagedError):
+            while isinstance(record := _read_record(self._file, self._shape), EncodedClip):
+                if record.start_frame <= last_start:
+                    break
+                count, last_start, end = count + 1, record.start_frame, self._file.tell()
+        self._file.seek(end)
+        self._file.truncate()
+        return count
+
+    def _write(self, content: bytes) -> None:
+        view = memoryview(content)
+        while view:  # a file without a buffer may take a part only
+            view = view[self._file.write(view) :]
+
+
+def _check_header(file: io.RawIOBase | io.BufferedIOBase, shape: Shape) -> None:
+    if (file.read(_HEADER.size) or b"") != _HEADER.pack(_MAGIC, *shape):
+        raise DamagedError("is not a file of features of this model")
+
+
+def _read_record(file: io.RawIOBase | io.BufferedIOBase, shape: Shape) -> EncodedClip | VideoFacts | None:
+    """The next clip or the facts; None at the end of the file, a torn last record included."""
+    head = file.read(_RECORD.size) or b""
+    if len(head) < _RECORD.size:
+        return None
+    start_frame, number = _RECORD.unpack(head)
+    size = 2 * shape[0] * shape[1] if start_frame != _FACTS else number
+    if start_frame < _FACTS or not 0 <= size <= max(_LONGEST_FACTS, 2 * shape[0] * shape[1]):
+        raise DamagedError("a record is damaged")
+    body = file.read(size + _CHECKSUM.size) or b""
+    if len(body) < size + _CHECKSUM.size:
+        return None
+    if zlib.crc32(body[:size], zlib.crc32(head)) != _CHECKSUM.unpack(body[size:])[0]:
+        raise DamagedError("a checksum is wrong")
+    if start_frame == _FACTS:
+        try:
+            return VideoFacts.decoded(body[:size])
+        except (ConfigError, ValueError) as error:
+            raise DamagedError(f"facts of another version: {error}") from error
+    features = np.frombuffer(body[:size], "<f2").reshape(shape).astype(np.float32)
+    return EncodedClip(start_frame, number, features)

@@ -1,0 +1,248 @@
+"""The worker's function: one video at a time, from whatever stage is not stored yet."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+from tallformer_infer.archive.concluding import conclude
+from tallformer_infer.archive.facts import VideoFacts
+from tallformer_infer.archive.features import DamagedError, FeatureReader, FeatureWriter
+from tallformer_infer.archive.identity import identify
+from tallformer_infer.archive.remote_runtime import RemoteRuntime
+from tallformer_infer.archive.stages import StageHashes, hash_stages, storage_key
+from tallformer_infer.archive.store import FeatureStore, StoredCandidates
+from tallformer_infer.archive.stored_encoding import StoringEncoder
+from tallformer_infer.archive.tasks import (
+    Alive,
+    Broken,
+    Failed,
+    Finished,
+    IdentifyTask,
+    LabelSettings,
+    LabelTask,
+    OnAlive,
+    Outcome,
+    Task,
+)
+from tallformer_infer.bundle import load_bundle
+from tallformer_infer.clips import step_frames
+from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
+from tallformer_infer.media import FrameStream, open_video
+from tallformer_infer.media.remote import RemoteBytes, is_address, is_web_address
+from tallformer_infer.pipeline.pool import CandidatePool
+from tallformer_infer.pipeline.progress import Progress
+from tallformer_infer.pipeline.video_run import VideoRun
+from tallformer_infer.runtime import Runtime, load_runtime
+from tallformer_infer.structures import StageSeconds
+from tallformer_infer.timeline import Timeline
+
+_LONGEST_UNTOLD_S = 60.0
+"""A header that tells less is not held against a video that goes on."""
+
+
+class Labeller:
+    """Labels videos with one model on one device."""
+
+    def __init__(self, settings: LabelSettings, *, slot: int = 0) -> None:
+        """Read the model's description; its graphs are loaded when the first clip needs them.
+
+        Raises:
+            BundleError: It is not the model that the run began with.
+        """
+        self._settings = settings
+        self._bundle = load_bundle(settings.model)
+        if self._bundle.sha256 != settings.bundle_sha256:
+            raise BundleError(f"{settings.model}: was changed since the run began; run the same command again")
+        self._hashes: StageHashes = hash_stages(
+            self._bundle,
+            windows=settings.windows,
+            selection=settings.selection,
+            static_tolerance=settings.static_tolerance,
+        )
+        self._store = None if settings.store is None else FeatureStore(settings.store)
+        self._runtime: Runtime | None = None
+        self._slot = slot
+        recipe = self._bundle.recipe
+        self._shape = (recipe.model.backbone.out_channels, recipe.clip_steps)
+
+    def do(self, task: Task, on_alive: OnAlive) -> Outcome:
+        """Do a task; whatever is wrong with its video is its outcome."""
+        try:
+            if isinstance(task, IdentifyTask):
+                return identify(task.source, is_guess=task.is_guess, on_alive=on_alive)
+            return self._label(task, on_alive)
+        except MediaError as error:
+            return Failed("read" if is_address(task.source) else "media", str(error))
+        except (BundleError, DeviceError) as error:
+            return Broken(str(error))
+        except TallformerError as error:
+            return Failed("bug", str(error))
+        except Exception as error:
+            return Failed("bug", f"{type(error).__name__}: {error}")
+
+    def _label(self, task: LabelTask, on_alive: OnAlive) -> Finished:
+        settings, recipe = self._settings, self._bundle.recipe
+        key = storage_key(task.content, self._hashes.localizer)
+        stored = self._store.read_candidates(key, floor=recipe.suppress.score_threshold) if self._store else None
+        work = _Work()
+        if stored is None:
+            stored = self._localize_stored(task, on_alive, work) or self._read(task, on_alive, work)
+            if self._store:
+                try:
+                    self._store.write_candidates(key, stored)
+                except OSError as error:
+                    work.remarks.append(f"candidates are not kept: {error.strerror or error}")
+        result = conclude(
+            stored,
+            self._bundle,
+            windows=settings.windows,
+            selection=settings.selection,
+            content=task.content,
+            timings=work.timings,
+        )
+        return Finished(result, tuple(dict.fromkeys(work.remarks)), work.clips_encoded)
+
+    def _localize_stored(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates | None:
+        """Candidates from stored features; None where there are none, or damaged ones."""
+        if self._store is None:
+            return None
+        key = storage_key(task.content, self._hashes.encoder)
+        reader = self._store.read_features(key, self._shape)
+        if reader is None:
+            return None
+        try:
+            return self._localize(reader, on_alive, work)
+        except (DamagedError, OSError) as error:
+            self._store.forget_features(key)
+            work.remarks.append(f"stored features were damaged ({error}): encoded anew")
+            return None
+
+    def _localize(self, reader: FeatureReader, on_alive: OnAlive, work: _Work) -> StoredCandidates:
+        settings, recipe = self._settings, self._bundle.recipe
+        started = time.perf_counter()
+        runtime = self._loaded(on_alive)
+        run = VideoRun(recipe, runtime, settings.windows, None)
+        encoder = StoringEncoder(runtime, recipe, None, static_tolerance=0.0)
+        timeline = Timeline(recipe.window, step_frames(recipe.window, settings.windows))
+        pool = CandidatePool(recipe.candidates.per_video)
+        for clip in reader.clips():
+            for window in timeline.add(clip.start_frame, clip.real_frames, clip.features):
+                pool.add(run.localize(window))
+                on_alive(Alive(clip.start_frame / recipe.sampling.sample_fps))
+        for window in timeline.finish(encoder.encode_empty):
+            pool.add(run.localize(window))
+        facts = reader.facts
+        assert facts is not None, "clips were read to the end"
+        spent = run.timings(0.0)
+        work.timings = StageSeconds(
+            decode_s=0.0,
+            encode_s=encoder.encode_s,
+            localize_s=spent.localize_s,
+            suppress_s=0.0,
+            total_s=time.perf_counter() - started,
+        )
+        return StoredCandidates(facts, pool.all(), recipe.suppress.score_threshold)
+
+    def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
+        """Candidates from the video itself; features are kept clip by clip."""
+        try:
+            return self._read_on(task, on_alive, work)
+        except DamagedError as error:
+            work.remarks.append(f"stored features were damaged ({error}): encoded anew")
+        assert self._store is not None, "only a store can be damaged"
+        self._store.forget_features(storage_key(task.content, self._hashes.encoder))
+        return self._read_on(task, on_alive, work)
+
+    def _read_on(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
+        settings, recipe = self._settings, self._bundle.recipe
+        runtime = self._loaded(on_alive)
+        writer = self._writer(task, work)
+        encoder = StoringEncoder(runtime, recipe, writer, static_tolerance=settings.static_tolerance)
+        pool = CandidatePool(recipe.candidates.per_video)
+        limit = _LengthLimit(task.source, settings.longest_factor, on_alive)
+        run = VideoRun(recipe, runtime, settings.windows, limit.check, encoder=encoder)
+        try:
+            with open_video(_opened(task.source), recipe.sampling, threads=settings.threads) as stream:
+                with closing(run.windows(stream)) as laid:
+                    for window in laid:
+                        pool.add(run.localize(window))
+                facts = self._facts(stream, runtime, encoder)
+                work.timings = run.timings(stream.decode_s)
+            encoder.finish(facts)
+        finally:
+            if writer is not None:
+                writer.close()
+        work.clips_encoded = encoder.encoded
+        work.remarks += [encoder.problem] if encoder.problem else []
+        return StoredCandidates(facts, pool.all(), recipe.suppress.score_threshold)
+
+    def _writer(self, task: LabelTask, work: _Work) -> FeatureWriter | None:
+        if self._store is None:
+            return None
+        try:
+            return self._store.write_features(storage_key(task.content, self._hashes.encoder), self._shape)
+        except OSError as error:
+            work.remarks.append(f"features are not kept: {error.strerror or error}")
+            return None
+
+    def _loaded(self, on_alive: OnAlive) -> Runtime:
+        if self._runtime is None:
+            on_alive(Alive(what="loading"))
+            self._runtime = self._load()
+            on_alive(Alive(what="reading"))
+        return self._runtime
+
+    def _load(self) -> Runtime:
+        settings = self._settings
+        if settings.servers:
+            server = settings.servers[self._slot % len(settings.servers)]
+            return RemoteRuntime(server, self._bundle.recipe.suppress)
+        return load_runtime(self._bundle, device=settings.device, threads=settings.threads)
+
+    def _facts(self, stream: FrameStream, runtime: Runtime, encoder: StoringEncoder) -> VideoFacts:
+        return VideoFacts(
+            video=stream.info,
+            sample_fps=stream.sample_fps,
+            frame_count=stream.frame_count,
+            decode_errors=stream.decode_errors,
+            missing_s=stream.missing_s,
+            runtime=runtime.name,
+            device=runtime.device,
+            clips=encoder.clips,
+            clips_reused=encoder.reused,
+        )
+
+
+def _opened(source: str) -> str | Path | RemoteBytes:
+    if is_web_address(source):
+        return source
+    return RemoteBytes(source) if is_address(source) else Path(source)
+
+
+class _Work:
+    """What an attempt took and met."""
+
+    def __init__(self) -> None:
+        self.timings = StageSeconds(decode_s=0.0, encode_s=0.0, localize_s=0.0, suppress_s=0.0, total_s=0.0)
+        self.remarks: list[str] = []
+        self.clips_encoded = 0
+
+
+class _LengthLimit:
+    """Passes progress on, and ends a video that never ends."""
+
+    def __init__(self, source: str, factor: float, on_alive: OnAlive) -> None:
+        self._source = source
+        self._factor = factor
+        self._on_alive = on_alive
+
+    def check(self, progress: Progress) -> None:
+        told_s = progress.duration_s
+        if told_s is not None and progress.position_s > self._factor * max(told_s, _LONGEST_UNTOLD_S):
+            raise MediaError(
+                f"{self._source}: goes on for {progress.position_s:.0f} s where its header says {told_s:.0f} s; "
+                "raise --timeout-factor if that is right"
+            )
+        self._on_alive(Alive(progress.position_s, told_s))

@@ -1,0 +1,107 @@
+"""What is left to do, by what the archive holds: see Note [never twice] in `stages`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.naming import choose_names
+from tallformer_infer.archive.outputs import has_outputs
+from tallformer_infer.archive.rows import VideoRow
+from tallformer_infer.archive.sources import FoundSource
+from tallformer_infer.archive.stages import StageHashes
+from tallformer_infer.media.remote import is_address
+
+_TRIED_AGAIN = frozenset({"read", "output"})
+"""Failures that may have gone away by themselves; others wait for `tallformer archive retry`."""
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What is to be done with each of the videos that were named."""
+
+    label: list[VideoRow] = field(default_factory=list)
+    """To be given to a worker, the longest first."""
+    conclude: list[VideoRow] = field(default_factory=list)
+    """Candidates are stored: only suppression, selection or result files are missing."""
+    unchanged: list[VideoRow] = field(default_factory=list)
+    """Done before."""
+    failed_before: list[VideoRow] = field(default_factory=list)
+    """Failed before, and not tried again."""
+    ignored: list[VideoRow] = field(default_factory=list)
+    """Found before not to be videos."""
+    size_bytes: float = 0.0
+    """Size of all that is to be done, as far as it is known."""
+
+
+def plan(
+    database: ArchiveDatabase,
+    found: Sequence[FoundSource],
+    hashes: StageHashes,
+    *,
+    out: Path,
+    formats: Sequence[str],
+) -> Plan:
+    """Compare what was named with what the archive holds. New videos get their rows.
+
+    Args:
+        database: Open for writing.
+        found: The videos that were named.
+        hashes: Of the model and settings of this run.
+        out: Folder for results.
+        formats: Of the result files.
+    """
+    known = {row.source: row for row in database.videos()}
+    new = choose_names([source for source in found if source.source not in known], database.name_keys())
+    if new:
+        database.add((source.source, name, key, source.is_guess) for source, name, key in new)
+        known = {row.source: row for row in database.videos()}
+    done = Plan()
+    again: list[int] = []
+    sizes: dict[int, float] = {}
+    for source in found:
+        row = known[source.source]
+        size_bytes, is_changed = _look(row)
+        sizes[row.id] = size_bytes
+        wanted = _list_for(done, row, hashes, is_changed, has_outputs(out, row.name, formats), formats)
+        wanted.append(row)
+        if (wanted is done.label or wanted is done.conclude) and size_bytes < float("inf"):
+            done.size_bytes += size_bytes
+        if wanted is done.label and row.status in ("done", "failed", "ignored"):
+            again.append(row.id)
+    database.let_wait(again, forget_attempts=True)
+    done.label = sorted((database.video(row.id) for row in done.label), key=lambda row: (-sizes[row.id], row.id))
+    return done
+
+
+def _look(row: VideoRow) -> tuple[float, bool]:
+    """Size of a source, infinite where it is not known, and whether it may have changed since its row was written."""
+    if is_address(row.source):  # only the server knows; a worker asks it
+        return (float("inf") if row.size_bytes is None else float(row.size_bytes)), True
+    try:
+        status = os.stat(row.source)  # noqa: PTH116 - a name is taken as it is
+    except OSError:
+        return 0.0, True
+    return float(status.st_size), (status.st_size, status.st_mtime_ns) != (row.size_bytes, row.mtime_ns)
+
+
+def _list_for(
+    done: Plan,
+    row: VideoRow,
+    hashes: StageHashes,
+    is_changed: bool,
+    has_files: bool,
+    formats: Sequence[str],
+) -> list[VideoRow]:
+    if is_changed or row.status in ("waiting", "running"):
+        return done.label
+    if row.status == "ignored":
+        return done.ignored
+    if row.status == "failed":
+        return done.label if row.error_kind in _TRIED_AGAIN else done.failed_before
+    if row.actions_hash == hashes.actions and has_files and set(formats) <= set(row.outputs):
+        return done.unchanged
+    return done.conclude if row.localizer_hash == hashes.localizer else done.label

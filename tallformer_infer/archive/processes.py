@@ -1,0 +1,218 @@
+"""Worker processes on this machine, each with one task at most; one that dies or hangs is replaced.
+
+Note [how long is too long]
+    A worker gives a sign of life at every clip, and while it reads. It is given up when it was silent for
+    `timeout_factor` times as long as the longest silence of a video that went well, or as `LEAST_S` if that is more:
+    what is normal depends on the model, the device and the disk, and is measured. Loading the model has more time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Protocol
+
+from tallformer_infer.archive.tasks import Alive, Event, Failed, LabelSettings, Task
+from tallformer_infer.archive.worker import work
+
+LEAST_S = 2.0
+LOADING_S = 300.0
+"""Time for starting a process and loading a model; multiplied by the factor where that is below 1."""
+_END_S = 5.0
+
+
+class Engine(Protocol):
+    """Slots that do one task each, at the same time."""
+
+    @property
+    def slots(self) -> int:
+        """How many there are."""
+
+    def free(self) -> Sequence[int]:
+        """Numbers of the slots that do nothing."""
+
+    def give(self, slot: int, task: Task) -> None:
+        """Begin a task in a free slot."""
+
+    def next_event(self, timeout_s: float) -> tuple[int, Event] | None:
+        """What a slot has to say, in order for each; None if that takes too long. An outcome frees the slot."""
+
+    def place(self, slot: int) -> str:
+        """Where a slot is, for people: its process, or its machine."""
+
+    def close(self) -> None:
+        """End all at once."""
+
+
+class ProcessEngine:
+    """Worker processes, started when they get their first task."""
+
+    def __init__(self, settings: LabelSettings, *, count: int, timeout_factor: float) -> None:
+        """No process yet.
+
+        Args:
+            settings: For all.
+            count: Most processes.
+            timeout_factor: See Note [how long is too long].
+        """
+        self._settings = settings
+        self._factor = timeout_factor
+        self._workers: list[_Worker | None] = [None] * count
+        self._events: queue.Queue[tuple[_Worker, Event | None]] = queue.Queue()
+        self._longest_s = LEAST_S
+
+    @property
+    def slots(self) -> int:
+        """How many processes there may be."""
+        return len(self._workers)
+
+    def free(self) -> Sequence[int]:
+        """Numbers of the slots that do nothing."""
+        return [slot for slot, worker in enumerate(self._workers) if worker is None or worker.task is None]
+
+    def give(self, slot: int, task: Task) -> None:
+        """Begin a task; the process is started if there is none."""
+        worker = self._workers[slot]
+        if worker is None:
+            worker = self._workers[slot] = _Worker(slot, self._settings, self._events)
+        worker.begin(task)
+
+    def next_event(self, timeout_s: float) -> tuple[int, Event] | None:
+        """What a worker has to say, or what became of it."""
+        until_s = time.monotonic() + timeout_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            try:
+                worker, event = self._events.get(timeout=min(left_s, 0.1))
+            except queue.Empty:
+                if (hung := self._give_up_hung()) is not None:
+                    return hung
+                continue
+            if self._workers[worker.slot] is not worker:
+                continue  # the last words of one that was given up
+            if event is None:
+                self._workers[worker.slot] = None
+                if worker.task is not None:
+                    return worker.slot, worker.failure()
+                continue
+            silence_s = worker.hear(event)
+            if not isinstance(event, Alive) and not worker.was_loading:
+                self._longest_s = max(self._longest_s, silence_s)
+            return worker.slot, event
+        return None
+
+    def place(self, slot: int) -> str:
+        """The number of its process."""
+        worker = self._workers[slot]
+        return str(worker.pid) if worker is not None else ""
+
+    def close(self) -> None:
+        """Kill all: what they stored is good at every moment."""
+        for worker in self._workers:
+            if worker is not None:
+                worker.kill()
+        self._workers = [None] * len(self._workers)
+
+    def _give_up_hung(self) -> tuple[int, Failed] | None:
+        for slot, worker in enumerate(self._workers):
+            if worker is None or worker.task is None:
+                continue
+            limit_s = LOADING_S * min(self._factor, 1.0) if worker.is_loading else self._factor * self._longest_s
+            if worker.silent_s > limit_s:
+                worker.kill()
+                self._workers[slot] = None
+                return slot, Failed("hang", f"hangs: no sign of life for {worker.silent_s:.0f} s")
+        return None
+
+
+class _Worker:
+    """One process, the thread that hears it, and its task."""
+
+    def __init__(self, slot: int, settings: LabelSettings, events: queue.Queue[tuple[_Worker, Event | None]]) -> None:
+        self.slot = slot
+        self.task: Task | None = None
+        self.is_loading = True
+        self.was_loading = True
+        self._longest_s = 0.0
+        self._heard_s = time.monotonic()
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process: SpawnProcess = context.Process(
+            target=work, args=(theirs, settings, slot), name=f"tallformer-worker-{slot}", daemon=True
+        )
+        with signals_held_back():
+            self._process.start()
+        theirs.close()
+        threading.Thread(target=_hear, args=(self._connection, self, events), daemon=True).start()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def silent_s(self) -> float:
+        return time.monotonic() - self._heard_s
+
+    def begin(self, task: Task) -> None:
+        self.task = task
+        self._heard_s = time.monotonic()
+        self._longest_s = 0.0
+        self.was_loading = self.is_loading
+        with contextlib.suppress(OSError):  # if it is gone, the thread that hears it says so
+            self._connection.send(task)
+
+    def hear(self, event: Event) -> float:
+        """Take an event; the longest silence of the task so far, in seconds."""
+        now_s = time.monotonic()
+        self._longest_s = max(self._longest_s, now_s - self._heard_s)
+        self._heard_s = now_s
+        if isinstance(event, Alive):
+            self.is_loading = event.what in ("starting", "loading") and (self.is_loading or event.what == "loading")
+            self.was_loading = self.was_loading or self.is_loading
+        else:
+            self.is_loading = False
+            self.task = None
+        return self._longest_s
+
+    def failure(self) -> Failed:
+        """What its death was."""
+        self._process.join(_END_S)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            if -code == getattr(signal, "SIGKILL", None):
+                return Failed("killed", f"the worker was killed ({name}), as systems do when memory runs out")
+            return Failed("crash", f"the worker crashed ({name})")
+        return Failed("crash", f"the worker ended (exit code {code})")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join(_END_S)
+        self._connection.close()
+
+
+def _hear(connection: Connection, worker: _Worker, events: queue.Queue[tuple[_Worker, Event | None]]) -> None:
+    """Pass on what a worker says; None when it is gone."""
+    with contextlib.suppress(Exception):  # of a message that was cut off, pickle may raise anything
+        while True:
+            events.put((worker, connection.recv()))
+    events.put((worker, None))
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Start a process that no Ctrl-C reaches before it has said that it wants none."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

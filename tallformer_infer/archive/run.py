@@ -1,0 +1,279 @@
+"""The driver of a run: gives videos to workers, keeps what comes back, and alone writes the database.
+
+Note [at any moment]
+    A run may be killed between any two steps. Features are kept clip by clip, result files are replaced whole, and a
+    video counts as done when the one transaction that holds its row and its actions is committed. So whatever a killed
+    run leaves behind is either not there, or good, or written again by the next run with the same content.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+from tallformer_infer.archive.concluding import conclude
+from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.planning import Plan
+from tallformer_infer.archive.processes import Engine
+from tallformer_infer.archive.rows import FailureKind, VideoRow
+from tallformer_infer.archive.saving import ResultKeeper, stored_result
+from tallformer_infer.archive.stages import StageHashes, storage_key
+from tallformer_infer.archive.store import FeatureStore
+from tallformer_infer.archive.tasks import (
+    Alive,
+    Broken,
+    Event,
+    Failed,
+    Finished,
+    Identified,
+    IdentifyTask,
+    LabelSettings,
+    LabelTask,
+    Lost,
+    NotAVideo,
+    Task,
+)
+from tallformer_infer.archive.watching import Totals, Watcher
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.errors import ArchiveError, OutputError
+from tallformer_infer.structures import Result
+
+_TRIED_AGAIN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
+_WAIT_S = 0.2
+_WRITERS = 8
+_SHRINK_EVERY_S = 20.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunParts:
+    """What a run works with."""
+
+    database: ArchiveDatabase
+    """Open for writing."""
+    bundle: Bundle
+    """The model."""
+    settings: LabelSettings
+    """How videos are labelled."""
+    hashes: StageHashes
+    """Of model and settings."""
+    keeper: ResultKeeper
+    """Where results go."""
+    watcher: Watcher
+    """Told what happens."""
+    max_attempts: int
+    """Attempts at a video whose worker crashes or hangs, or whose source breaks off."""
+    store_bytes: int
+    """Most bytes of stored features and candidates."""
+
+
+class Run:
+    """One run over the videos of a plan."""
+
+    def __init__(self, parts: RunParts, plan: Plan) -> None:
+        self._parts = parts
+        self._plan = plan
+        self._database = parts.database
+        self._store = None if parts.settings.store is None else FeatureStore(parts.settings.store)
+        self._tasks: deque[Task] = deque()
+        self._busy: dict[int, Task] = {}
+        self._by_content: dict[str, int] = {}
+        self._waiting_for: dict[int, list[int]] = {}
+        self._started_s = time.monotonic()
+        self._shrunk_s = self._started_s
+        self.totals = Totals(planned=len(plan.label) + len(plan.conclude), planned_bytes=plan.size_bytes)
+        """How far it is."""
+
+    def conclude_stored(self) -> None:
+        """Do again what needs neither a video nor a model: suppression, selection and result files.
+
+        Videos whose candidates are not stored any more join those to be labelled. Threads, as most of the time goes
+        into waiting for the disk.
+        """
+        rows = self._plan.conclude
+        self._database.forget_outputs(row.id for row in rows)
+        threads = ThreadPoolExecutor(_WRITERS)
+        try:
+            for row, outcome in zip(rows, threads.map(self._concluded, rows), strict=True):
+                if outcome is None:
+                    self._plan.label.append(row)
+                    self._database.let_wait([row.id], forget_attempts=True)
+                elif isinstance(outcome, OutputError):
+                    self._fail(row, "output", str(outcome))
+                else:
+                    self._record(row, outcome, row.remarks, counts=False)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _concluded(self, row: VideoRow) -> Result | OutputError | None:
+        """The result of a video from its stored candidates, written to its files; None without candidates."""
+        key = storage_key(row.content or "", self._parts.hashes.localizer)
+        floor = self._parts.bundle.recipe.suppress.score_threshold
+        stored = self._store.read_candidates(key, floor=floor) if self._store else None
+        if stored is None:
+            return None
+        result = conclude(
+            stored,
+            self._parts.bundle,
+            windows=self._parts.settings.windows,
+            selection=self._parts.settings.selection,
+            content=row.content or "",
+        )
+        try:
+            return self._parts.keeper.write_files(row, result)
+        except OutputError as error:
+            return error
+
+    def work(self, engine: Engine) -> None:
+        """Label what is left, in workers.
+
+        Raises:
+            ArchiveError: The model or its device does not work, or the database cannot be written.
+        """
+        self._tasks.extend(_first_task(row) for row in self._plan.label)
+        while self._tasks or self._busy:
+            for slot in engine.free():
+                if self._tasks and slot not in self._busy:
+                    self._give(engine, slot, self._tasks.popleft())
+            got = engine.next_event(_WAIT_S)
+            self.totals.wall_s = time.monotonic() - self._started_s
+            if got is not None:
+                self._hear(engine, *got)
+            self._shrink_now_and_then()
+        self._shrink()
+
+    def stop(self) -> None:
+        """Leave what was begun to a later run."""
+        begun = [task.video_id for task in self._busy.values()]
+        begun += [video_id for followers in self._waiting_for.values() for video_id in followers]
+        self._database.let_wait(begun, forget_attempts=False)
+
+    def _give(self, engine: Engine, slot: int, task: Task) -> None:
+        self._database.start(task.video_id)
+        self._busy[slot] = task
+        engine.give(slot, task)
+        if isinstance(task, IdentifyTask):
+            self._parts.watcher.started(slot, task.source, engine.place(slot))
+
+    def _hear(self, engine: Engine, slot: int, event: Event) -> None:
+        task = self._busy[slot]
+        if isinstance(event, Alive):
+            self._parts.watcher.alive(slot, task.source, event, self.totals)
+            return
+        del self._busy[slot]
+        row = self._database.video(task.video_id)
+        match event:
+            case Identified():
+                self._identified(engine, slot, row, event)
+            case NotAVideo():
+                self._note(row, event.seen)
+                self._database.ignore(row.id, event.reason)
+                self.totals.ignored += 1
+            case Finished():
+                self.totals.clips_encoded += event.clips_encoded
+                self._keep(row, event.result, event.remarks)
+                self._release(row)
+            case Failed():
+                self._fail(row, event.kind, event.error)
+            case Lost():
+                self._database.let_wait([row.id], forget_attempts=False)
+                self.totals.retried += 1
+                self._parts.watcher.failed(row.source, "killed", event.reason, again=True)
+                self._tasks.append(_first_task(row))
+            case Broken():
+                self._database.let_wait([row.id], forget_attempts=False)
+                raise ArchiveError(f"{event.error}; nothing is lost: run the same command again to go on")
+
+        if slot not in self._busy:
+            self._parts.watcher.freed(slot)
+
+    def _identified(self, engine: Engine, slot: int, row: VideoRow, seen: Identified) -> None:
+        """Label the video, unless the same content is done, or being done, already."""
+        is_as_before = row.content == seen.content and row.actions_hash == self._parts.hashes.actions
+        self._note(row, seen)
+        row = self._database.video(row.id)
+        if is_as_before and row.result is not None:
+            self._keep(row, stored_result(self._database, row), row.remarks, counts=row.attempts == 0)
+        elif self._by_content.get(seen.content, row.id) != row.id:
+            self._waiting_for[self._by_content[seen.content]].append(row.id)
+        elif same := self._parts.keeper.same_content(row):
+            self._copy(row, *same)
+        else:
+            self._by_content[seen.content] = row.id
+            self._waiting_for.setdefault(row.id, [])
+            self._give(engine, slot, LabelTask(row.id, row.source, seen.content))
+
+    def _note(self, row: VideoRow, seen: Identified) -> None:
+        self._database.identify(
+            row.id, content=seen.content or None, size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns
+        )
+
+    def _keep(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool = True) -> None:
+        if row.outputs:
+            self._database.forget_outputs([row.id])
+        try:
+            result = self._parts.keeper.write_files(row, result)
+        except OutputError as error:
+            self._fail(row, "output", str(error))
+            return
+        self._record(row, result, remarks, counts=counts)
+
+    def _record(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool) -> None:
+        self._parts.keeper.record(row, result, remarks, counts=counts)
+        self.totals.done += 1
+        self.totals.actions += len(result.actions)
+        self.totals.video_s += result.duration_s
+        self._count_bytes(row)
+        self._parts.watcher.done(row.source, result, remarks, self.totals)
+
+    def _count_bytes(self, row: VideoRow) -> None:
+        self.totals.done_bytes += self._database.video(row.id).size_bytes or 0
+
+    def _copy(self, row: VideoRow, other: VideoRow, result: Result) -> None:
+        self.totals.copied += 1
+        self._keep(row, result, other.remarks)
+
+    def _release(self, leader: VideoRow) -> None:
+        """Give the videos that wait for another of the same content what became of it."""
+        self._by_content = {content: owner for content, owner in self._by_content.items() if owner != leader.id}
+        for video_id in self._waiting_for.pop(leader.id, []):
+            row = self._database.video(video_id)
+            if same := self._parts.keeper.same_content(row):
+                self._copy(row, *same)
+            else:
+                leader = self._database.video(leader.id)
+                kind, error = leader.error_kind or "bug", leader.error or "failed"
+                self._database.fail(row.id, kind, error.replace(leader.source, row.source), again=False)
+                self._count_failure(row, kind, error.replace(leader.source, row.source))
+
+    def _fail(self, row: VideoRow, kind: FailureKind, error: str) -> None:
+        again = kind in _TRIED_AGAIN and row.attempts + 1 < self._parts.max_attempts
+        self._database.fail(row.id, kind, error, again=again)
+        if again:
+            self.totals.retried += 1
+            self._parts.watcher.failed(row.source, kind, error, again=True)
+            self._tasks.append(_first_task(self._database.video(row.id)))
+            return
+        self._count_failure(row, kind, error)
+        self._release(row)
+
+    def _count_failure(self, row: VideoRow, kind: FailureKind, error: str) -> None:
+        self.totals.failed += 1
+        self._count_bytes(row)
+        self._parts.watcher.failed(row.source, kind, error, again=False)
+
+    def _shrink_now_and_then(self) -> None:
+        if time.monotonic() - self._shrunk_s > _SHRINK_EVERY_S:
+            self._shrink()
+            self._shrunk_s = time.monotonic()
+
+    def _shrink(self) -> None:
+        if self._store is not None:
+            contents = [task.content for task in self._busy.values() if isinstance(task, LabelTask)]
+            keep = {storage_key(content, self._parts.hashes.encoder) for content in contents}
+            self._store.shrink(self._parts.store_bytes, keep=keep)
+
+
+def _first_task(row: VideoRow) -> Task:
+    return IdentifyTask(row.id, row.source, row.is_guess)

@@ -1,0 +1,151 @@
+"""What the user named, as a list of videos: files, folders, patterns, manifests and addresses."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tallformer_infer.archive.manifests import MANIFESTS, read_manifest
+from tallformer_infer.errors import ArchiveError, MediaError
+from tallformer_infer.media.remote import file_system, is_address, is_web_address
+
+_VIDEO_ENDINGS = """
+    3g2 3gp asf av1 avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2t m2ts m2v m4v mj2 mjpeg mjpg mkv mov mp4 mpe
+    mpeg mpg mpv mts mxf nut obu ogm ogv qt rm rmvb ts vob webm wmv wtv y4m
+"""
+VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
+"""Endings of files that are taken for videos; whatever is wrong with them is said."""
+_OTHER_ENDINGS = """
+    7z aac aiff ass bak bin bmp c cfg conf cpp csv css db doc docx eaf flac gz h h5 html ini jpeg jpg js json jsonl
+    log lock lua m3u m3u8 m4a md mid mp3 nfo npy npz oga ogg onnx opus otio par2 parquet part pdf pickle pkl png ppt
+    pptx pt pth py pyc rar rst safetensors sh sqlite srt sub svg tar tif tiff tmp toml torrent tsv txt vtt wav webp
+    wma xls xlsx xml xz yaml yml zip zst
+"""
+OTHER_SUFFIXES = frozenset(f".{ending}" for ending in _OTHER_ENDINGS.split())
+"""Endings of files in folders that are left alone; all others are looked into."""
+
+
+@dataclass(frozen=True)
+class FoundSource:
+    """A video to label, or, if it `is_guess`, a file to look into."""
+
+    source: str
+    """Absolute path, or address."""
+    name: str
+    """What its results are to be called: its path below what was named, or its file name."""
+    is_guess: bool = False
+    """It was found in a folder, and its name does not say what it is."""
+
+
+def find_sources(given: Sequence[str], *, without: Sequence[Path] = ()) -> list[FoundSource]:
+    """All videos that were named, each once, in the order in which they were named; a folder's by name.
+
+    Args:
+        given: Files, folders, patterns, manifests and addresses.
+        without: Folders that are left alone inside others: those the run writes to.
+
+    Raises:
+        ArchiveError: A folder or manifest cannot be read, or a pattern matches nothing.
+    """
+    left_alone = {os.path.realpath(folder) for folder in without}
+    found: dict[str, FoundSource] = {}
+    for item in given:
+        for source in _expand(item, left_alone):
+            earlier = found.get(source.source)
+            if earlier is None or (earlier.is_guess and not source.is_guess):
+                found[source.source] = source
+    return list(found.values())
+
+
+def _expand(item: str, without: set[str]) -> Iterable[FoundSource]:
+    if item == "-":
+        raise ArchiveError("-: standard input can be read once only; save it as a file first")
+    if is_address(item):
+        return _at_address(item)
+    path = Path(item)
+    if path.is_dir():
+        return _in_folder(path, without)
+    if path.suffix.lower() in MANIFESTS and path.is_file():
+        return [source for entry in read_manifest(path) for source in _expand(entry, without)]
+    if not os.path.lexists(item) and any(character in item for character in "*?["):
+        matches = sorted(glob.glob(item, recursive=True))  # noqa: PTH207
+        if not matches:
+            raise ArchiveError(f"{item}: nothing matches this pattern")
+        return [source for match in matches for source in _matched(match, without)]
+    return [_file(path)]
+
+
+def _matched(match: str, without: set[str]) -> Iterable[FoundSource]:
+    """A pattern names what it matches, but for files that are plainly something else."""
+    path = Path(match)
+    if path.is_dir():
+        return [] if os.path.realpath(path) in without else _in_folder(path, without)
+    suffix = path.suffix.lower()
+    if suffix in OTHER_SUFFIXES or any(str(folder) in without for folder in Path(os.path.realpath(path)).parents):
+        return []
+    return [FoundSource(_absolute(path), path.name, is_guess=suffix not in VIDEO_SUFFIXES)]
+
+
+def _file(path: Path) -> FoundSource:
+    return FoundSource(_absolute(path), path.name)
+
+
+def _in_folder(folder: Path, without: set[str]) -> Iterator[FoundSource]:
+    """Files of a folder and those below, but for hidden ones; links to other folders are not followed."""
+    problems: list[OSError] = []
+    for here, folders, files in os.walk(folder, onerror=problems.append):
+        if problems and here == str(folder):
+            break
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and os.path.realpath(Path(here, name)) not in without
+        )
+        for name in sorted(files):
+            path = Path(here, name)
+            suffix = path.suffix.lower()
+            if name.startswith(".") or suffix in OTHER_SUFFIXES or not path.is_file():
+                continue
+            yield FoundSource(
+                _absolute(path), path.relative_to(folder).as_posix(), is_guess=suffix not in VIDEO_SUFFIXES
+            )
+    if problems:
+        first = problems[0]
+        raise ArchiveError(f"{first.filename}: cannot be read: {first.strerror or first}")
+
+
+def _at_address(address: str) -> Iterable[FoundSource]:
+    """One video, or all that a pattern or folder at an address holds."""
+    if is_web_address(address):
+        return [FoundSource(address, _last_part(address))]
+    try:
+        system, path = file_system(address)
+        scheme = address[: address.index("://") + 3]
+        if any(character in path for character in "*?["):
+            paths, base = sorted(system.glob(path)), ""
+        elif system.isdir(path):
+            paths, base = sorted(system.find(path)), path.rstrip("/") + "/"
+        else:
+            return [FoundSource(address, _last_part(address))]
+    except MediaError as error:
+        raise ArchiveError(str(error)) from error
+    except Exception as error:  # every protocol has its own errors
+        raise ArchiveError(f"{address}: cannot be listed: {error}") from error
+    found = [
+        FoundSource(scheme + one.removeprefix(scheme), one.removeprefix(base) if base else _last_part(one))
+        for one in paths
+        if PurePosixPath(one).suffix.lower() in VIDEO_SUFFIXES  # looking into all others would fetch them
+    ]
+    if not found:
+        raise ArchiveError(f"{address}: no video in it, going by the endings of names")
+    return found
+
+
+def _last_part(address: str) -> str:
+    path = address.partition("?")[0].partition("#")[0]
+    return path.rstrip("/").rpartition("/")[2] or "video"
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 (links may differ on purpose)

@@ -1,0 +1,76 @@
+"""What decides features, candidates and actions: what is equal need not be done again.
+
+Note [never twice]
+    Each stage has a hash of everything besides the video that decides its numbers, the stages before it included. A
+    row keeps the three under which it was made; stored features and candidates are named by theirs and the video's
+    content. So a changed threshold leaves two hashes as they were, and a changed localizer one. The device is left
+    out: it changes the last digits, and an archive may be begun on one machine and ended on another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.config import to_json
+from tallformer_infer.errors import BundleError
+from tallformer_infer.results import Selection
+from tallformer_infer.structures import Windows
+
+_FORM = 1
+"""Raised when frames, features or candidates come out differently from the same model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageHashes:
+    """See Note [never twice]."""
+
+    encoder: str
+    """Of what decides features."""
+    localizer: str
+    """Of that and what decides candidates; a candidate's lowest score is not part of it but kept with them."""
+    actions: str
+    """Of that and what decides actions."""
+
+
+def hash_stages(bundle: Bundle, *, windows: Windows, selection: Selection, static_tolerance: float) -> StageHashes:
+    """The hashes of a model with these settings.
+
+    Args:
+        bundle: The model.
+        windows: How windows are laid.
+        selection: Which actions are kept.
+        static_tolerance: Clips that differ by less share features, see `archive.repeats`.
+    """
+    recipe = bundle.recipe
+    grid = to_json(recipe.window) if windows == "reference" else recipe.window.clip_frames
+    encoder = _hash(
+        [_FORM, _graph_sha256(bundle, "encoder"), to_json(recipe.sampling), windows, grid, static_tolerance]
+    )
+    localizer = _hash([encoder, _graph_sha256(bundle, "localizer"), to_json(recipe.window), to_json(recipe.candidates)])
+    calibration = None if selection.operating_point is None else to_json(bundle.calibration)
+    actions = _hash([localizer, to_json(recipe.suppress), list(recipe.classes), calibration, to_json(selection)])
+    return StageHashes(encoder=encoder, localizer=localizer, actions=actions)
+
+
+def hash_recipe(bundle: Bundle) -> str:
+    """Hash of a whole recipe."""
+    return _hash(to_json(bundle.recipe))
+
+
+def storage_key(content: str, stage_hash: str) -> str:
+    """Name under which what a stage made of a video is stored: 64 hexadecimal digits."""
+    return _hash([content, stage_hash])
+
+
+def _graph_sha256(bundle: Bundle, name: str) -> str:
+    if name not in bundle.graphs:
+        raise BundleError(f"{bundle.path}: bundle has no graph {name!r}; it has {', '.join(bundle.graphs)}")
+    return bundle.graphs[name].sha256
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

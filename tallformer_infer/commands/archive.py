@@ -1,0 +1,164 @@
+"""`tallformer archive`: what an archive holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Ask and export what `label` has found.",
+)
+
+_Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", show_default=False, help="Folder that `tallformer label` wrote.")
+]
+_Labels = Annotated[
+    list[str] | None, typer.Option("--label", "-l", metavar="NAME", help="Only this action; may be given again.")
+]
+_MinScore = Annotated[float | None, typer.Option(metavar="X", help="Lowest score.")]
+_MaxScore = Annotated[float | None, typer.Option(metavar="X", help="Highest score.")]
+_From = Annotated[float | None, typer.Option("--from", metavar="S", help="Only actions that end after this second.")]
+_To = Annotated[float | None, typer.Option("--to", metavar="S", help="Only actions that start before this second.")]
+_Path = Annotated[
+    str | None, typer.Option("--path", metavar="PATTERN", help="Only videos such as '*/2024/*', or a part of a path.")
+]
+
+
+@app.command()
+def status(
+    folder: _Folder,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    rows: Annotated[int, typer.Option(min=0, metavar="N", help="Most failures to show.")] = 20,
+) -> None:
+    """Show how far an archive is, what failed and why, and its actions per label."""
+    from tallformer_infer.archive.database import ArchiveDatabase
+    from tallformer_infer.commands.archive_tables import describe_archive, show_archive
+
+    with ArchiveDatabase(folder) as database:
+        described = describe_archive(database)
+        if as_json:
+            typer.echo(json.dumps(described, indent=2))
+        else:
+            show_archive(described, rows=rows)
+
+
+@app.command()
+def retry(
+    folder: _Folder,
+    path: _Path = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", metavar="KIND", help="Only media, read, crash, killed, hang, output or bug."),
+    ] = None,
+) -> None:
+    """Have the next `tallformer label` try failed videos again."""
+    from tallformer_infer.archive.database import ArchiveDatabase
+    from tallformer_infer.archive.queries import ActionFilter
+    from tallformer_infer.commands.text import counted
+
+    wanted = ActionFilter(path=path)
+    with ArchiveDatabase(folder, writes=True) as database:
+        failed = [
+            row.id
+            for row in database.videos("failed")
+            if wanted.matches(row.source) and (not kinds or row.error_kind in kinds)
+        ]
+        database.let_wait(failed, forget_attempts=True)
+    typer.echo(f"{counted(len(failed), 'video')} will be tried again by the next `tallformer label`")
+
+
+@app.command()
+def query(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
+    folder: _Folder,
+    labels: _Labels = None,
+    min_score: _MinScore = None,
+    max_score: _MaxScore = None,
+    from_s: _From = None,
+    to_s: _To = None,
+    path: _Path = None,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Most actions, best first; 0: all.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """List actions, those of the highest scores first.
+
+    [bold]Examples[/bold]
+
+      tallformer archive query labels --label wave --min-score 0.6
+      tallformer archive query labels --path '*/2024/*' --from 60 --to 120
+    """
+    from tallformer_infer.archive.database import ArchiveDatabase
+    from tallformer_infer.archive.queries import find_actions
+    from tallformer_infer.commands.archive_tables import as_json_line, show_actions
+
+    wanted = _filter(labels, min_score, max_score, from_s, to_s, path, limit or None)
+    with ArchiveDatabase(folder) as database:
+        found = find_actions(database, wanted)
+        if as_json:
+            for action in found:
+                typer.echo(as_json_line(action))
+        else:
+            show_actions(list(found), limit=limit)
+
+
+@app.command()
+def export(  # noqa: PLR0913, PLR0917
+    folder: _Folder,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="File to write.")],
+    form: Annotated[
+        Literal["parquet", "csv", "jsonl", "json", "activitynet", "tsv", "labelstudio", "via", "boris"] | None,
+        typer.Option("--format", "-f", help="Else by the file's ending.", show_default=False),
+    ] = None,
+    labels: _Labels = None,
+    min_score: _MinScore = None,
+    max_score: _MaxScore = None,
+    from_s: _From = None,
+    to_s: _To = None,
+    path: _Path = None,
+) -> None:
+    """Write actions to one file, by video and start.
+
+    All but parquet, csv and jsonl hold whole videos: of the filters they take --path.
+    """
+    from tallformer_infer.archive.database import ArchiveDatabase
+    from tallformer_infer.archive.exporting import ExportFormat, export_actions
+    from tallformer_infer.commands.text import counted, printable
+
+    chosen: Any = form or out.suffix.lstrip(".")
+    if chosen not in get_args(ExportFormat):
+        names = ", ".join(get_args(ExportFormat))
+        raise typer.BadParameter(f"{out}: its ending names no format; --format is one of {names}")
+    filters = (labels or None, min_score, max_score, from_s, to_s)
+    if chosen not in ("parquet", "csv", "jsonl") and any(value is not None for value in filters):
+        raise typer.BadParameter(f"--format {chosen} holds whole videos: of the filters it takes --path only")
+    wanted = _filter(labels, min_score, max_score, from_s, to_s, path, None)
+    with ArchiveDatabase(folder) as database:
+        count = export_actions(database, wanted, out, chosen)
+    typer.echo(f"wrote {counted(count, 'action')} to {printable(out)}", err=True)
+
+
+def _filter(
+    labels: list[str] | None,
+    min_score: float | None,
+    max_score: float | None,
+    from_s: float | None,
+    to_s: float | None,
+    path: str | None,
+    limit: int | None,
+) -> Any:
+    from tallformer_infer.archive.queries import ActionFilter
+
+    return ActionFilter(
+        labels=tuple(labels or ()),
+        min_score=min_score,
+        max_score=max_score,
+        from_s=from_s,
+        to_s=to_s,
+        path=path,
+        limit=limit,
+    )

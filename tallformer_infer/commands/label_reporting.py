@@ -1,0 +1,269 @@
+"""What `tallformer label` says: bars and a table for people, JSON lines for programs. Always on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tallformer_infer.archive.planning import Plan
+from tallformer_infer.archive.rows import FailureKind
+from tallformer_infer.archive.tasks import Alive
+from tallformer_infer.archive.watching import Totals, Watcher
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.commands.saying import URGENT, write_event
+from tallformer_infer.commands.tables import UNTRAINED
+from tallformer_infer.commands.text import clock, counted, printable, times
+from tallformer_infer.structures import Result
+
+_TELL_EVERY_S = 1.0
+
+
+class LabelWatcher(Watcher, Protocol):
+    """Told of a run's begin and end, too."""
+
+    def loaded(self, bundle: Bundle) -> None:
+        """The model is known."""
+
+    def finished(self, plan: Plan, totals: Totals, out: Path) -> None:
+        """All is done."""
+
+    def stopped(self) -> None:
+        """What was going on has ended; said again where it had ended before."""
+
+    def say(self, event: str, message: str, **facts: Any) -> None:
+        """Anything else that the user should know."""
+
+
+class TerminalWatcher:
+    """An overall bar and a row per worker, lines for failures, and a table at the end."""
+
+    def __init__(self, quiet: bool) -> None:
+        """Say nothing yet; `quiet` leaves out everything but warnings and failures."""
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: ProgressBar | None = None
+        self._all: TaskID | None = None
+        self._rows: dict[int, TaskID] = {}
+
+    def loaded(self, bundle: Bundle) -> None:
+        """Warn if the model is untrained."""
+        if not bundle.trained:
+            self._print(Text(f"warning: {UNTRAINED}", style="bold yellow"))
+
+    def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
+        """Say what there is to do, and show the bar where there is a terminal to show it on."""
+        if self._quiet:
+            return
+        parts = [f"{counted(totals.planned, 'video')} to label"]
+        parts += [f"{len(plan.conclude)} of them from stored candidates"] if plan.conclude else []
+        parts += [f"{len(plan.unchanged)} done before"] if plan.unchanged else []
+        parts += [f"{len(plan.failed_before)} failed before"] if plan.failed_before else []
+        who = "" if workers is None else f"; {counted(workers, 'worker')}"
+        self._print(Text(f"{', '.join(parts)}{who}", style="dim"))
+        if not self._console.is_terminal or not totals.planned:
+            return
+        self._bar = ProgressBar(
+            TextColumn("{task.description:<30}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[so_far]}", style="cyan"),
+            TextColumn("{task.fields[speed]}", style="green"),
+            TextColumn("{task.fields[left]}", style="yellow"),
+            console=self._console,
+            transient=True,
+            expand=True,
+        )
+        self._all = self._bar.add_task("all", total=totals.planned, so_far="", speed="", left="")
+        self._bar.start()
+
+    def started(self, slot: int, path: str, place: str) -> None:
+        """Give the worker's row the name of its video."""
+        if self._bar is None:
+            return
+        name = _shortened(printable(path.rsplit("/", 1)[-1]))
+        if slot not in self._rows:
+            self._rows[slot] = self._bar.add_task("", total=None, so_far="", speed="", left="")
+        self._bar.reset(self._rows[slot], description=f"{slot + 1} {name}", total=None, so_far="", speed="", left="")
+
+    def alive(self, slot: int, path: str, alive: Alive, totals: Totals) -> None:
+        """Move the worker's row, and the overall one."""
+        if self._bar is None or slot not in self._rows:
+            return
+        total_s = alive.duration_s
+        so_far = clock(alive.position_s, digits=0) + (f" / {clock(total_s, digits=0)}" if total_s else "")
+        self._bar.update(
+            self._rows[slot],
+            total=total_s,
+            completed=min(alive.position_s, total_s) if total_s else alive.position_s,
+            so_far=alive.what or so_far,
+        )
+        self._move(totals)
+
+    def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
+        """Move the overall bar; say what is not as it should be."""
+        self._move(totals)
+        for remark in remarks:
+            if "not kept" in remark or "damaged" in remark:
+                self._print(Text(f"warning: {printable(path)}: {printable(remark)}", style="yellow"))
+
+    def failed(self, path: str, kind: FailureKind, error: str, *, again: bool) -> None:
+        """One line."""
+        line = named(path, error)
+        style, word = ("yellow", "warning") if again else ("red", "error")
+        self._print(Text(f"{word}: {line}{'; will be tried again' if again else ''}", style=style))
+
+    def freed(self, slot: int) -> None:
+        """Clear the worker's row."""
+        if self._bar is not None and slot in self._rows:
+            self._bar.update(self._rows[slot], description=f"{slot + 1}", so_far="", total=None, completed=0)
+
+    def finished(self, plan: Plan, totals: Totals, out: Path) -> None:
+        """The table of the run."""
+        self.stopped()
+        if self._quiet:
+            return
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for name, value in summary(plan, totals):
+            table.add_row(Text(name), Text(value, justify="right"))
+        self._console.print(table)
+        self._print(
+            Text(f"results are in {printable(out)}; `tallformer archive query {printable(out)}` asks for actions")
+        )
+
+    def stopped(self) -> None:
+        """Take away what moves."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def say(self, event: str, message: str, **facts: Any) -> None:
+        """One line; `--quiet` leaves out the good news."""
+        if not self._quiet or event in URGENT:
+            self._print(Text(message))
+
+    def _move(self, totals: Totals) -> None:
+        if self._bar is None or self._all is None:
+            return
+        ended = totals.done + totals.failed + totals.ignored
+        part = totals.done_bytes / totals.planned_bytes if totals.planned_bytes else ended / max(totals.planned, 1)
+        left = totals.wall_s * max(1 / part - 1, 0) if part else None
+        failures = f", {totals.failed} failed" if totals.failed else ""
+        self._bar.update(
+            self._all,
+            total=totals.planned,
+            completed=ended,
+            description=f"{ended}/{totals.planned}{failures}",
+            so_far=f"{totals.video_s / 3600:.2f} h",
+            speed=f"{times(totals.video_s / totals.wall_s)} real time" if totals.wall_s and totals.video_s else "",
+            left=f"{clock(left, digits=0)} left" if left is not None else "",
+        )
+
+    def _print(self, text: Text) -> None:
+        self._console.print(Text.assemble("tallformer: ", text), soft_wrap=True)
+
+
+class JsonWatcher:
+    """One JSON object per line: `time`, `event` and its facts."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Say nothing yet; `quiet` leaves out everything but warnings and failures."""
+        self._quiet = quiet
+        self._next_s: dict[int, float] = {}
+
+    def loaded(self, bundle: Bundle) -> None:
+        """Events `loaded` and, of an untrained model, `warning`."""
+        self._write("loaded", model=bundle.name, trained=bundle.trained)
+        if not bundle.trained:
+            self._write("warning", message=UNTRAINED)
+
+    def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
+        """Event `planned`."""
+        lists = {name: len(rows) for name, rows in vars(plan).items() if isinstance(rows, list)}
+        self._write("planned", workers=workers, **lists)
+
+    def started(self, slot: int, path: str, place: str) -> None:
+        """Event `video_started`."""
+        self._write("video_started", worker=slot, place=place, path=path)
+
+    def alive(self, slot: int, path: str, alive: Alive, totals: Totals) -> None:
+        """Event `progress`, at most one per second and worker."""
+        if time.monotonic() >= self._next_s.get(slot, 0.0):
+            self._next_s[slot] = time.monotonic() + _TELL_EVERY_S
+            self._write("progress", worker=slot, path=path, **dataclasses.asdict(alive), totals=_facts(totals))
+
+    def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
+        """Event `video_done`."""
+        self._write(
+            "video_done",
+            path=path,
+            actions=len(result.actions),
+            duration_s=round(result.duration_s, 3),
+            decode_errors=result.decode_errors,
+            total_s=round(result.timings.total_s, 3),
+            remarks=remarks,
+        )
+
+    def failed(self, path: str, kind: FailureKind, error: str, *, again: bool) -> None:
+        """Event `video_failed`."""
+        self._write("video_failed", path=path, kind=kind, error=error, again=again)
+
+    def freed(self, slot: int) -> None:
+        """Nothing to say."""
+
+    def finished(self, plan: Plan, totals: Totals, out: Path) -> None:
+        """Event `finished`."""
+        before = {"unchanged": len(plan.unchanged), "failed_before": len(plan.failed_before)}
+        self._write("finished", out=str(out), **_facts(totals), **before)
+
+    def stopped(self) -> None:
+        """Nothing to take away."""
+
+    def say(self, event: str, message: str, **facts: Any) -> None:
+        """Any other event."""
+        self._write(event, message=message, **facts)
+
+    def _write(self, event: str, **facts: Any) -> None:
+        if not self._quiet or event in URGENT:
+            write_event(event, **facts)
+
+
+def summary(plan: Plan, totals: Totals) -> list[tuple[str, str]]:
+    """Rows of the final table: what, and how much."""
+    speed = f"{times(totals.video_s / totals.wall_s)} real time" if totals.wall_s > 0.1 and totals.video_s else ""
+    rows = [
+        ("labelled", f"{totals.done}"),
+        ("  of these with the content of another", f"{totals.copied}" if totals.copied else ""),
+        ("done before", f"{len(plan.unchanged)}" if plan.unchanged else ""),
+        ("failed", f"{totals.failed}"),
+        ("failed before (`tallformer archive retry`)", f"{len(plan.failed_before)}" if plan.failed_before else ""),
+        ("attempts that failed and were repeated", f"{totals.retried}" if totals.retried else ""),
+        (
+            "files that are no videos",
+            f"{totals.ignored + len(plan.ignored)}" if totals.ignored + len(plan.ignored) else "",
+        ),
+        ("actions", f"{totals.actions}"),
+        ("hours of video", f"{totals.video_s / 3600:.2f}"),
+        ("speed", speed),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def named(path: str, error: str) -> str:
+    """A failure in one line that begins with the file."""
+    line, shown = printable(error), printable(path)
+    return line if line.startswith(shown) else f"{shown}: {line}"
+
+
+def _facts(totals: Totals) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in dataclasses.asdict(totals).items()}
+
+
+def _shortened(name: str, *, longest: int = 28) -> str:
+    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"

@@ -1,0 +1,253 @@
+"""`tallformer label`: one model, an archive, and whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from tallformer_infer.archive.capacity import choose_threads, choose_workers
+from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
+from tallformer_infer.archive.outputs import OUTPUT_FORMATS, check_formats
+from tallformer_infer.archive.planning import Plan, plan
+from tallformer_infer.archive.processes import Engine, ProcessEngine
+from tallformer_infer.archive.run import Run, RunParts
+from tallformer_infer.archive.saving import ResultKeeper
+from tallformer_infer.archive.sources import find_sources
+from tallformer_infer.archive.stages import hash_stages
+from tallformer_infer.archive.tasks import LabelSettings
+from tallformer_infer.bundle import Bundle, load_bundle
+from tallformer_infer.commands.detection import as_arguments, split_classes
+from tallformer_infer.commands.label_reporting import JsonWatcher, LabelWatcher, TerminalWatcher
+from tallformer_infer.commands.stopping import StoppedError
+from tallformer_infer.commands.text import printable
+from tallformer_infer.commands.waiting import run_interruptibly
+from tallformer_infer.config import RefinedHeadConfig
+from tallformer_infer.errors import ConfigError, OutputError
+from tallformer_infer.pipeline import choose_point
+from tallformer_infer.results import Selection, check_selection
+from tallformer_infer.structures import Windows
+
+_STORE = "store"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """What the user asked for."""
+
+    sources: tuple[str, ...]
+    """Files, folders, patterns, lists and addresses."""
+    out: Path
+    """Folder of the archive."""
+    formats: tuple[str, ...]
+    """Forms of the result files, as typed: one or several with commas."""
+    model: str | None
+    """Bundle, or name of a bundled model; None is the default one."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    """Where to run."""
+    workers: int | None
+    """Processes; None leaves it to the machine."""
+    threads: int | None
+    """CPU threads of each; None leaves it to the machine."""
+    memory_bytes: int | None
+    """Most memory of all workers; None leaves it to the machine."""
+    store_bytes: int
+    """Most bytes of stored features."""
+    store: Path | None
+    """Folder of stored features; None is one inside `out`."""
+    windows: Windows
+    """How windows are laid."""
+    static_tolerance: float
+    """Clips that differ by less share features."""
+    threshold: float | None
+    """Lowest score to keep."""
+    top_k: int | None
+    """Most actions to keep per video."""
+    classes: tuple[str, ...]
+    """Names of the actions to keep, as typed."""
+    operating_point: str | None
+    """Point of the model, `all` or `none`; None leaves it to the model."""
+    max_attempts: int
+    """Attempts at a video that crashes, hangs or breaks off."""
+    timeout_factor: float
+    """Times the expected, after which a video hangs."""
+    quiet: bool
+    """Say only what went wrong."""
+    json_logs: bool
+    """Say it as JSON."""
+    share_device: bool | None
+    """One process per device encodes for all workers; None: on GPUs."""
+    gpus: int | None
+    """How many to use; None takes all."""
+    engine: Literal["processes", "ray"]
+    """What the workers are."""
+    address: str
+    """Of the Ray cluster, or `local`."""
+    gpu_fraction: float
+    """Part of a GPU for each Ray worker."""
+    given: tuple[str, ...]
+    """Options as the user gave them."""
+
+
+def label_sources(options: LabelOptions) -> int:
+    """Label every video that is named, and sum up.
+
+    Returns:
+        Exit code: 0 all done; 1 a video failed.
+
+    Raises:
+        StoppedError: The run was told to stop, and has said how to go on.
+        TallformerError: The run cannot start, or cannot go on.
+        typer.BadParameter: An option does not fit.
+    """
+    formats = _formats(options.formats)
+    bundle = load_bundle(options.model)
+    selection = _selection(options, bundle)
+    _check_windows(options, bundle)
+    watcher: LabelWatcher = JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(options.quiet)
+    hashes = hash_stages(
+        bundle, windows=options.windows, selection=selection, static_tolerance=options.static_tolerance
+    )
+    _make_folder(options.out)
+    with ArchiveDatabase(options.out, writes=True) as database:
+        watcher.loaded(bundle)
+        store = _store(options)
+        without = [options.out, *([store] if store else [])]
+        found = run_interruptibly(lambda: find_sources(options.sources, without=without))
+        planned = plan(database, found, hashes, out=options.out, formats=formats)
+        workers = choose_workers(
+            bundle,
+            videos=len(found),  # of all: a run that goes on takes as many threads, and gets the same last digits
+            memory_bytes=options.memory_bytes,
+            workers=options.workers,
+        )
+        settings = _settings(options, bundle, selection, workers)
+        parts = RunParts(
+            database=database,
+            bundle=bundle,
+            settings=settings,
+            hashes=hashes,
+            keeper=ResultKeeper(database, bundle, hashes, selection=selection, out=options.out, formats=formats),
+            watcher=watcher,
+            max_attempts=options.max_attempts,
+            store_bytes=options.store_bytes,
+        )
+        return _run(Run(parts, planned), planned, workers, parts, options)
+
+
+def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelOptions) -> int:
+    watcher: LabelWatcher = parts.watcher  # type: ignore[assignment]  # it is the one that was made here
+    with contextlib.ExitStack() as ending:
+        try:
+            watcher.planned(planned, run.totals, workers=workers if options.engine == "processes" else None)
+            run.conclude_stored()
+            if planned.label:
+                run.work(_engine(parts.settings, workers, options, ending))
+        except BaseException as error:
+            ending.close()
+            watcher.stopped()
+            run.stop()
+            if isinstance(error, KeyboardInterrupt):
+                _say_how_to_go_on(watcher, run, options)
+                raise StoppedError from error
+            raise
+    watcher.finished(planned, run.totals, options.out)
+    return 1 if run.totals.failed or planned.failed_before else 0
+
+
+def _engine(settings: LabelSettings, workers: int, options: LabelOptions, ending: contextlib.ExitStack) -> Engine:
+    engine: Engine
+    if options.engine == "ray":
+        from tallformer_infer.archive.ray_engine import RayEngine
+
+        engine = RayEngine(
+            settings,
+            address=options.address,
+            count=options.workers,
+            gpu_fraction=options.gpu_fraction,
+            timeout_factor=options.timeout_factor,
+        )
+    else:
+        settings = _with_servers(settings, options, ending)
+        engine = ProcessEngine(settings, count=workers, timeout_factor=options.timeout_factor)
+    ending.callback(engine.close)
+    return engine
+
+
+def _with_servers(settings: LabelSettings, options: LabelOptions, ending: contextlib.ExitStack) -> LabelSettings:
+    """Where there is a GPU, or it is asked for, processes that own the devices; see `archive.device_server`."""
+    if options.share_device is False or (options.share_device is None and not may_have_cuda(options.device)):
+        return settings
+    servers: list[DeviceServer] = []
+    for gpu in range(count_gpus() if options.gpus is None else options.gpus):
+        server = run_interruptibly(lambda gpu=gpu: DeviceServer(settings, gpu=gpu))  # type: ignore[misc]
+        ending.callback(server.close)
+        if server.device == "cpu" and not options.share_device:  # `auto` has found no GPU
+            return settings
+        servers.append(server)
+    return dataclasses.replace(settings, servers=tuple(server.address for server in servers))
+
+
+def _say_how_to_go_on(watcher: LabelWatcher, run: Run, options: LabelOptions) -> None:
+    again = ["tallformer", "label", *options.given, *as_arguments(options.sources)]
+    message = "stopped; what is done is kept, to go on run the same command again: " + printable(shlex.join(again))
+    watcher.say("interrupted", message, done=run.totals.done, command=again)
+
+
+def _settings(options: LabelOptions, bundle: Bundle, selection: Selection, workers: int) -> LabelSettings:
+    return LabelSettings(
+        model=str(bundle.path.resolve()),
+        bundle_sha256=bundle.sha256,
+        device=options.device,
+        threads=choose_threads(workers, options.threads) if options.engine == "processes" else options.threads or 1,
+        windows=options.windows,
+        selection=selection,
+        static_tolerance=options.static_tolerance,
+        store=_store(options),
+        longest_factor=options.timeout_factor,
+    )
+
+
+def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
+    names = dict.fromkeys(name.strip() for value in typed for name in value.split(","))
+    for name in names:
+        if name not in OUTPUT_FORMATS:
+            raise typer.BadParameter(f"--format {name}: no such format; there are {', '.join(OUTPUT_FORMATS)}")
+    check_formats(tuple(names))
+    return tuple(form for form in OUTPUT_FORMATS if form in names)
+
+
+def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
+    classes = split_classes(options.classes, bundle.recipe.classes)
+    see = shlex.join(["tallformer", "info", options.model or bundle.name])
+    try:
+        check_selection(
+            threshold=options.threshold, top_k=options.top_k, classes=classes, known=bundle.recipe.classes, see=see
+        )
+        point = choose_point(bundle, options.operating_point, threshold=options.threshold)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
+
+
+def _check_windows(options: LabelOptions, bundle: Bundle) -> None:
+    if options.windows == "reference" and isinstance(bundle.recipe.model.head, RefinedHeadConfig):
+        raise typer.BadParameter("--windows reference: with a model that sees whole videos, only `detect` can do it")
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made: {error.strerror or error}") from error
+
+
+def _store(options: LabelOptions) -> Path | None:
+    if not options.store_bytes:
+        return None
+    return (options.store or options.out / _STORE).resolve()

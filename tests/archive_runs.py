@@ -1,0 +1,147 @@
+"""Runs of `label` for tests: the real driver and the real worker's function, in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.labelling import Labeller
+from tallformer_infer.archive.planning import plan
+from tallformer_infer.archive.run import Run, RunParts
+from tallformer_infer.archive.saving import ResultKeeper
+from tallformer_infer.archive.sources import find_sources
+from tallformer_infer.archive.stages import hash_stages
+from tallformer_infer.archive.tasks import Event, LabelSettings, LabelTask, Task
+from tallformer_infer.bundle import bundled_models, load_bundle
+from tallformer_infer.commands.label_reporting import JsonWatcher
+from tallformer_infer.results import Selection
+from tallformer_infer.structures import Windows
+
+ALL = Selection()
+
+
+class InlineEngine:
+    """One slot; a task is done as soon as it is given."""
+
+    slots = 1
+
+    def __init__(self, settings: LabelSettings) -> None:
+        self._labeller = Labeller(settings)
+        self._events: deque[Event] = deque()
+        self.tasks: list[Task] = []
+
+    def free(self) -> list[int]:
+        return [0]
+
+    def give(self, slot: int, task: Task) -> None:
+        self.tasks.append(task)
+        self._events.append(self._labeller.do(task, self._events.append))
+
+    def next_event(self, timeout_s: float) -> tuple[int, Event] | None:
+        return (0, self._events.popleft()) if self._events else None
+
+    def place(self, slot: int) -> str:
+        return "here"
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+@dataclasses.dataclass
+class Done:
+    """What a run did."""
+
+    run: Run
+    engine: InlineEngine
+
+    @property
+    def labelled(self) -> int:
+        """Videos that a worker was asked to label."""
+        return sum(isinstance(task, LabelTask) for task in self.engine.tasks)
+
+    @property
+    def encoded(self) -> int:
+        """Clips that went through the encoder."""
+        return self.run.totals.clips_encoded
+
+
+def label(
+    *sources: Path | str,
+    out: Path,
+    model: Path | None = None,
+    selection: Selection = ALL,
+    store: Path | str | None = "inside",
+    static_tolerance: float = 0.0,
+    max_attempts: int = 3,
+    store_bytes: int = 1 << 40,
+    windows: Windows = "shared",
+) -> Done:
+    """Label sources as the command does."""
+    out.mkdir(parents=True, exist_ok=True)
+    bundle = load_bundle(model)
+    hashes = hash_stages(bundle, windows=windows, selection=selection, static_tolerance=static_tolerance)
+    settings = LabelSettings(
+        model=str(bundle.path),
+        bundle_sha256=bundle.sha256,
+        device="cpu",
+        threads=1,
+        windows=windows,
+        selection=selection,
+        static_tolerance=static_tolerance,
+        store=out / "store" if store == "inside" else store,
+        longest_factor=30,
+    )
+    with ArchiveDatabase(out, writes=True) as database:
+        planned = plan(
+            database, find_sources([str(s) for s in sources], without=[out]), hashes, out=out, formats=("json",)
+        )
+        parts = RunParts(
+            database=database,
+            bundle=bundle,
+            settings=settings,
+            hashes=hashes,
+            keeper=ResultKeeper(database, bundle, hashes, selection=selection, out=out, formats=("json",)),
+            watcher=JsonWatcher(quiet=True),
+            max_attempts=max_attempts,
+            store_bytes=store_bytes,
+        )
+        done = Done(Run(parts, planned), InlineEngine(settings))
+        done.run.conclude_stored()
+        done.run.work(done.engine)
+        return done
+
+
+def content_of(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything in the database and the result files that does not tell of time spent or places."""
+    with ArchiveDatabase(out) as database:
+        rows = {}
+        for row in database.videos():
+            value = dataclasses.asdict(row)
+            for name in ("id", "started_at", "finished_at"):
+                del value[name]
+            if value["result"] is not None:
+                del value["result"]["timings"]
+            rows[row.source] = {**value, "actions": database.actions_of(row.id)}
+    files = {}
+    for path in sorted((out / "results").rglob("*.json")):
+        document = json.loads(path.read_text())
+        for video in document["videos"]:
+            del video["timings_s"]
+        files[str(path.relative_to(out))] = document
+    return rows, files
+
+
+def demo_with(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of the bundled model, its description changed."""
+    copied = Path(shutil.copytree(bundled_models()["demo"], folder))
+    description = json.loads((copied / "bundle.json").read_text())
+    description.pop("description_sha256", None)
+    change(description)
+    (copied / "bundle.json").write_text(json.dumps(description))
+    return copied

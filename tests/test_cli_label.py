@@ -1,0 +1,310 @@
+"""`tallformer label` and `tallformer archive` as users meet them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import time
+
+import pytest
+
+from tallformer_infer import cli
+from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.commands.archive_index import archive_rows
+from tests.archive_runs import content_of
+from tests.videos import textured_pictures, write_video
+from tests.web_server import serve
+
+
+def write(path, seconds, seed):
+    return write_video(path, textured_pictures(seconds * 15, height_px=64, width_px=64, seed=seed), fps=15)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    write(folder / "a.mp4", 6, 1)
+    write(folder / "=1+1.mp4", 8, 2)
+    (folder / "text.mp4").write_text("not a video")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("archive") / "labels"
+    assert cli.run(["label", str(videos), "--out", str(out), "--quiet", "--operating-point", "none"]) == 1
+    return out
+
+
+def run(capsys, *arguments):
+    code = cli.run([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_run_says_what_there_is_to_do_and_what_was_done(videos, tmp_path, capsys):
+    code, shown, said = run(capsys, "label", videos, "--out", tmp_path / "out")
+
+    assert (code, shown) == (1, "")
+    lines = said.splitlines()
+    assert re.fullmatch(r"tallformer: 3 videos to label; \d+ workers?", lines[0])
+    assert f"tallformer: error: {videos / 'text.mp4'}: cannot be opened as video" in said
+    assert [line.split() for line in lines if line.startswith(("labelled", "failed "))] == [
+        ["labelled", "2"],
+        ["failed", "1"],
+    ]
+
+
+def test_quiet_run_says_only_what_failed(videos, tmp_path, capsys):
+    _, _, said = run(capsys, "label", videos, "--out", tmp_path / "out", "--quiet")
+
+    assert said.count("\n") == 1
+    assert "error:" in said
+
+
+def test_run_for_programs_writes_json(videos, tmp_path, capsys):
+    _, _, said = run(capsys, "label", videos, "--out", tmp_path / "out", "--json-logs")
+
+    events = [json.loads(line) for line in said.splitlines()]
+    names = [event["event"] for event in events]
+    assert names[:2] == ["loaded", "planned"]
+    assert names.count("video_done") == 2
+    assert names.count("video_failed") == 1
+    assert events[-1]["event"] == "finished"
+    assert events[-1]["clips_encoded"] == 3 + 4
+
+
+def test_run_with_nothing_left_is_exit_code_0_and_does_not_load_the_model(videos, tmp_path, capsys):
+    run(capsys, "label", videos / "a.mp4", "--out", tmp_path / "out")
+    began_s = time.monotonic()
+
+    code, _, said = run(capsys, "label", videos / "a.mp4", "--out", tmp_path / "out")
+
+    assert code == 0
+    assert "0 videos to label, 1 done before" in said
+    assert time.monotonic() - began_s < 3
+
+
+def test_failure_of_before_is_still_exit_code_1(videos, archive, capsys):
+    code, _, said = run(capsys, "label", videos, "--out", archive, "--operating-point", "none")
+
+    assert code == 1
+    assert "2 done before, 1 failed before" in said
+
+
+def test_one_process_can_own_the_device_for_all_workers(videos, archive, tmp_path, capsys):
+    run(capsys, "label", videos, "--out", tmp_path / "out", "--quiet", "--operating-point", "none", "--share-device")
+
+    assert content_of(tmp_path / "out") == content_of(archive)
+
+
+def test_several_forms_of_result_files(videos, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(capsys, "label", videos / "a.mp4", "--out", out)
+
+    code, _, said = run(
+        capsys, "label", videos / "a.mp4", "--out", out, "--format", "json,activitynet", "-f", "srt,via"
+    )
+
+    assert code == 0
+    assert "from stored candidates" in said
+    assert {path.name for path in (out / "results").iterdir()} == {
+        "a.mp4.json",
+        "a.mp4.activitynet.json",
+        "a.mp4.srt",
+        "a.mp4.via.json",
+    }
+
+
+def test_video_behind_an_address_is_labelled(videos, tmp_path, capsys):
+    with serve() as site:
+        site.files["/some/a.mp4"] = (videos / "a.mp4").read_bytes()
+        code, _, said = run(capsys, "label", f"{site.address}/some/a.mp4", "--out", tmp_path / "out")
+
+    assert code == 0, said
+    assert (tmp_path / "out" / "results" / "a.mp4.json").is_file()
+
+
+def test_videos_behind_another_kind_of_address_are_labelled(videos, archive, tmp_path, capsys):
+    pytest.importorskip("fsspec")
+    code, _, said = run(capsys, "label", f"file://{videos}", "--out", tmp_path / "out", "--operating-point", "none")
+
+    assert code == 1, said
+    found, expected = (
+        {row["name"]: (row["status"], row["actions"]) for row in content_of(out)[0].values()}
+        for out in (tmp_path / "out", archive)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "docx"], "--format docx: no such format; there are json, activitynet, csv"),
+        (["--threshold", "2"], "Input should be less than or equal to 1"),
+        (["--classes", "swim"], "class 'swim': no such class"),
+        (["--operating-point", "best"], "operating point 'best': no such point"),
+    ],
+)
+def test_option_that_cannot_be_is_refused_before_anything_is_made(videos, tmp_path, capsys, options, message):
+    code, _, said = run(capsys, "label", videos, "--out", tmp_path / "out", *options)
+
+    assert code == 2
+    assert message in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_source_that_cannot_be_listed_is_one_line(tmp_path, capsys):
+    code, _, said = run(capsys, "label", tmp_path / "*.mp4", "--out", tmp_path / "out")
+
+    assert code == 1
+    assert said == f"tallformer: error: {tmp_path}/*.mp4: nothing matches this pattern\n"
+
+
+def test_folder_that_cannot_be_made_is_one_line(videos, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+
+    code, _, said = run(capsys, "label", videos, "--out", tmp_path / "file" / "out")
+
+    assert code == 1
+    assert said == f"tallformer: error: {tmp_path}/file/out: cannot be made: Not a directory\n"
+
+
+def test_status_counts_and_names_failures(videos, archive, capsys):
+    code, shown, _ = run(capsys, "archive", "status", archive)
+
+    assert code == 0
+    assert shown.startswith("videos: 2 done, 1 failed; 0.00 hours\n")
+    assert "text.mp4: cannot be opened as video" in shown.replace("\n", "")
+    described = json.loads(run(capsys, "archive", "status", archive, "--json")[1])
+    assert described["failures"][0]["kind"] == "media"
+    assert sum(label["actions"] for label in described["labels"]) == len(lines_of(capsys, archive))
+
+
+def test_retry_has_failed_videos_tried_again(videos, archive, tmp_path, capsys):
+    out = shutil.copytree(archive, tmp_path / "copy")
+
+    code, shown, _ = run(capsys, "archive", "retry", out, "--path", "text")
+
+    assert (code, shown) == (0, "1 video will be tried again by the next `tallformer label`\n")
+    assert "1 video to label" in run(capsys, "label", videos, "--out", out, "--operating-point", "none")[2]
+    assert run(capsys, "archive", "retry", out, "--kind", "crash")[1].startswith("0 videos")
+
+
+def lines_of(capsys, archive, *options):
+    _, shown, _ = run(capsys, "archive", "query", archive, "--json", "--limit", 0, *options)
+    return [json.loads(line) for line in shown.splitlines()]
+
+
+def test_query_gives_the_best_first(archive, capsys):
+    scores = [line["score"] for line in lines_of(capsys, archive)]
+
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) > 10
+    assert all(line["score"] >= scores[5] for line in lines_of(capsys, archive, "--min-score", scores[5]))
+    assert {line["path"].rpartition("/")[2] for line in lines_of(capsys, archive, "--path", "=1")} == {"=1+1.mp4"}
+
+
+def test_query_shows_a_table(archive, capsys):
+    code, shown, _ = run(capsys, "archive", "query", archive, "--limit", 2)
+
+    assert code == 0
+    assert shown.splitlines()[0].split() == ["score", "label", "start", "end", "video"]
+    assert shown.splitlines()[-1] == "the best 2; --limit 0 shows all"
+
+
+def test_query_for_a_label_there_is_not_is_refused(archive, capsys):
+    code, _, said = run(capsys, "archive", "query", archive, "--label", "swim")
+
+    assert code == 1
+    assert said.startswith("tallformer: error: label 'swim': no action has it; there are ")
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_exports_hold_the_same_actions(archive, tmp_path, capsys, form):
+    out = tmp_path / f"actions.{form}"
+
+    code, _, said = run(capsys, "archive", "export", archive, "--out", out)
+
+    rows = read(out, form)
+    assert (code, said) == (0, f"tallformer: wrote {len(rows)} actions to {out}\n".removeprefix("tallformer: "))
+    expected = lines_of(capsys, archive)
+    assert sorted(round(float(row["score"]), 6) for row in rows) == sorted(line["score"] for line in expected)
+    assert {row["path"] for row in rows} == {line["path"] for line in expected}
+    assert [(row["path"], float(row["start_s"])) for row in rows] == sorted(
+        [(row["path"], float(row["start_s"])) for row in rows], key=lambda pair: ("=1" not in pair[0], pair[1])
+    )
+
+
+def read(path, form):
+    if form == "parquet":
+        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    if form == "csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("form", ["activitynet", "tsv", "labelstudio", "via", "boris"])
+def test_exports_of_whole_videos_name_all_of_them(archive, tmp_path, capsys, form):
+    out = tmp_path / "all"
+
+    code, _, said = run(capsys, "archive", "export", archive, "--out", out, "--format", form)
+
+    assert code == 0, said
+    assert "1+1" in out.read_text()
+    assert run(capsys, "archive", "export", archive, "--out", out, "--format", form, "--label", "grow")[0] == 2
+
+
+def test_export_of_whole_videos_is_what_detect_writes(archive, videos, tmp_path, capsys):
+    out = tmp_path / "actions.json"
+
+    assert run(capsys, "archive", "export", archive, "--out", out)[0] == 0
+
+    document = json.loads(out.read_text())
+    assert [video["path"] for video in document["videos"]] == [str(videos / "=1+1.mp4"), str(videos / "a.mp4")]
+    assert document["failures"][0]["path"] == str(videos / "text.mp4")
+
+
+def test_cell_that_a_spreadsheet_would_compute_gets_an_apostrophe(videos, tmp_path, capsys, monkeypatch):
+    from tallformer_infer.archive.database import ArchiveDatabase  # noqa: PLC0415
+    from tallformer_infer.structures import Action  # noqa: PLC0415
+    from tests.test_archive_database import LABELLED  # noqa: PLC0415
+
+    with ArchiveDatabase(tmp_path, writes=True) as database:
+        database.add([("/a.mp4", "a", "a", False)])
+        database.finish(1, LABELLED, [Action(start_s=0, end_s=1, label="=cmd|' /C calc'!A0", score=0.5)])
+
+    run(capsys, "archive", "export", tmp_path, "--out", tmp_path / "x.csv")
+
+    assert read(tmp_path / "x.csv", "csv")[0]["label"] == "'=cmd|' /C calc'!A0"
+
+
+def test_export_whose_form_is_not_told_is_refused(archive, tmp_path, capsys):
+    code, _, said = run(capsys, "archive", "export", archive, "--out", tmp_path / "x.doc")
+
+    assert code == 2
+    assert "its ending names no format" in said
+
+
+def test_report_of_an_archive_lists_every_video_and_why_one_failed(archive, tmp_path, capsys):
+    code, _, said = run(capsys, "report", archive, "--out", tmp_path / "index.html")
+
+    assert code == 0
+    assert "an index of 3 videos, 1 of them failed" in said
+    page = (tmp_path / "index.html").read_text()
+    assert "text.mp4" in page
+    assert "Invalid data found" in page
+
+
+def test_report_of_an_archive_counts_its_actions(archive):
+    rows = {row.name.rpartition("/")[2]: row for row in archive_rows(archive)}
+    with ArchiveDatabase(archive) as database:
+        actions = {video.source.rpartition("/")[2]: database.actions_of(video.id) for video in database.videos()}
+
+    assert sum(rows["a.mp4"].counts.values()) == len(actions["a.mp4"]) > 0
+    assert sum(rows["a.mp4"].seconds.values()) == pytest.approx(
+        sum(one.end_s - one.start_s for one in actions["a.mp4"])
+    )
+    assert not rows["text.mp4"].counts
