@@ -16,7 +16,7 @@ SWIN = replace(SMALL.model.backbone, drop_path=0.0)
 """Windows of 4 steps in time, shifted by 2, and of 3 x 3 positions, shifted by 1."""
 
 
-@pytest.mark.parametrize("frames", [24, 32, 56, 62])
+@pytest.mark.parametrize("frames", [24, 32, 80, 96, 62])
 @pytest.mark.parametrize("is_known", [False, True])
 def test_slabs_give_what_all_windows_at_once_give(frames: int, is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = numbers(2, 3, frames, 32, 28, seed=1)
@@ -24,7 +24,7 @@ def test_slabs_give_what_all_windows_at_once_give(frames: int, is_known: bool, m
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = VideoSwin(SWIN, clip_size=size).eval()
-    monkeypatch.setattr(backbone, "_SLAB_WINDOWS", 10**6)
+    monkeypatch.setattr(backbone, "_MASK_WINDOWS", 10**6)
     whole = VideoSwin(SWIN, clip_size=size).eval()
     whole.load_state_dict(encoder.state_dict())
     with torch.no_grad():

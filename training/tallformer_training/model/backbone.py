@@ -3,9 +3,9 @@
 # Note [long clips go through a block slab by slab]
 A clip of a minute is 64 attention windows long. Keys, logits and hidden layers of all of them at once would take tens
 of gigabytes, and so would the mask of the shifted ones as a constant of a graph. But a block looks no further than its
-windows: once the map is shifted in time, two windows' worth of it after the other give the same, and the masks are
-those of a clip of two windows, the first of which stands for all but the last. In training each slab has its own
-stochastic depth, as each clip has where clips are short.
+windows: once the map is shifted in time, a few windows' worth of it after the other give the same, and the masks are
+those of a clip of two windows, the first of which stands for all but the last. More windows at once take more memory,
+fewer make graphs longer. In training each slab has its own stochastic depth, as each clip has where clips are short.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tallformer_training.model.windows import (
 )
 
 _NO_SHIFT: Size = (0, 0, 0)
-_SLAB_WINDOWS = 2
-"""Attention windows in time that go through a block at once."""
+_MASK_WINDOWS, _SLAB_WINDOWS = 2, 8
+"""Attention windows in time that the mask of a long clip has, and that go through a block at once."""
 
 
 class VideoSwin(nn.Module):
@@ -173,7 +173,7 @@ class Stage(nn.Module):
         """
         window, shift = fit_window(size, self.window)
         if _is_long(size, window):
-            size = (_SLAB_WINDOWS * window[0], *size[1:])
+            size = (_MASK_WINDOWS * window[0], *size[1:])
         return shift_mask(size, window, shift, device) if any(shift) and len(self.blocks) > 1 else None
 
 
@@ -239,7 +239,7 @@ def _recomputed(block: nn.Module) -> RunBlock:
 
 
 def _is_long(size: Size, window: Size) -> bool:
-    return size[0] > _SLAB_WINDOWS * window[0] and size[0] % window[0] == 0
+    return size[0] > _MASK_WINDOWS * window[0] and size[0] % window[0] == 0
 
 
 def _by_slabs(run: RunBlock, x: Tensor, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
@@ -253,14 +253,11 @@ def _by_slabs(run: RunBlock, x: Tensor, window: Size, shift: Size, mask: Tensor 
         mask: Of a map of two windows in time, or none.
     """
     in_time, in_space = (shift[0], 0, 0), (0, *shift[1:])
-    *slabs, last = roll(x, in_time).split(_SLAB_WINDOWS * window[0], dim=1)
-    first_mask, last_mask = None, mask
-    if mask is not None:
-        of_one = mask.shape[0] // _SLAB_WINDOWS
-        first_mask = mask[:of_one]
-        last_mask = mask if last.shape[1] > window[0] else mask[of_one:]
-    done = [run(slab, window, in_space, first_mask) for slab in slabs]
-    return roll(torch.cat([*done, run(last, window, in_space, last_mask)], dim=1), in_time, back=True)
+    x = roll(x, in_time)
+    alike = x.shape[1] - _MASK_WINDOWS * window[0]
+    first_mask = None if mask is None else mask[: mask.shape[0] // _MASK_WINDOWS]
+    done = [run(slab, window, in_space, first_mask) for slab in x[:, :alike].split(_SLAB_WINDOWS * window[0], dim=1)]
+    return roll(torch.cat([*done, run(x[:, alike:], window, in_space, mask)], dim=1), in_time, back=True)
 
 
 def _map_sizes(clip_size: Size | None, config: BackboneConfig) -> list[Size | None]:
