@@ -119,8 +119,8 @@ def test_a_refined_head_survives_json_and_wrong_ones_are_refused() -> None:
     recipe = preset("hacs-swin-b")
     assert recipe_from_json(to_json(recipe)) == recipe
     value = to_json(recipe)
-    value["model"]["head"]["kind"] = "points"
-    with pytest.raises(ConfigError, match=r'head\.kind: expected one of anchor, refined, got "points"'):
+    value["model"]["head"]["kind"] = "corners"
+    with pytest.raises(ConfigError, match=r'head\.kind: expected one of .*, got "corners"'):
         recipe_from_json(value)
     value["model"]["head"] = {"kind": "refined", "scales": 5}
     with pytest.raises(ConfigError, match=r"recipe\.model\.head\.scales: no such key"):

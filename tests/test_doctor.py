@@ -138,7 +138,7 @@ def test_missing_onnxruntime_is_told_with_the_line_that_installs_it(
         assert (device["works"], device["text"]) == (False, "onnxruntime is not installed")
         assert device["commands"] == ["pip install 'tallformer[cpu]'"]
     parts = {part["name"]: part for part in document["parts"]}
-    assert parts["cpu"]["remark"] == "onnxruntime missing"
+    assert parts["cpu"]["remark"] == "onnx, onnxruntime missing"
     assert parts["train"]["commands"] == ["pip install 'tallformer[train]'"]
     assert parts["base"]["is_complete"]
 

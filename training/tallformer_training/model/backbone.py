@@ -1,7 +1,16 @@
-"""Video Swin transformer: one clip of frames to one feature map."""
+"""Video Swin transformer: one clip of frames to one feature map.
+
+# Note [long clips go through a block slab by slab]
+A clip of a minute is 64 attention windows long. Keys, logits and hidden layers of all of them at once would take tens
+of gigabytes, and so would the mask of the shifted ones as a constant of a graph. But a block looks no further than its
+windows: once the map is shifted in time, a few windows' worth of it after the other give the same, and the masks are
+those of a clip of two windows, the first of which stands for all but the last. More windows at once take more memory,
+fewer make graphs longer. In training each slab has its own stochastic depth, as each clip has where clips are short.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -23,6 +32,8 @@ from tallformer_training.model.windows import (
 )
 
 _NO_SHIFT: Size = (0, 0, 0)
+_MASK_WINDOWS, _SLAB_WINDOWS = 2, 8
+"""Attention windows in time that the mask of a long clip has, and that go through a block at once."""
 
 
 class VideoSwin(nn.Module):
@@ -148,14 +159,21 @@ class Stage(nn.Module):
         size: Size = (x.shape[1], x.shape[2], x.shape[3])
         window, shift = fit_window(size, self.window)
         mask = self.mask if size == self.mask_size else self._make_mask(size, x.device)
+        is_long = _is_long(size, window)
         for index, block in enumerate(self.blocks):
+            run = block if keep_activations else _recomputed(block)
             inputs = (x, window, shift, mask) if index % 2 else (x, window, _NO_SHIFT, None)
-            x = block(*inputs) if keep_activations else checkpoint(block, *inputs, use_reentrant=False)
+            x = _by_slabs(run, *inputs) if is_long else run(*inputs)
         return x if self.downsample is None else self.downsample(x)
 
     def _make_mask(self, size: Size, device: torch.device | None) -> Tensor | None:
-        """Mask of the shifted blocks, shape (windows, tokens, tokens); None if there is none or no axis is shifted."""
+        """Mask of the shifted blocks, shape (windows, tokens, tokens); None if there is none or no axis is shifted.
+
+        For long clips it is that of two windows in time, see Note [long clips go through a block slab by slab].
+        """
         window, shift = fit_window(size, self.window)
+        if _is_long(size, window):
+            size = (_MASK_WINDOWS * window[0], *size[1:])
         return shift_mask(size, window, shift, device) if any(shift) and len(self.blocks) > 1 else None
 
 
@@ -206,6 +224,40 @@ class PatchMerging(nn.Module):
         merged = pairs.reshape(-1, depth, height // 2, width // 2, 4 * channels)
         out: Tensor = self.reduction(self.norm(merged))
         return out
+
+
+RunBlock = Callable[[Tensor, Size, Size, Tensor | None], Tensor]
+"""A block, or what computes it again in the backward pass."""
+
+
+def _recomputed(block: nn.Module) -> RunBlock:
+    def run(x: Tensor, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
+        out: Tensor = checkpoint(block, x, window, shift, mask, use_reentrant=False)
+        return out
+
+    return run
+
+
+def _is_long(size: Size, window: Size) -> bool:
+    return size[0] > _MASK_WINDOWS * window[0] and size[0] % window[0] == 0
+
+
+def _by_slabs(run: RunBlock, x: Tensor, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
+    """A block on a long map, see Note [long clips go through a block slab by slab].
+
+    Args:
+        run: The block.
+        x: Shape (N, D, H, W, C), D a multiple of the window's length.
+        window: Fitted window.
+        shift: Shift per axis.
+        mask: Of a map of two windows in time, or none.
+    """
+    in_time, in_space = (shift[0], 0, 0), (0, *shift[1:])
+    x = roll(x, in_time)
+    alike = x.shape[1] - _MASK_WINDOWS * window[0]
+    first_mask = None if mask is None else mask[: mask.shape[0] // _MASK_WINDOWS]
+    done = [run(slab, window, in_space, first_mask) for slab in x[:, :alike].split(_SLAB_WINDOWS * window[0], dim=1)]
+    return roll(torch.cat([*done, run(x[:, alike:], window, in_space, mask)], dim=1), in_time, back=True)
 
 
 def _map_sizes(clip_size: Size | None, config: BackboneConfig) -> list[Size | None]:
