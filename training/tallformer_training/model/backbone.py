@@ -256,7 +256,9 @@ def _by_slabs(run: RunBlock, x: Tensor, window: Size, shift: Size, mask: Tensor 
     x = roll(x, in_time)
     alike = x.shape[1] - _MASK_WINDOWS * window[0]
     first_mask = None if mask is None else mask[: mask.shape[0] // _MASK_WINDOWS]
-    done = [run(slab, window, in_space, first_mask) for slab in x[:, :alike].split(_SLAB_WINDOWS * window[0], dim=1)]
+    done = [
+        run(slab, window, in_space, first_mask) for slab in torch.split(x[:, :alike], _SLAB_WINDOWS * window[0], dim=1)
+    ]
     return roll(torch.cat([*done, run(x[:, alike:], window, in_space, mask)], dim=1), in_time, back=True)
 
 
