@@ -64,6 +64,18 @@ def events_of(run):
         yield json.loads(line)
 
 
+def test_run_that_stood_still_as_a_whole_blames_no_video(videos, tmp_path):
+    run = start(videos / "3.mp4", tmp_path, "--timeout-factor", "1", start_new_session=True)
+    wait_for_work(run)
+
+    os.killpg(run.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.killpg(run.pid, signal.SIGCONT)
+
+    assert ended(run)[0] == 0
+    assert rows_of(tmp_path)["3.mp4"].attempts == 1
+
+
 def ended(run):
     """Exit code, and every event there still is."""
     _, said = run.communicate(timeout=TIMEOUT_S)

@@ -26,6 +26,7 @@ LEAST_S = 2.0
 LOADING_S = 300.0
 """Time for starting a process and loading a model; multiplied by the factor where that is below 1."""
 _END_S = 5.0
+_LOOK_EVERY_S = 0.5
 
 
 class Engine(Protocol):
@@ -67,6 +68,7 @@ class ProcessEngine:
         self._workers: list[_Worker | None] = [None] * count
         self._events: queue.Queue[tuple[_Worker, Event | None]] = queue.Queue()
         self._longest_s = LEAST_S
+        self._looked_s = time.monotonic()
 
     @property
     def slots(self) -> int:
@@ -88,11 +90,11 @@ class ProcessEngine:
         """What a worker has to say, or what became of it."""
         until_s = time.monotonic() + timeout_s
         while (left_s := until_s - time.monotonic()) > 0:
+            if (hung := self._give_up_hung()) is not None:
+                return hung
             try:
                 worker, event = self._events.get(timeout=min(left_s, 0.1))
             except queue.Empty:
-                if (hung := self._give_up_hung()) is not None:
-                    return hung
                 continue
             if self._workers[worker.slot] is not worker:
                 continue  # the last words of one that was given up
@@ -120,6 +122,16 @@ class ProcessEngine:
         self._workers = [None] * len(self._workers)
 
     def _give_up_hung(self) -> tuple[int, Failed] | None:
+        now_s = time.monotonic()
+        stood_s = now_s - self._looked_s
+        if stood_s < _LOOK_EVERY_S:
+            return None
+        self._looked_s = now_s
+        if stood_s > LEAST_S:  # the driver itself stood still, and all with it, or nobody was listened to
+            for worker in self._workers:
+                if worker is not None:
+                    worker.forgive(stood_s)
+            return None
         for slot, worker in enumerate(self._workers):
             if worker is None or worker.task is None:
                 continue
@@ -158,6 +170,10 @@ class _Worker:
     @property
     def silent_s(self) -> float:
         return time.monotonic() - self._heard_s
+
+    def forgive(self, seconds: float) -> None:
+        """Silence that nobody was there to hear."""
+        self._heard_s = min(self._heard_s + seconds, time.monotonic())
 
     def begin(self, task: Task) -> None:
         self.task = task
