@@ -26,6 +26,7 @@ from tallformer_infer.config import to_json
 from tallformer_infer.errors import BundleError, DeviceError, StoppedError
 from tallformer_infer.nms import suppress as suppress_in_numpy
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
+from tallformer_infer.runtime.localized import candidates_above_threshold
 from tallformer_infer.runtime.protocol import Cancellation
 from tallformer_infer.runtime.protocol import OnnxDevice as Device
 from tallformer_infer.runtime.sessions import CPU, CUDA, open_session
@@ -112,13 +113,8 @@ class OnnxRuntime:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
         inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
         segments, scores, classes = self._localizer.run(["segments", "scores", "classes"], inputs)
-        if classes.size and not 0 <= classes.min() <= classes.max() < len(self._recipe.classes):
-            raise BundleError(
-                f"{self._bundle.path}: graph localizer gives class {classes.max()}, "
-                f"the recipe names {len(self._recipe.classes)} classes"
-            )
-        above = scores > self._recipe.suppress.score_threshold
-        return Candidates(segments[above], scores[above], classes[above])
+        given_by = f"{self._bundle.path}: graph localizer"
+        return candidates_above_threshold(segments, scores, classes, recipe=self._recipe, given_by=given_by)
 
     def propose(
         self,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tallformer_infer.bundle import Bundle, GraphName
 from tallformer_infer.errors import BundleError, DeviceError, EngineError, ExtraError
 from tallformer_infer.nms import suppress as suppress_in_numpy
+from tallformer_infer.runtime.localized import candidates_above_threshold
 from tallformer_infer.runtime.protocol import Cancellation
 from tallformer_infer.runtime.tensorrt.cuda import GpuSession
 from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS
@@ -102,14 +103,13 @@ class TensorRTRuntime:
             "real_frames": real_frames,
         }
         found = self._localizer.run(inputs)
-        segments, scores, classes = found["segments"], found["scores"], found["classes"]
-        if classes.size and not 0 <= classes.min() <= classes.max() < len(self._recipe.classes):
-            raise BundleError(
-                f"{self._bundle.path}: the engine of graph localizer gives class {classes.max()}, "
-                f"the recipe names {len(self._recipe.classes)} classes"
-            )
-        above = scores > self._recipe.suppress.score_threshold
-        return Candidates(segments[above], scores[above], classes[above])
+        return candidates_above_threshold(
+            found["segments"],
+            found["scores"],
+            found["classes"],
+            recipe=self._recipe,
+            given_by=f"{self._bundle.path}: the engine of graph localizer",
+        )
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, see `Runtime.suppress`: with NumPy, on the host."""
