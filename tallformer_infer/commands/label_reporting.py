@@ -20,7 +20,7 @@ from tallformer_infer.archive.watching import Totals, Watcher
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.commands.saying import URGENT, write_event
 from tallformer_infer.commands.tables import UNTRAINED
-from tallformer_infer.commands.text import clock, counted, printable, times
+from tallformer_infer.commands.text import clock, counted, naming_the_file, printable, shortened, times
 from tallformer_infer.structures import Result
 
 _TELL_EVERY_S = 1.0
@@ -87,7 +87,7 @@ class TerminalWatcher:
         """Give the worker's row the name of its video."""
         if self._bar is None:
             return
-        name = _shortened(printable(path.rsplit("/", 1)[-1]))
+        name = shortened(printable(path.rsplit("/", 1)[-1]))
         if slot not in self._rows:
             self._rows[slot] = self._bar.add_task("", total=None, so_far="", speed="", left="")
         self._bar.reset(self._rows[slot], description=f"{slot + 1} {name}", total=None, so_far="", speed="", left="")
@@ -115,7 +115,7 @@ class TerminalWatcher:
 
     def failed(self, path: str, kind: FailureKind, error: str, *, again: bool) -> None:
         """One line."""
-        line = named(path, error)
+        line = naming_the_file(path, error)
         style, word = ("yellow", "warning") if again else ("red", "error")
         self._print(Text(f"{word}: {line}{'; will be tried again' if again else ''}", style=style))
 
@@ -255,15 +255,5 @@ def summary(plan: Plan, totals: Totals) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def named(path: str, error: str) -> str:
-    """A failure in one line that begins with the file."""
-    line, shown = printable(error), printable(path)
-    return line if line.startswith(shown) else f"{shown}: {line}"
-
-
 def _facts(totals: Totals) -> dict[str, float]:
     return {name: round(value, 3) for name, value in dataclasses.asdict(totals).items()}
-
-
-def _shortened(name: str, *, longest: int = 28) -> str:
-    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"

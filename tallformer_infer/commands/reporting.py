@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tallformer_infer.commands.saying import URGENT, write_event
 from tallformer_infer.commands.tables import UNTRAINED, losses
-from tallformer_infer.commands.text import clock, printable, times
+from tallformer_infer.commands.text import clock, naming_the_file, printable, shortened, times
 from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.results import Failure
 from tallformer_infer.structures import Result
@@ -95,7 +95,7 @@ class TerminalReporter:
             transient=True,
             expand=True,
         )
-        name = _shortened(printable(path.rsplit("/", 1)[-1]))
+        name = shortened(printable(path.rsplit("/", 1)[-1]))
         self._bar.add_task(f"{which}{name}", total=None, position="", speed="", left="")
         self._bar.start()
 
@@ -126,7 +126,7 @@ class TerminalReporter:
     def failed(self, failure: Failure) -> None:
         """One line."""
         self.stopped()
-        self._print(Text(f"error: {naming_the_file(failure)}", style="red"))
+        self._print(Text(f"error: {naming_the_file(failure.path, failure.error)}", style="red"))
 
     def stopped(self) -> None:
         """Take away what moves."""
@@ -213,16 +213,5 @@ class JsonReporter:
             write_event(event, **facts)
 
 
-def naming_the_file(failure: Failure) -> str:
-    """The failure in one line that begins with the file."""
-    line = printable(failure.error)
-    path = printable(failure.path)
-    return line if line.startswith(path) else f"{path}: {line}"
-
-
 def _left_s(progress: Progress) -> float:
     return max((progress.duration_s or 0.0) - progress.position_s, 0.0) / progress.speed
-
-
-def _shortened(name: str, *, longest: int = 28) -> str:
-    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"

@@ -36,3 +36,14 @@ def counted(number: int, noun: str) -> str:
 def times(speed: float) -> str:
     """A speed as a multiple of real time, with two or three digits that matter."""
     return f"{speed:.2g}×" if speed < 10 else f"{speed:.0f}×"
+
+
+def naming_the_file(path: str, error: str) -> str:
+    """A failure in one line that begins with the file."""
+    line, shown = printable(error), printable(path)
+    return line if line.startswith(shown) else f"{shown}: {line}"
+
+
+def shortened(name: str, *, longest: int = 28) -> str:
+    """A name whose middle is left out where it is too long."""
+    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"
