@@ -18,8 +18,9 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -35,6 +36,12 @@ from tallformer_infer.bundle import Precision
 from tallformer_infer.clips import Clip
 from tallformer_training.model import Detector
 
+_INT8_WEIGHTS: dict[str, Any] = {
+    "op_types_to_quantize": ["MatMul"],
+    "per_channel": True,
+    "weight_type": QuantType.QInt8,
+}
+_CONSTANT_WEIGHTS = {"MatMulConstBOnly": True}
 _TORCH_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _ONNX_TYPES: dict[int, Precision] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 
@@ -50,20 +57,7 @@ def with_precision(detector: Detector, precision: Literal["fp16", "bf16"]) -> De
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with int8 weights in its linear layers; see Note [int8]."""
-    with tempfile.TemporaryDirectory(prefix="tallformer-") as folder, _without_advice():
-        source, result = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
-        quantize_dynamic(
-            source,
-            result,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True},
-        )
-        read = onnx.load(result)
-    onnx.checker.check_model(read, full_check=True)
-    return read
+    return _rewritten(model, partial(quantize_dynamic, **_INT8_WEIGHTS, extra_options=_CONSTANT_WEIGHTS))
 
 
 def calibrated(model: onnx.ModelProto, clips: Iterable[Clip]) -> onnx.ModelProto:
@@ -73,19 +67,24 @@ def calibrated(model: onnx.ModelProto, clips: Iterable[Clip]) -> onnx.ModelProto
         model: Graph 1 in float32.
         clips: What its inputs look like.
     """
+    return _rewritten(
+        model,
+        partial(
+            quantize_static,
+            calibration_data_reader=_Clips(clips),
+            activation_type=QuantType.QInt8,
+            **_INT8_WEIGHTS,
+            extra_options={**_CONSTANT_WEIGHTS, "ActivationSymmetric": True, "WeightSymmetric": True},
+        ),
+    )
+
+
+def _rewritten(model: onnx.ModelProto, rewrite: Callable[[Path, Path], None]) -> onnx.ModelProto:
+    """What a tool that reads and writes files makes of a graph."""
     with tempfile.TemporaryDirectory(prefix="tallformer-") as folder, _without_advice():
         source, result = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
-        quantize_static(
-            source,
-            result,
-            _Clips(clips),
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True, "ActivationSymmetric": True, "WeightSymmetric": True},
-        )
+        rewrite(source, result)
         read = onnx.load(result)
     onnx.checker.check_model(read, full_check=True)
     return read

@@ -25,17 +25,20 @@ _MOST_CLIPS = 8
 class CpuEncoder:
     """Runs graph 1 for several clips at once."""
 
-    def __init__(self, content: bytes, *, threads: int | None = None, is_bf16: bool = False) -> None:
+    def __init__(
+        self, content: bytes, *, threads: int | None = None, sha256: str | None = None, is_bf16: bool = False
+    ) -> None:
         """Load the graph.
 
         Args:
             content: The graph as a bundle has it.
             threads: Threads in all; None takes one per core that this process may use.
+            sha256: Hash of the graph, where it is known already.
             is_bf16: Whether it computes in bfloat16.
         """
         threads = threads or available_cores()
         self.clips_at_once = min(threads, _MOST_CLIPS)
-        made = cpu_encoder_graph(content, is_bf16=is_bf16)
+        made = cpu_encoder_graph(content, sha256=sha256, is_bf16=is_bf16)
         self.session = open_session(
             made or content,
             providers=[CPU],

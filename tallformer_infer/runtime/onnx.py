@@ -194,9 +194,9 @@ class OnnxRuntime:
 
     def _load_cpu_encoder(self) -> CpuEncoder:
         content = self._bundle.read_graph("encoder")
-        is_bf16 = self._bundle.graphs["encoder"].precision == "bf16"
+        graph = self._bundle.graphs["encoder"]
         with self._naming("encoder"):
-            return CpuEncoder(content, threads=self._threads, is_bf16=is_bf16)
+            return CpuEncoder(content, threads=self._threads, sha256=graph.sha256, is_bf16=graph.precision == "bf16")
 
     def _session(self, name: GraphName, providers: list[str]) -> ort.InferenceSession:
         content = self._bundle.read_graph(name)

@@ -26,11 +26,14 @@ _VERSION = 1
 """Of how graphs are made; with another one, kept graphs are not used."""
 
 
-def cpu_encoder_graph(content: bytes, *, is_bf16: bool = False, folder: Path | None = None) -> bytes | None:
+def cpu_encoder_graph(
+    content: bytes, *, sha256: str | None = None, is_bf16: bool = False, folder: Path | None = None
+) -> bytes | None:
     """Make an encoder's graph for the CPU, or take the one that was made before.
 
     Args:
         content: The graph as a bundle has it.
+        sha256: Its hash, where it is known already.
         is_bf16: Whether it computes in bfloat16, which the CPU cannot run as it is.
         folder: Where made graphs are kept; None takes the user's cache.
 
@@ -42,7 +45,7 @@ def cpu_encoder_graph(content: bytes, *, is_bf16: bool = False, folder: Path | N
         DeviceError: It computes in bfloat16, and `onnx` is missing.
     """
     folder = folder or user_cache_folder() / "graphs"
-    name = _name(content, is_bf16=is_bf16)
+    name = _name(sha256 or hashlib.sha256(content).hexdigest(), is_bf16=is_bf16)
     kept = _kept(folder, name)
     if kept is not None:
         return kept or None
@@ -60,10 +63,10 @@ def cpu_encoder_graph(content: bytes, *, is_bf16: bool = False, folder: Path | N
     return optimised or None
 
 
-def _name(content: bytes, *, is_bf16: bool) -> str:
+def _name(sha256: str, *, is_bf16: bool) -> str:
     """What a graph is kept as, without its own hash."""
     made_by = f"{_VERSION} {ort.__version__} {platform.machine()} {is_bf16} "
-    return hashlib.sha256(made_by.encode() + hashlib.sha256(content).digest()).hexdigest()[:32]
+    return hashlib.sha256(f"{made_by}{sha256}".encode()).hexdigest()[:32]
 
 
 def _kept(folder: Path, name: str) -> bytes | None:
