@@ -68,7 +68,7 @@ def test_the_python_of_the_readme_runs(root: Path, tmp_path: Path) -> None:
     assert "675 0 StageSeconds(" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tensorrt.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tensorrt.md", "docs/demo.md", "docs/anet-demo.md"])
 def test_the_tables_of_the_pages_are_those_of_the_committed_measurements(root: Path, page: str) -> None:
     text = (root / page).read_text(encoding="utf-8")
 

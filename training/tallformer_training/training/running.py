@@ -170,7 +170,7 @@ class _Session:
         out = self.job.out
         if self.processes.is_main:
             self._write_weights(out / MODEL_FILE)
-            draw_curves(out, read_metrics(out))
+            draw_curves(out, read_metrics(out), protocol_of(self.job.recipe))
         self.processes.barrier()
         return TrainingResult(
             model=out / MODEL_FILE,
