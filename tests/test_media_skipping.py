@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media import decoding, open_video
+from tallformer_infer.media import decoding, open_video, probe
 from tallformer_infer.media.skipping import LeftOut
 from tallformer_infer.media.sources import open_source
 from tallformer_infer.structures import VideoInfo
@@ -85,14 +85,22 @@ def test_pictures_and_counts_are_those_of_decoding_everything(videos, name, rate
     assert read(videos[name], rate_fps) == expected
 
 
-@pytest.mark.parametrize("rate_fps", [25, 10, 3])
+@pytest.mark.parametrize("rate_fps", [10, 3])
 def test_real_files_give_what_decoding_everything_gives(shared_videos, rate_fps, monkeypatch):
+    damaged = []
     for path in sorted(shared_videos.iterdir()):
         try:
-            expected = read_all(path, rate_fps, monkeypatch)
+            if probe(path).codec not in decoding.SKIPPED_CODECS:
+                continue
         except MediaError:
             continue
-        assert read(path, rate_fps) == expected, path.name
+        expected = read_all(path, rate_fps, monkeypatch)
+        found = read(path, rate_fps, threads=1)
+        if expected.errors:  # what the decoder patches pictures with depends on what it decoded before
+            damaged.append(path.name)
+            expected, found = replace(expected, frames=[]), replace(found, frames=[])
+        assert found == expected, path.name
+    assert damaged == ["decord_corrupted.mp4"]
 
 
 @pytest.mark.parametrize(

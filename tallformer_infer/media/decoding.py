@@ -115,7 +115,9 @@ class Decoder:
             except FFmpegError as error:
                 yield error
 
-    def _read(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | FFmpegError | None]:
+    def _read(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[Packet[VideoStream] | FFmpegError | None]:
         """The packets of a stream and, at most once, what ended them; at last None, for what the codec still holds."""
         packets = container.demux(stream)
         while True:

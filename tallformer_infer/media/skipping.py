@@ -35,7 +35,8 @@ class FrameSkipper:
     Of the frames that round to one point of the recipe's grid the last is taken (`fps` in `PictureSampler`). A frame
     of which another one at the same point is known to follow matters only to the frames that are predicted from it. Its
     packet is decoded with `skip_frame=NONREF`: the decoder leaves it out if no frame is predicted from it, and decodes
-    it if one is. Its time still goes to the `FrameClock`. Damage in a packet that is left out is not seen.
+    it if one is. Its time still goes to the `FrameClock`. Damage in a packet that is left out is not seen, and with
+    what a decoder patches the pictures behind a damage depends on the frames that it has, as on its threads.
 
     Whatever could tell frames and packets apart ends skipping for the rest of the file: damage; times that are missing,
     come twice or go back; a packet that no frame came of. A new picture size would start a new grid, so after the
