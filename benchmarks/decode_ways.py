@@ -36,6 +36,8 @@ class Task:
     sample_fps: int
     side_px: int
     """Width and height, whatever the shape of the video."""
+    threads: int | None = None
+    """Of our reader; None lets it choose."""
 
     @property
     def chosen(self) -> list[int]:
@@ -85,7 +87,7 @@ def find_ways() -> tuple[list[Way], dict[str, str]]:
 def read_ours(task: Task) -> Pictures:
     """This project's reader."""
     sampling = SamplingConfig(sample_fps=task.sample_fps, resize="squash", resize_px=task.side_px, crop_px=task.side_px)
-    with open_video(task.path, sampling) as video:
+    with open_video(task.path, sampling, threads=task.threads) as video:
         yield from video
 
 
