@@ -24,7 +24,9 @@ class Fleet:
     nodes: int
     workers_per_node: int
     node_mtbf_s: float | None
-    """Mean time between failures of one machine, the driver's too; None for never."""
+    """Mean time between failures of one machine; None for never."""
+    driver_mtbf_s: float | None
+    """The same of the machine that has the database."""
     restart_s: float
     """From a failure until the machine, or a new one, takes work."""
 
@@ -66,6 +68,8 @@ class Tally:
     driver_failures: int = 0
     finished: int = 0
     set_aside: int = 0
+    unfinished: int = 0
+    """When the time was up."""
 
 
 @dataclass
@@ -77,16 +81,19 @@ class _Video:
     """Clip at which it takes its worker along."""
 
 
-def simulate(lengths_s: np.ndarray, fleet: Fleet, work: Work, *, seed: int = 0) -> Tally:
-    """Run until every video is finished or set aside.
+def simulate(
+    lengths_s: np.ndarray, fleet: Fleet, work: Work, *, seed: int = 0, at_most_s: float = float("inf")
+) -> Tally:
+    """Run until every video is finished or set aside, or the time is up.
 
     Args:
         lengths_s: Media time of each video, in the order they are taken.
         fleet: Machines.
         work: What videos cost.
         seed: Of failures and crashes.
+        at_most_s: When to give up.
     """
-    return _Run(lengths_s, fleet, work, np.random.default_rng(seed)).run()
+    return _Run(lengths_s, fleet, work, np.random.default_rng(seed)).run(at_most_s)
 
 
 class _Run:
@@ -105,13 +112,13 @@ class _Run:
         self._idle: set[int] = set()
         self._tally = Tally()
 
-    def run(self) -> Tally:
+    def run(self, at_most_s: float) -> Tally:
         for node in range(self._fleet.nodes):
             self._plan_failure(node, 0.0)
             self._take_all(node, 0.0)
         self._plan_failure(DRIVER, 0.0)
         time_s = 0.0
-        while self._open:
+        while self._open and time_s < at_most_s:
             time_s, worker, node, generation = heapq.heappop(self._events)
             if worker == DRIVER:
                 self._fail(node, time_s) if node != DRIVER else self._fail_driver(time_s)
@@ -119,7 +126,9 @@ class _Run:
                 if worker in self._busy:
                     self._end(worker, time_s)
                 self._take(worker, time_s)
-        self._tally.wall_s = time_s
+        for worker in list(self._busy):  # where the time is up
+            self._interrupt(worker, time_s)
+        self._tally.wall_s, self._tally.unfinished = time_s, self._open
         workers = self._fleet.nodes * self._fleet.workers_per_node
         known = self._tally
         spent = known.useful_s + known.decoded_again_s + known.lost_s + known.crashed_s
@@ -127,10 +136,9 @@ class _Run:
         return known
 
     def _plan_failure(self, node: int, now_s: float) -> None:
-        if self._fleet.node_mtbf_s is not None:
-            heapq.heappush(
-                self._events, (now_s + float(self._random.exponential(self._fleet.node_mtbf_s)), DRIVER, node, 0)
-            )
+        mtbf_s = self._fleet.driver_mtbf_s if node == DRIVER else self._fleet.node_mtbf_s
+        if mtbf_s is not None:
+            heapq.heappush(self._events, (now_s + float(self._random.exponential(mtbf_s)), DRIVER, node, 0))
 
     def _workers(self, node: int) -> range:
         return range(node * self._fleet.workers_per_node, (node + 1) * self._fleet.workers_per_node)

@@ -40,8 +40,19 @@ CORE_HOUR_EXAMPLE = 3.06 / 72
 """Dollars: on-demand price of a machine of 72 virtual cores in an example of its vendor; source in docs/scale.md."""
 HOURS = 1_000_000
 NODES, WORKERS = 1000, 16
-MTBF_DAYS = (None, 47.0, 1.0, 1 / 12)
-"""Never; what was published for servers with eight GPUs; machines on loan for a day; for two hours."""
+SIMULATED = (
+    (None, True, "as drawn"),
+    (None, True, "longest first"),
+    (47.0, True, "longest first"),
+    (47.0, False, "longest first"),
+    (1.0, True, "longest first"),
+    (1.0, False, "longest first"),
+    (1 / 12, True, "longest first"),
+    (1 / 12, False, "longest first"),
+)
+"""Days between failures (never; published for servers with eight GPUs; machines lent for a day; for two hours), whether
+stored clips are used again, and the order of the videos."""
+GIVE_UP_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -106,29 +117,31 @@ def draw_lengths_s(hours: float, *, seed: int) -> np.ndarray:
 
 
 def simulations(*, hours: float, nodes: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """One line per rate of failures, with and without a store of features."""
+    """One line for each of `SIMULATED`."""
     backbone, precision, height_px = "Swin-B", "int8", 720
     found = cost(backbone, precision, height_px)
     lengths_s = draw_lengths_s(hours, seed=seed)
-    for mtbf_days in MTBF_DAYS:
-        for resumes in (True, False) if mtbf_days else (True,):
-            fleet = Fleet(
-                nodes=nodes,
-                workers_per_node=WORKERS,
-                node_mtbf_s=None if mtbf_days is None else mtbf_days * DAY_S,
-                restart_s=600,
-            )
-            work = Work(
-                clip_s=CLIP_S,
-                decode_s=found.decode_s / CLIPS_PER_HOUR,
-                encode_s=found.encode_s / CLIPS_PER_HOUR,
-                crash_share=1e-4,
-                resumes=resumes,
-            )
-            facts = {"hours": round(hours), "videos": len(lengths_s), "model": f"{backbone} {precision}"}
-            inputs = facts | {"height_px": height_px, "seed": seed}
-            tally = simulate(lengths_s, fleet, work, seed=seed)
-            yield {"name": "scale", "inputs": inputs, **as_line(tally, fleet, work)}
+    for mtbf_days, resumes, order in SIMULATED:
+        mtbf_s = None if mtbf_days is None else mtbf_days * DAY_S
+        fleet = Fleet(
+            nodes=nodes,
+            workers_per_node=WORKERS,
+            node_mtbf_s=mtbf_s,
+            driver_mtbf_s=None if mtbf_s is None else max(mtbf_s, DAY_S),
+            restart_s=600,
+        )
+        work = Work(
+            clip_s=CLIP_S,
+            decode_s=found.decode_s / CLIPS_PER_HOUR,
+            encode_s=found.encode_s / CLIPS_PER_HOUR,
+            crash_share=1e-4,
+            resumes=resumes,
+        )
+        facts = {"hours": round(hours), "videos": len(lengths_s), "model": f"{backbone} {precision}"}
+        inputs = facts | {"height_px": height_px, "seed": seed, "order": order}
+        queue_s = lengths_s if order == "as drawn" else -np.sort(-lengths_s)
+        tally = simulate(queue_s, fleet, work, seed=seed, at_most_s=GIVE_UP_DAYS * DAY_S)
+        yield {"name": "scale", "inputs": inputs, **as_line(tally, fleet, work)}
 
 
 def main() -> None:

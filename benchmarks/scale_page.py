@@ -96,9 +96,9 @@ def money_table() -> str:
 
 def simulation_table() -> str:
     """What failures cost on the way through a million hours."""
-    heads = ("machines fail every", "resumes", "wall time", "machines lost", "driver lost")
-    parts = ("decoded again", "work lost", "down", "idle", "finished", "set aside")
-    rows = [f"| {' | '.join([*heads, *parts])} |", f"|{'---|' * 11}"]
+    heads = ("machines fail every", "resumes", "order", "wall time", "machines lost", "driver lost")
+    parts = ("decoded again", "work lost", "down", "idle", "set aside", "not finished")
+    rows = [f"| {' | '.join([*heads, *parts])} |", f"|{'---|' * 12}"]
     lines = read_lines("scale")
     for line in lines:
         fleet, work = line["fleet"], line["work"]
@@ -112,12 +112,13 @@ def simulation_table() -> str:
             if mtbf_s >= DAY_S
             else f"{mtbf_s / 3600:g} hours",
             "at the clip" if work["resumes"] else "from the start",
+            line["inputs"]["order"],
             f"{line['wall_s'] / 3600:.1f} h",
             f"{line['node_failures']:,}",
             f"{line['driver_failures']}",
             *shares,
-            f"{line['finished']:,}",
             f"{line['set_aside']:,}",
+            f"{line['unfinished']:,}" if line["unfinished"] else "",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     facts, fleet = lines[0]["inputs"], lines[0]["fleet"]

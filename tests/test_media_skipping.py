@@ -85,8 +85,7 @@ def test_pictures_and_counts_are_those_of_decoding_everything(videos, name, rate
     assert read(videos[name], rate_fps) == expected
 
 
-@pytest.mark.parametrize("rate_fps", [10, 3])
-def test_real_files_give_what_decoding_everything_gives(shared_videos, rate_fps, monkeypatch):
+def test_real_files_give_what_decoding_everything_gives(shared_videos, monkeypatch):
     damaged = []
     for path in sorted(shared_videos.iterdir()):
         try:
@@ -94,8 +93,8 @@ def test_real_files_give_what_decoding_everything_gives(shared_videos, rate_fps,
                 continue
         except MediaError:
             continue
-        expected = read_all(path, rate_fps, monkeypatch)
-        found = read(path, rate_fps, threads=1)
+        expected = read_all(path, 5, monkeypatch)
+        found = read(path, 5, threads=1)
         if expected.errors:  # what the decoder patches pictures with depends on what it decoded before
             damaged.append(path.name)
             expected, found = replace(expected, frames=[]), replace(found, frames=[])

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.queue_simulation import Fleet, Tally, Work, simulate
 
-CALM = Fleet(nodes=4, workers_per_node=2, node_mtbf_s=None, restart_s=60)
-STORMY = Fleet(nodes=4, workers_per_node=2, node_mtbf_s=1800, restart_s=60)
+CALM = Fleet(nodes=4, workers_per_node=2, node_mtbf_s=None, driver_mtbf_s=None, restart_s=60)
+STORMY = Fleet(nodes=4, workers_per_node=2, node_mtbf_s=1800, driver_mtbf_s=3600, restart_s=60)
 WORK = Work(clip_s=2.0, decode_s=0.2, encode_s=2.0, crash_share=0.0)
 LENGTHS_S = np.random.default_rng(0).uniform(10, 2000, 200)
 CLIPS = int(np.ceil(LENGTHS_S / 2.0).sum())
@@ -28,7 +28,7 @@ def test_without_failures_each_clip_is_worked_on_once():
 
 
 def test_one_worker_takes_the_sum_of_the_videos():
-    fleet = Fleet(nodes=1, workers_per_node=1, node_mtbf_s=None, restart_s=60)
+    fleet = Fleet(nodes=1, workers_per_node=1, node_mtbf_s=None, driver_mtbf_s=None, restart_s=60)
 
     assert simulate(np.array([4.0, 3.0]), fleet, WORK).wall_s == pytest.approx(4 * 2.2)
 
@@ -53,7 +53,7 @@ def test_without_stored_clips_much_more_is_lost():
 
 def test_a_video_that_always_crashes_is_set_aside_after_its_attempts():
     work = Work(clip_s=2.0, decode_s=0.2, encode_s=2.0, crash_share=1.0, max_attempts=3)
-    fleet = Fleet(nodes=1, workers_per_node=1, node_mtbf_s=None, restart_s=60)
+    fleet = Fleet(nodes=1, workers_per_node=1, node_mtbf_s=None, driver_mtbf_s=None, restart_s=60)
 
     tally = simulate(np.array([1.0]), fleet, work)
 
@@ -63,3 +63,14 @@ def test_a_video_that_always_crashes_is_set_aside_after_its_attempts():
 
 def test_the_same_seed_gives_the_same_run():
     assert simulate(LENGTHS_S, STORMY, WORK, seed=3) == simulate(LENGTHS_S, STORMY, WORK, seed=3)
+
+
+def test_what_cannot_end_is_given_up_when_the_time_is_up():
+    fleet = Fleet(nodes=2, workers_per_node=2, node_mtbf_s=600, driver_mtbf_s=None, restart_s=60)
+    work = Work(clip_s=2.0, decode_s=0.2, encode_s=2.0, crash_share=0.0, resumes=False)
+
+    tally = simulate(np.full(8, 36_000.0), fleet, work, at_most_s=50_000)
+
+    assert (tally.finished, tally.unfinished) == (0, 8)
+    assert tally.wall_s >= 50_000
+    assert tally.useful_s == 0
