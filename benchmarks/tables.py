@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import full_size
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
-from benchmarks.ablations.results import read_lines, summarise
+from benchmarks.ablations.results import of_one_machine, read_lines, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from tallformer_infer.evaluation import protocol_named
@@ -225,7 +225,8 @@ def demo_table() -> str:
 
 def ablation_table(group: Group) -> str:
     """One ablation: mAP over seeds, memory and time of each setting, and the paper's order."""
-    return group_page(group, summarise(read_lines(RESULTS / "ablations.jsonl")))
+    lines = of_one_machine(read_lines(RESULTS / "ablations.jsonl"), {row.variant for row in group.rows})
+    return group_page(group, summarise(lines))
 
 
 def read(name: str) -> list[dict[str, Any]]:

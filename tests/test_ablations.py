@@ -10,16 +10,16 @@ import torch
 
 from benchmarks.ablations.__main__ import main
 from benchmarks.ablations.groups import BASE, GROUPS, group_named
-from benchmarks.ablations.plan import whole_plan
+from benchmarks.ablations.plan import DataConfig, whole_plan
 from benchmarks.ablations.results import append_line, read_lines
-from benchmarks.ablations.running import Place, go_on, run_folder
+from benchmarks.ablations.running import Place, go_on, is_done, run_folder, settings_sha256
 from benchmarks.ablations.starts import find_start
 from tallformer_infer.config import read_recipe
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
-from tallformer_training.training import EncoderStageConfig
+from tallformer_training.training import EncoderStageConfig, TrainingConfig
 from tallformer_training.training.metrics import read_metrics
 from tests.tiny_ablations import TINY, after, place_in, tiny_plan, write_start
 from tests.training_set import CONFIG
@@ -161,6 +161,27 @@ def test_a_result_of_other_settings_is_refused(whole: Place, tmp_path: Path) -> 
 
     with pytest.raises(ConfigError, match="base-seed-1 was measured with other settings; remove its line"):
         go_on(tiny_plan(), replace(whole, results=results))
+
+
+def test_a_result_of_another_machine_says_nothing_of_this_one(whole: Place, tmp_path: Path) -> None:
+    plan, place = tiny_plan(), replace(whole, results=tmp_path / "results.jsonl")
+    append_line(place.results, {**read_lines(whole.results)[0], "processor": "Abacus", "settings_sha256": "other"})
+
+    assert [is_done(run, plan, place) for run in plan.runs()] == [False, False]
+
+
+def test_a_new_setting_at_its_default_changes_no_hash(start: Path) -> None:
+    (run, _) = tiny_plan().runs()
+    before = settings_sha256(run, DataConfig(), start)
+
+    def hash_with(**changes: object) -> str:
+        variant = replace(run.variant, config=replace(run.variant.config, **changes))
+        return settings_sha256(replace(run, variant=variant), DataConfig(), start)
+
+    assert run.config.points == TrainingConfig().points
+    assert hash_with(points=TrainingConfig().points) == before
+    assert hash_with(ratio=0.75) != before
+    assert settings_sha256(run, DataConfig(minutes=1.0), start) != before
 
 
 def test_a_run_without_its_start_waits(tmp_path: Path) -> None:
