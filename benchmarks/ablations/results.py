@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -54,19 +54,19 @@ def read_lines(path: Path = RESULTS) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def is_measured(path: Path, run: str, settings_sha256: str) -> bool:
+def is_measured(path: Path, run: str, is_of: Callable[[Mapping[str, Any]], bool]) -> bool:
     """Whether a run is finished.
 
     Args:
         path: File of the lines.
         run: Name of the run.
-        settings_sha256: Of everything that decides its result.
+        is_of: Whether a line was measured with the run's settings.
 
     Raises:
         ConfigError: A run of that name was measured with other settings.
     """
     lines = [line for line in read_lines(path) if line["run"] == run]
-    if any(line["settings_sha256"] != settings_sha256 for line in lines):
+    if not all(is_of(line) for line in lines):
         raise ConfigError(
             f"{path}: {run} was measured with other settings; remove its line, or name another file (--results)"
         )

@@ -18,14 +18,15 @@ from benchmarks.ablations.results import RESULTS, append_line, is_measured
 from benchmarks.ablations.starts import compose, find_start, make_start
 from benchmarks.measure import circumstances
 from benchmarks.training_step import StepTrial
-from tallformer_infer.config import to_json
+from tallformer_infer.config import from_json, recipe_from_json, to_json
+from tallformer_infer.errors import ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.datasets import DatasetRequest, FrameCache, read_video_set
 from tallformer_training.memory import encoded_count
 from tallformer_training.memory.files import file_sha256
 from tallformer_training.synthetic import SetSpec, VideoSpec, make_dataset
 from tallformer_training.synthetic.dataset import VERSION
-from tallformer_training.training import Processes, TrainingJob, TrainingResult, train
+from tallformer_training.training import Processes, TrainingConfig, TrainingJob, TrainingResult, train
 from tallformer_training.training.job import RUN_FILE
 from tallformer_training.training.material import Material
 from tallformer_training.training.measuring import measure
@@ -94,14 +95,32 @@ def is_done(run: Run, plan: Plan, place: Place) -> bool:
         ConfigError: It was, with other settings.
     """
     start = find_start(run.variant.start, plan, place.starts, place.out)
-    return start is not None and is_measured(place.results, run.name, settings_sha256(run, plan.data, start))
+    return start is not None and is_measured(
+        place.results, run.name, lambda line: _is_of(line, run, settings_sha256(line, plan.data, start))
+    )
 
 
-def settings_sha256(run: Run, data: DataConfig, start: Path) -> str:
-    """Hash of everything that decides the result of a run; `start` is the checkpoint of its start."""
+def _is_of(line: Mapping[str, Any], run: Run, sha256: str) -> bool:
+    """Whether a line has the settings of a run. Settings that are newer than the line had their defaults then."""
+    try:
+        recipe = recipe_from_json(line["recipe"])
+        config = from_json(TrainingConfig, line["training"], where="training")
+    except ConfigError:
+        return False
+    return (line["settings_sha256"], recipe, config) == (sha256, run.variant.recipe, run.config)
+
+
+def settings_sha256(line: Mapping[str, Any], data: DataConfig, start: Path) -> str:
+    """Hash of everything that decides the result of a run.
+
+    Args:
+        line: With its `recipe` and `training` as JSON.
+        data: The generated videos.
+        start: Checkpoint of its start.
+    """
     decisive = {
-        "recipe": to_json(run.variant.recipe),
-        "training": to_json(run.config),
+        "recipe": line["recipe"],
+        "training": line["training"],
         "data": asdict(data),
         "videos": VERSION,
         "start": file_sha256(start),
@@ -160,10 +179,14 @@ def _do(run: Run, plan: Plan, place: Place, until: Until) -> dict[str, Any] | No
         quiet=True,
     )
     result = train(job, Processes(), until=until)
-    return _line(run, job, result, testing, settings_sha256(run, plan.data, start)) if result.is_finished else None
+    if not result.is_finished:
+        return None
+    settings = {"recipe": to_json(job.recipe), "training": to_json(job.config)}
+    sha256 = settings_sha256(settings, plan.data, start)
+    return {**_line(run, job, result, testing), **settings, "settings_sha256": sha256, **circumstances()}
 
 
-def _line(run: Run, job: TrainingJob, result: TrainingResult, testing: DatasetRequest, settings: str) -> dict[str, Any]:
+def _line(run: Run, job: TrainingJob, result: TrainingResult, testing: DatasetRequest) -> dict[str, Any]:
     found = _score(job, result.model, testing)
     steps = [line for line in read_metrics(job.out) if line["kind"] == "step"]
     with TemporaryDirectory() as folder, StepTrial(job.recipe, job.config, Path(folder)) as trial:
@@ -175,7 +198,6 @@ def _line(run: Run, job: TrainingJob, result: TrainingResult, testing: DatasetRe
         "variant": run.variant.name,
         "seed": run.seed,
         "start": run.variant.start,
-        "settings_sha256": settings,
         "map": found["average_map"],
         "map_per_tiou": found["map_per_tiou"],
         "truth": found["truth"],
@@ -186,9 +208,6 @@ def _line(run: Run, job: TrainingJob, result: TrainingResult, testing: DatasetRe
         "clips": clips,
         "memory_age_steps": round(median(line["memory_age_mean_steps"] for line in steps), 1),
         "threads": torch.get_num_threads(),
-        "recipe": to_json(job.recipe),
-        "training": to_json(job.config),
-        **circumstances(),
     }
 
 
