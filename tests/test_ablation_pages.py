@@ -83,6 +83,20 @@ def test_of_machines_with_as_many_runs_the_last_is_taken_and_of_a_run_its_last_l
     assert of_one_machine([], {BASE}) == []
 
 
+def test_what_the_paper_does_not_ask_is_compared_without_a_claim() -> None:
+    group = group_named("head")
+    assert group is not None
+
+    lines = group_page(group, summarise(lines_of({BASE: [0.50, 0.54], "points": [0.52, 0.50]}))).splitlines()
+
+    assert lines[-4:] == [
+        "The paper orders none of these.",
+        "",
+        "- points (ActionFormer) against anchors, with TCM: -1.0 ± 4.2 points, higher with 1 of 2 seeds",
+        f"- points (ActionFormer) against anchors, without TCM: {NOT_MEASURED}",
+    ]
+
+
 def test_the_tables_of_the_page_are_those_of_the_committed_results(root: Path) -> None:
     text = (root / "docs" / "ablations.md").read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.ablations.__main__ import main
 from benchmarks.ablations.groups import BASE, GROUPS, group_named
-from benchmarks.ablations.plan import DataConfig, whole_plan
+from benchmarks.ablations.plan import TCM, DataConfig, whole_plan
 from benchmarks.ablations.results import append_line, read_lines
 from benchmarks.ablations.running import Place, go_on, is_done, run_folder, settings_sha256
 from benchmarks.ablations.starts import find_start
@@ -19,6 +19,7 @@ from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
+from tallformer_training.model.point_head import PointOutputs
 from tallformer_training.training import EncoderStageConfig, TrainingConfig
 from tallformer_training.training.metrics import read_metrics
 from tests.tiny_ablations import TINY, after, place_in, tiny_plan, write_start
@@ -100,7 +101,18 @@ def test_every_variant_but_short_term_differs_from_the_base_in_one_thing() -> No
             for name in names
         ]
         configs = [getattr(other.config, name) != getattr(base.config, name) for name in vars(base.config)]
-        assert sum(recipes) + sum(configs) == (2 if other.name == "short-term" else 1), other.name
+        assert sum(recipes) + sum(configs) == {"short-term": 2, "points": 3}.get(other.name, 1), other.name
+
+
+def test_the_point_head_replaces_pyramid_tcm_and_head_and_nothing_else() -> None:
+    found = {variant.name: variant for variant in whole_plan().variants}
+    base, points = found[BASE], found["points"]
+    model = points.recipe.model
+
+    assert (model.pyramid.kind, model.head.kind, model.tcm) == ("transformer", "points", None)
+    assert replace(points.recipe, model=base.recipe.model) == base.recipe
+    assert replace(model, pyramid=base.recipe.model.pyramid, head=base.recipe.model.head, tcm=TCM) == base.recipe.model
+    assert (points.config, points.start) == (base.config, base.start)
 
 
 def test_every_variant_can_be_trained() -> None:
@@ -108,7 +120,10 @@ def test_every_variant_can_be_trained() -> None:
         variant.config.require_fit(variant.recipe)
         backbone = variant.recipe.model.backbone
         outputs = Detector(variant.recipe).localize(torch.zeros(2, backbone.out_channels, variant.recipe.window_steps))
-        assert [tuple(level.shape[:2]) for level in outputs.regressions] == 5 * [(2, 10)]
+        if isinstance(outputs, PointOutputs):
+            assert outputs.distances.shape == (2, 240 + 120 + 60 + 30 + 15 + 8, 2)
+        else:
+            assert [tuple(level.shape[:2]) for level in outputs.regressions] == 5 * [(2, 10)]
 
 
 def test_runs_that_were_cut_again_and_again_come_to_the_same_lines(whole: Place, start: Path, tmp_path: Path) -> None:
