@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tallformer_infer.config import I3dConfig, Recipe
+from tallformer_infer import cli
+from tallformer_infer.config import I3dConfig, Recipe, preset
 from tallformer_infer.errors import CheckpointError
+from tallformer_training.checkpoint import load_detector
 from tallformer_training.importing import import_checkpoint, match_checkpoint
 from tallformer_training.model.i3d import InceptionI3d
 from tests.i3d_recipe import FINE, I3D
@@ -95,3 +97,20 @@ def test_a_recipe_and_a_file_of_different_encoders_are_told_apart(tmp_path: Path
         import_checkpoint(saved(tmp_path, converted()), SMALL, allow_missing=START_TRAINING)
     with pytest.raises(CheckpointError, match=r"no I3D weights: expected a PyTorch conversion .* with Conv3d_1a_7x7"):
         import_checkpoint(saved(tmp_path, build().state_dict()), I3D, allow_missing=START_TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("name", "fresh"), [("thumos14-i3d", START_TRAINING), ("anet-i3d", ("coarse_pyramid_detection.*",))]
+)
+def test_the_documented_commands_read_a_file_of_full_size(tmp_path: Path, name: str, fresh: tuple[str, ...]) -> None:
+    file = {**converted(preset(name)), "logits.conv3d.weight": torch.zeros(400, 1024, 1, 1, 1)}
+    out = tmp_path / "start.safetensors"
+    allowed = [part for pattern in fresh for part in ("--allow-missing", pattern)]
+
+    assert cli.run(["import", str(saved(tmp_path, file)), "--recipe", name, *allowed, "--out", str(out)]) == 0
+
+    detector, read = load_detector(out)
+    assert read.recipe == preset(name)
+    assert read.provenance["source"]["layout"] == "I3D"
+    assert torch.equal(detector.backbone.state_dict()["Mixed_5c.b3b.bn.bias"], file["Mixed_5c.b3b.bn.bias"])
+    assert torch.equal(detector.backbone.state_dict()["Mixed_4b.b2b.conv3d.weight"], file["Mixed_4b.b2b.conv3d.weight"])
