@@ -31,6 +31,7 @@ from tallformer_infer.runtime.tensorrt.targets import PORTABLE
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.memory import encoded_count, encoder_fingerprint
 from tallformer_training.training import Processes, TrainingJob, train
+from tallformer_training.training.batch_norm import SharedBatchNorm, share_batch_norms
 from tallformer_training.training.beginning import make_detector
 from tallformer_training.training.display import Display
 from tallformer_training.training.metrics import read_metrics
@@ -207,6 +208,16 @@ def test_formats_for_linear_layers_are_refused(precision: Precision, tmp_path: P
     assert not (tmp_path / "bundle").exists()
 
 
+def test_norms_stay_asleep_where_several_processes_train() -> None:
+    detector = build(I3D)
+    encoder = dict(detector.backbone.named_modules())
+
+    share_batch_norms(detector, torch.device("cpu"))
+
+    assert dict(detector.backbone.named_modules()) == encoder
+    assert any(isinstance(module, SharedBatchNorm) for module in detector.modules())  # those behind it are replaced
+
+
 WHOLE: Recipe = replace(
     whole_video_set.WHOLE,
     model=replace(whole_video_set.WHOLE.model, backbone=NARROW, tcm=TcmConfig(layers=1, heads=4, max_steps=32)),
@@ -220,7 +231,7 @@ def test_a_detector_learns_with_most_clips_from_memory(kind: str, tmp_path: Path
         recipe, config = replace(I3D, classes=("red", "blue")), replace(test_train_learns.CONFIG, epochs=6)
         videos = test_train_learns.make_videos(tmp_path / "videos", count=4, seed=1)
     else:
-        recipe, config = WHOLE, replace(whole_video_set.LEARNING, epochs=10)
+        recipe, config = WHOLE, replace(whole_video_set.LEARNING, epochs=14)
         videos = whole_video_set.make_videos(tmp_path / "videos", count=6, seed=1)
     config = replace(config, ratio=0.25)
     job = TrainingJob(recipe=recipe, config=config, training=videos, out=tmp_path / "run", quiet=True)
