@@ -225,34 +225,25 @@ def test_damaged_onnxruntime_is_told_with_the_line_that_repairs_it(tmp_path: Pat
     assert verdict.commands == ("pip install --force-reinstall --no-deps onnxruntime-gpu==1.31.1",)
 
 
-def test_limits_of_a_container_are_told(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
+def test_memory_of_a_container_is_told(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1048576\n")
-    machine = look_at_machine(control_group=tmp_path)
 
-    assert (machine.core_limit, machine.memory_bytes) == (1.5, 1048576)
-
-
-def test_limits_of_an_old_container_are_told(tmp_path: Path) -> None:
-    for name, value in (
-        ("cpu/cpu.cfs_quota_us", 50000),
-        ("cpu/cpu.cfs_period_us", 100000),
-        ("memory/memory.limit_in_bytes", 2097152),
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{value}\n")
-    machine = look_at_machine(control_group=tmp_path)
-
-    assert (machine.core_limit, machine.memory_bytes) == (0.5, 2097152)
+    assert look_at_machine(control_group=tmp_path).memory_bytes == 1048576
 
 
-@pytest.mark.parametrize("files", [{}, {"cpu.max": "max 100000", "memory.max": "max"}, {"cpu.max": "-1"}])
+def test_memory_of_an_old_container_is_told(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("2097152\n")
+
+    assert look_at_machine(control_group=tmp_path).memory_bytes == 2097152
+
+
+@pytest.mark.parametrize("files", [{}, {"memory.max": "max"}, {"memory.max": "-1"}])
 def test_machine_without_limits_has_none(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     machine = look_at_machine(control_group=tmp_path)
 
-    assert machine.core_limit is None
     assert machine.cores >= 1
     assert machine.memory_bytes is None or machine.memory_bytes > 1 << 20
     assert all(folder.free_bytes is None or folder.free_bytes >= 0 for folder in machine.folders)
