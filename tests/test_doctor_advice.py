@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -279,3 +280,51 @@ def test_engine_that_runs_is_told_with_what_makes_one(tmp_path: Path) -> None:
         "cuda",
         "takes cuda: with engines of tensorrt 10.16",
     )
+
+
+def verdict_on_onnx_tensorrt(known: Evidence, problem: str = "device onnx-tensorrt cannot be had") -> DeviceVerdict:
+    return judge_device("onnx-tensorrt", Answer(problem=problem, error="DeviceError"), known)
+
+
+def test_onnxruntime_without_tensorrt_needs_the_other_build_and_tensorrt(tmp_path: Path) -> None:
+    verdict = verdict_on_onnx_tensorrt(evidence(install(tmp_path, onnxruntime="1.32.0")))
+
+    assert (verdict.works, verdict.text) == (False, "onnxruntime-gpu is not installed")
+    assert verdict.commands == ("pip uninstall -y onnxruntime", "pip install 'tallformer[tensorrt]'")
+
+
+def test_without_a_driver_onnxruntime_has_no_tensorrt_either(tmp_path: Path) -> None:
+    verdict = verdict_on_onnx_tensorrt(evidence(install(tmp_path, onnxruntime_gpu="1.31.1"), driver=NO_DRIVER))
+
+    assert (verdict.text, verdict.commands) == ("no NVIDIA driver: libcuda.so.1", ())
+
+
+def test_tensorrt_that_onnxruntime_does_not_link_keeps_its_provider_away(tmp_path: Path) -> None:
+    path = install(tmp_path, onnxruntime_gpu="1.31.1", tensorrt="11.4.0.106")
+
+    verdict = verdict_on_onnx_tensorrt(evidence(path, tensorrt=10))
+
+    assert verdict.text == "tensorrt 11.4.0.106 does not fit onnxruntime-gpu 1.31.1, which links TensorRT 10"
+    assert verdict.commands == ("pip uninstall -y tensorrt", "pip install 'tallformer[tensorrt]'")
+
+
+def test_provider_that_lacks_tensorrts_library_is_told_with_the_line_that_brings_it(tmp_path: Path) -> None:
+    path, library = install(tmp_path, onnxruntime_gpu="1.31.1"), "libnvinfer.so.10"
+    provider = Provider(
+        name="TensorRT", is_built_in=True, works=False, problem=f"{library} is missing", missing_library=library
+    )
+    known = dataclasses.replace(evidence(path), providers=(provider,))
+
+    verdict = verdict_on_onnx_tensorrt(known)
+
+    assert (verdict.text, verdict.commands) == (f"{library} is missing", ("pip install 'tallformer[tensorrt]'",))
+
+
+def test_missing_tensorrt_package_is_told_for_onnxruntime_too(tmp_path: Path) -> None:
+    known = dataclasses.replace(evidence(install(tmp_path, onnxruntime_gpu="1.31.1")), providers=())
+    problem = "device onnx-tensorrt cannot be had: tensorrt is not installed: pip install 'tallformer[tensorrt]'"
+
+    verdict = verdict_on_onnx_tensorrt(known, problem)
+
+    assert verdict.text == "device onnx-tensorrt cannot be had: tensorrt is not installed"
+    assert verdict.commands == ("pip install 'tallformer[tensorrt]'",)
