@@ -153,7 +153,7 @@ def test_outputs_on_the_gpu_are_the_inputs_of_the_next_graph() -> None:
         second.run({}, rows)
 
         np.testing.assert_array_equal(second.result("found", rows), np.maximum(pixels, 0))
-    assert {first.buffer(name).device_name() for name in addresses} == {"cuda"}
+    assert "cpu" not in {first.buffer(name).device_name() for name in addresses}
     assert {name: first.buffer(name).data_ptr() for name in addresses} == addresses
 
 

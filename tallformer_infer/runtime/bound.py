@@ -103,12 +103,11 @@ class BoundGraph:
         return self._buffers[name]
 
     def _buffer_of(self, port: Port) -> ort.OrtValue:
-        shape = (self.most, *port.item_shape)
+        own = ort.OrtValue.ortvalue_from_shape_and_type((self.most, *port.item_shape), port.dtype.type, self._place, 0)
         given = self._given.get(port.name)
         if given is None:
-            return ort.OrtValue.ortvalue_from_shape_and_type(shape, port.dtype.type, self._place, 0)
-        found = f"{given.data_type()} {tuple(given.shape())} on {given.device_name()}"
-        wanted = f"{next(name for name in _TYPES if _TYPES[name] == port.dtype)} {shape} on {self._place}"
+            return own
+        found, wanted = (f"{one.data_type()} {tuple(one.shape())} on {one.device_name()}" for one in (given, own))
         if found != wanted:
             raise ValueError(f"{port.name!r} is given as {found}: expected {wanted}")
         return given
@@ -120,7 +119,9 @@ class BoundGraph:
             raise ValueError(f"{port.name!r} is {values.shape}: expected ({rows}, {item}), at most {self.most} at once")
         whole = values
         if rows < self.most:
-            whole = self._part_filled.setdefault(port.name, np.zeros((self.most, *port.item_shape), port.dtype))
+            if port.name not in self._part_filled:
+                self._part_filled[port.name] = np.zeros((self.most, *port.item_shape), port.dtype)
+            whole = self._part_filled[port.name]
             whole[:rows] = values
         self._buffers[port.name].update_inplace(np.ascontiguousarray(whole, port.dtype))
 

@@ -1,13 +1,14 @@
 """The graphs of a bundle on one device, each bound to memory that stays.
 
 Note [one thread for a device]
-    ONNX Runtime keeps a captured run with the thread that made it, and a capture fails if another thread takes memory
-    meanwhile. Videos are encoded in one thread and localized in another, anew for each video. So everything that a
-    device does for a model is done by one thread of its own, which lives as long as the model.
+    ONNX Runtime keeps a captured run with the thread that made it, and a capture fails if another thread of the process
+    takes memory of the device meanwhile. Videos are encoded in one thread and localized in another, anew for each
+    video. So the graphs of a model are loaded and run by one thread of their own, which lives as long as the model.
+    Another model that works on the device while one is loaded can still spoil its captures; it then runs without.
 
 Note [captures are checked]
-    A graph is captured when it is loaded, not in the middle of a video: once, then it is run on other numbers, captured
-    and not. Where the two differ, or ONNX Runtime refuses, the graph runs as it is and `remark` says why.
+    A graph is captured when it is loaded, not in the middle of a video, on zeros; then it is run on random numbers,
+    captured and not. Where the two differ, or ONNX Runtime refuses, the graph runs as it is and `remark` says why.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class DeviceGraphs:
             return None
         graph = BoundGraph(session, place=self._place, most=most)
         try:
-            graph.run(_filled(graph, 0), most)
+            graph.run(_zeros(graph), most)
         except Exception as error:
             raise DeviceError(f"graph {name} does not run on {self._place}: {first_line(error)}") from error
         return graph
@@ -138,10 +139,11 @@ class DeviceGraphs:
         """See Note [captures are checked]."""
         session = self._opener(name, True)
         graph = BoundGraph(session, place=self._place, most=most, is_captured=True)
-        graph.run(_filled(graph, 0), most)
+        graph.run(_zeros(graph), most)
+        random = _random(graph)
         results = []
         for may_capture in (True, False):
-            graph.run(_filled(graph, 1), most, may_capture=may_capture)
+            graph.run(random, most, may_capture=may_capture)
             results.append([graph.result(port.name, most) for port in graph.ports if not port.is_input])
         for captured, plain in zip(*results, strict=True):
             largest = float(np.nan_to_num(np.abs(plain.astype(np.float64))).max(initial=0))
@@ -165,8 +167,18 @@ def _batch(
     return run
 
 
-def _filled(graph: BoundGraph, value: int) -> dict[str, NDArray[Any]]:
-    """Inputs of a full batch, all of one value."""
+def _zeros(graph: BoundGraph) -> dict[str, NDArray[Any]]:
+    """Inputs of a full batch."""
+    return {port.name: np.zeros((graph.most, *port.item_shape), port.dtype) for port in graph.ports if port.is_input}
+
+
+def _random(graph: BoundGraph) -> dict[str, NDArray[Any]]:
+    """Inputs of a full batch: pixels, features, and small counts of frames."""
+    random = np.random.default_rng(0)
+    most = {"u": 256, "i": 16}
     return {
-        port.name: np.full((graph.most, *port.item_shape), value, port.dtype) for port in graph.ports if port.is_input
+        name: random.integers(0, most[zeros.dtype.kind], zeros.shape).astype(zeros.dtype)
+        if zeros.dtype.kind in most
+        else random.standard_normal(zeros.shape).astype(zeros.dtype)
+        for name, zeros in _zeros(graph).items()
     }

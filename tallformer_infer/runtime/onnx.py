@@ -171,10 +171,7 @@ class OnnxRuntime:
 
     def _load_on_gpu(self) -> DeviceGraphs:
         batches = {name: batch.most for name, batch in DEFAULT_BATCHES.items()}
-        try:
-            return DeviceGraphs(self._open_on_gpu, batches, place="cuda", captures=True)
-        except DeviceError as error:
-            raise DeviceError(f"{self._bundle.path}: {error}") from error
+        return DeviceGraphs(self._open_on_gpu, batches, place="cuda", captures=True)
 
     def _open_on_gpu(self, name: GraphName, captures: bool) -> ort.InferenceSession:
         providers = [*self._tensorrt(name, captures), cuda_provider(captures=captures and not self._place.tensorrt)]
@@ -216,7 +213,7 @@ class OnnxRuntime:
             session = open_session(content, providers=providers, threads=self._threads)
         best, given = (providers[0] if isinstance(providers[0], str) else providers[0][0]), session.get_providers()
         if best not in given:  # see Note [silent fall-back] in `onnx_places`
-            raise DeviceError(f"{self._bundle.path}: graph {name} was to run on {best} and got {', '.join(given)}")
+            raise DeviceError(f"graph {name} was to run on {best} and got {', '.join(given)} (tallformer doctor)")
         return session
 
     @contextmanager
