@@ -29,7 +29,8 @@ from tallformer_export.onnx_files import encoder_onnx
 from tallformer_export.precision import quantised
 from tallformer_infer.config import preset
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
-from tallformer_infer.runtime.sessions import CPU, open_session
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 from tallformer_training.model import Detector
 
 _SIDE = 2048

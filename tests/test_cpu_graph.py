@@ -19,7 +19,8 @@ from tallformer_infer.runtime.batching import most_clips
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph, keeping, tiles
 from tallformer_infer.runtime.cpu_graph.tiling import tile_encoder
-from tallformer_infer.runtime.sessions import CPU, open_session
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 from tallformer_training.model import Detector
 
 PADDED = dataclasses.replace(preset("tiny"), sampling=SamplingConfig(resize_px=48, crop_px=48))

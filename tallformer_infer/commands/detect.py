@@ -36,9 +36,10 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "tensorrt"],
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
         typer.Option(
-            help="auto takes CUDA where it works; tensorrt needs `tallformer engine build`.", rich_help_panel=_WHERE
+            help="auto takes CUDA where it works; tensorrt needs `tallformer engine build`, onnx-tensorrt does not.",
+            rich_help_panel=_WHERE,
         ),
     ] = "auto",
     threads: Annotated[

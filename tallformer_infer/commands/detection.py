@@ -43,7 +43,7 @@ class DetectOptions:
     """File to write, `-` for stdout; None shows tables only."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
     """Where to run."""
     threads: int | None
     """CPU threads."""
@@ -108,7 +108,7 @@ class _Run:
         """Load the model, and check that what is asked for is something it can give."""
         options = self._options
         scores = None if options.class_scores is None else read_class_scores(options.class_scores)
-        self._reporter.loading()
+        self._reporter.loading(options.device)
         try:
             self._detector = run_interruptibly(
                 lambda: Detector.load(

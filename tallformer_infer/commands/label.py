@@ -36,8 +36,8 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "tensorrt"],
-        typer.Option(help="auto takes CUDA where it works; tensorrt, engines.", rich_help_panel=_WHERE),
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        typer.Option(help="auto takes CUDA where it works; the others, TensorRT.", rich_help_panel=_WHERE),
     ] = "auto",
     workers: Annotated[
         int | None,

@@ -48,7 +48,7 @@ class LabelOptions:
     """Forms of the result files, as typed: one or several with commas."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
     """Where to run."""
     workers: int | None
     """Processes; None leaves it to the machine."""

@@ -54,7 +54,8 @@ class Detector:
 
         Args:
             bundle: A folder, a .zip, the name of a bundled model, or a loaded bundle; None is the default model.
-            device: `auto` takes CUDA where it works, else the CPU; `tensorrt` runs engines that were built before.
+            device: `auto` takes CUDA where it works, else the CPU; `tensorrt` runs engines that were built before,
+                `onnx-tensorrt` builds them while loading.
             threads: Threads of the model and of the video codec, each; None takes one per core.
             class_scores: What videos show, by the names of their files, for models that see whole videos; None lets the
                 model say it.

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tallformer_infer.cores import available_cores
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
-from tallformer_infer.runtime.sessions import CPU, open_session
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 
 
 class CpuEncoder:
