@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from tallformer_infer import cores
+from tallformer_infer.bundle import load_bundle
 from tallformer_infer.cores import allowed_cores, available_cores, core_quota, cores_by_quota
+from tallformer_infer.media import decoding
+from tallformer_infer.media.decoding import Decoder
+from tallformer_infer.media.sources import open_source
+from tallformer_infer.runtime import OnnxRuntime, onnx
 
 
 class Described:
@@ -142,6 +148,21 @@ def test_quota_of_more_than_the_allowed_cores_changes_nothing(described: Describ
 
     assert available_cores(process=described.process) == 64
     assert cores_by_quota(process=described.process) is None
+
+
+def test_libraries_that_count_cores_themselves_are_told_of_a_quota(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    for module in (decoding, onnx):
+        monkeypatch.setattr(module, "cores_by_quota", lambda: 3)
+
+    example = root / "docs/example/example.mp4"
+    with (
+        contextlib.closing(open_source(example)) as source,
+        contextlib.closing(Decoder(source, str(example))) as decoder,
+    ):
+        codec_threads = decoder._stream.codec_context.thread_count
+    graphs = OnnxRuntime(load_bundle(), device="cpu")._localizer.get_session_options()
+
+    assert codec_threads == graphs.intra_op_num_threads == 3
 
 
 def test_quota_of_this_process_can_be_asked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import stat
 import sys
@@ -100,18 +101,16 @@ def test_tensorrt_may_compute_in_what_the_graph_says(
 ) -> None:
     options = options_of(bundle, dataclasses.replace(key, precision=precision), tmp_path)
 
-    assert {kind for kind in ("fp16", "bf16", "int8") if options[f"trt_{kind}_enable"] == "True"} == allowed
+    assert {kind for kind in ("fp16", "bf16", "int8") if options.get(f"trt_{kind}_enable") == "True"} == allowed
 
 
 def test_options_of_tensorrt_are_those_that_onnxruntime_reads(bundle: Bundle, key: EngineKey, tmp_path: Path) -> None:
     """Its parser takes `True` and `False` and no other word for a switch; names are from onnxruntime-gpu 1.31.1."""
-    options = options_of(bundle, key, tmp_path, captures=False)
+    options = options_of(bundle, dataclasses.replace(key, precision="fp16"), tmp_path, captures=False)
 
     switches = {name: value for name, value in options.items() if name.endswith("_enable")}
     assert set(switches.values()) == {"True", "False"}
-    assert set(switches) == {
-        f"trt_{what}_enable" for what in ("engine_cache", "timing_cache", "fp16", "bf16", "int8", "cuda_graph")
-    }
+    assert set(switches) == {f"trt_{what}_enable" for what in ("engine_cache", "timing_cache", "fp16", "cuda_graph")}
     assert switches["trt_cuda_graph_enable"] == "False"
 
 
@@ -198,3 +197,15 @@ def test_detect_says_so_in_one_line(root: Path, capsys: pytest.CaptureFixture[st
         "tallformer: error: device onnx-tensorrt cannot be had (--device auto takes what there is): the installed "
         "onnxruntime has no TensorRT provider\n",
     )
+
+
+@needs_no_tensorrt
+@pytest.mark.parametrize(("device", "is_said"), [("onnx-tensorrt", True), ("cpu", False)])
+def test_that_engines_may_be_built_is_said_before(
+    root: Path, capsys: pytest.CaptureFixture[str], device: str, is_said: bool
+) -> None:
+    cli.run(["detect", os.fspath(root / "missing.mp4"), "--device", device, "--json-logs"])
+
+    first = json.loads(capsys.readouterr().err.splitlines()[0])
+    assert first["event"] == "loading"
+    assert ("which may take minutes" in first["message"]) is is_said

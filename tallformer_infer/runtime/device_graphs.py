@@ -55,7 +55,7 @@ class DeviceGraphs:
         self._place: Place = place
         self._captures = captures
         self._refused: dict[str, list[GraphName]] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"tallformer-{place}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"device-{place}")
         self._sessions: dict[GraphName, ort.InferenceSession] = {}
         self._graphs: dict[GraphName, BoundGraph | None] = {}
         for name, most in batches.items():

@@ -34,6 +34,9 @@ GRAPH_ID = "gpu_graph_id"
 """Run option: which recording a run makes or repeats."""
 NOT_CAPTURED = -1
 
+_PRECISIONS = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_enable", "int8-static": "trt_int8_enable"}
+"""What allows TensorRT to compute in them."""
+
 ProviderWithOptions = str | tuple[str, dict[str, str]]
 """As ONNX Runtime takes it; its TensorRT wants `True` and `False`, its CUDA takes `1` and `0`."""
 
@@ -103,12 +106,11 @@ def tensorrt_provider(
         "trt_engine_cache_path": cache.engines,
         "trt_timing_cache_enable": True,
         "trt_timing_cache_path": cache.timings,
-        "trt_fp16_enable": key.precision == "fp16",
-        "trt_bf16_enable": key.precision == "bf16",
-        "trt_int8_enable": key.precision == "int8-static",
         "trt_cuda_graph_enable": captures,
         **_profile(inputs, key.batch),
     }
+    if key.precision in _PRECISIONS:  # a word that an older ONNX Runtime does not know is an error there
+        options[_PRECISIONS[key.precision]] = True
     return TENSORRT, {name: str(value) for name, value in options.items()}
 
 
