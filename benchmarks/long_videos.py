@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from tallformer_infer.evaluation import Predictions, Protocol, Truth, protocol_named
 from tallformer_infer.evaluation.alignment import align
-from tallformer_infer.evaluation.average_precision import average_precision_per_class
+from tallformer_infer.evaluation.average_precision import curve
 from tallformer_infer.evaluation.ranking import rank
 from tallformer_infer.structures import Action
 from tallformer_training.synthetic import VideoSpec, truth_of, write_script, write_video
@@ -61,22 +62,22 @@ def _score(
 ) -> dict[str, Any]:
     is_there = (lengths >= span[0]) & (lengths < span[1])
     counts = np.bincount(truth.class_indices[is_there], minlength=len(truth.labels))
-    maps = []
     ranked = rank(align(Predictions.of(found), truth, empty_videos_count=True), truth, PROTOCOL)
     own = np.diff(ranked.segments, axis=1)[:, 0]
+    precisions: list[float] = []
     for matched in ranked.found:
         judged = np.where(matched >= 0, lengths[matched], own)
         kept = (judged >= span[0]) & (judged < span[1])
-        precision = average_precision_per_class(
-            matched[None, kept] >= 0, ranked.scores[kept], ranked.classes[kept], counts
-        )
-        maps.append(float(precision[0, counts > 0].mean()))
+        for kind in np.flatnonzero(counts):
+            rows = kept & (ranked.classes == kind)
+            found_it = curve(matched[rows] >= 0, ranked.scores[rows], truth_count=int(counts[kind]))
+            precisions.append(found_it.average_precision)
     hits, wrong = _hits(shown, truth, is_there, span)
     return {
         "from_s": span[0],
         "to_s": None if np.isinf(span[1]) else span[1],
         "truth": int(is_there.sum()),
-        "map": sum(maps) / len(maps),
+        "map": fmean(precisions) if precisions else 0.0,
         "found": hits,
         "wrong": wrong,
     }

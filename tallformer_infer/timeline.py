@@ -25,9 +25,9 @@ class FeatureWindow:
     """What the localizer sees at once."""
 
     start_frame: int
-    """First frame, counted from the start of the video."""
+    """First frame, counted from the start of the video, in frames of the window's rate."""
     real_frames: int
-    """Frames that belong to the video, 1 to the window's length."""
+    """Frames of the window's rate that belong to the video, 1 to the window's length."""
     features: NDArray[np.float32]
     """Feature steps, shape (C, S)."""
     factor: int = 1

@@ -153,8 +153,8 @@ class Detector:
 
         The actions are those of `detect`, but for the recipe's limits per video, of actions and of candidates: they
         cannot be known before the end, and are applied to what becomes final together. An action is final, at the
-        earliest, when the window that holds it is; it waits as long as a chain of overlapping candidates goes on. Where
-        there are several rates, that is the window of the lowest: at 1/9 of the recipe's rate, nine windows' time.
+        earliest, when the window that holds it is (of several rates, that of the lowest: at a ninth of the recipe's, a
+        window lasts nine times as long); it waits as long as a chain of overlapping candidates goes on.
 
         Args, Raises: As `detect`.
         """
