@@ -41,7 +41,8 @@ Empty = Callable[[], NDArray[np.float32]]
 def pool_steps(features: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     """Averages of `factor` feature steps each: (C, S) to (C, S / factor); S must be a multiple."""
     channels, steps = features.shape
-    return features.reshape(channels, steps // factor, factor).mean(axis=2)
+    pooled: NDArray[np.float32] = features.reshape(channels, steps // factor, factor).mean(axis=2)
+    return pooled
 
 
 class Timelines:

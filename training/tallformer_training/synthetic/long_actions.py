@@ -31,7 +31,7 @@ def lengthen(script: Script, *, long_s: tuple[float, float] = LONG_S) -> Script:
     shots: list[Shot] = []
     shift_frames = 0
     for shot in script.shots:
-        wanted_s = math.exp(rng.uniform(*(math.log(limit_s) for limit_s in long_s)))
+        wanted_s = math.exp(rng.uniform(math.log(long_s[0]), math.log(long_s[1])))
         longer = _lengthen_shot(shot, wanted_s, spec.fps)
         shots.append(_moved(longer, shift_frames))
         shift_frames += longer.end_frame - shot.end_frame
