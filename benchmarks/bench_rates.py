@@ -3,7 +3,8 @@
     python -m benchmarks.bench_rates --out runs/rates >> benchmarks/results/rates.jsonl
 
 Makes videos with actions of half a minute to two and a half, of the looks and places of the demo model's test set, and
-detects in them with the bundled model, at one rate and at several. One JSON line for each choice of rates.
+detects in them with the bundled model, at one rate and at several; and in videos as they were, without long actions.
+One JSON line for each choice of rates and kind of video.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.long_videos import make_long_videos, score
+from benchmarks.long_videos import Labelled, make_videos, score
 from benchmarks.measure import circumstances
 from tallformer_infer import Detector
 from tallformer_infer.config import RAW_SCORES
@@ -31,16 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a JSON line for each choice of rates."""
     options = _options(arguments)
     detector = Detector.load(device="cpu", threads=options.threads)
-    videos = dict(make_long_videos(options.out, videos=options.videos, seed=SEED))
-    for rates in CHOICES:
-        line = _measured(detector, videos, rates)
-        sys.stdout.write(json.dumps({**line, **circumstances(), "threads": options.threads}) + "\n")
-        sys.stdout.flush()
+    for with_long_actions, folder in ((True, options.out / "long"), (False, options.out / "plain")):
+        made = make_videos(folder, videos=options.videos, seed=SEED, with_long_actions=with_long_actions)
+        videos = dict(made)
+        for rates in CHOICES:
+            line = {**_measured(detector, videos, rates), "long_actions": with_long_actions}
+            sys.stdout.write(json.dumps({**line, **circumstances(), "threads": options.threads}) + "\n")
+            sys.stdout.flush()
 
 
-def _measured(
-    detector: Detector, videos: dict[Path, list[tuple[float, float, str]]], rates: tuple[float, ...]
-) -> dict[str, Any]:
+def _measured(detector: Detector, videos: dict[Path, list[Labelled]], rates: tuple[float, ...]) -> dict[str, Any]:
     results = {path.stem: detector.detect(path, rates=rates, operating_point=RAW_SCORES) for path in videos}
     found = {name: result.actions for name, result in results.items()}
     point = choose_point(detector.bundle, None)
@@ -67,7 +68,7 @@ def _measured(
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_rates", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the videos")
-    parser.add_argument("--videos", type=int, default=8, help="of about nine minutes each")
+    parser.add_argument("--videos", type=int, default=8, help="of each kind: about nine minutes, and two")
     parser.add_argument("--threads", type=int, default=1, help="of the model and of the codec, each")
     return parser.parse_args(arguments)
 

@@ -23,11 +23,18 @@ LENGTHS_S = ((0.0, 8.0), (8.0, 30.0), (30.0, 60.0), (60.0, 150.0))
 PROTOCOL: Protocol = protocol_named("thumos14")
 
 
-def make_long_videos(folder: Path, *, videos: int, seed: int) -> Iterator[tuple[Path, list[tuple[float, float, str]]]]:
-    """Videos of the test set's looks, unless they are there, each with its truth: start, end (seconds) and label."""
+Labelled = tuple[float, float, str]
+"""Start and end of an action in seconds, and its name."""
+
+
+def make_videos(
+    folder: Path, *, videos: int, seed: int, with_long_actions: bool
+) -> Iterator[tuple[Path, list[Labelled]]]:
+    """Videos of the test set's looks, unless they are there, each with its truth."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(videos):
-        script = lengthen(write_script(VideoSpec(subset="testing", seed=seed, index=index)))
+        script = write_script(VideoSpec(subset="testing", seed=seed, index=index))
+        script = lengthen(script) if with_long_actions else script
         path, note = (folder / f"{script.spec.video_id}{suffix}" for suffix in (".mp4", ".json"))
         truth = truth_of(script)
         if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != truth:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
 import re
 import tracemalloc
 from pathlib import Path
@@ -22,7 +24,7 @@ from tallformer_infer.config import WindowConfig, preset
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline import Detector, choose_layout
 from tallformer_infer.pipeline.pool import RatePools
-from tallformer_infer.pipeline.rates import in_video_frames, rates_of, shortest_frames
+from tallformer_infer.pipeline.rates import in_video_frames, length_ranges, rates_of
 from tallformer_infer.results import actions_document, load_schema
 from tallformer_infer.runtime import Runtime
 from tallformer_infer.structures import Action, Candidates, Layout, Result
@@ -172,15 +174,28 @@ def candidates(*segments: tuple[float, float]) -> Candidates:
     return Candidates(np.array(segments, np.float32), np.full(rows, 0.5, np.float32), np.zeros(rows, np.int64))
 
 
-def test_a_lower_rate_answers_for_what_windows_of_the_higher_one_may_cut() -> None:
-    shortest = shortest_frames(THUMOS14.window, step_frames(THUMOS14.window, "shared"), (1, 3, 9))
+def test_rates_answer_for_lengths_that_overlap() -> None:
+    window, step = THUMOS14.window, step_frames(THUMOS14.window, "shared")
 
-    assert shortest == {1: 0, 3: 128, 9: 384}
-    assert shortest_frames(THUMOS14.window, 352, (3, 9)) == {3: 0, 9: 384}
+    assert length_ranges(window, step, (1, 3, 9)) == {1: (0, 240), 3: (128, 720), 9: (384, math.inf)}
+    assert length_ranges(window, step, (3, 9)) == {3: (0, 720), 9: (384, math.inf)}
+    assert length_ranges(window, step, (1,)) == {1: (0, math.inf)}
+
+
+@given(overlap=st.floats(0, 0.99), factors=st.sets(st.integers(1, 20), min_size=1))
+def test_no_length_is_left_to_nobody(overlap: float, factors: set[int]) -> None:
+    window = WindowConfig(window_frames=480, clip_frames=32, overlap=overlap)
+
+    ranges = list(length_ranges(window, step_frames(window, "shared"), tuple(sorted(factors))).values())
+
+    assert (ranges[0][0], ranges[-1][1]) == (0, math.inf)
+    assert all(longest >= shortest for (_, longest), (shortest, _) in itertools.pairwise(ranges))
 
 
 def test_segments_come_back_in_frames_of_the_video_and_end_with_it() -> None:
-    found = in_video_frames(candidates((10, 20), (100, 143), (100, 144)), 3, shortest_frames=100, frames=430)
+    given_frames = candidates((10, 20), (100, 143), (100, 144), (0, 144))
+
+    found = in_video_frames(given_frames, 3, lengths_frames=(100, 300), frames=430)
 
     assert found.segments_frames.tolist() == [[300.0, 429.0], [300.0, 430.0]]
 

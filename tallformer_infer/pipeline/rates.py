@@ -1,14 +1,16 @@
 """Which rates the localizer runs at, and what it found at each; see Note [feature rates] in `timeline`.
 
 # Note [which rate answers for what]
-A lower rate sees less of short actions, and its boundaries are coarser. It is asked only for what the windows of the
-next higher rate may cut: actions longer than two neighbouring windows share. Whatever is shorter is whole in one of
-that rate's windows, and left to it. So each rate answers for lengths of its own, and the highest for all from 0 on.
+A lower rate sees less of short actions, and its boundaries are coarser. It answers for what windows of the next higher
+rate may cut: actions longer than two neighbouring windows share; all others are whole in one of them. A rate finds
+pieces of what its windows cut, and suppression leaves them beside the whole, as they overlap it too little. So where a
+lower rate follows, a rate answers for actions of up to half a window only. Measured on generated videos, see
+`docs/demo.md`.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,8 +58,8 @@ def rates_of(layout: Layout, recipe: Recipe) -> tuple[float, ...] | None:
     return tuple(recipe.sampling.sample_fps / factor for factor in layout.factors)
 
 
-def shortest_frames(window: WindowConfig, step_frames: int, factors: tuple[int, ...]) -> dict[int, int]:
-    """Shortest candidates that count at each factor, in frames; see Note [which rate answers for what].
+def length_ranges(window: WindowConfig, step_frames: int, factors: tuple[int, ...]) -> dict[int, tuple[float, float]]:
+    """Shortest and longest candidates that count at each factor, in frames; see Note [which rate answers for what].
 
     Args:
         window: Length of windows.
@@ -65,23 +67,29 @@ def shortest_frames(window: WindowConfig, step_frames: int, factors: tuple[int, 
         factors: Rising.
     """
     shared_frames = window.window_frames - step_frames
-    return {factors[0]: 0} | {slower: factor * shared_frames for factor, slower in itertools.pairwise(factors)}
+    half_frames = max(window.window_frames / 2, shared_frames)  # no length may be left to nobody
+    shortest = [0.0, *(float(factor * shared_frames) for factor in factors[:-1])]
+    longest = [*(factor * half_frames for factor in factors[:-1]), math.inf]
+    return dict(zip(factors, zip(shortest, longest, strict=True), strict=True))
 
 
-def in_video_frames(candidates: Candidates, factor: int, *, shortest_frames: int, frames: int) -> Candidates:
+def in_video_frames(
+    candidates: Candidates, factor: int, *, lengths_frames: tuple[float, float], frames: int
+) -> Candidates:
     """Candidates of a window in frames of the video, without those that another rate answers for.
 
     Args:
         candidates: In frames of the window's rate.
         factor: Frames of the video in each.
-        shortest_frames: Candidates shorter than that are left out.
+        lengths_frames: Shortest and longest that count.
         frames: Of the video so far; a window of a lower rate may end up to `factor` frames later.
     """
-    if factor == 1:
-        return candidates
-    segments = np.minimum(candidates.segments_frames * np.float32(factor), np.float32(frames))
+    segments = candidates.segments_frames
+    if factor > 1:
+        segments = np.minimum(segments * np.float32(factor), np.float32(frames))
     scaled = Candidates(segments, candidates.scores, candidates.classes)
-    return scaled.take(segments[:, 1] - segments[:, 0] >= shortest_frames)
+    lengths = segments[:, 1] - segments[:, 0]
+    return scaled.take((lengths >= lengths_frames[0]) & (lengths <= lengths_frames[1]))
 
 
 def _factor(rate: float, sample_fps: float) -> int:

@@ -13,7 +13,7 @@ from tallformer_infer.media import FrameStream
 from tallformer_infer.pipeline.background import Background
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip, Encoder
 from tallformer_infer.pipeline.progress import OnProgress, Progress
-from tallformer_infer.pipeline.rates import in_video_frames, shortest_frames
+from tallformer_infer.pipeline.rates import in_video_frames, length_ranges
 from tallformer_infer.pipeline.scoring import ProposalScoring
 from tallformer_infer.runtime import Runtime
 from tallformer_infer.structures import Action, Candidates, Layout, StageSeconds, Windows
@@ -46,7 +46,7 @@ class VideoRun:
         self._started = time.perf_counter()
         step = step_frames(recipe.window, layout.windows)
         self._timelines = Timelines(recipe.window, step, layout.factors)
-        self._shortest_frames = shortest_frames(recipe.window, step, layout.factors)
+        self._lengths_frames = length_ranges(recipe.window, step, layout.factors)
         self.is_final_at_the_end = scoring is not None and layout.windows == "reference"
         """Whether no action is final before the last window."""
 
@@ -84,8 +84,8 @@ class VideoRun:
                 np.array([window.real_frames], np.int64),
             )
         self._localize_s += time.perf_counter() - started
-        shortest = self._shortest_frames[window.factor]
-        return in_video_frames(candidates, window.factor, shortest_frames=shortest, frames=self.frames)
+        lengths = self._lengths_frames[window.factor]
+        return in_video_frames(candidates, window.factor, lengths_frames=lengths, frames=self.frames)
 
     def suppress(self, candidates: Candidates, stream: FrameStream) -> tuple[Action, ...]:
         """Actions with names and seconds on the file's own time line, from candidates in frames."""
