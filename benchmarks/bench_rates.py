@@ -68,7 +68,7 @@ def _measured(detector: Detector, videos: dict[Path, list[Labelled]], rates: tup
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_rates", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the videos")
-    parser.add_argument("--videos", type=int, default=8, help="of each kind: about nine minutes, and two")
+    parser.add_argument("--videos", type=int, default=6, help="of each kind: about nine minutes, and two")
     parser.add_argument("--threads", type=int, default=1, help="of the model and of the codec, each")
     return parser.parse_args(arguments)
 
