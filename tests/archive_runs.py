@@ -21,7 +21,7 @@ from tallformer_infer.archive.tasks import Event, LabelSettings, LabelTask, Task
 from tallformer_infer.bundle import bundled_models, load_bundle
 from tallformer_infer.commands.label_reporting import JsonWatcher
 from tallformer_infer.results import Selection
-from tallformer_infer.structures import Windows
+from tallformer_infer.structures import Layout, Windows
 
 ALL = Selection()
 
@@ -81,17 +81,19 @@ def label(
     max_attempts: int = 3,
     store_bytes: int = 1 << 40,
     windows: Windows = "shared",
+    factors: tuple[int, ...] = (1,),
 ) -> Done:
     """Label sources as the command does."""
     out.mkdir(parents=True, exist_ok=True)
     bundle = load_bundle(model)
-    hashes = hash_stages(bundle, windows=windows, selection=selection, static_tolerance=static_tolerance)
+    layout = Layout(windows, factors)
+    hashes = hash_stages(bundle, layout=layout, selection=selection, static_tolerance=static_tolerance)
     settings = LabelSettings(
         model=str(bundle.path),
         bundle_sha256=bundle.sha256,
         device="cpu",
         threads=1,
-        windows=windows,
+        layout=layout,
         selection=selection,
         static_tolerance=static_tolerance,
         store=out / "store" if store == "inside" else store,

@@ -27,16 +27,14 @@ from tallformer_infer.archive.tasks import (
     Task,
 )
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.clips import step_frames
 from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
 from tallformer_infer.media import FrameStream, open_video
 from tallformer_infer.media.remote import RemoteBytes, is_address, is_web_address
-from tallformer_infer.pipeline.pool import CandidatePool
+from tallformer_infer.pipeline.pool import RatePools
 from tallformer_infer.pipeline.progress import Progress
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.runtime import Runtime, load_runtime
 from tallformer_infer.structures import StageSeconds
-from tallformer_infer.timeline import Timeline
 
 _LONGEST_UNTOLD_S = 60.0
 """A header that tells less is not held against a video that goes on."""
@@ -57,7 +55,7 @@ class Labeller:
             raise BundleError(f"{settings.model}: was changed since the run began; run the same command again")
         self._hashes: StageHashes = hash_stages(
             self._bundle,
-            windows=settings.windows,
+            layout=settings.layout,
             selection=settings.selection,
             static_tolerance=settings.static_tolerance,
         )
@@ -97,7 +95,7 @@ class Labeller:
         result = conclude(
             stored,
             self._bundle,
-            windows=settings.windows,
+            layout=settings.layout,
             selection=settings.selection,
             content=task.content,
             timings=work.timings,
@@ -123,16 +121,12 @@ class Labeller:
         settings, recipe = self._settings, self._bundle.recipe
         started = time.perf_counter()
         runtime = self._loaded(on_alive)
-        run = VideoRun(recipe, runtime, settings.windows, None)
         encoder = StoringEncoder(runtime, recipe, None, static_tolerance=0.0)
-        timeline = Timeline(recipe.window, step_frames(recipe.window, settings.windows))
-        pool = CandidatePool(recipe.candidates.per_video)
-        for clip in reader.clips():
-            for window in timeline.add(clip.start_frame, clip.real_frames, clip.features):
-                pool.add(run.localize(window))
-                on_alive(Alive(clip.start_frame / recipe.sampling.sample_fps))
-        for window in timeline.finish(encoder.encode_empty):
-            pool.add(run.localize(window))
+        run = VideoRun(recipe, runtime, settings.layout, None, encoder=encoder)
+        pools = RatePools(recipe.candidates.per_video, settings.layout.factors)
+        for window in run.lay(reader.clips()):
+            pools.add(window.factor, run.localize(window))
+            on_alive(Alive(run.frames / recipe.sampling.sample_fps))
         facts = reader.facts
         assert facts is not None, "clips were read to the end"
         spent = run.timings(0.0)
@@ -143,7 +137,7 @@ class Labeller:
             suppress_s=0.0,
             total_s=time.perf_counter() - started,
         )
-        return StoredCandidates(facts, pool.all(), recipe.suppress.score_threshold)
+        return StoredCandidates(facts, pools.all(), recipe.suppress.score_threshold)
 
     def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
         """Candidates from the video itself; features are kept clip by clip."""
@@ -160,14 +154,14 @@ class Labeller:
         runtime = self._loaded(on_alive)
         writer = self._writer(task, work)
         encoder = StoringEncoder(runtime, recipe, writer, static_tolerance=settings.static_tolerance)
-        pool = CandidatePool(recipe.candidates.per_video)
+        pools = RatePools(recipe.candidates.per_video, settings.layout.factors)
         limit = _LengthLimit(task.source, settings.longest_factor, on_alive)
-        run = VideoRun(recipe, runtime, settings.windows, limit.check, encoder=encoder)
+        run = VideoRun(recipe, runtime, settings.layout, limit.check, encoder=encoder)
         try:
             with open_video(_opened(task.source), recipe.sampling, threads=settings.threads) as stream:
                 with closing(run.windows(stream)) as laid:
                     for window in laid:
-                        pool.add(run.localize(window))
+                        pools.add(window.factor, run.localize(window))
                 facts = self._facts(stream, runtime, encoder)
                 work.timings = run.timings(stream.decode_s)
             encoder.finish(facts)
@@ -176,7 +170,7 @@ class Labeller:
                 writer.close()
         work.clips_encoded = encoder.encoded
         work.remarks += [encoder.problem] if encoder.problem else []
-        return StoredCandidates(facts, pool.all(), recipe.suppress.score_threshold)
+        return StoredCandidates(facts, pools.all(), recipe.suppress.score_threshold)
 
     def _writer(self, task: LabelTask, work: _Work) -> FeatureWriter | None:
         if self._store is None:

@@ -116,7 +116,7 @@ class Run:
         result = conclude(
             stored,
             self._parts.bundle,
-            windows=self._parts.settings.windows,
+            layout=self._parts.settings.layout,
             selection=self._parts.settings.selection,
             content=row.content or "",
         )

@@ -29,9 +29,9 @@ from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.errors import ConfigError, OutputError
-from tallformer_infer.pipeline import choose_point
+from tallformer_infer.pipeline import choose_layout, choose_point
 from tallformer_infer.results import Selection, check_selection
-from tallformer_infer.structures import Windows
+from tallformer_infer.structures import Layout, Windows
 
 _STORE = "store"
 
@@ -62,6 +62,8 @@ class LabelOptions:
     """Folder of stored features; None is one inside `out`."""
     windows: Windows
     """How windows are laid."""
+    rates: tuple[float, ...] | None
+    """Frames per second at which actions are looked for; None: the recipe's own."""
     static_tolerance: float
     """Clips that differ by less share features."""
     threshold: float | None
@@ -108,11 +110,9 @@ def label_sources(options: LabelOptions) -> int:
     formats = _formats(options.formats)
     bundle = load_bundle(options.model)
     selection = _selection(options, bundle)
-    _check_windows(options, bundle)
+    layout = _layout(options, bundle)
     watcher: LabelWatcher = JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(options.quiet)
-    hashes = hash_stages(
-        bundle, windows=options.windows, selection=selection, static_tolerance=options.static_tolerance
-    )
+    hashes = hash_stages(bundle, layout=layout, selection=selection, static_tolerance=options.static_tolerance)
     _make_folder(options.out)
     with ArchiveDatabase(options.out, writes=True) as database:
         watcher.loaded(bundle)
@@ -126,7 +126,7 @@ def label_sources(options: LabelOptions) -> int:
             memory_bytes=options.memory_bytes,
             workers=options.workers,
         )
-        settings = _settings(options, bundle, selection, workers)
+        settings = _settings(options, bundle, selection, layout, workers)
         parts = RunParts(
             database=database,
             bundle=bundle,
@@ -199,13 +199,15 @@ def _say_how_to_go_on(watcher: LabelWatcher, run: Run, options: LabelOptions) ->
     watcher.say("interrupted", message, done=run.totals.done, command=again)
 
 
-def _settings(options: LabelOptions, bundle: Bundle, selection: Selection, workers: int) -> LabelSettings:
+def _settings(
+    options: LabelOptions, bundle: Bundle, selection: Selection, layout: Layout, workers: int
+) -> LabelSettings:
     return LabelSettings(
         model=str(bundle.path.resolve()),
         bundle_sha256=bundle.sha256,
         device=options.device,
         threads=choose_threads(workers, options.threads) if options.engine == "processes" else options.threads or 1,
-        windows=options.windows,
+        layout=layout,
         selection=selection,
         static_tolerance=options.static_tolerance,
         store=_store(options),
@@ -235,9 +237,13 @@ def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
     return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
 
 
-def _check_windows(options: LabelOptions, bundle: Bundle) -> None:
+def _layout(options: LabelOptions, bundle: Bundle) -> Layout:
     if options.windows == "reference" and isinstance(bundle.recipe.model.head, RefinedHeadConfig):
         raise typer.BadParameter("--windows reference: with a model that sees whole videos, only `detect` can do it")
+    try:
+        return choose_layout(bundle.recipe, options.windows, options.rates)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _make_folder(out: Path) -> None:
