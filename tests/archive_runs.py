@@ -12,6 +12,7 @@ from typing import Any
 
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.labelling import Labeller
+from tallformer_infer.archive.places import ResultFolder, ResultPlace
 from tallformer_infer.archive.planning import plan
 from tallformer_infer.archive.run import Run, RunParts
 from tallformer_infer.archive.saving import ResultKeeper
@@ -81,9 +82,11 @@ def label(
     max_attempts: int = 3,
     store_bytes: int = 1 << 40,
     windows: Windows = "shared",
+    place: ResultPlace | None = None,
 ) -> Done:
     """Label sources as the command does."""
     out.mkdir(parents=True, exist_ok=True)
+    place = place or ResultFolder(out)
     bundle = load_bundle(model)
     hashes = hash_stages(bundle, windows=windows, selection=selection, static_tolerance=static_tolerance)
     settings = LabelSettings(
@@ -99,14 +102,14 @@ def label(
     )
     with ArchiveDatabase(out, writes=True) as database:
         planned = plan(
-            database, find_sources([str(s) for s in sources], without=[out]), hashes, out=out, formats=("json",)
+            database, find_sources([str(s) for s in sources], without=[out]), hashes, place=place, formats=("json",)
         )
         parts = RunParts(
             database=database,
             bundle=bundle,
             settings=settings,
             hashes=hashes,
-            keeper=ResultKeeper(database, bundle, hashes, selection=selection, out=out, formats=("json",)),
+            keeper=ResultKeeper(database, bundle, hashes, selection=selection, place=place, formats=("json",)),
             watcher=JsonWatcher(quiet=True),
             max_attempts=max_attempts,
             store_bytes=store_bytes,
@@ -114,6 +117,7 @@ def label(
         done = Done(Run(parts, planned), InlineEngine(settings))
         done.run.conclude_stored()
         done.run.work(done.engine)
+        done.run.write_left()
         return done
 
 

@@ -23,12 +23,13 @@ from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import LabelSettings
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.commands.detection import as_arguments, split_classes
+from tallformer_infer.commands.label_places import begin_copy, end_copy, open_places
 from tallformer_infer.commands.label_reporting import JsonWatcher, LabelWatcher, TerminalWatcher
 from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
-from tallformer_infer.errors import ConfigError, OutputError
+from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline import choose_point
 from tallformer_infer.results import Selection, check_selection
 from tallformer_infer.structures import Windows
@@ -42,8 +43,10 @@ class LabelOptions:
 
     sources: tuple[str, ...]
     """Files, folders, patterns, lists and addresses."""
-    out: Path
-    """Folder of the archive."""
+    out: str
+    """Folder of the archive, or address of its result files."""
+    state: Path | None
+    """Folder of the database, if `out` is an address."""
     formats: tuple[str, ...]
     """Forms of the result files, as typed: one or several with commas."""
     model: str | None
@@ -59,7 +62,7 @@ class LabelOptions:
     store_bytes: int
     """Most bytes of stored features."""
     store: Path | None
-    """Folder of stored features; None is one inside `out`."""
+    """Folder of stored features; None is one beside the database."""
     windows: Windows
     """How windows are laid."""
     static_tolerance: float
@@ -113,26 +116,27 @@ def label_sources(options: LabelOptions) -> int:
     hashes = hash_stages(
         bundle, windows=options.windows, selection=selection, static_tolerance=options.static_tolerance
     )
-    _make_folder(options.out)
-    with ArchiveDatabase(options.out, writes=True) as database:
+    folder, place = open_places(options.out, options.state)
+    with ArchiveDatabase(folder, writes=True) as database:
         watcher.loaded(bundle)
-        store = _store(options)
-        without = [options.out, *([store] if store else [])]
+        begin_copy(database, place)
+        store = _store(options, folder)
+        without = [folder, *([place.folder] if place.folder else []), *([store] if store else [])]
         found = run_interruptibly(lambda: find_sources(options.sources, without=without))
-        planned = plan(database, found, hashes, out=options.out, formats=formats)
+        planned = plan(database, found, hashes, place=place, formats=formats)
         workers = choose_workers(
             bundle,
             videos=len(found),  # of all: a run that goes on takes as many threads, and gets the same last digits
             memory_bytes=options.memory_bytes,
             workers=options.workers,
         )
-        settings = _settings(options, bundle, selection, workers)
+        settings = _settings(options, bundle, selection, workers, store)
         parts = RunParts(
             database=database,
             bundle=bundle,
             settings=settings,
             hashes=hashes,
-            keeper=ResultKeeper(database, bundle, hashes, selection=selection, out=options.out, formats=formats),
+            keeper=ResultKeeper(database, bundle, hashes, selection=selection, place=place, formats=formats),
             watcher=watcher,
             max_attempts=options.max_attempts,
             store_bytes=options.store_bytes,
@@ -148,6 +152,7 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
             run.conclude_stored()
             if planned.label:
                 run.work(_engine(parts.settings, workers, options, ending))
+            run.write_left()
         except BaseException as error:
             ending.close()
             watcher.stopped()
@@ -156,8 +161,9 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
                 _say_how_to_go_on(watcher, run, options)
                 raise StoppedError from error
             raise
-    watcher.finished(planned, run.totals, options.out)
-    return 1 if run.totals.failed or planned.failed_before else 0
+    watcher.finished(planned, run.totals, options.out, parts.database.path.parent)
+    is_copied = end_copy(parts.database, parts.keeper.place, watcher)
+    return 1 if run.totals.failed or planned.failed_before or not is_copied else 0
 
 
 def _engine(settings: LabelSettings, workers: int, options: LabelOptions, ending: contextlib.ExitStack) -> Engine:
@@ -199,7 +205,9 @@ def _say_how_to_go_on(watcher: LabelWatcher, run: Run, options: LabelOptions) ->
     watcher.say("interrupted", message, done=run.totals.done, command=again)
 
 
-def _settings(options: LabelOptions, bundle: Bundle, selection: Selection, workers: int) -> LabelSettings:
+def _settings(
+    options: LabelOptions, bundle: Bundle, selection: Selection, workers: int, store: Path | None
+) -> LabelSettings:
     return LabelSettings(
         model=str(bundle.path.resolve()),
         bundle_sha256=bundle.sha256,
@@ -208,7 +216,7 @@ def _settings(options: LabelOptions, bundle: Bundle, selection: Selection, worke
         windows=options.windows,
         selection=selection,
         static_tolerance=options.static_tolerance,
-        store=_store(options),
+        store=store,
         longest_factor=options.timeout_factor,
     )
 
@@ -240,14 +248,7 @@ def _check_windows(options: LabelOptions, bundle: Bundle) -> None:
         raise typer.BadParameter("--windows reference: with a model that sees whole videos, only `detect` can do it")
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made: {error.strerror or error}") from error
-
-
-def _store(options: LabelOptions) -> Path | None:
+def _store(options: LabelOptions, folder: Path) -> Path | None:
     if not options.store_bytes:
         return None
-    return (options.store or options.out / _STORE).resolve()
+    return (options.store or folder / _STORE).resolve()
