@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.given_classes import describe_scores
 from tallformer_infer.archive.labelling import Labeller
 from tallformer_infer.archive.places import ResultFolder, ResultPlace
 from tallformer_infer.archive.planning import plan
@@ -21,6 +22,7 @@ from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import Event, LabelSettings, LabelTask, Task
 from tallformer_infer.bundle import bundled_models, load_bundle
 from tallformer_infer.commands.label_reporting import JsonWatcher
+from tallformer_infer.evaluation import read_class_scores
 from tallformer_infer.results import Selection
 from tallformer_infer.structures import Windows
 
@@ -83,12 +85,15 @@ def label(
     store_bytes: int = 1 << 40,
     windows: Windows = "shared",
     place: ResultPlace | None = None,
+    class_scores: Path | None = None,
 ) -> Done:
     """Label sources as the command does."""
     out.mkdir(parents=True, exist_ok=True)
     place = place or ResultFolder(out)
     bundle = load_bundle(model)
-    hashes = hash_stages(bundle, windows=windows, selection=selection, static_tolerance=static_tolerance)
+    given = None if class_scores is None else read_class_scores(class_scores)
+    scores = None if given is None else describe_scores(given, bundle.recipe)
+    hashes = hash_stages(bundle, windows=windows, selection=selection, static_tolerance=static_tolerance, scores=scores)
     settings = LabelSettings(
         model=str(bundle.path),
         bundle_sha256=bundle.sha256,
@@ -99,6 +104,7 @@ def label(
         static_tolerance=static_tolerance,
         store=out / "store" if store == "inside" else store,
         longest_factor=30,
+        scores=scores,
     )
     with ArchiveDatabase(out, writes=True) as database:
         planned = plan(
@@ -113,6 +119,7 @@ def label(
             watcher=JsonWatcher(quiet=True),
             max_attempts=max_attempts,
             store_bytes=store_bytes,
+            class_scores=given,
         )
         done = Done(Run(parts, planned), InlineEngine(settings))
         done.run.conclude_stored()

@@ -109,7 +109,9 @@ def test_address_that_stops_answering_loses_nothing_and_the_next_run_writes_what
 
         assert code == 1
         failures = [event for event in events if event["event"] == "video_failed" and not event["again"]]
-        assert len(failures) == events[-2]["failed"] == 3
+        assert events[-2]["failed"] == 3
+        assert len(failures) + events[-1]["missing"] == 3
+        assert 1 <= len(failures) <= 3
         assert all(f"{site.address}/results/" in event["error"] for event in failures)
         assert events[-1]["event"] == "error"
         assert "the same command again writes what is missing" in events[-1]["message"]

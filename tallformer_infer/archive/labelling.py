@@ -6,9 +6,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from tallformer_infer.archive.concluding import conclude
+from tallformer_infer.archive.concluding import conclude, given_classes
 from tallformer_infer.archive.facts import VideoFacts
 from tallformer_infer.archive.features import DamagedError, FeatureReader, FeatureWriter
+from tallformer_infer.archive.given_classes import ProposingOnly
 from tallformer_infer.archive.identity import identify
 from tallformer_infer.archive.remote_runtime import RemoteRuntime
 from tallformer_infer.archive.stages import StageHashes, hash_stages, storage_key
@@ -60,6 +61,7 @@ class Labeller:
             windows=settings.windows,
             selection=settings.selection,
             static_tolerance=settings.static_tolerance,
+            scores=settings.scores,
         )
         self._store = None if settings.store is None else FeatureStore(settings.store)
         self._runtime: Runtime | None = None
@@ -83,9 +85,9 @@ class Labeller:
             return Failed("bug", f"{type(error).__name__}: {error}")
 
     def _label(self, task: LabelTask, on_alive: OnAlive) -> Finished:
-        settings, recipe = self._settings, self._bundle.recipe
+        settings = self._settings
         key = storage_key(task.content, self._hashes.localizer)
-        stored = self._store.read_candidates(key, floor=recipe.suppress.score_threshold) if self._store else None
+        stored = self._store.read_candidates(key, floor=self._floor) if self._store else None
         work = _Work()
         if stored is None:
             stored = self._localize_stored(task, on_alive, work) or self._read(task, on_alive, work)
@@ -101,6 +103,7 @@ class Labeller:
             selection=settings.selection,
             content=task.content,
             timings=work.timings,
+            classes=given_classes(settings, task.class_scores),
         )
         return Finished(result, tuple(dict.fromkeys(work.remarks)), work.clips_encoded)
 
@@ -126,7 +129,7 @@ class Labeller:
         run = VideoRun(recipe, runtime, settings.windows, None)
         encoder = StoringEncoder(runtime, recipe, None, static_tolerance=0.0)
         timeline = Timeline(recipe.window, step_frames(recipe.window, settings.windows))
-        pool = CandidatePool(recipe.candidates.per_video)
+        pool = self._pool()
         for clip in reader.clips():
             for window in timeline.add(clip.start_frame, clip.real_frames, clip.features):
                 pool.add(run.localize(window))
@@ -143,7 +146,7 @@ class Labeller:
             suppress_s=0.0,
             total_s=time.perf_counter() - started,
         )
-        return StoredCandidates(facts, pool.all(), recipe.suppress.score_threshold)
+        return StoredCandidates(facts, pool.all(), self._floor)
 
     def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
         """Candidates from the video itself; features are kept clip by clip."""
@@ -160,7 +163,7 @@ class Labeller:
         runtime = self._loaded(on_alive)
         writer = self._writer(task, work)
         encoder = StoringEncoder(runtime, recipe, writer, static_tolerance=settings.static_tolerance)
-        pool = CandidatePool(recipe.candidates.per_video)
+        pool = self._pool()
         limit = _LengthLimit(task.source, settings.longest_factor, on_alive)
         run = VideoRun(recipe, runtime, settings.windows, limit.check, encoder=encoder)
         try:
@@ -176,7 +179,7 @@ class Labeller:
                 writer.close()
         work.clips_encoded = encoder.encoded
         work.remarks += [encoder.problem] if encoder.problem else []
-        return StoredCandidates(facts, pool.all(), recipe.suppress.score_threshold)
+        return StoredCandidates(facts, pool.all(), self._floor)
 
     def _writer(self, task: LabelTask, work: _Work) -> FeatureWriter | None:
         if self._store is None:
@@ -196,10 +199,21 @@ class Labeller:
 
     def _load(self) -> Runtime:
         settings = self._settings
+        runtime: Runtime
         if settings.servers:
             server = settings.servers[self._slot % len(settings.servers)]
-            return RemoteRuntime(server, self._bundle.recipe.suppress)
-        return load_runtime(self._bundle, device=settings.device, threads=settings.threads)
+            runtime = RemoteRuntime(server, self._bundle.recipe.suppress)
+        else:
+            runtime = load_runtime(self._bundle, device=settings.device, threads=settings.threads)
+        return runtime if settings.scores is None else ProposingOnly(runtime)
+
+    def _pool(self) -> CandidatePool:
+        """For the candidates of a video; of proposals without a class none is left out before it has one."""
+        return CandidatePool(None if self._settings.scores else self._bundle.recipe.candidates.per_video)
+
+    @property
+    def _floor(self) -> float:
+        return 0.0 if self._settings.scores else self._bundle.recipe.suppress.score_threshold
 
     def _facts(self, stream: FrameStream, runtime: Runtime, encoder: StoringEncoder) -> VideoFacts:
         return VideoFacts(

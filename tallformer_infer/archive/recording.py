@@ -67,8 +67,14 @@ class Recorder:
         self._count_bytes(row)
         self._watcher.done(row.source, result, how.remarks, self._totals)
 
-    def write_left(self) -> None:
-        """Once more, write the result files that could not be written; what still cannot has failed."""
+    def write_left(self) -> int:
+        """Once more, write the result files that could not be written; what still cannot has failed.
+
+        Returns:
+            How many of these were not even tried, and nothing was said of them; see Note [an address that does not
+            answer] in `remote_place`.
+        """
+        untried = 0
         self._keeper.place.try_again()
         left, self._unwritten = self._unwritten, []
         for video_id in left:
@@ -77,14 +83,21 @@ class Recorder:
             problem = self.write(row, result)
             if problem is None:
                 self.record(row, result, Recording(row.remarks, counts=False))
+            elif isinstance(problem, NotTriedError):
+                untried += 1
+                self._count_failed(row)
             else:
                 self.count_failure(row, "output", str(problem))
+        return untried
 
     def count_failure(self, row: VideoRow, kind: FailureKind, error: str) -> None:
         """A video failed for good."""
+        self._count_failed(row)
+        self._watcher.failed(row.source, kind, error, again=False)
+
+    def _count_failed(self, row: VideoRow) -> None:
         self._totals.failed += 1
         self._count_bytes(row)
-        self._watcher.failed(row.source, kind, error, again=False)
 
     def _count_bytes(self, row: VideoRow) -> None:
         self._totals.done_bytes += self._database.video(row.id).size_bytes or 0

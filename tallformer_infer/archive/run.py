@@ -12,9 +12,11 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from tallformer_infer.archive.concluding import conclude
+from tallformer_infer.archive.concluding import conclude, given_classes
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.processes import Engine
@@ -39,7 +41,8 @@ from tallformer_infer.archive.tasks import (
 )
 from tallformer_infer.archive.watching import Totals, Watcher
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.errors import ArchiveError, ConfigError
+from tallformer_infer.errors import AnnotationError, ArchiveError, ConfigError
+from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.structures import Result
 
 _TRIED_AGAIN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
@@ -69,6 +72,8 @@ class RunParts:
     """Attempts at a video whose worker crashes or hangs, or whose source breaks off."""
     store_bytes: int
     """Most bytes of stored features and candidates."""
+    class_scores: ClassScores | None = None
+    """What whole videos show, where the model does not say it."""
 
 
 class Run:
@@ -103,7 +108,9 @@ class Run:
                 batch = rows[start : start + _CONCLUDED_AT_ONCE]
                 known = [self._known(row) for row in batch]
                 for row, outcome in zip(batch, threads.map(self._concluded, batch, known), strict=True):
-                    if outcome is None:
+                    if isinstance(outcome, AnnotationError):
+                        self._fail(row, "scores", str(outcome))
+                    elif outcome is None:
                         self._plan.label.append(row)
                         self._database.let_wait([row.id], forget_attempts=True)
                     else:
@@ -118,22 +125,33 @@ class Run:
                 return stored_result(self._database, row)
         return None
 
-    def _concluded(self, row: VideoRow, known: Result | None) -> tuple[Result, Recording] | None:
+    def _concluded(self, row: VideoRow, known: Result | None) -> tuple[Result, Recording] | AnnotationError | None:
         """The result of a video, from its stored candidates where it is not known, and in its files; None without."""
-        key = storage_key(row.content or "", self._parts.hashes.localizer)
-        floor = self._parts.bundle.recipe.suppress.score_threshold
+        parts = self._parts
+        key = storage_key(row.content or "", parts.hashes.localizer)
         if known is None:
+            floor = parts.bundle.recipe.suppress.score_threshold
             stored = self._store.read_candidates(key, floor=floor) if self._store else None
             if stored is None:
                 return None
+            try:
+                scores = self._class_scores_of(row)
+            except AnnotationError as error:
+                return error
             known = conclude(
                 stored,
-                self._parts.bundle,
-                windows=self._parts.settings.windows,
-                selection=self._parts.settings.selection,
+                parts.bundle,
+                windows=parts.settings.windows,
+                selection=parts.settings.selection,
                 content=row.content or "",
+                classes=given_classes(parts.settings, scores),
             )
         return known, Recording(row.remarks, counts=False, problem=self._recorder.write(row, known))
+
+    def _class_scores_of(self, row: VideoRow) -> Mapping[str, float] | None:
+        """What a video shows, by its file's name as in `detect`."""
+        scores = self._parts.class_scores
+        return None if scores is None else scores.of(Path(row.source).stem)
 
     def work(self, engine: Engine) -> None:
         """Label what is left, in workers.
@@ -153,9 +171,9 @@ class Run:
             self._shrink_now_and_then()
         self._shrink()
 
-    def write_left(self) -> None:
-        """Once more, write the result files that could not be written; what still cannot has failed."""
-        self._recorder.write_left()
+    def write_left(self) -> int:
+        """Once more, write the result files that could not be written; see `Recorder.write_left`."""
+        return self._recorder.write_left()
 
     def stop(self) -> None:
         """Leave what was begun to a later run."""
@@ -209,6 +227,8 @@ class Run:
         row = self._database.video(row.id)
         if is_as_before and row.result is not None:
             self._recorder.keep(row, stored_result(self._database, row), row.remarks, counts=row.attempts == 0)
+        elif self._parts.class_scores is not None:  # which go by names: equal files may show different things
+            self._give_with_scores(engine, slot, row, seen)
         elif self._by_content.get(seen.content, row.id) != row.id:
             self._waiting_for[self._by_content[seen.content]].append(row.id)
         elif same := self._parts.keeper.same_content(row):
@@ -217,6 +237,14 @@ class Run:
             self._by_content[seen.content] = row.id
             self._waiting_for.setdefault(row.id, [])
             self._give(engine, slot, LabelTask(row.id, row.source, seen.content))
+
+    def _give_with_scores(self, engine: Engine, slot: int, row: VideoRow, seen: Identified) -> None:
+        try:
+            scores = self._class_scores_of(row)
+        except AnnotationError as error:
+            self._fail(row, "scores", str(error))
+            return
+        self._give(engine, slot, LabelTask(row.id, row.source, seen.content, scores))
 
     def _note(self, row: VideoRow, seen: Identified) -> None:
         self._database.identify(

@@ -54,7 +54,7 @@ def retry(
     path: _Path = None,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", metavar="KIND", help="Only media, read, crash, killed, hang, output or bug."),
+        typer.Option("--kind", metavar="KIND", help="Only media, read, crash, killed, hang, output, scores or bug."),
     ] = None,
 ) -> None:
     """Have the next `tallformer label` try failed videos again."""

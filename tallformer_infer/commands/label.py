@@ -99,6 +99,14 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         Literal["shared", "reference"],
         typer.Option(help="shared encodes every frame once; reference does as the paper.", rich_help_panel=_WHERE),
     ] = "shared",
+    class_scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What whole videos show, instead of what the model says: a score file (CUHK form), or labels.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     skip_static: Annotated[
         float,
         typer.Option(
@@ -189,6 +197,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         store_bytes=int(store_gb * 1e9),
         store=store,
         windows=windows,
+        class_scores=class_scores,
         static_tolerance=skip_static,
         threshold=threshold,
         top_k=top_k,

@@ -11,7 +11,7 @@ from tallformer_infer.archive.places import ResultFolder, ResultPlace
 from tallformer_infer.archive.remote_place import RemotePlace
 from tallformer_infer.archive.state import claim, copy_database
 from tallformer_infer.commands.label_reporting import LabelWatcher
-from tallformer_infer.commands.text import printable
+from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.errors import OutputError
 from tallformer_infer.media.remote import is_address, is_web_address
@@ -58,17 +58,33 @@ def begin_copy(database: ArchiveDatabase, place: ResultPlace) -> None:
         copy_database(database, place)
 
 
-def end_copy(database: ArchiveDatabase, place: ResultPlace, watcher: LabelWatcher) -> bool:
-    """Bring the copy of the database at an address up to date; whether that went well."""
+def end_copy(database: ArchiveDatabase, place: ResultPlace, watcher: LabelWatcher, *, missing: int) -> bool:
+    """Bring the copy of the database at an address up to date, and say what is missing there.
+
+    Args:
+        database: The original.
+        place: Where result files went.
+        watcher: Told what is wrong.
+        missing: Videos whose files are missing, of which nothing was said.
+
+    Returns:
+        Whether the copy is good.
+    """
     if not isinstance(place, RemotePlace):
         return True
+    problem = None
     try:
         copy_database(database, place)
     except OutputError as error:
-        what = f"{printable(error)}; nothing is lost: the same command again writes what is missing"
-        watcher.say("error", f"error: {what}")
-        return False
-    return True
+        problem = printable(error)
+    if missing:
+        problem = (
+            f"{printable(place.address)}: did not answer; the files of {counted(missing, 'more video')} are missing"
+        )
+    if problem is not None:
+        said = f"error: {problem}; nothing is lost: the same command again writes what is missing"
+        watcher.say("error", said, missing=missing)
+    return problem is None
 
 
 def _make_folder(out: Path) -> None:

@@ -13,6 +13,7 @@ import typer
 from tallformer_infer.archive.capacity import choose_threads, choose_workers
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
+from tallformer_infer.archive.given_classes import describe_scores
 from tallformer_infer.archive.outputs import OUTPUT_FORMATS, check_formats
 from tallformer_infer.archive.planning import Plan, plan
 from tallformer_infer.archive.processes import Engine, ProcessEngine
@@ -20,7 +21,7 @@ from tallformer_infer.archive.run import Run, RunParts
 from tallformer_infer.archive.saving import ResultKeeper
 from tallformer_infer.archive.sources import find_sources
 from tallformer_infer.archive.stages import hash_stages
-from tallformer_infer.archive.tasks import LabelSettings
+from tallformer_infer.archive.tasks import LabelSettings, ScoreFile
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.commands.detection import as_arguments, split_classes
 from tallformer_infer.commands.label_places import begin_copy, end_copy, open_places
@@ -30,6 +31,7 @@ from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.errors import ConfigError
+from tallformer_infer.evaluation import ClassScores, read_class_scores
 from tallformer_infer.pipeline import choose_point
 from tallformer_infer.results import Selection, check_selection
 from tallformer_infer.structures import Windows
@@ -65,6 +67,8 @@ class LabelOptions:
     """Folder of stored features; None is one beside the database."""
     windows: Windows
     """How windows are laid."""
+    class_scores: Path | None
+    """File that says what whole videos show; None lets the model say it."""
     static_tolerance: float
     """Clips that differ by less share features."""
     threshold: float | None
@@ -113,8 +117,13 @@ def label_sources(options: LabelOptions) -> int:
     selection = _selection(options, bundle)
     _check_windows(options, bundle)
     watcher: LabelWatcher = JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(options.quiet)
+    class_scores, score_file = _class_scores(options, bundle)
     hashes = hash_stages(
-        bundle, windows=options.windows, selection=selection, static_tolerance=options.static_tolerance
+        bundle,
+        windows=options.windows,
+        selection=selection,
+        static_tolerance=options.static_tolerance,
+        scores=score_file,
     )
     folder, place = open_places(options.out, options.state)
     with ArchiveDatabase(folder, writes=True) as database:
@@ -130,7 +139,7 @@ def label_sources(options: LabelOptions) -> int:
             memory_bytes=options.memory_bytes,
             workers=options.workers,
         )
-        settings = _settings(options, bundle, selection, workers, store)
+        settings = dataclasses.replace(_settings(options, bundle, selection, workers, store), scores=score_file)
         parts = RunParts(
             database=database,
             bundle=bundle,
@@ -140,6 +149,7 @@ def label_sources(options: LabelOptions) -> int:
             watcher=watcher,
             max_attempts=options.max_attempts,
             store_bytes=options.store_bytes,
+            class_scores=class_scores,
         )
         return _run(Run(parts, planned), planned, workers, parts, options)
 
@@ -152,7 +162,7 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
             run.conclude_stored()
             if planned.label:
                 run.work(_engine(parts.settings, workers, options, ending))
-            run.write_left()
+            untried = run.write_left()
         except BaseException as error:
             ending.close()
             watcher.stopped()
@@ -162,7 +172,7 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
                 raise StoppedError from error
             raise
     watcher.finished(planned, run.totals, options.out, parts.database.path.parent)
-    is_copied = end_copy(parts.database, parts.keeper.place, watcher)
+    is_copied = end_copy(parts.database, parts.keeper.place, watcher, missing=untried)
     return 1 if run.totals.failed or planned.failed_before or not is_copied else 0
 
 
@@ -241,6 +251,16 @@ def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
+
+
+def _class_scores(options: LabelOptions, bundle: Bundle) -> tuple[ClassScores | None, ScoreFile | None]:
+    if options.class_scores is None:
+        return None, None
+    scores = read_class_scores(options.class_scores)
+    try:
+        return scores, describe_scores(scores, bundle.recipe)
+    except ConfigError as error:
+        raise typer.BadParameter(f"--class-scores {options.class_scores}: {error}") from error
 
 
 def _check_windows(options: LabelOptions, bundle: Bundle) -> None:
