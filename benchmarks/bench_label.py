@@ -1,13 +1,11 @@
-"""What do more workers bring, what does `label` cost on top of `detect`, and how long does doing nothing take?
+"""What do more workers bring, and what does `label` cost on top of `detect`?
 
-    python -m benchmarks.bench_label [workers] [overhead] [again] >> benchmarks/results/label.jsonl
+    python -m benchmarks.bench_label [workers] [overhead] >> benchmarks/results/label.jsonl
 
 Both use the bundled model, whose encoder is small, so that decoding dominates, and run the command line as users do.
 `workers`: eight videos of 30 s, 1920 x 1080, 30 frames per second, labelled by one and by two processes of one thread
 each, in turn; a line for each, with clips per second between the first worker's first clip and the end. `overhead`: one
-video of 10 minutes, 1280 x 720, by `detect` and by `label`, in turn, from start to end of the command. `again`: 200
-generated videos of 6 s and, where it is there, every file of `../shared/videos`: labelled, then the same command again
-and one with another threshold, in turn. Where others use the machine, look at the processor time.
+video of 10 minutes, 1280 x 720, by `detect` and by `label`, in turn, from start to end of the command.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +25,10 @@ import av
 import numpy as np
 
 from benchmarks.measure import Timing, report
-from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
 VIDEOS, SECONDS, LONG_MINUTES, REPEATS = 8, 30, 10, 3
 CLIP_S = 32 / 15
-SHORT_VIDEOS = 200
-SHARED_VIDEOS = Path(__file__).resolve().parent.parent.parent / "shared" / "videos"
 
 
 @dataclass(frozen=True)
@@ -57,8 +51,6 @@ def main(*wanted: str) -> None:
             _compare_workers(work)
         if not wanted or "overhead" in wanted:
             _compare_with_detect(work)
-        if not wanted or "again" in wanted:
-            _label_again(write_short_videos(work / "short"), work)
 
 
 def _compare_workers(work: Path) -> None:
@@ -91,74 +83,25 @@ def _compare_workers(work: Path) -> None:
 
 
 def _compare_with_detect(work: Path) -> None:
-    part, long = work / "part.mp4", work / "long.mp4"
-    spec = VideoSpec(subset="testing", seed=0, index=0, minutes=0.1, fps=30, width_px=1280, height_px=720)
-    write_video(write_script(spec), part)
-    _repeat(part, long, times=10 * LONG_MINUTES)
+    minute, long = work / "minute.mp4", work / "long.mp4"
+    spec = VideoSpec(subset="testing", seed=0, index=0, minutes=1, fps=30, width_px=1280, height_px=720)
+    write_video(write_script(spec), minute)
+    _repeat(minute, long, times=LONG_MINUTES)
     runs: dict[str, list[LabelRun]] = {"detect": [], "label": []}
     for _ in range(REPEATS):
         runs["detect"].append(_detect(long, work / "actions.json"))
         runs["label"].append(_label(long))
-    base = Timing(tuple(run.wall_s for run in runs["detect"]), tuple(run.cpu_s for run in runs["detect"]))
+    base = float(np.median([run.wall_s for run in runs["detect"]]))
     for command, done in runs.items():
-        timing = Timing(tuple(run.wall_s for run in done), tuple(run.cpu_s for run in done))
+        seconds = [run.wall_s for run in done]
         report(
             "label overhead",
-            timing,
+            Timing(tuple(seconds), tuple(run.cpu_s for run in done)),
             command=command,
             video=f"{LONG_MINUTES} min, 1280x720, 30 fps, h264",
             recipe="demo",
-            times_detect=_ratio(timing.wall_s, base.wall_s),
-            times_detect_cpu=_ratio(timing.cpu_s, base.cpu_s),
+            times_detect=round(float(np.median(seconds)) / base, 3),
         )
-
-
-def _ratio(seconds: Sequence[float], base: Sequence[float]) -> float:
-    """Median of the ratios of neighbouring runs, which what else the machine does disturbs least."""
-    return round(float(np.median(np.array(seconds) / np.array(base))), 3)
-
-
-def write_short_videos(folder: Path) -> Path:
-    """Make a folder of 200 videos of 6 s, 96 x 96, 15 frames per second."""
-    folder.mkdir()
-    for index in range(SHORT_VIDEOS):
-        spec = VideoSpec(subset="testing", seed=0, index=index, minutes=0.1, fps=15, width_px=96, height_px=96)
-        write_video(write_script(spec), folder / f"{index}.mp4")
-    return folder
-
-
-def _label_again(videos: Path, work: Path) -> None:
-    sources = [str(videos), *([str(SHARED_VIDEOS)] if SHARED_VIDEOS.is_dir() else [])]
-    out, runs = work / "again", dict[str, list[LabelRun]](first=[], again=[], threshold=[])
-    threshold: list[str] = []
-    for number in range(1 + 2 * REPEATS):
-        name = "again" if number % 2 else "threshold" if number else "first"
-        if name == "threshold":
-            threshold = ["--threshold", f"{0.3 + number / 100:.2f}"]
-        runs[name].append(_timed("label", *sources, "--out", str(out), "--json-logs", *threshold))
-    with ArchiveDatabase(out) as database:
-        rows = database.videos()
-    for name, done in runs.items():
-        report(
-            "label again",
-            Timing(tuple(run.wall_s for run in done), tuple(run.cpu_s for run in done)),
-            run=name,
-            videos=f"{SHORT_VIDEOS} of 6 s, 96x96, and {len(rows) - SHORT_VIDEOS} odd files",
-            recipe="demo",
-            rows=dict(Counter(row.status for row in rows)),
-            reasons=[row.error for row in rows if row.status == "failed" and row.error],
-        )
-
-
-def _timed(*arguments: str) -> LabelRun:
-    """A run whose exit code may say that a video failed."""
-    started, cpu = time.perf_counter(), _children_cpu_s()
-    command = [sys.executable, "-m", "tallformer_infer", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1) or "Traceback" in done.stderr:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    wall_s = time.perf_counter() - started
-    return LabelRun(wall_s, wall_s, _children_cpu_s() - cpu)
 
 
 def _detect(video: Path, out: Path) -> LabelRun:
