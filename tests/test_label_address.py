@@ -273,3 +273,16 @@ def test_copy_of_the_database_is_one_of_this_program(videos, tmp_path, capsys):
     code = cli.run(["archive", "query", str(out), "--limit", "1"])
 
     assert code == 0, capsys.readouterr().err
+
+
+def test_video_at_an_address_that_is_as_before_has_no_file_written_again(videos, tmp_path):
+    """Only a worker can tell that it is; that is no reason to write anything."""
+    out = tmp_path / "out"
+    label(f"file://{videos}/a.mp4", out=out)
+    before = (out / "results" / "a.mp4.json").stat().st_mtime_ns
+
+    done = label(f"file://{videos}/a.mp4", out=out)
+
+    assert len(done.engine.tasks) == 1
+    assert statuses(out) == [("done", None)]
+    assert (out / "results" / "a.mp4.json").stat().st_mtime_ns == before

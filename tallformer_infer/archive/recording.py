@@ -36,13 +36,18 @@ class Recorder:
         self._unwritten: list[int] = []
 
     def keep(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool = True) -> None:
-        """Write the files of a video, unless they are there, and then its row."""
-        problem = None
-        if not self._keeper.is_written(row):
-            if row.outputs:
-                self._database.forget_outputs([row.id])
-            problem = self.write(row, result)
-        self.record(row, result, Recording(remarks, counts=counts, problem=problem))
+        """Write the files of a video, and then its row."""
+        if row.outputs:
+            self._database.forget_outputs([row.id])
+        self.record(row, result, Recording(remarks, counts=counts, problem=self.write(row, result)))
+
+    def keep_as_it_was(self, row: VideoRow, result: Result) -> None:
+        """Nothing has changed but, perhaps, the time of the file: write its row, and files that are missing."""
+        counts = row.attempts == 0
+        if self._keeper.is_written(row):
+            self.record(row, result, Recording(row.remarks, counts=counts))
+        else:
+            self.keep(row, result, row.remarks, counts=counts)
 
     def write(self, row: VideoRow, result: Result) -> OutputError | None:
         """Write the files of a video; why not, where they cannot be written. May be called from several threads."""

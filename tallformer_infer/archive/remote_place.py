@@ -125,7 +125,7 @@ class RemotePlace:
         try:
             put(system, temporary)
             _rename(system, temporary, self._path(name))
-        except BaseException:
+        except Exception:  # after Ctrl-C there is no time; the next run removes it
             with contextlib.suppress(Exception):
                 system.rm_file(temporary)
             raise

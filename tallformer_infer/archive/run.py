@@ -226,7 +226,7 @@ class Run:
         self._note(row, seen)
         row = self._database.video(row.id)
         if is_as_before and row.result is not None:
-            self._recorder.keep(row, stored_result(self._database, row), row.remarks, counts=row.attempts == 0)
+            self._recorder.keep_as_it_was(row, stored_result(self._database, row))
         elif self._parts.class_scores is not None:  # which go by names: equal files may show different things
             self._give_with_scores(engine, slot, row, seen)
         elif self._by_content.get(seen.content, row.id) != row.id:
