@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tallformer_infer import __version__
+from tallformer_infer.archive.given_classes import with_classes
 from tallformer_infer.archive.store import StoredCandidates
+from tallformer_infer.archive.tasks import LabelSettings
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline.operating import at_point
@@ -17,6 +21,24 @@ from tallformer_infer.structures import Layout, Provenance, Result, StageSeconds
 NO_TIME = StageSeconds(decode_s=0.0, encode_s=0.0, localize_s=0.0, suppress_s=0.0, total_s=0.0)
 
 
+@dataclass(frozen=True)
+class GivenClasses:
+    """What a whole video shows."""
+
+    source: str
+    """File that says so."""
+    scores: Mapping[str, float]
+    """By name."""
+
+
+def given_classes(settings: LabelSettings, scores: Mapping[str, float] | None) -> GivenClasses | None:
+    """What a video shows, by its task or its file; None where the model says it."""
+    if settings.scores is None:
+        return None
+    assert scores is not None, "who gives tasks has looked"
+    return GivenClasses(settings.scores.source, scores)
+
+
 def conclude(
     stored: StoredCandidates,
     bundle: Bundle,
@@ -25,6 +47,7 @@ def conclude(
     selection: Selection,
     content: str,
     timings: StageSeconds = NO_TIME,
+    classes: GivenClasses | None = None,
 ) -> Result:
     """The result of a video, as `Detector.detect` gives it.
 
@@ -37,11 +60,15 @@ def conclude(
         selection: Which actions are kept.
         content: What the video holds.
         timings: Of the stages before.
+        classes: What the video shows, where the model does not say it.
     """
     started = time.perf_counter()
     facts, recipe = stored.facts, bundle.recipe
+    candidates = stored.candidates
+    if classes is not None:
+        candidates = with_classes(candidates, recipe, classes.scores)
     named = name_actions(
-        suppress(stored.candidates, recipe.suppress),
+        suppress(candidates, recipe.suppress),
         recipe.classes,
         layout.windows,
         start_s=facts.video.start_s,
@@ -81,5 +108,6 @@ def conclude(
             precision=bundle.graphs["encoder"].precision,
             windows=layout.windows,
             rates=rates_of(layout, recipe),
+            class_scores=None if classes is None else classes.source,
         ),
     )

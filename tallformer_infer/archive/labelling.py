@@ -6,9 +6,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from tallformer_infer.archive.concluding import conclude
+from tallformer_infer.archive.concluding import conclude, given_classes
 from tallformer_infer.archive.facts import VideoFacts
 from tallformer_infer.archive.features import DamagedError, FeatureReader, FeatureWriter
+from tallformer_infer.archive.given_classes import ProposingOnly
 from tallformer_infer.archive.identity import identify
 from tallformer_infer.archive.remote_runtime import RemoteRuntime
 from tallformer_infer.archive.stages import StageHashes, hash_stages, storage_key
@@ -58,6 +59,7 @@ class Labeller:
             layout=settings.layout,
             selection=settings.selection,
             static_tolerance=settings.static_tolerance,
+            scores=settings.scores,
         )
         self._store = None if settings.store is None else FeatureStore(settings.store)
         self._runtime: Runtime | None = None
@@ -81,9 +83,9 @@ class Labeller:
             return Failed("bug", f"{type(error).__name__}: {error}")
 
     def _label(self, task: LabelTask, on_alive: OnAlive) -> Finished:
-        settings, recipe = self._settings, self._bundle.recipe
+        settings = self._settings
         key = storage_key(task.content, self._hashes.localizer)
-        stored = self._store.read_candidates(key, floor=recipe.suppress.score_threshold) if self._store else None
+        stored = self._store.read_candidates(key, floor=self._floor) if self._store else None
         work = _Work()
         if stored is None:
             stored = self._localize_stored(task, on_alive, work) or self._read(task, on_alive, work)
@@ -99,6 +101,7 @@ class Labeller:
             selection=settings.selection,
             content=task.content,
             timings=work.timings,
+            classes=given_classes(settings, task.class_scores),
         )
         return Finished(result, tuple(dict.fromkeys(work.remarks)), work.clips_encoded)
 
@@ -123,7 +126,7 @@ class Labeller:
         runtime = self._loaded(on_alive)
         encoder = StoringEncoder(runtime, recipe, None, static_tolerance=0.0)
         run = VideoRun(recipe, runtime, settings.layout, None, encoder=encoder)
-        pools = RatePools(recipe.candidates.per_video, settings.layout.factors)
+        pools = self._pools()
         for window in run.lay(reader.clips()):
             pools.add(window.factor, run.localize(window))
             on_alive(Alive(run.frames / recipe.sampling.sample_fps))
@@ -137,7 +140,7 @@ class Labeller:
             suppress_s=0.0,
             total_s=time.perf_counter() - started,
         )
-        return StoredCandidates(facts, pools.all(), recipe.suppress.score_threshold)
+        return StoredCandidates(facts, pools.all(), self._floor)
 
     def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
         """Candidates from the video itself; features are kept clip by clip."""
@@ -154,7 +157,7 @@ class Labeller:
         runtime = self._loaded(on_alive)
         writer = self._writer(task, work)
         encoder = StoringEncoder(runtime, recipe, writer, static_tolerance=settings.static_tolerance)
-        pools = RatePools(recipe.candidates.per_video, settings.layout.factors)
+        pools = self._pools()
         limit = _LengthLimit(task.source, settings.longest_factor, on_alive)
         run = VideoRun(recipe, runtime, settings.layout, limit.check, encoder=encoder)
         try:
@@ -170,7 +173,7 @@ class Labeller:
                 writer.close()
         work.clips_encoded = encoder.encoded
         work.remarks += [encoder.problem] if encoder.problem else []
-        return StoredCandidates(facts, pools.all(), recipe.suppress.score_threshold)
+        return StoredCandidates(facts, pools.all(), self._floor)
 
     def _writer(self, task: LabelTask, work: _Work) -> FeatureWriter | None:
         if self._store is None:
@@ -190,10 +193,23 @@ class Labeller:
 
     def _load(self) -> Runtime:
         settings = self._settings
+        runtime: Runtime
         if settings.servers:
             server = settings.servers[self._slot % len(settings.servers)]
-            return RemoteRuntime(server, self._bundle.recipe.suppress)
-        return load_runtime(self._bundle, device=settings.device, threads=settings.threads)
+            runtime = RemoteRuntime(server, self._bundle.recipe.suppress)
+        else:
+            runtime = load_runtime(self._bundle, device=settings.device, threads=settings.threads)
+        return runtime if settings.scores is None else ProposingOnly(runtime)
+
+    def _pools(self) -> RatePools:
+        """For the candidates of a video; of proposals without a class none is left out before it has one."""
+        settings = self._settings
+        limit = None if settings.scores else self._bundle.recipe.candidates.per_video
+        return RatePools(limit, settings.layout.factors)
+
+    @property
+    def _floor(self) -> float:
+        return 0.0 if self._settings.scores else self._bundle.recipe.suppress.score_threshold
 
     def _facts(self, stream: FrameStream, runtime: Runtime, encoder: StoringEncoder) -> VideoFacts:
         return VideoFacts(
