@@ -224,6 +224,7 @@ def _line(measured: Measured, name: str, precision: str, options: argparse.Names
         "quartiles_s": [round(seconds.low, 4), round(seconds.high, 4)],
         "times_torch": round(measured.times_torch(name, precision).median, 3),
         "gigaflop_per_clip": round(measured.gigaflop, 1),
+        "matrix_precision": precision,
         "matrix_gigaflop_per_s": round(Spread.of(measured.rates[precision]).median, 1),
         "torch_gigaflop_per_s": round(Spread.of(measured.torch_rates).median, 1),
         "share_of_matrix_rate": round(measured.share(name, precision).median, 3),

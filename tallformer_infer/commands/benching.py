@@ -16,7 +16,7 @@ from tallformer_infer.commands.saying import Speaker
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import probe
-from tallformer_infer.media.sources import is_regular_file
+from tallformer_infer.media.sources import STDIN_NAMES, is_regular_file, open_source
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.speed.sample_video import first_seconds, write_sample
 from tallformer_infer.speed.stages import measure_stages
@@ -24,6 +24,8 @@ from tallformer_infer.structures import VideoInfo
 
 _MADE = "generated"
 _DEFAULT_SECONDS = 60
+_BATCHES = 4
+"""Calls of the encoder alone; with large models, all clips would take as long as `detect` once more."""
 _LONGEST_S = 600.0
 """No further round is begun after so many seconds."""
 
@@ -54,12 +56,11 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
     Raises:
         TallformerError: The video or the model cannot be used.
     """
-    if options.video is not None and not is_regular_file(options.video):
-        if not Path(options.video).exists() and "://" not in options.video and options.video != "-":
-            raise MediaError(f"{options.video}: no such video")
-        raise MediaError(f"{options.video}: is read again and again; expected a regular file")
+    if options.video is not None:
+        _check_source(options.video)
     speaker.step("loading the model")
     detector = run_interruptibly(lambda: Detector.load(options.model, device=options.device, threads=options.threads))
+    at_once = options.batch or detector.runtime.clips_at_once
     with tempfile.TemporaryDirectory(prefix="tallformer-bench-", ignore_cleanup_errors=True) as work:
         speaker.step("making a video" if options.video is None else "looking at the video")
         video, name, info = run_interruptibly(lambda: _prepare(options, Path(work)))
@@ -70,7 +71,8 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
                 video,
                 threads=options.threads,
                 rounds=options.rounds,
-                clips_at_once=options.batch,
+                most_clips=_BATCHES * at_once,
+                clips_at_once=at_once,
                 at_most_s=_LONGEST_S,
                 on_round=lambda number: speaker.step(f"round {number + 1} of {options.rounds}"),
             )
@@ -80,6 +82,15 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
     speaker.show("speed", speed_lines(speed, document), **document)
     if as_json:
         typer.echo(json.dumps(document, indent=2))
+
+
+def _check_source(video: str) -> None:
+    """Raise a `MediaError` where a video cannot be read several times."""
+    if is_regular_file(video):
+        return
+    if "://" not in video and video not in STDIN_NAMES:
+        open_source(video).close()  # says what is wrong with it
+    raise MediaError(f"{video}: is read several times; expected a regular file, so save it first")
 
 
 def _prepare(options: BenchOptions, work: Path) -> tuple[str, str, VideoInfo]:
