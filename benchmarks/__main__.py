@@ -25,11 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.goals import goal_line, goal_rows
+from benchmarks.goals import GOALS, goal_line, goal_rows
 from benchmarks.measure import circumstances
 from benchmarks.parts import PARTS, Part
 
 WORK = Path("build") / "bench"
+_PLACES = {(goal.part, goal.key): place for place, goal in enumerate(GOALS)}
 _SAID = 300
 """Characters of a failed part's last words that are kept."""
 
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("benchmarks: stopped; nothing was written", file=sys.stderr)
         return 130
+    lines.sort(key=lambda line: _PLACES[line["part"], line["key"]])
     facts = {"run_minutes": round((time.monotonic() - started) / 60, 1), **circumstances()}
     lines = [{**line, **facts} for line in lines]
     if options.out is not None:

@@ -14,13 +14,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.goals import Figure
-from benchmarks.measure import circumstances
+from benchmarks.measure import circumstances, say_round
 from tallformer_export.exporting import export_random
 from tallformer_infer.config import preset
 from tallformer_infer.pipeline import Detector
@@ -57,7 +58,7 @@ def goal(work: Path) -> dict[str, Figure]:
             detector,
             str(video_in(work)),
             rounds=rounds,
-            on_round=lambda number, name=name: print(f"overlap: {name}, round {number + 1}", file=sys.stderr),
+            on_round=partial(say_round, f"overlap, {name}", rounds),
         )
         figures[key] = Figure.of(speed.over_slower_stage, _profile(speed))
     return figures

@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ceilings import Product, best_rates, products
 from benchmarks.goals import Figure
-from benchmarks.measure import Call, Spread, circumstances, clocked, paired, take_turns
+from benchmarks.measure import Call, Spread, circumstances, clocked, paired, say_round, take_turns
 from benchmarks.operators import costliest_operators
 from tallformer_export.graphs import EncoderGraph
 from tallformer_export.onnx_files import encoder_onnx
@@ -169,8 +170,7 @@ def _take_turns(
         for name, product in by_name.items():
             product.run()
             timed["product", name] = clocked(product.run)
-    say = lambda number: print(f"encoder: round {number + 1} of {rounds}", file=sys.stderr, flush=True)  # noqa: E731
-    return take_turns(timed, rounds=rounds, warmups=0, on_round=say)
+    return take_turns(timed, rounds=rounds, warmups=0, on_round=partial(say_round, "encoder", rounds))
 
 
 def _torch(detector: Detector) -> Encode:

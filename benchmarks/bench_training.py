@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +21,7 @@ import torch
 
 from benchmarks import train_demo
 from benchmarks.goals import Figure
-from benchmarks.measure import Call, Timing, clocked, paired, report, take_turns
+from benchmarks.measure import Call, Timing, clocked, paired, report, say_round, take_turns
 from benchmarks.training_step import StepTrial
 from tallformer_infer.config import Recipe, preset
 from tallformer_training.memory import encoded_count
@@ -71,7 +72,9 @@ def measure_ratios(trial: Trial, ratios: Sequence[float] = RATIOS) -> dict[float
     with TemporaryDirectory() as folder, StepTrial(trial.recipe, trial.config, Path(folder)) as steps:
         saved = {ratio: steps.saved_bytes(ratio) for ratio in ratios}  # the first step of each: a warm-up, too
         ways = {ratio: lambda _, ratio=ratio: _step(steps, ratio) for ratio in ratios}
-        calls = take_turns(ways, rounds=trial.rounds, warmups=0)
+        calls = take_turns(
+            ways, rounds=trial.rounds, warmups=0, on_round=partial(say_round, trial.recipe.name, trial.rounds)
+        )
     timings = {ratio: Timing.of(calls[ratio]) for ratio in ratios}
     for ratio in ratios:
         _report(trial, ratio, saved, timings, full=ratios[-1])

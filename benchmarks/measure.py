@@ -16,7 +16,18 @@ import numpy as np
 from tallformer_infer.speed.processor import processor_name
 from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, take_turns
 
-__all__ = ["Call", "Spread", "Timing", "circumstances", "clocked", "measure", "paired", "report", "take_turns"]
+__all__ = [
+    "Call",
+    "Spread",
+    "Timing",
+    "circumstances",
+    "clocked",
+    "measure",
+    "paired",
+    "report",
+    "say_round",
+    "take_turns",
+]
 
 REPORTED_PACKAGES = (
     "tallformer",
@@ -71,6 +82,11 @@ def report(name: str, timing: Timing, *, device: str = "cpu", **inputs: object) 
     }
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
+
+
+def say_round(what: str, rounds: int, number: int) -> None:
+    """Say on stderr which round begins."""
+    print(f"{what}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
 
 
 def circumstances(*, device: str = "cpu") -> dict[str, object]:

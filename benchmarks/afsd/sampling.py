@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from benchmarks.measure import take_turns
+from benchmarks.measure import say_round, take_turns
 
 
 @dataclass
@@ -42,7 +41,7 @@ def sample(tasks: Sequence[Task], rounds: int) -> None:
     given = take_turns(
         {task.name: partial(_run, task) for task in tasks},
         rounds=rounds,
-        on_round=lambda number: print(f"measuring, round {number + 1} of {rounds}", file=sys.stderr, flush=True),
+        on_round=partial(say_round, "measuring", rounds),
     )
     for task in tasks:
         task.samples_s += [each for seconds, _ in given[task.name] for each in seconds]

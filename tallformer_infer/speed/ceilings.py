@@ -46,11 +46,7 @@ class MatrixProduct:
         self.gigaflop = 2 * side**3 / 1e9
         """Multiplications and additions of one product, in 10^9."""
         left, right, graph = _product(_elements(precision, device), side)
-        provider = _PROVIDERS[device]
-        is_there = provider in ort.get_available_providers()
-        self._session = open_session(graph, providers=[provider] if is_there else [], threads=threads)
-        if self._session.get_providers()[0] != provider:  # Note [silent fall-back] in `runtime.onnx`
-            raise DeviceError(f"the product of matrices was not placed on {device}; `tallformer doctor` says why")
+        self._session = _open(graph, device, threads)
         self.left, self.right = left, right
         self._binding: Any = self._session.io_binding()
         self._binding.bind_ortvalue_input("left", ort.OrtValue.ortvalue_from_numpy(left, device, 0))
@@ -93,6 +89,21 @@ def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
     finally:
         source.close()
     return frames
+
+
+def _open(graph: bytes, device: str, threads: int | None) -> ort.InferenceSession:
+    """A session that really is on the device, see Note [silent fall-back] in `runtime.onnx`."""
+    provider = _PROVIDERS[device]
+    refusal = f"the product of matrices was not placed on {device}; `tallformer doctor` says why"
+    if provider not in ort.get_available_providers():
+        raise DeviceError(refusal)
+    try:
+        session = open_session(graph, providers=[provider], threads=threads)
+    except Exception as error:  # ONNX Runtime has classes of its own, of no common base
+        raise DeviceError(refusal) from error
+    if session.get_providers()[0] != provider:
+        raise DeviceError(refusal)
+    return session
 
 
 def _elements(precision: str, device: str) -> ElementType:
