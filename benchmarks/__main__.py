@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             left = options.minutes - (time.monotonic() - started) / 60
             lines += _run(part, options.work, f"{number} of {len(parts)}", left)
     except KeyboardInterrupt:
-        print("benchmarks: stopped; nothing was written", file=sys.stderr)
+        Console().print(_table(lines))
+        print("benchmarks: stopped; the parts above were done, and nothing was written", file=sys.stderr)
         return 130
     lines.sort(key=lambda line: _PLACES[line["part"], line["key"]])
     facts = {"run_minutes": round((time.monotonic() - started) / 60, 1), **circumstances()}
@@ -118,7 +119,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="show the parts and what they take, and measure nothing")
     parser.add_argument("--work", type=Path, default=WORK, help=f"folder for graphs and videos ({WORK})")
     parser.add_argument("--out", type=Path, help="file to write the lines to, replaced whole")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.out is not None and not options.out.parent.is_dir():
+        parser.error(f"--out {options.out}: there is no folder {options.out.parent}")
+    return options
 
 
 def _names(given: str) -> tuple[str, ...]:

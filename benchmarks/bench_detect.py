@@ -26,7 +26,7 @@ from tallformer_export.exporting import export_random
 from tallformer_infer.config import preset
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Device
-from tallformer_infer.speed.stages import Speed, measure_stages
+from tallformer_infer.speed.stages import Speed, Trial, measure_stages
 from tallformer_infer.structures import StageSeconds
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
@@ -43,9 +43,8 @@ def main(*names: str, device: Device = "cpu", repeats: int = 5) -> None:
     with tempfile.TemporaryDirectory() as work:
         for name in names or ("demo", "thumos14-swin-t-112"):
             detector = Detector.load(bundle_of(Path(work), name), device=device)
-            speed = measure_stages(
-                detector, str(video_in(Path(work))), rounds=repeats, most_clips=_MOST_CLIPS, at_most_s=300
-            )
+            trial = Trial(rounds=repeats, most_clips=_MOST_CLIPS, at_most_s=300)
+            speed = measure_stages(detector, str(video_in(Path(work))), trial)
             print(json.dumps({**_line(speed, name, detector), **circumstances(device=detector.device)}), flush=True)
 
 
@@ -57,7 +56,7 @@ def goal(work: Path) -> dict[str, Figure]:
         speed = measure_stages(
             detector,
             str(video_in(work)),
-            rounds=rounds,
+            Trial(rounds=rounds),
             on_round=partial(say_round, f"overlap, {name}", rounds),
         )
         figures[key] = Figure.of(speed.over_slower_stage, _profile(speed))

@@ -59,7 +59,6 @@ class Way:
 class Measured:
     """Ways in turn, and the ceilings beside them."""
 
-    clips: int
     gigaflop: float
     """Of one clip: matrix products and convolutions, in 10^9."""
     seconds: dict[tuple[str, str], list[float]]
@@ -124,26 +123,25 @@ def measure_encoder(recipe: str, *, threads: int, rounds: int, with_plain_graph:
     clips, real_frames = _clips(detector.recipe, threads)
     fp32 = encoder_onnx(detector)
     contents = {"fp32": fp32.SerializeToString(), "int8": quantised(fp32).SerializeToString()}
-    encoders = {precision: CpuEncoder(content, threads=threads) for precision, content in contents.items()}
     ways = [Way("torch", "fp32", _torch(detector))]
-    for precision, encoder in encoders.items():
+    for precision, content in contents.items():
         if with_plain_graph:
-            ways.append(Way("graph", precision, _graph(contents[precision], threads)))
-        ways.append(Way("tallformer", precision, _tallformer(encoder)))
+            ways.append(Way("graph", precision, _graph(content, threads)))
+        ways.append(Way("tallformer", precision, _tallformer(content, threads)))
     _compare(ways, clips, real_frames)
     multiplying = {precision: products(precision, threads=threads) for precision in contents}
     calls = _take_turns(ways, (clips, real_frames), multiplying, rounds)
+    rates = {
+        precision: best_rates([(product, calls["product", name]) for name, product in by_name.items()])
+        for precision, by_name in multiplying.items()
+    }
     return Measured(
-        clips=len(clips),
         gigaflop=_gigaflop(detector),
         seconds={
             (way.name, way.precision): [call.wall_s / len(clips) for call in calls[way.name, way.precision]]
             for way in ways
         },
-        rates={
-            precision: best_rates([(product, calls["product", name]) for name, product in by_name.items()])
-            for precision, by_name in multiplying.items()
-        },
+        rates=rates,
         torch_rates=best_rates([(multiplying["fp32"]["torch fp32"], calls["product", "torch fp32"])]),
         fp32_graph=contents["fp32"],
     )
@@ -196,7 +194,8 @@ def _graph(content: bytes, threads: int) -> Encode:
     return encode
 
 
-def _tallformer(encoder: CpuEncoder) -> Encode:
+def _tallformer(content: bytes, threads: int) -> Encode:
+    encoder = CpuEncoder(content, threads=threads)
     return lambda clips, real_frames: encoder.run(clips, real_frames, ort.RunOptions())
 
 

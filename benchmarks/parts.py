@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def measure_part(part: Part, work: Path) -> list[dict[str, object]]:
-    """A line for each goal of a part; whatever goes wrong but a stop from outside is the reason of its lines."""
+    """A line for each goal of a part; one that cannot be measured here says why."""
     measure: Callable[[Path], dict[str, Figure]] = getattr(importlib.import_module(part.module), part.function)
     try:
         figures = measure(work)

@@ -23,7 +23,7 @@ from tallformer_infer.speed import ceilings
 from tallformer_infer.speed.arithmetic import gigaflop_of_graph
 from tallformer_infer.speed.ceilings import MatrixProduct, decode_bare
 from tallformer_infer.speed.sample_video import copy_packets, first_seconds
-from tallformer_infer.speed.stages import measure_stages
+from tallformer_infer.speed.stages import Trial, measure_stages
 from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, take_turns
 from tests.small_detector import build
 from tests.videos import noise_pictures, write_video
@@ -162,7 +162,7 @@ def test_stages_are_measured_alone_together_and_against_ceilings(video: Path, mo
     monkeypatch.setitem(ceilings._SIDES, "cpu", 128)
     detector = Detector.load("demo", device="cpu", threads=1)
 
-    speed = measure_stages(detector, str(video), threads=1, rounds=2, most_clips=1)
+    speed = measure_stages(detector, str(video), Trial(threads=1, rounds=2, most_clips=1))
 
     assert (speed.source_frames, speed.frames, speed.clips) == (40, 60, 2)
     assert not speed.is_fully_encoded

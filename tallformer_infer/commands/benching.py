@@ -19,7 +19,7 @@ from tallformer_infer.media import probe
 from tallformer_infer.media.sources import STDIN_NAMES, is_regular_file, open_source
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.speed.sample_video import first_seconds, write_sample
-from tallformer_infer.speed.stages import measure_stages
+from tallformer_infer.speed.stages import Trial, measure_stages
 from tallformer_infer.structures import VideoInfo
 
 _MADE = "generated"
@@ -61,6 +61,13 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
     speaker.step("loading the model")
     detector = run_interruptibly(lambda: Detector.load(options.model, device=options.device, threads=options.threads))
     at_once = options.batch or detector.runtime.clips_at_once
+    trial = Trial(
+        threads=options.threads,
+        rounds=options.rounds,
+        most_clips=_BATCHES * at_once,
+        clips_at_once=at_once,
+        at_most_s=_LONGEST_S,
+    )
     with tempfile.TemporaryDirectory(prefix="tallformer-bench-", ignore_cleanup_errors=True) as work:
         speaker.step("making a video" if options.video is None else "looking at the video")
         video, name, info = run_interruptibly(lambda: _prepare(options, Path(work)))
@@ -69,11 +76,7 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
             lambda: measure_stages(
                 detector,
                 video,
-                threads=options.threads,
-                rounds=options.rounds,
-                most_clips=_BATCHES * at_once,
-                clips_at_once=at_once,
-                at_most_s=_LONGEST_S,
+                trial,
                 on_round=lambda number: speaker.step(f"round {number + 1} of {options.rounds}"),
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,22 @@ from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, 
 from tallformer_infer.structures import StageSeconds
 
 Stage = Literal["bare decode", "matrix product", "decode", "encode", "detect"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How stages are timed."""
+
+    threads: int | None = None
+    """Of codec, encoder and product, each; None as `detect` takes them."""
+    rounds: int = 3
+    """How often each is timed."""
+    most_clips: int | None = None
+    """Of the clips, how many the encoder is given alone; None gives it all, and keeps them in memory."""
+    clips_at_once: int | None = None
+    """Per call of the encoder alone; None as `detect` does it."""
+    at_most_s: float = math.inf
+    """No further round is begun after so many seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,71 +100,73 @@ class Speed:
 
 
 def measure_stages(
-    detector: Detector,
-    video: str,
-    *,
-    threads: int | None = None,
-    rounds: int = 3,
-    most_clips: int | None = None,
-    clips_at_once: int | None = None,
-    at_most_s: float = float("inf"),
-    on_round: Callable[[int], object] = lambda _: None,
+    detector: Detector, video: str, trial: Trial, *, on_round: Callable[[int], object] = lambda _: None
 ) -> Speed:
-    """Time each stage alone, all together, and both ceilings, in turn.
+    """Time each stage alone, all together, and both ceilings, in turn; the first time of all does not count.
 
     Args:
-        detector: Loaded with the same `threads`.
+        detector: Loaded with the threads of the trial.
         video: A regular file.
-        threads: Of codec, encoder and product, each; None as `detect` takes them.
-        rounds: How often; the first time of all does not count.
-        most_clips: Of the clips, how many the encoder is given alone; None gives it all, and keeps them in memory.
-        clips_at_once: Per call of the encoder alone; None as `detect` does it.
-        at_most_s: No further round is begun after so many seconds.
+        trial: How it is done.
         on_round: Told the number of every round, from 0.
 
     Raises:
         MediaError: The video cannot be opened, or nothing in it can be decoded.
     """
-    recipe, runtime = detector.bundle.recipe, detector.runtime
-    at_once = clips_at_once or runtime.clips_at_once
-    with open_video(video, recipe.sampling, threads=threads) as stream:
-        cut = cut_clips(stream, recipe.window, "shared")
-        clips = list(itertools.islice(cut, most_clips))
-        count = len(clips) + sum(1 for _ in cut)
-        frames, duration_s = stream.frame_count, stream.frame_count / stream.sample_fps
-    batches = _batches(clips, at_once)
-    share = len(clips) / count
-    source_frames = decode_bare(video, threads=threads)
+    runtime = detector.runtime
+    at_once = trial.clips_at_once or runtime.clips_at_once
+    taken = _take(detector, video, trial)
+    batches = _batches(taken.clips, at_once)
     stages: list[StageSeconds] = []
     ways: dict[Stage, Callable[[int], Call]] = {
-        "bare decode": clocked(lambda: decode_bare(video, threads=threads)),
-        "decode": clocked(lambda: _decode(detector, video, threads)),
+        "bare decode": clocked(lambda: decode_bare(video, threads=trial.threads)),
+        "decode": clocked(lambda: _decode(detector, video, trial)),
         "encode": clocked(lambda: [runtime.encode(*batch) for batch in batches]),
         "detect": clocked(lambda: stages.append(detector.detect(video).timings)),
     }
-    product = _product(detector, threads)
+    product = _product(detector, trial.threads)
     if product is not None:
         ways["matrix product"] = clocked(product.run)
-    given = take_turns(ways, rounds=rounds, at_most_s=at_most_s, on_round=on_round)
+    given = take_turns(ways, rounds=trial.rounds, at_most_s=trial.at_most_s, on_round=on_round)
     timings = {name: Timing.of(calls) for name, calls in given.items()}
-    encode = timings["encode"]
-    timings["encode"] = Timing(*(tuple(one / share for one in times) for times in (encode.wall_s, encode.cpu_s)))
+    timings["encode"] = timings["encode"].times(taken.count / len(taken.clips))
     return Speed(
         timings=timings,
         stages=tuple(stages[1:]),
-        source_frames=source_frames,
-        frames=frames,
-        duration_s=duration_s,
-        clips=count,
+        source_frames=decode_bare(video, threads=trial.threads),
+        frames=taken.frames,
+        duration_s=taken.duration_s,
+        clips=taken.count,
         clips_at_once=at_once,
         gigaflop_per_clip=gigaflop_of_graph(detector.bundle.read_graph("encoder")),
         gigaflop_per_product=None if product is None else product.gigaflop,
-        is_fully_encoded=len(clips) == count,
+        is_fully_encoded=len(taken.clips) == taken.count,
     )
 
 
-def _decode(detector: Detector, video: str, threads: int | None) -> None:
-    with open_video(video, detector.bundle.recipe.sampling, threads=threads) as stream:
+@dataclass(frozen=True)
+class _Taken:
+    """What the recipe takes of a video."""
+
+    clips: list[Clip]
+    """As many as the encoder is given alone."""
+    count: int
+    """Of all."""
+    frames: int
+    duration_s: float
+
+
+def _take(detector: Detector, video: str, trial: Trial) -> _Taken:
+    recipe = detector.bundle.recipe
+    with open_video(video, recipe.sampling, threads=trial.threads) as stream:
+        cut = cut_clips(stream, recipe.window, "shared")
+        clips = list(itertools.islice(cut, trial.most_clips))
+        count = len(clips) + sum(1 for _ in cut)
+        return _Taken(clips, count, stream.frame_count, stream.frame_count / stream.sample_fps)
+
+
+def _decode(detector: Detector, video: str, trial: Trial) -> None:
+    with open_video(video, detector.bundle.recipe.sampling, threads=trial.threads) as stream:
         for _ in stream:
             pass
 

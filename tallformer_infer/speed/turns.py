@@ -38,6 +38,10 @@ class Timing:
         kept = list(calls)
         return Timing(tuple(call.wall_s for call in kept), tuple(call.cpu_s for call in kept))
 
+    def times(self, factor: float) -> Timing:
+        """What so many times the work would take."""
+        return Timing(tuple(factor * one for one in self.wall_s), tuple(factor * one for one in self.cpu_s))
+
     @property
     def spread(self) -> Spread:
         """Wall time, in seconds."""
