@@ -15,6 +15,7 @@ from benchmarks.ablations.page import group_page
 from benchmarks.ablations.results import of_one_machine, read_lines, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
+from benchmarks.goals import goals_table
 from tallformer_infer.evaluation import protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,10 +86,11 @@ def encoder_table() -> str:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     first = lines[0]
+    rates = {line.get("matrix_precision", "fp32"): line["matrix_gigaflop_per_s"] for line in lines}
     note = (
         f"{first['inputs']['recipe']}, clips of {first['gigaflop_per_clip']:.0f} GFLOP, "
         f"{first['inputs']['threads']} threads, {first['rounds']} rounds, {first['processor']}; "
-        f"large float32 matrix products {first['matrix_gigaflop_per_s']:.0f} GFLOP/s; medians."
+        f"large matrix products: {', '.join(f'{name} {rate:.0f}' for name, rate in rates.items())} GFLOP/s; medians."
     )
     return "\n".join([note, "", *rows])
 
@@ -253,6 +255,11 @@ def ablation_table(group: Group) -> str:
     return group_page(group, summarise(lines))
 
 
+def goals_of_all() -> str:
+    """What the benchmarks are to reach, and what the last whole run of them measured."""
+    return goals_table(read("goals") if (RESULTS / "goals.jsonl").is_file() else ())
+
+
 def read(name: str) -> list[dict[str, Any]]:
     """The committed lines of one benchmark."""
     return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -268,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rates": rates_table,
     "demo": demo_table,
     "engine_build": engine_build_table,
+    "goals": goals_of_all,
     "afsd_activitynet": partial(afsd.stage_table, ACTIVITYNET),
     "afsd_activitynet_ratio": partial(afsd.ratio_table, ACTIVITYNET),
     "afsd_thumos": partial(afsd.stage_table, THUMOS14),
