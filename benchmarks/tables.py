@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import full_size
+from benchmarks import full_size, scale_page, speed_page
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
 from benchmarks.ablations.results import of_one_machine, read_lines, summarise
@@ -27,6 +27,7 @@ PAGES = (
     "docs/ablations.md",
     "docs/demo.md",
     "docs/reproduce.md",
+    "docs/scale.md",
     "docs/speed.md",
     "docs/tensorrt.md",
 )
@@ -283,6 +284,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "afsd_targets": afsd.target_table,
     "afsd_share": afsd.share_table,
     "afsd_full": afsd.full_table,
+    "decode": speed_page.decode_table,
+    "growth": speed_page.growth_table,
+    "length": speed_page.length_table,
+    "scale_cores": scale_page.core_table,
+    "scale_gpus": scale_page.gpu_table,
+    "scale_storage": scale_page.storage_table,
+    "scale_money": scale_page.money_table,
+    "scale_failures": scale_page.simulation_table,
     "full_size_cost": full_size.cost_table,
     "full_size_rate": full_size.rate_table,
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},
