@@ -13,6 +13,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from tallformer_infer.cores import cores_by_quota
 from tallformer_infer.media.containers import best_video, open_container
 from tallformer_infer.media.lengths import ToldLength, told_length
 from tallformer_infer.media.skipping import SKIPPED_CODECS, FrameSkipper, LeftOut
@@ -33,7 +34,7 @@ class Decoder:
         Args:
             source: The bytes.
             path: For error messages.
-            threads: Threads of the codec; None lets it choose.
+            threads: Threads of the codec; None lets it choose, within a container's quota.
 
         Raises:
             MediaError: Not a video, or no video in it.
@@ -42,8 +43,8 @@ class Decoder:
         """What went wrong so far."""
         self._source = source
         self._path = path
-        self._threads = threads
-        self._container, self._stream = self._open(threads)
+        self._threads = threads or cores_by_quota()
+        self._container, self._stream = self._open(self._threads)
         codec = self._stream.codec_context.codec
         self.codec = str(getattr(codec, "canonical_name", codec.name))
         self.time_base = _fraction(self._stream.time_base) or Fraction(1, 90_000)
