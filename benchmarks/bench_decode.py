@@ -27,11 +27,10 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.bench_detect import VIDEO
+from benchmarks.bench_detect import VIDEO, video_in
 from benchmarks.decode_ways import Pictures, Task, Way, find_ways, read_ours
 from benchmarks.measure import Timing, report
 from tallformer_infer.media import decoding
-from tallformer_training.synthetic import write_script, write_video
 
 SAMPLE_FPS = 15
 SIDES_PX = (256, 64)
@@ -43,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a JSON line for each way and size, and one for each way that is not there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES_PX, help="pixels; both sides of a picture")
     parser.add_argument("--video", type=Path, help="the video of bench_detect, where it has been made already")
     chosen = parser.parse_args(arguments)
     ways, left_out = find_ways()
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps({"name": "decode_left_out", "way": name, "reason": reason}), flush=True)
     ways.append(Way(EVERYTHING, ways[0].version, read_everything))
     with tempfile.TemporaryDirectory() as work:
-        path = chosen.video or make_video(Path(work))
-        for side_px in SIDES_PX:
+        path = chosen.video or video_in(Path(work))
+        for side_px in chosen.sides:
             task = task_of(path, side_px)
             compared = compare(ways, task)
             timings = take_turns(ways, task, rounds=chosen.rounds)
@@ -71,7 +71,7 @@ def goal(*, rounds: int = 5, side_px: int = 256, video: Path | None = None) -> d
     if len(ways) == 1:
         return {"ratio": None, "quartiles": None, "note": f"nothing to compare with{missing}"}
     with tempfile.TemporaryDirectory() as work:
-        task = task_of(video or make_video(Path(work)), side_px)
+        task = task_of(video or video_in(Path(work)), side_px)
         compare(ways, task)
         timings = take_turns(ways, task, rounds=rounds)
     medians = {name: float(np.median(timing.wall_s)) for name, timing in timings.items()}
@@ -80,13 +80,6 @@ def goal(*, rounds: int = 5, side_px: int = 256, video: Path | None = None) -> d
     rates = ", ".join(f"{name} {task.source_frames / medians[name]:.0f}" for name in medians)
     low, middle, high = (float(value) for value in np.percentile(ratios, [25, 50, 75]))
     return {"ratio": middle, "quartiles": [low, high], "note": f"source frames per second: {rates}{missing}"}
-
-
-def make_video(folder: Path) -> Path:
-    """The video of `bench_detect`; takes a minute of processor time."""
-    path = folder / "video.mp4"
-    write_video(write_script(VIDEO), path)
-    return path
 
 
 def task_of(path: Path, side_px: int) -> Task:

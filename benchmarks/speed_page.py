@@ -40,7 +40,7 @@ def decode_table() -> str:
 def growth_table() -> str:
     """Seconds at each number of candidates, ours and the loop's, and how they grow."""
     lines = _read("growth")
-    counts = list(lines[0]["ours_s"])
+    counts = sorted({count for line in lines for count in line["ours_s"]}, key=int)
     heads = [f"{int(count):,}" for count in counts]
     rows = [f"| ms for so many candidates | | {' | '.join(heads)} | exponent |", f"|{'---|' * (len(counts) + 3)}"]
     for line in lines:
@@ -49,7 +49,7 @@ def growth_table() -> str:
             cells = [_milliseconds(seconds.get(count)) for count in counts]
             case = line["case"] if name == "ours" else ""
             rows.append(f"| {case} | {shown} | {' | '.join(cells)} | {'' if exponent is None else exponent} |")
-    return "\n".join([*rows, "", f"One core, {lines[0]['processor']}; medians."])
+    return "\n".join([*rows, "", f"One core, {lines[0]['processor']}; medians of processor time."])
 
 
 def length_table() -> str:

@@ -66,6 +66,8 @@ class MatrixProduct:
 def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
     """Demux and decode a whole file, and drop every frame.
 
+    The reader may be faster: it leaves frames out that are never used (note in `media.skipping`), and this does not.
+
     Args:
         path: A regular file.
         threads: Threads of the codec; None lets it choose.
