@@ -23,7 +23,7 @@ from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
 from tallformer_infer.evaluation import read_class_scores
-from tallformer_infer.pipeline import Detector, choose_point, choose_windows
+from tallformer_infer.pipeline import Detector, choose_layout, choose_point, choose_windows
 from tallformer_infer.results import (
     STDOUT,
     Failure,
@@ -49,6 +49,8 @@ class DetectOptions:
     """CPU threads."""
     windows: Windows | float
     """How windows are laid, or seconds of one."""
+    rates: tuple[float, ...] | None
+    """Frames per second at which actions are looked for; None: the recipe's own."""
     class_scores: Path | None
     """File that says what whole videos show; None lets the model say it."""
     threshold: float | None
@@ -128,7 +130,8 @@ class _Run:
                 known=bundle.recipe.classes,
                 see=see,
             )
-            choose_windows(bundle.recipe, options.windows)
+            laid, _ = choose_windows(bundle.recipe, options.windows)
+            choose_layout(bundle.recipe, laid, options.rates)
             point = choose_point(bundle, options.operating_point, threshold=options.threshold)
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
@@ -153,6 +156,7 @@ class _Run:
             self._detector.detect,
             path,
             windows=self._options.windows,
+            rates=self._options.rates,
             **{**vars(self._selection), "operating_point": self._selection.operating_point or RAW_SCORES},
             on_progress=self._reporter.progressed,
         )

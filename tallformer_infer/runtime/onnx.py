@@ -22,6 +22,7 @@ from tallformer_infer.config import to_json
 from tallformer_infer.cores import cores_by_quota
 from tallformer_infer.errors import BundleError, DeviceError, StoppedError, TallformerError
 from tallformer_infer.nms import suppress as suppress_in_numpy
+from tallformer_infer.runtime.batching import most_clips
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.device_graphs import DeviceGraphs
 from tallformer_infer.runtime.localized import candidates_above_threshold
@@ -91,7 +92,8 @@ class OnnxRuntime:
     @property
     def clips_at_once(self) -> int:
         """Clips per call of `encode` that suit the device."""
-        return self._on_cpu.clips_at_once if self._on_cpu else DEFAULT_BATCHES["encoder"].most
+        on_device = min(most_clips(self._recipe), DEFAULT_BATCHES["encoder"].most)
+        return self._on_cpu.clips_at_once if self._on_cpu else on_device
 
     def encode(
         self,
@@ -205,7 +207,13 @@ class OnnxRuntime:
         content = self._bundle.read_graph("encoder")
         graph = self._bundle.graphs["encoder"]
         with self._naming("encoder"):
-            return CpuEncoder(content, threads=self._threads, sha256=graph.sha256, is_bf16=graph.precision == "bf16")
+            return CpuEncoder(
+                content,
+                threads=self._threads,
+                most_clips=most_clips(self._recipe),
+                sha256=graph.sha256,
+                is_bf16=graph.precision == "bf16",
+            )
 
     def _session(self, name: GraphName, providers: list[ProviderWithOptions]) -> ort.InferenceSession:
         content = self._bundle.read_graph(name)
