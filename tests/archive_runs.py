@@ -24,7 +24,7 @@ from tallformer_infer.bundle import bundled_models, load_bundle
 from tallformer_infer.commands.label_reporting import JsonWatcher
 from tallformer_infer.evaluation import read_class_scores
 from tallformer_infer.results import Selection
-from tallformer_infer.structures import Windows
+from tallformer_infer.structures import Layout, Windows
 
 ALL = Selection()
 
@@ -84,6 +84,7 @@ def label(
     max_attempts: int = 3,
     store_bytes: int = 1 << 40,
     windows: Windows = "shared",
+    factors: tuple[int, ...] = (1,),
     place: ResultPlace | None = None,
     class_scores: Path | None = None,
 ) -> Done:
@@ -91,15 +92,16 @@ def label(
     out.mkdir(parents=True, exist_ok=True)
     place = place or ResultFolder(out)
     bundle = load_bundle(model)
+    layout = Layout(windows, factors)
     given = None if class_scores is None else read_class_scores(class_scores)
     scores = None if given is None else describe_scores(given, bundle.recipe)
-    hashes = hash_stages(bundle, windows=windows, selection=selection, static_tolerance=static_tolerance, scores=scores)
+    hashes = hash_stages(bundle, layout=layout, selection=selection, static_tolerance=static_tolerance, scores=scores)
     settings = LabelSettings(
         model=str(bundle.path),
         bundle_sha256=bundle.sha256,
         device="cpu",
         threads=1,
-        windows=windows,
+        layout=layout,
         selection=selection,
         static_tolerance=static_tolerance,
         store=out / "store" if store == "inside" else store,

@@ -13,9 +13,10 @@ from tallformer_infer.archive.tasks import LabelSettings
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline.operating import at_point
+from tallformer_infer.pipeline.rates import rates_of
 from tallformer_infer.pipeline.video_run import name_actions
 from tallformer_infer.results import Selection, select_actions
-from tallformer_infer.structures import Provenance, Result, StageSeconds, Windows
+from tallformer_infer.structures import Layout, Provenance, Result, StageSeconds
 
 NO_TIME = StageSeconds(decode_s=0.0, encode_s=0.0, localize_s=0.0, suppress_s=0.0, total_s=0.0)
 
@@ -42,7 +43,7 @@ def conclude(
     stored: StoredCandidates,
     bundle: Bundle,
     *,
-    windows: Windows,
+    layout: Layout,
     selection: Selection,
     content: str,
     timings: StageSeconds = NO_TIME,
@@ -55,7 +56,7 @@ def conclude(
     Args:
         stored: Candidates, and what is known of the video.
         bundle: The model.
-        windows: How windows were laid.
+        layout: How the video was laid out for the localizer.
         selection: Which actions are kept.
         content: What the video holds.
         timings: Of the stages before.
@@ -69,7 +70,7 @@ def conclude(
     named = name_actions(
         suppress(candidates, recipe.suppress),
         recipe.classes,
-        windows,
+        layout.windows,
         start_s=facts.video.start_s,
         sample_fps=facts.sample_fps,
     )
@@ -105,7 +106,8 @@ def conclude(
             runtime=facts.runtime,
             device=facts.device,
             precision=bundle.graphs["encoder"].precision,
-            windows=windows,
+            windows=layout.windows,
+            rates=rates_of(layout, recipe),
             class_scores=None if classes is None else classes.source,
         ),
     )

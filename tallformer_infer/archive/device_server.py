@@ -33,7 +33,8 @@ from tallformer_infer.runtime import Device, ProposingRuntime, Runtime, load_run
 
 _MOST_CLIPS = 64
 _GPUS = Path("/proc/driver/nvidia/gpus")
-_START_S = 300.0
+_START_S, _BUILD_S = 300.0, 3600.0
+"""Until the model is loaded; `onnx-tensorrt` builds engines for a model that this GPU has not run."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class DeviceServer:
         theirs.close()
         self._connection = ours
         try:
-            answer = ours.recv() if ours.poll(_START_S) else "the model is not loaded after 5 minutes"
+            wait_s = _BUILD_S if settings.device == "onnx-tensorrt" else _START_S
+            answer = ours.recv() if ours.poll(wait_s) else f"the model is not loaded after {wait_s / 60:.0f} minutes"
         except EOFError:
             answer = "the process of the device ended"
         if isinstance(answer, str):

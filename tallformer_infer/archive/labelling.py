@@ -28,16 +28,14 @@ from tallformer_infer.archive.tasks import (
     Task,
 )
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.clips import step_frames
 from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
 from tallformer_infer.media import FrameStream, open_video
 from tallformer_infer.media.remote import RemoteBytes, is_address, is_web_address
-from tallformer_infer.pipeline.pool import CandidatePool
+from tallformer_infer.pipeline.pool import RatePools
 from tallformer_infer.pipeline.progress import Progress
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.runtime import Runtime, load_runtime
 from tallformer_infer.structures import StageSeconds
-from tallformer_infer.timeline import Timeline
 
 _LONGEST_UNTOLD_S = 60.0
 """A header that tells less is not held against a video that goes on."""
@@ -58,7 +56,7 @@ class Labeller:
             raise BundleError(f"{settings.model}: was changed since the run began; run the same command again")
         self._hashes: StageHashes = hash_stages(
             self._bundle,
-            windows=settings.windows,
+            layout=settings.layout,
             selection=settings.selection,
             static_tolerance=settings.static_tolerance,
             scores=settings.scores,
@@ -99,7 +97,7 @@ class Labeller:
         result = conclude(
             stored,
             self._bundle,
-            windows=settings.windows,
+            layout=settings.layout,
             selection=settings.selection,
             content=task.content,
             timings=work.timings,
@@ -126,16 +124,12 @@ class Labeller:
         settings, recipe = self._settings, self._bundle.recipe
         started = time.perf_counter()
         runtime = self._loaded(on_alive)
-        run = VideoRun(recipe, runtime, settings.windows, None)
         encoder = StoringEncoder(runtime, recipe, None, static_tolerance=0.0)
-        timeline = Timeline(recipe.window, step_frames(recipe.window, settings.windows))
-        pool = self._pool()
-        for clip in reader.clips():
-            for window in timeline.add(clip.start_frame, clip.real_frames, clip.features):
-                pool.add(run.localize(window))
-                on_alive(Alive(clip.start_frame / recipe.sampling.sample_fps))
-        for window in timeline.finish(encoder.encode_empty):
-            pool.add(run.localize(window))
+        run = VideoRun(recipe, runtime, settings.layout, None, encoder=encoder)
+        pools = self._pools()
+        for window in run.lay(reader.clips()):
+            pools.add(window.factor, run.localize(window))
+            on_alive(Alive(run.frames / recipe.sampling.sample_fps))
         facts = reader.facts
         assert facts is not None, "clips were read to the end"
         spent = run.timings(0.0)
@@ -146,7 +140,7 @@ class Labeller:
             suppress_s=0.0,
             total_s=time.perf_counter() - started,
         )
-        return StoredCandidates(facts, pool.all(), self._floor)
+        return StoredCandidates(facts, pools.all(), self._floor)
 
     def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
         """Candidates from the video itself; features are kept clip by clip."""
@@ -163,14 +157,14 @@ class Labeller:
         runtime = self._loaded(on_alive)
         writer = self._writer(task, work)
         encoder = StoringEncoder(runtime, recipe, writer, static_tolerance=settings.static_tolerance)
-        pool = self._pool()
+        pools = self._pools()
         limit = _LengthLimit(task.source, settings.longest_factor, on_alive)
-        run = VideoRun(recipe, runtime, settings.windows, limit.check, encoder=encoder)
+        run = VideoRun(recipe, runtime, settings.layout, limit.check, encoder=encoder)
         try:
             with open_video(_opened(task.source), recipe.sampling, threads=settings.threads) as stream:
                 with closing(run.windows(stream)) as laid:
                     for window in laid:
-                        pool.add(run.localize(window))
+                        pools.add(window.factor, run.localize(window))
                 facts = self._facts(stream, runtime, encoder)
                 work.timings = run.timings(stream.decode_s)
             encoder.finish(facts)
@@ -179,7 +173,7 @@ class Labeller:
                 writer.close()
         work.clips_encoded = encoder.encoded
         work.remarks += [encoder.problem] if encoder.problem else []
-        return StoredCandidates(facts, pool.all(), self._floor)
+        return StoredCandidates(facts, pools.all(), self._floor)
 
     def _writer(self, task: LabelTask, work: _Work) -> FeatureWriter | None:
         if self._store is None:
@@ -207,9 +201,11 @@ class Labeller:
             runtime = load_runtime(self._bundle, device=settings.device, threads=settings.threads)
         return runtime if settings.scores is None else ProposingOnly(runtime)
 
-    def _pool(self) -> CandidatePool:
+    def _pools(self) -> RatePools:
         """For the candidates of a video; of proposals without a class none is left out before it has one."""
-        return CandidatePool(None if self._settings.scores else self._bundle.recipe.candidates.per_video)
+        settings = self._settings
+        limit = None if settings.scores else self._bundle.recipe.candidates.per_video
+        return RatePools(limit, settings.layout.factors)
 
     @property
     def _floor(self) -> float:

@@ -141,7 +141,7 @@ class Run:
             known = conclude(
                 stored,
                 parts.bundle,
-                windows=parts.settings.windows,
+                layout=parts.settings.layout,
                 selection=parts.settings.selection,
                 content=row.content or "",
                 classes=given_classes(parts.settings, scores),

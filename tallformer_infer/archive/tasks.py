@@ -10,7 +10,7 @@ from typing import Any
 from tallformer_infer.archive.rows import FailureKind
 from tallformer_infer.results import Selection
 from tallformer_infer.runtime import Device
-from tallformer_infer.structures import Result, Windows
+from tallformer_infer.structures import Layout, Result
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class LabelSettings:
     """Where the model runs."""
     threads: int | None
     """Threads of the model and of the codec, each; None takes one per core."""
-    windows: Windows
-    """How windows are laid."""
+    layout: Layout
+    """How videos are laid out for the localizer."""
     selection: Selection
     """Which actions are kept."""
     static_tolerance: float

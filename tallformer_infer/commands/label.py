@@ -47,8 +47,8 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "tensorrt"],
-        typer.Option(help="auto takes CUDA where it works; tensorrt, engines.", rich_help_panel=_WHERE),
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        typer.Option(help="auto takes CUDA where it works; the others, TensorRT.", rich_help_panel=_WHERE),
     ] = "auto",
     workers: Annotated[
         int | None,
@@ -99,6 +99,15 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         Literal["shared", "reference"],
         typer.Option(help="shared encodes every frame once; reference does as the paper.", rich_help_panel=_WHERE),
     ] = "shared",
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,R",
+            help="Frames per second at which actions are looked for, such as 15,5,1.67: the recipe's, and that "
+            "over whole numbers. Lower ones find longer actions; nothing is encoded again.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     class_scores: Annotated[
         Path | None,
         typer.Option(
@@ -177,7 +186,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
       tallformer label videos/ --out labels --threshold 0.4
       tallformer label list.csv s3://bucket/raw/ --out labels --workers 8
     """
-    from tallformer_infer.commands.inputs import given_options
+    from tallformer_infer.commands.inputs import given_options, parse_rates
     from tallformer_infer.commands.waiting import import_interruptibly
 
     import_interruptibly("tallformer_infer.commands.labelling")
@@ -197,6 +206,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         store_bytes=int(store_gb * 1e9),
         store=store,
         windows=windows,
+        rates=parse_rates(rates),
         class_scores=class_scores,
         static_tolerance=skip_static,
         threshold=threshold,

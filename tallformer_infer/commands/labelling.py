@@ -32,9 +32,9 @@ from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.evaluation import ClassScores, read_class_scores
-from tallformer_infer.pipeline import choose_point
+from tallformer_infer.pipeline import choose_layout, choose_point
 from tallformer_infer.results import Selection, check_selection
-from tallformer_infer.structures import Windows
+from tallformer_infer.structures import Layout, Windows
 
 _STORE = "store"
 
@@ -53,7 +53,7 @@ class LabelOptions:
     """Forms of the result files, as typed: one or several with commas."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
     """Where to run."""
     workers: int | None
     """Processes; None leaves it to the machine."""
@@ -67,6 +67,8 @@ class LabelOptions:
     """Folder of stored features; None is one beside the database."""
     windows: Windows
     """How windows are laid."""
+    rates: tuple[float, ...] | None
+    """Frames per second at which actions are looked for; None: the recipe's own."""
     class_scores: Path | None
     """File that says what whole videos show; None lets the model say it."""
     static_tolerance: float
@@ -115,12 +117,12 @@ def label_sources(options: LabelOptions) -> int:
     formats = _formats(options.formats)
     bundle = load_bundle(options.model)
     selection = _selection(options, bundle)
-    _check_windows(options, bundle)
+    layout = _layout(options, bundle)
     watcher: LabelWatcher = JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(options.quiet)
     class_scores, score_file = _class_scores(options, bundle)
     hashes = hash_stages(
         bundle,
-        windows=options.windows,
+        layout=layout,
         selection=selection,
         static_tolerance=options.static_tolerance,
         scores=score_file,
@@ -139,7 +141,8 @@ def label_sources(options: LabelOptions) -> int:
             memory_bytes=options.memory_bytes,
             workers=options.workers,
         )
-        settings = dataclasses.replace(_settings(options, bundle, selection, workers, store), scores=score_file)
+        settings = _settings(options, bundle, selection, layout=layout, workers=workers, store=store)
+        settings = dataclasses.replace(settings, scores=score_file)
         parts = RunParts(
             database=database,
             bundle=bundle,
@@ -216,14 +219,14 @@ def _say_how_to_go_on(watcher: LabelWatcher, run: Run, options: LabelOptions) ->
 
 
 def _settings(
-    options: LabelOptions, bundle: Bundle, selection: Selection, workers: int, store: Path | None
+    options: LabelOptions, bundle: Bundle, selection: Selection, *, layout: Layout, workers: int, store: Path | None
 ) -> LabelSettings:
     return LabelSettings(
         model=str(bundle.path.resolve()),
         bundle_sha256=bundle.sha256,
         device=options.device,
         threads=choose_threads(workers, options.threads) if options.engine == "processes" else options.threads or 1,
-        windows=options.windows,
+        layout=layout,
         selection=selection,
         static_tolerance=options.static_tolerance,
         store=store,
@@ -263,9 +266,13 @@ def _class_scores(options: LabelOptions, bundle: Bundle) -> tuple[ClassScores | 
         raise typer.BadParameter(f"--class-scores {options.class_scores}: {error}") from error
 
 
-def _check_windows(options: LabelOptions, bundle: Bundle) -> None:
+def _layout(options: LabelOptions, bundle: Bundle) -> Layout:
     if options.windows == "reference" and isinstance(bundle.recipe.model.head, RefinedHeadConfig):
         raise typer.BadParameter("--windows reference: with a model that sees whole videos, only `detect` can do it")
+    try:
+        return choose_layout(bundle.recipe, options.windows, options.rates)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _store(options: LabelOptions, folder: Path) -> Path | None:
