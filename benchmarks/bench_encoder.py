@@ -36,7 +36,8 @@ from tallformer_infer.config import Recipe, preset
 from tallformer_infer.cores import available_cores
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
-from tallformer_infer.runtime.sessions import CPU, open_session
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 from tallformer_training.model import Detector
 
 RECIPE = "thumos14-swin-t"

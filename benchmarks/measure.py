@@ -34,6 +34,7 @@ REPORTED_PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "tensorrt-cu13",
     "tensorrt-rtx",
     "av",
     "torch",

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import full_size
+from benchmarks import full_size, scale_page, speed_page
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
-from benchmarks.ablations.results import read_lines, summarise
+from benchmarks.ablations.results import of_one_machine, read_lines, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from benchmarks.goals import goals_table
@@ -27,6 +27,7 @@ PAGES = (
     "docs/ablations.md",
     "docs/demo.md",
     "docs/reproduce.md",
+    "docs/scale.md",
     "docs/speed.md",
     "docs/tensorrt.md",
 )
@@ -225,9 +226,34 @@ def demo_table() -> str:
     return "\n".join(rows)
 
 
+def rates_table() -> str:
+    """What is found of each length of action at one rate and at several, and what the localizer takes."""
+    lines, plain = ([line for line in read("rates") if line["long_actions"] is kind] for kind in (True, False))
+    names = [", ".join(f"{rate:g}" for rate in line["rates"]) for line in lines]
+    heads = [*(f"mAP at {name}" for name in names), *(f"found (wrong) at {name}" for name in names)]
+    rows = [f"| length | actions | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
+    named = [*zip(*(line["lengths"] for line in lines), strict=True), [line["lengths"][-1] for line in plain]]
+    for index, same in enumerate(named):
+        first = same[0]
+        length = "all" if first["to_s"] is None else f"{first['from_s']:g} to {first['to_s']:g} s"
+        length = "all, in videos without long actions" if index == len(named) - 1 else length
+        maps = [f"{100 * row['map']:.1f} %" for row in same]
+        counts = [f"{row['found']} ({row['wrong']})" for row in same]
+        rows.append(f"| {' | '.join([length, str(first['truth']), *maps, *counts])} |")
+    costs = [
+        f"{line['stages_s']['localize_s']:.1f} s at {name} "
+        f"({line['stages_s']['localize_s'] / line['stages_s']['encode_s']:.1%} of encoding)"
+        for name, line in zip(names, lines, strict=True)
+    ]
+    inputs = lines[0]["inputs"]
+    note = f"{inputs['videos']} videos, {inputs['minutes']:g} minutes together. The localizer took {', '.join(costs)}"
+    return "\n".join([*rows, "", f"{note}; {lines[0]['threads']} thread, {lines[0]['processor']}."])
+
+
 def ablation_table(group: Group) -> str:
     """One ablation: mAP over seeds, memory and time of each setting, and the paper's order."""
-    return group_page(group, summarise(read_lines(RESULTS / "ablations.jsonl")))
+    lines = of_one_machine(read_lines(RESULTS / "ablations.jsonl"), {row.variant for row in group.rows})
+    return group_page(group, summarise(lines))
 
 
 def goals_of_all() -> str:
@@ -247,6 +273,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "suppress": suppress_table,
     "evaluation": evaluation_table,
     "training": training_table,
+    "rates": rates_table,
     "demo": demo_table,
     "engine_build": engine_build_table,
     "goals": goals_of_all,
@@ -257,6 +284,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "afsd_targets": afsd.target_table,
     "afsd_share": afsd.share_table,
     "afsd_full": afsd.full_table,
+    "decode": speed_page.decode_table,
+    "growth": speed_page.growth_table,
+    "length": speed_page.length_table,
+    "scale_cores": scale_page.core_table,
+    "scale_gpus": scale_page.gpu_table,
+    "scale_storage": scale_page.storage_table,
+    "scale_money": scale_page.money_table,
+    "scale_failures": scale_page.simulation_table,
     "full_size_cost": full_size.cost_table,
     "full_size_rate": full_size.rate_table,
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tallformer_infer.config.class_lists import ACTIVITYNET_CLASSES, THUMOS14_CLASSES
+from tallformer_infer.config.encoder import BackboneConfig, I3dConfig
 from tallformer_infer.config.model import (
-    BackboneConfig,
     HeadConfig,
     ModelConfig,
     PointHeadConfig,
@@ -62,6 +62,23 @@ HACS_SWIN_B = replace(
     name="hacs-swin-b",
     model=replace(ANET_SWIN_B.model, head=RefinedHeadConfig(kind="refined", classes_per_proposal=1)),
     candidates=CandidateConfig(per_window=189),
+)
+
+I3D = I3dConfig(kind="i3d")
+I3D_PIXELS = (127.5, 127.5, 127.5)
+"""Mean, and deviation: its Kinetics weights want pixels from -1 to 1."""
+THUMOS14_I3D = replace(
+    THUMOS14_SWIN_B,
+    name="thumos14-i3d",
+    model=replace(THUMOS14_SWIN_B.model, backbone=I3D),
+    sampling=replace(THUMOS14_SWIN_B.sampling, resize_px=112, crop_px=96, mean=I3D_PIXELS, std=I3D_PIXELS),
+)
+"""AFSD's encoder at AFSD's 96 px, everything else as with Video Swin; the paper has no settings for it."""
+ANET_I3D = replace(
+    ANET_SWIN_B,
+    name="anet-i3d",
+    model=replace(ANET_SWIN_B.model, backbone=I3D),
+    sampling=replace(ANET_SWIN_B.sampling, resize_px=112, crop_px=96, mean=I3D_PIXELS, std=I3D_PIXELS),
 )
 
 ACTIONFORMER = PyramidConfig(kind="transformer", levels=6, heads=4, attention_steps=(), fpn_channels=512)
@@ -152,9 +169,11 @@ RECIPES = {
         THUMOS14_SWIN_S,
         THUMOS14_SWIN_T,
         THUMOS14_SWIN_T_112,
+        THUMOS14_I3D,
         ANET_SWIN_B,
         ANET_SWIN_B_12GB,
         ANET_SWIN_T,
+        ANET_I3D,
         HACS_SWIN_B,
         OPENTAD_SWIN_T,
         THUMOS14_SWIN_T_ACTIONFORMER,
