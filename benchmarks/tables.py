@@ -250,13 +250,17 @@ def rates_table() -> str:
         counts = [f"{row['found']} ({row['wrong']})" for row in same]
         rows.append(f"| {' | '.join([length, str(first['truth']), *maps, *counts])} |")
     costs = [
-        f"{line['stages_s']['localize_s']:.1f} s at {name} "
-        f"({line['stages_s']['localize_s'] / line['stages_s']['encode_s']:.1%} of encoding)"
+        f"{line['localize_cpu_s']:.1f} s at {name} ({line['localize_cpu_s'] / line['clips'] / line['clip_cpu_s']:.1%})"
         for name, line in zip(names, lines, strict=True)
     ]
-    inputs = lines[0]["inputs"]
-    note = f"{inputs['videos']} videos, {inputs['minutes']:g} minutes together. The localizer took {', '.join(costs)}"
-    return "\n".join([*rows, "", f"{note}; {lines[0]['threads']} thread, {lines[0]['processor']}."])
+    first = lines[0]
+    note = (
+        f"{first['inputs']['videos']} videos of the {first['inputs']['subset']} looks, {first['minutes']:g} minutes; "
+        f"without long actions {plain[0]['inputs']['videos']}, {plain[0]['minutes']:g} minutes. Processor time of "
+        f"localizing and suppressing the former, and its part of that of encoding: {', '.join(costs)}. One thread, "
+        f"{first['processor']}."
+    )
+    return "\n".join([*rows, "", note])
 
 
 def ablation_table(group: Group) -> str:
