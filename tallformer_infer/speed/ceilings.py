@@ -97,7 +97,7 @@ def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
 
 
 def _open(graph: bytes, device: str, threads: int | None) -> ort.InferenceSession:
-    """A session that really is on the device, see Note [silent fall-back] in `runtime.onnx`."""
+    """A session that really is on the device, see Note [silent fall-back] in `runtime.onnx_places`."""
     provider = _PROVIDERS[device]
     refusal = f"the product of matrices was not placed on {device}; `tallformer doctor` says why"
     if provider not in ort.get_available_providers():
