@@ -17,6 +17,7 @@ import onnxruntime as ort
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from tallformer_infer.cores import cores_by_quota
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.graph_writing import Constant, ElementType, Node, Value, write_graph
 from tallformer_infer.media.containers import best_video, open_container
@@ -39,7 +40,7 @@ class MatrixProduct:
             precision: Of an encoder. On the CPU, int8 stands for products of 8-bit numbers, all else is computed in
                 float32; on CUDA, all but fp32 stands for float16.
             device: Where to compute.
-            threads: CPU threads; None takes one per core.
+            threads: CPU threads; None takes one per core, within a container's quota.
 
         Raises:
             DeviceError: ONNX Runtime does not get the device.
@@ -48,7 +49,7 @@ class MatrixProduct:
         self.gigaflop = RUNS * 2 * side**3 / 1e9
         """Multiplications and additions of one `run`, in 10^9."""
         left, right, graph = _product(_elements(precision, device), side)
-        self._session = _open(graph, device, threads)
+        self._session = _open(graph, device, threads or cores_by_quota())
         self.left, self.right = left, right
         self._binding: Any = self._session.io_binding()
         self._binding.bind_ortvalue_input("left", ort.OrtValue.ortvalue_from_numpy(left, device, 0))
@@ -71,7 +72,7 @@ def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
 
     Args:
         path: A regular file.
-        threads: Threads of the codec; None lets it choose.
+        threads: Threads of the codec; None lets it choose, within a container's quota.
 
     Returns:
         Frames decoded.
@@ -80,6 +81,7 @@ def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
         MediaError: It cannot be opened, or has no video.
     """
     source = open_source(path)
+    threads = threads or cores_by_quota()
     frames = 0
     try:
         with open_container(source, str(path)) as container, contextlib.suppress(FFmpegError):
