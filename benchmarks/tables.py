@@ -16,7 +16,7 @@ from benchmarks.ablations.results import of_one_machine, read_lines, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from benchmarks.goals import goals_table
-from tallformer_infer.evaluation import protocol_named
+from tallformer_infer.evaluation import Protocol, protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -27,6 +27,7 @@ PAGES = (
     "docs/precision.md",
     "docs/ablations.md",
     "docs/demo.md",
+    "docs/anet-demo.md",
     "docs/reproduce.md",
     "docs/scale.md",
     "docs/speed.md",
@@ -217,8 +218,20 @@ def engine_build_table() -> str:
 def demo_table() -> str:
     """What the bundled model finds in videos that it has not seen, and what it took to train it."""
     (line,) = read("train_demo")
-    test, tious = line["test"], protocol_named("thumos14").tiou_thresholds
+    return demo_rows(line, protocol_named("thumos14"))
+
+
+def anet_demo_table() -> str:
+    """The same of the small model of whole videos."""
+    (line,) = read("train_anet_demo")
+    return demo_rows(line, protocol_named("activitynet"))
+
+
+def demo_rows(line: dict[str, Any], protocol: Protocol) -> str:
+    """mAP per overlap and class of one training of a small model, and its time."""
+    test, tious = line["test"], protocol.tiou_thresholds
     best = sorted(test["average_precision_per_class"].items(), key=lambda entry: -entry[1])
+    cores = f"{line['cpus']} cores" if line.get("cores", 2) > 1 else "1 core"
     rows = [
         f"| tIoU | {' | '.join(f'{tiou:g}' for tiou in tious)} | mean |",
         f"|---|{'---|' * (len(tious) + 1)}",
@@ -229,7 +242,7 @@ def demo_table() -> str:
         f"| AP %, mean over tIoU | {' | '.join(f'{100 * value:.1f}' for _, value in best)} |",
         "",
         f"{test['truth']} actions of generated videos with a seed, looks and places of their own. Trained in "
-        f"{line['minutes_together']:.0f} minutes on {line['cpus']} cores ({line['processor']}): "
+        f"{line['minutes_together']:.0f} minutes on {cores} ({line['processor']}): "
         f"{', '.join(f'{name} {minutes:.1f}' for name, minutes in line['minutes'].items())}.".replace("_", " "),
     ]
     return "\n".join(rows)
@@ -288,6 +301,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": training_table,
     "rates": rates_table,
     "demo": demo_table,
+    "anet_demo": anet_demo_table,
     "engine_build": engine_build_table,
     "goals": goals_of_all,
     "afsd_activitynet": partial(afsd.stage_table, ACTIVITYNET),

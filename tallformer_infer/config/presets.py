@@ -140,6 +140,21 @@ DEMO = Recipe(
 )
 """Small enough to learn from random weights on a processor; the bundled model."""
 
+ANET_DEMO = replace(
+    ANET_SWIN_B,
+    name="anet-demo",
+    classes=GENERATED_CLASSES,
+    model=ModelConfig(
+        backbone=replace(DEMO.model.backbone, embed_channels=80),
+        channels=64,
+        tcm=TcmConfig(layers=2, heads=4, max_steps=96),
+        pyramid=PyramidConfig(kind="convolution", levels=6, fpn_channels=64, norm="group"),
+        head=RefinedHeadConfig(kind="refined"),
+    ),
+    sampling=replace(ANET_SWIN_B.sampling, sample_fps=15.0, resize_px=64, crop_px=64),
+)
+"""As small, for whole videos of one class each."""
+
 TINY = Recipe(
     name="tiny",
     classes=GENERATED_CLASSES,
@@ -179,6 +194,7 @@ RECIPES = {
         THUMOS14_SWIN_T_ACTIONFORMER,
         THUMOS14_SWIN_B_ACTIONFORMER,
         DEMO,
+        ANET_DEMO,
         TINY,
     )
 }
