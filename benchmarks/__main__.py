@@ -104,9 +104,8 @@ def _without_figures(part: Part, reason: str) -> list[dict[str, Any]]:
 def _table(lines: Iterable[dict[str, Any]]) -> Table:
     table = Table("goal", "wanted", "measured", "met", "where the time goes, or why there is no figure")
     for what, wanted, measured, met, note in goal_rows(lines):
-        table.add_row(
-            Text(what), wanted, measured, Text(met.strip("*"), style="green" if met == "yes" else "red"), Text(note)
-        )
+        verdict = Text(met.strip("*"), style="green" if met == "yes" else "red")
+        table.add_row(Text(what), wanted, measured, verdict, Text(note, overflow="fold"))
     return table
 
 

@@ -140,8 +140,6 @@ def goal_rows(lines: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, str,
 def goals_table(lines: Iterable[dict[str, Any]]) -> str:
     """The goals as a table of Markdown."""
     kept = list(lines)
-    if not kept:
-        return "Not measured yet: `make bench` does it."
     head = "| goal | wanted | measured | met | where the time goes, or why there is no figure |"
     rows = [f"| {' | '.join(row)} |" for row in goal_rows(kept)]
     first = kept[0]

@@ -17,6 +17,7 @@ from tallformer_infer.evaluation.ranking import rank
 from tallformer_infer.structures import Action
 from tallformer_training.synthetic import VideoSpec, truth_of, write_script, write_video
 from tallformer_training.synthetic.long_actions import lengthen
+from tallformer_training.synthetic.script import Subset
 
 LENGTHS_S = ((0.0, 8.0), (8.0, 30.0), (30.0, 60.0), (60.0, 150.0))
 """Lengths of actions, from and to (exclusive)."""
@@ -28,12 +29,12 @@ Labelled = tuple[float, float, str]
 
 
 def make_videos(
-    folder: Path, *, videos: int, seed: int, with_long_actions: bool
+    folder: Path, *, subset: Subset, videos: int, seed: int, with_long_actions: bool
 ) -> Iterator[tuple[Path, list[Labelled]]]:
-    """Videos of the test set's looks, unless they are there, each with its truth."""
+    """Videos of a subset's looks, unless they are there, each with its truth."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(videos):
-        script = write_script(VideoSpec(subset="testing", seed=seed, index=index))
+        script = write_script(VideoSpec(subset=subset, seed=seed, index=index))
         script = lengthen(script) if with_long_actions else script
         path, note = (folder / f"{script.spec.video_id}{suffix}" for suffix in (".mp4", ".json"))
         truth = truth_of(script)

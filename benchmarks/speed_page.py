@@ -55,6 +55,9 @@ def growth_table() -> str:
 def length_table() -> str:
     """Time and memory of `detect` by the length of the video."""
     lines = [line for line in _read("memory") if line["name"] == "memory"]
+    fits = [line for line in _read("memory") if line["name"] == "memory_fit"]
+    if not fits:  # lines from before time was measured
+        raise FileNotFoundError("memory.jsonl: no line says how time grows")
     rows = ["| length | frames | processor time | per minute | peak memory |", "|---|---|---|---|---|"]
     for line in lines:
         cells = [
@@ -65,7 +68,7 @@ def length_table() -> str:
             f"{line['peak_mb']:.0f} MB",
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    (fit,) = (line for line in _read("memory") if line["name"] == "memory_fit")
+    (fit,) = fits
     note = (
         f"Straight line: R² = {fit['r2']:.4f}, exponent {fit['exponent']:.2f}; the longest needs "
         f"{fit['peak_mb_longest_over_shortest']:.2f} times the memory of the shortest. {lines[0]['processor']}."

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import get_args, get_type_hints
 
 import pytest
 
 from tallformer_infer import cli
+from tallformer_infer.commands.bench import bench as bench_command
+from tallformer_infer.runtime import Device
 from tallformer_infer.speed import ceilings, sample_video
 from tests.small_bundle import write_bundle
 from tests.videos import noise_pictures, write_video
@@ -98,6 +101,10 @@ def test_what_cannot_be_read_several_times_is_refused_in_one_line(capsys, source
     assert (code, shown) == (1, "")
     (line,) = said.splitlines()
     assert line.startswith(f"tallformer: error: {reason}")
+
+
+def test_devices_are_those_of_every_runtime():
+    assert get_args(get_type_hints(bench_command)["device"]) == get_args(Device)
 
 
 def test_what_is_no_video_is_refused_in_one_line(capsys, tmp_path):

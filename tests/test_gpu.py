@@ -257,7 +257,7 @@ def test_engines_and_timings_are_kept_and_used_again(onnx_tensorrt: Detector) ->
 
     again = OnnxRuntime(onnx_tensorrt.bundle, device="onnx-tensorrt")
 
-    assert {file.parent.name.partition("_")[0] for file in engines} == {"encoder", "localizer"}
+    assert {file.parents[1].name.partition("_")[0] for file in engines} == {"encoder", "localizer"}
     assert timings
     assert files_below(folder, "*.engine") == engines
     clips, real = clips_of(onnx_tensorrt, 3)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.long_videos import LENGTHS_S, score
+from benchmarks.tables import rates_table
 from tallformer_infer.evaluation import Truth
 from tallformer_infer.structures import Action
 from tallformer_training.synthetic import Script, VideoSpec, write_script
@@ -64,6 +67,10 @@ def test_sprites_do_not_jump_where_a_long_action_ends(pairs: list[tuple[Script, 
                 continue
             before = event.motion.poses(event.start_pose, np.array([(event.end_frame - event.start_frame) / 15]))[0]
             assert before[:2] == pytest.approx(event.end_pose[:2])
+
+
+def test_the_table_of_the_page_is_that_of_the_committed_results(root: Path) -> None:
+    assert rates_table() in (root / "docs" / "demo.md").read_text(encoding="utf-8")
 
 
 def action(start_s: float, end_s: float, score: float) -> Action:

@@ -71,10 +71,10 @@ def test_cuda_is_told_whether_to_capture(captures: bool, wanted: str) -> None:
 def test_tensorrt_is_told_where_to_keep_what_it_makes(bundle: Bundle, key: EngineKey, tmp_path: Path) -> None:
     options = options_of(bundle, key, tmp_path)
 
-    engines = tmp_path / f"{key.stem}_onnxruntime-1.31.1"
+    engines = tmp_path / f"{key.stem}_onnxruntime-1.31.1" / bundle.graphs["encoder"].sha256
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "True"
     assert options["trt_engine_cache_path"] == str(engines)
-    assert engines.name.startswith(
+    assert engines.parent.name.startswith(
         f"encoder_{bundle.graphs['encoder'].sha256[:12]}_fp32_sm90_b1.8.8_tensorrt-10.13.3.9_"
     )
     timings = Path(options["trt_timing_cache_path"])
@@ -118,13 +118,14 @@ def test_options_of_tensorrt_are_those_that_onnxruntime_reads(bundle: Bundle, ke
     "change",
     [
         {"graph_sha256": "0" * 64},
+        {"graph_sha256": f"{load_bundle().graphs['encoder'].sha256[:12]:0<64}"},
         {"precision": "fp16"},
         {"target": "sm89"},
         {"library_version": "10.14.1"},
         {"batch": BatchProfile(least=1, best=4, most=4)},
         {"platform": "linux-aarch64"},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=lambda change: str(next(iter(change))),
 )
 def test_engines_of_another_graph_machine_or_version_are_elsewhere(key: EngineKey, change: dict[str, object]) -> None:
     other = dataclasses.replace(key, **change)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tables
 from benchmarks.tables import PAGES, TABLES, fill
 from tests.conftest import ROOT
 
@@ -35,6 +36,14 @@ def test_every_table_stands_on_a_page(root: Path) -> None:
     shown = {name for page in PAGES for name in re.findall(r"<!-- table: (\w+) -->", (root / page).read_text("utf-8"))}
 
     assert shown == TABLES.keys()
+
+
+def test_a_table_without_committed_lines_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+
+    assert (
+        fill("<!-- table: detect -->\nold\n<!-- end -->") == "<!-- table: detect -->\nNot measured yet.\n<!-- end -->"
+    )
 
 
 def test_a_changed_figure_is_noticed(root: Path) -> None:

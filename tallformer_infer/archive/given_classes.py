@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.archive.tasks import ScoreFile
 from tallformer_infer.config import Recipe, RefinedHeadConfig
-from tallformer_infer.errors import ConfigError
+from tallformer_infer.errors import ConfigError, DeviceError
 from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.nms import proposals_with_classes, without_class
 from tallformer_infer.pipeline.pool import CandidatePool
@@ -68,10 +68,10 @@ class ProposingOnly:
         """Wrap a runtime.
 
         Raises:
-            ConfigError: It cannot give proposals.
+            DeviceError: It cannot give proposals.
         """
         if not isinstance(runtime, ProposingRuntime):
-            raise ConfigError(f"{runtime.name} cannot give proposals without classes; take another runtime")
+            raise DeviceError(f"{runtime.name} cannot give proposals without classes; take another runtime")
         self._runtime = runtime
         self.name: str = runtime.name
         self.device: Literal["cpu", "cuda"] = runtime.device

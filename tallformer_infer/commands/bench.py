@@ -20,7 +20,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "tensorrt"],
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
         typer.Option(help="As `tallformer detect` takes it."),
     ] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads; else one per core.")] = None,

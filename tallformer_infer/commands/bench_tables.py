@@ -55,6 +55,7 @@ def as_json(speed: Speed, detector: Detector, info: VideoInfo, *, video: str, th
         "encode": {
             **_stage(speed, "encode"),
             "clips": speed.clips,
+            "clips_timed": speed.clips_timed,
             "clips_at_once": speed.clips_at_once,
             "clips_per_s": _rate(speed.clips, _wall(speed, "encode")),
         },

@@ -38,7 +38,7 @@ class BenchOptions:
     """File; None makes one."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
     """Where to run."""
     threads: int | None
     """CPU threads."""

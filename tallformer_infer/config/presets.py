@@ -114,21 +114,24 @@ THUMOS14_SWIN_B_ACTIONFORMER = replace(
 GENERATED_CLASSES = ("bounce", "spin left", "spin right", "grow", "shrink", "orbit", "blink", "zigzag")
 """Actions of the generated videos (`tallformer_training.synthetic`)."""
 
+MOTION_ENCODER = BackboneConfig(
+    embed_channels=128,
+    depths=(2,),
+    heads=(4,),
+    window=(16, 4, 4),
+    patch=(2, 16, 16),
+    stem="motion",
+    pooling="max",
+    drop_path=0.0,
+    frozen_stages=-1,
+)
+"""Learns from random weights: see decision 19 in docs/decisions.md."""
+
 DEMO = Recipe(
     name="demo",
     classes=GENERATED_CLASSES,
     model=ModelConfig(
-        backbone=BackboneConfig(
-            embed_channels=128,
-            depths=(2,),
-            heads=(4,),
-            window=(16, 4, 4),
-            patch=(2, 16, 16),
-            stem="motion",
-            pooling="max",
-            drop_path=0.0,
-            frozen_stages=-1,
-        ),
+        backbone=MOTION_ENCODER,
         channels=128,
         tcm=TcmConfig(layers=2, heads=4, max_steps=64),
         pyramid=PyramidConfig(heads=4, fpn_channels=128),
@@ -139,6 +142,21 @@ DEMO = Recipe(
     candidates=CandidateConfig(per_window=1000),
 )
 """Small enough to learn from random weights on a processor; the bundled model."""
+
+ANET_DEMO = replace(
+    ANET_SWIN_B,
+    name="anet-demo",
+    classes=GENERATED_CLASSES,
+    model=ModelConfig(
+        backbone=replace(MOTION_ENCODER, embed_channels=80),
+        channels=64,
+        tcm=TcmConfig(layers=2, heads=4, max_steps=96),
+        pyramid=PyramidConfig(kind="convolution", levels=6, fpn_channels=64, norm="group"),
+        head=RefinedHeadConfig(kind="refined"),
+    ),
+    sampling=replace(ANET_SWIN_B.sampling, sample_fps=15.0, resize_px=64, crop_px=64),
+)
+"""As small, for whole videos of one class each."""
 
 TINY = Recipe(
     name="tiny",
@@ -179,6 +197,7 @@ RECIPES = {
         THUMOS14_SWIN_T_ACTIONFORMER,
         THUMOS14_SWIN_B_ACTIONFORMER,
         DEMO,
+        ANET_DEMO,
         TINY,
     )
 }

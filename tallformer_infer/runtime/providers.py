@@ -87,7 +87,10 @@ def engine_cache(key: EngineKey, *, onnxruntime: str, folder: Path | None = None
     """
     folder = folder or user_cache_folder() / "onnx-tensorrt"
     made_by = f"{key.library}-{key.library_version}_onnxruntime-{onnxruntime}_{key.platform}"
-    return EngineCache(folder / f"{key.stem}_onnxruntime-{onnxruntime}", folder / f"timing_{key.target}_{made_by}")
+    engines = (
+        folder / f"{key.stem}_onnxruntime-{onnxruntime}" / key.graph_sha256
+    )  # the stem has a part of the hash only
+    return EngineCache(engines, folder / f"timing_{key.target}_{made_by}")
 
 
 def tensorrt_provider(

@@ -61,7 +61,7 @@ def first_seconds(path: str, target: Path, *, seconds: float) -> None:
     try:
         with open_container(source, path) as container, av.open(str(target), "w", format="matroska") as out:
             video = best_video(container, path)
-            stream = out.add_stream_from_template(video)
+            stream = out.add_stream_from_template(video, opaque=True)  # also what FFmpeg has no encoder for
             base, first = video.time_base or 1, None
             for packet in container.demux(video):
                 if packet.dts is None or packet.pts is None:
@@ -71,6 +71,8 @@ def first_seconds(path: str, target: Path, *, seconds: float) -> None:
                     break
                 packet.stream = stream
                 out.mux(packet)
+            if first is None:
+                raise ValueError("it does not tell when its packets are shown")
     except (FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path}: its first {seconds:g} s cannot be copied ({error}); --seconds 0 takes all"

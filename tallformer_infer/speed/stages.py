@@ -44,7 +44,7 @@ class Speed:
     """What was measured of one model on one video. Times are in seconds, for the whole video."""
 
     timings: dict[Stage, Timing]
-    """Per round; `matrix product` for one product, which a machine may not be able to do."""
+    """Per round; `matrix product` for one `MatrixProduct.run`, which a machine may not be able to do."""
     stages: tuple[StageSeconds, ...]
     """What `detect` itself counted, per round."""
     source_frames: int
@@ -60,9 +60,9 @@ class Speed:
     gigaflop_per_clip: float | None
     """Products and convolutions of the encoder, in 10^9; None where they cannot be counted."""
     gigaflop_per_product: float | None
-    """Of one product of matrices; None where there is none."""
-    is_fully_encoded: bool
-    """Whether `encode` took all clips; otherwise its time is that of some of them, multiplied."""
+    """Of one `MatrixProduct.run`; None where there is none."""
+    clips_timed: int
+    """Clips that the encoder was given alone; its time is multiplied to that of all."""
 
     @property
     def times_real_time(self) -> Spread:
@@ -140,7 +140,7 @@ def measure_stages(
         clips_at_once=at_once,
         gigaflop_per_clip=gigaflop_of_graph(detector.bundle.read_graph("encoder")),
         gigaflop_per_product=None if product is None else product.gigaflop,
-        is_fully_encoded=len(taken.clips) == taken.count,
+        clips_timed=len(taken.clips),
     )
 
 

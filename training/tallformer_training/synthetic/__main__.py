@@ -15,14 +15,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_training.synthetic.dataset import SetSpec, make_dataset
-from tallformer_training.synthetic.script import Subset, VideoSpec
+from tallformer_training.synthetic.script import Style, Subset, VideoSpec
 
 
-def make(
+def make(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     out: Annotated[Path, typer.Option(help="Folder for the videos and their annotations.json.")],
     videos: Annotated[int, typer.Option(help="How many videos.")],
     seed: Annotated[int, typer.Option(help="Whole number; another seed gives other videos.")],
-    minutes: Annotated[float, typer.Option(help="Length of each video.")] = 2.0,
+    style: Annotated[
+        str, typer.Option(help="thumos14: many actions of all classes; activitynet: a few long ones, all of one class.")
+    ] = "thumos14",
+    minutes: Annotated[
+        float | None, typer.Option(help="Length of each video.", show_default="2; activitynet: 25 to 50 s")
+    ] = None,
     subset: Annotated[str, typer.Option(help="training, validation or testing: they share no look.")] = "training",
     fps: Annotated[float, typer.Option(help="Frame rate.")] = 15.0,
     size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "128x96",
@@ -40,6 +45,7 @@ def make(
             fps=fps,
             width_px=width_px,
             height_px=height_px,
+            style=cast(Style, style),
         )
         _make_with_progress(spec, out, jobs or os.cpu_count() or 1, console)
     except TallformerError as error:
@@ -58,14 +64,14 @@ def _make_with_progress(spec: SetSpec, out: Path, jobs: int, console: Console) -
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    began, written = time.perf_counter(), 0
+    began, written, minutes = time.perf_counter(), 0, 0.0
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(f"{spec.subset} videos", total=spec.videos, speed="")
 
-        def count(_video: VideoSpec, is_new: bool) -> None:
-            nonlocal written
-            written += is_new
-            speed = written * spec.minutes * 60 / (time.perf_counter() - began)
+        def count(video: VideoSpec, is_new: bool) -> None:
+            nonlocal written, minutes
+            written, minutes = written + is_new, minutes + is_new * video.minutes
+            speed = minutes * 60 / (time.perf_counter() - began)
             progress.update(task, advance=1, speed=f"{speed:.0f} × real time" if written else "")
 
         truth = make_dataset(spec, out, jobs=jobs, on_video=count)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import Any
 import av
 
 from tallformer_infer.errors import ConfigError, OutputError
-from tallformer_training.synthetic.planning import write_script
+from tallformer_training.synthetic.planning import draw_minutes, write_script
 from tallformer_training.synthetic.render import render_frames
-from tallformer_training.synthetic.script import Script, Subset, VideoSpec
+from tallformer_training.synthetic.script import Script, Style, Subset, VideoSpec
 
 TRUTH_NAME = "annotations.json"
 VERSION = "tallformer-synthetic-1"
@@ -35,12 +35,14 @@ class SetSpec:
     """How many, at least 1."""
     seed: int
     """At least 0."""
-    minutes: float = 2.0
-    """Length of each video."""
+    minutes: float | None = None
+    """Length of each video; None is that of the style: 2 minutes, or 25 to 50 s, each video another."""
     fps: float = 15.0
     """Frame rate."""
     width_px: int = 128
     height_px: int = 96
+    style: Style = "thumos14"
+    """What happens in a video, see `VideoSpec`."""
 
     def __post_init__(self) -> None:
         if self.videos < 1:
@@ -51,7 +53,10 @@ class SetSpec:
         """The video with that number, from 0."""
         values = asdict(self)
         del values["videos"]
-        return VideoSpec(index=index, **values)
+        spec = VideoSpec(index=index, **values | {"minutes": 2.0 if self.minutes is None else self.minutes})
+        if self.minutes is not None or self.style != "activitynet":
+            return spec
+        return replace(spec, minutes=draw_minutes(spec))
 
 
 def make_dataset(
@@ -180,7 +185,10 @@ def _quality(spec: VideoSpec) -> int:
 
 
 def _settings(spec: VideoSpec) -> str:
-    return json.dumps({"made by": VERSION, **asdict(spec), "minutes": float(spec.minutes), "fps": float(spec.fps)})
+    values = asdict(spec) | {"minutes": float(spec.minutes), "fps": float(spec.fps)}
+    if spec.style == "thumos14":
+        del values["style"]  # older than the other
+    return json.dumps({"made by": VERSION, **values})
 
 
 def _is_finished(video: VideoSpec, folder: Path) -> bool:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import assert_never
 
 import numpy as np
 
@@ -26,8 +27,14 @@ from tallformer_training.synthetic.near_misses import draw_crossing, draw_near_m
 from tallformer_training.synthetic.scene import draw_scene
 from tallformer_training.synthetic.script import SUBSETS, Event, Script, Shot, Sprite, VideoSpec
 from tallformer_training.synthetic.timing import Slot, plan_actions, plan_near_misses
+from tallformer_training.synthetic.whole_videos import cast_actions, draw_frames, plan_shots
 
 _CROSSINGS_PER_MINUTE = 1.5
+_WHOLE_VIDEO = 2**32 - 1
+"""Keeps the random streams of the style apart: no video of the other has so many shots."""
+
+ShotPlanner = Callable[..., tuple[list[Slot], int]]
+"""From random numbers and the number of `sprites` to slots of actions and the shot's end; see `plan_actions`."""
 
 
 def write_script(spec: VideoSpec, *, labels: Sequence[ActionName] = CLASSES) -> Script:
@@ -36,18 +43,46 @@ def write_script(spec: VideoSpec, *, labels: Sequence[ActionName] = CLASSES) -> 
     Args:
         spec: The video.
         labels: Actions to choose from, all equally likely; looks, first places and times do not depend on them.
+            With `style` `activitynet` one is chosen for the whole video.
 
     Raises:
         ConfigError: `labels` is empty or names what is no action.
     """
     if not labels or any(label not in CLASSES for label in labels):
         raise ConfigError(f"labels={', '.join(labels)}: expected some of {', '.join(CLASSES)}")
-    shots: list[Shot] = []
-    start_frame = 0
+    match spec.style:
+        case "thumos14":
+            return Script(spec=spec, shots=tuple(_write_shots(spec, tuple(labels))))
+        case "activitynet":
+            return Script(spec=spec, shots=tuple(_write_whole_video(spec, tuple(labels))))
+        case _:
+            assert_never(spec.style)
+
+
+def _write_shots(spec: VideoSpec, labels: tuple[ActionName, ...]) -> Iterator[Shot]:
+    """Shots that end with one of their actions, until the video is full."""
+    start_frame = number = 0
     while start_frame < spec.frames:
-        shots.append(_write_shot(spec, tuple(labels), number=len(shots), start_frame=start_frame))
-        start_frame = shots[-1].end_frame
-    return Script(spec=spec, shots=tuple(shots))
+        plan = partial(plan_actions, start_frame=start_frame, limit_frame=spec.frames, fps=spec.fps)
+        shot = _write_shot(spec, labels, (number,), start_frame=start_frame, plan=plan)
+        yield shot
+        start_frame, number = shot.end_frame, number + 1
+
+
+def _write_whole_video(spec: VideoSpec, labels: tuple[ActionName, ...]) -> Iterator[Shot]:
+    """Shots of a video that shows one class."""
+    seeds = np.random.SeedSequence((*_entropy(spec), _WHOLE_VIDEO)).spawn(2)
+    times, choice = (np.random.default_rng(seed) for seed in seeds)
+    label = labels[int(choice.integers(len(labels)))]
+    for number, shot in enumerate(plan_shots(times, frames=spec.frames, fps=spec.fps)):
+        plan = partial(cast_actions, shot=shot)
+        yield _write_shot(spec, (label,), (_WHOLE_VIDEO, number), start_frame=shot.start_frame, plan=plan)
+
+
+def draw_minutes(spec: VideoSpec) -> float:
+    """Length of a video of the style `activitynet`, a whole number of frames."""
+    rng = np.random.default_rng((*_entropy(spec), _WHOLE_VIDEO, _WHOLE_VIDEO))
+    return draw_frames(rng, spec.fps) / spec.fps / 60
 
 
 @dataclass(frozen=True)
@@ -64,14 +99,17 @@ class _Streams:
     scene: np.random.Generator
 
 
-def _write_shot(spec: VideoSpec, labels: tuple[ActionName, ...], *, number: int, start_frame: int) -> Shot:
-    entropy = (SUBSETS.index(spec.subset), spec.seed, spec.index, number)
-    seeds = np.random.SeedSequence(entropy).spawn(len(dataclasses.fields(_Streams)))
+def _entropy(spec: VideoSpec) -> tuple[int, int, int]:
+    return SUBSETS.index(spec.subset), spec.seed, spec.index
+
+
+def _write_shot(
+    spec: VideoSpec, labels: tuple[ActionName, ...], number: tuple[int, ...], *, start_frame: int, plan: ShotPlanner
+) -> Shot:
+    seeds = np.random.SeedSequence((*_entropy(spec), *number)).spawn(len(dataclasses.fields(_Streams)))
     streams = _Streams(*(np.random.default_rng(seed) for seed in seeds))
     rests = _place_sprites(streams.places, Stage(aspect=spec.aspect))
-    slots, end_frame = plan_actions(
-        streams.times, sprites=len(rests), start_frame=start_frame, limit_frame=spec.frames, fps=spec.fps
-    )
+    slots, end_frame = plan(streams.times, sprites=len(rests))
     shot = (start_frame, end_frame)
     near = plan_near_misses(streams.near_misses, slots, sprites=len(rests), shot=shot, fps=spec.fps)
     names = _draw_labels(streams.labels, slots, labels)

@@ -15,6 +15,8 @@ from tallformer_training.synthetic.scene import Scene
 
 Subset = Literal["training", "validation", "testing"]
 SUBSETS: tuple[Subset, ...] = get_args(Subset)
+Style = Literal["thumos14", "activitynet"]
+STYLES: tuple[Style, ...] = get_args(Style)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,14 @@ class VideoSpec:
     """Even, at least 32."""
     height_px: int = 96
     """Even, at least 32."""
+    style: Style = "thumos14"
+    """`thumos14`: many actions of all classes, mostly short; `activitynet`: up to three long ones, all of one class."""
 
     def __post_init__(self) -> None:
         if self.subset not in SUBSETS:
             raise ConfigError(f"subset={self.subset}: expected one of {', '.join(SUBSETS)}")
+        if self.style not in STYLES:
+            raise ConfigError(f"style={self.style}: expected one of {', '.join(STYLES)}")
         for name, number in (("seed", self.seed), ("index", self.index)):
             if not 0 <= number < 2**32:
                 raise ConfigError(f"{name}={number}: expected 0 to {2**32 - 1}")

@@ -157,7 +157,7 @@ class EncoderStage:
 
     def _steps(self) -> Iterator[Mapping[str, float]]:
         ahead = run_ahead(range(self.step, self.stage.steps), self.drawer.draw, threads=self.job.config.loader_threads)
-        mark_s = time.perf_counter()
+        mark_s, processor_s = time.perf_counter(), time.process_time()
         for batch in ahead:
             data_s = time.perf_counter() - mark_s
             loss, norm, factor = self._learn(batch)
@@ -169,8 +169,9 @@ class EncoderStage:
                 "learning_rate": rate,
                 "data_s": data_s,
                 "step_s": time.perf_counter() - mark_s,
+                "processor_s": time.process_time() - processor_s,
             }
-            mark_s = time.perf_counter()
+            mark_s, processor_s = time.perf_counter(), time.process_time()
 
     def _learn(self, batch: ClipBatch) -> tuple[float, float, float]:
         """One step: loss, length of the gradient, factor of the learning rate."""

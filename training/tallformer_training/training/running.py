@@ -122,10 +122,10 @@ class _Session:
         self.step = self.epoch = self.steps_into_epoch = 0
         self.history: list[dict[str, Any]] = []
         self._saved_step = -1
-        started_s = time.perf_counter()
+        started_s, processor_s = time.perf_counter(), time.process_time()
         if state is None:
             encode_first_memory(job, detector, self.learned, processes, display)
-        memory_s = time.perf_counter() - started_s
+        filled = {"seconds": time.perf_counter() - started_s, "processor_s": time.process_time() - processor_s}
         targets = TargetMaker(job.recipe, job.config, self.learned.videos, self.learned.frames)
         self.stepper = Stepper(detector, job.config, targets, processes)
         if teacher is not None and self.stepper.teacher is not None:
@@ -137,7 +137,7 @@ class _Session:
         self.sampler_state = self.planner.sampler.state()
         self.metrics = Metrics(job.out, steps_done=self.step) if processes.is_main else None
         if self.metrics is not None and state is None:
-            self.metrics.write("memory", 0, {"seconds": memory_s})
+            self.metrics.write("memory", 0, filled)
 
     def __enter__(self) -> Self:
         return self
@@ -234,7 +234,7 @@ class _Session:
         self.sampler_state = self.planner.sampler.state()
         plan = self.planner.draw_epoch(self.epoch)[self.steps_into_epoch :]
         loaded = run_ahead(plan, self._load, threads=self.config.loader_threads)
-        mark_s = time.perf_counter()
+        mark_s, processor_s = time.perf_counter(), time.process_time()
         for windows, passes in zip(plan, loaded, strict=True):
             data_s = time.perf_counter() - mark_s
             part = self.steps_into_epoch / self.planner.steps_per_epoch if self.config.smooth_schedule else 0
@@ -243,8 +243,9 @@ class _Session:
             )
             self.step += 1
             self.steps_into_epoch += 1
-            yield report, {"data_s": data_s, "step_s": time.perf_counter() - mark_s}
-            mark_s = time.perf_counter()
+            seconds = {"step_s": time.perf_counter() - mark_s, "processor_s": time.process_time() - processor_s}
+            yield report, {"data_s": data_s, **seconds}
+            mark_s, processor_s = time.perf_counter(), time.process_time()
 
     def _load(self, windows: list[PlannedWindow]) -> list[list[LoadedWindow]]:
         paths, clip_frames = self.learned.paths, self.job.recipe.window.clip_frames
