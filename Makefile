@@ -3,6 +3,7 @@
 # make test     the whole test suite
 # make test-gpu what only a CUDA GPU can show, in an environment of its own; fails where there is none
 #               GPU_EXTRA=gpu leaves TensorRT out, GPU_EXTRA=trt-ci,gpu takes TensorRT-RTX (GeForce and RTX cards)
+# make bench    all goals of the benchmarks, held against this machine in one run of about 20 minutes, into docs/speed.md
 # make check    format, lint, types, import rules
 # Needs only Python >= 3.11 with venv, and make.
 
@@ -19,7 +20,7 @@ WORKERS ?= 2
 GPU_VENV ?= .venv-gpu
 GPU_EXTRA ?= tensorrt
 
-.PHONY: detect test test-gpu check format clean
+.PHONY: detect test test-gpu bench check format clean
 
 detect: $(VENV)/.ready-cpu
 	$(BIN)/tallformer detect "$(VIDEO)" --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)") $(if $(TRUTH),--truth "$(TRUTH)")
@@ -30,6 +31,11 @@ test: $(VENV)/.ready-dev
 # One after another: tests that share a GPU would disturb each other's memory and times.
 test-gpu: $(GPU_VENV)/.ready-gpu
 	REQUIRE_GPU=1 $(GPU_VENV)/bin/python -m pytest -m gpu -q
+
+# A goal that is missed is a result like any other: 1 is no failure of the run.
+bench: $(VENV)/.ready-dev
+	$(BIN)/python -m benchmarks --out benchmarks/results/goals.jsonl || test $$? -eq 1
+	$(BIN)/python -m benchmarks.tables
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

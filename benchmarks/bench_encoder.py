@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_encoder [RECIPE] [--threads N] [--rounds N] >> benchmarks/results/encoder.jsonl
 
-All ways take the same weights and the same clips and are timed in turn, round by round, so that a machine that is slow
-for a while is slow for all of them. `torch` is the model in plain eager mode, one clip at a time; `graph` the exported
-graph as ONNX Runtime runs it, all threads for one clip; `tallformer` what `detect` does with it.
-Outputs are compared before anything is timed.
+All ways take the same weights and the same clips and are timed in turn. `torch` is the model in plain eager mode, one
+clip at a time; `graph` the exported graph as ONNX Runtime runs it, all threads for one clip; `tallformer` what `detect`
+does with it. Outputs are compared before anything is timed. Shares are of the rate of products in the same number
+format, by the faster of ONNX Runtime and torch.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -23,17 +25,22 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import circumstances
+from benchmarks.ceilings import Product, best_rates, products
+from benchmarks.goals import Figure
+from benchmarks.measure import Call, Spread, circumstances, clocked, paired, say_round, take_turns
+from benchmarks.operators import costliest_operators
 from tallformer_export.graphs import EncoderGraph
 from tallformer_export.onnx_files import encoder_onnx
 from tallformer_export.precision import quantised
-from tallformer_infer.config import preset
+from tallformer_infer.config import Recipe, preset
+from tallformer_infer.cores import available_cores
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
-from tallformer_infer.runtime.sessions import CPU, open_session
+from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 from tallformer_training.model import Detector
 
-_SIDE = 2048
-"""Of the matrices whose product gives the machine's rate."""
+RECIPE = "thumos14-swin-t"
 _ALIKE = {"fp32": 1e-4, "int8": 0.2}
 """Largest difference from torch, as a part of the largest feature."""
 
@@ -47,42 +54,122 @@ class Way:
     name: str
     precision: str
     encode: Encode
-    seconds: list[float] = field(default_factory=list)
-    """Per clip, of each round."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Ways in turn, and the ceilings beside them."""
+
+    gigaflop: float
+    """Of one clip: matrix products and convolutions, in 10^9."""
+    seconds: dict[tuple[str, str], list[float]]
+    """Per clip, of each round, by name and precision of the way."""
+    rates: dict[str, list[float]]
+    """GFLOP/s of large products, of each round, by precision."""
+    torch_rates: list[float]
+    """Those of torch's float32 product."""
+    fp32_graph: bytes
+    """The encoder as a bundle has it."""
+
+    def times_torch(self, name: str, precision: str) -> Spread:
+        """Clips per second over those of torch."""
+        return paired(self.seconds["torch", "fp32"], self.seconds[name, precision])
+
+    def share(self, name: str, precision: str, rates: Sequence[float] | None = None) -> Spread:
+        """What part of the rate of products a way reaches."""
+        reached = [self.gigaflop / seconds for seconds in self.seconds[name, precision]]
+        return paired(reached, rates or self.rates[precision])
 
 
 def main() -> None:
     """Time all ways and print a JSON line for each."""
     options = _options()
-    torch.set_num_threads(options.threads)
+    measured = measure_encoder(options.recipe, threads=options.threads, rounds=options.rounds)
+    for name, precision in measured.seconds:
+        sys.stdout.write(json.dumps(_line(measured, name, precision, options)) + "\n")
+
+
+def goal(work: Path) -> dict[str, Figure]:
+    """Figures of the encoder's goals, on Swin-T at 224 px."""
+    threads = available_cores()
+    measured = measure_encoder(RECIPE, threads=threads, rounds=5, with_plain_graph=False)
+    graph = cpu_encoder_graph(measured.fp32_graph) or measured.fp32_graph
+    clips, real_frames = _clips(preset(RECIPE), 1)
+    costs = costliest_operators(graph, {"clips": clips, "real_frames": real_frames})
+    of_torch = measured.share("tallformer", "fp32", measured.torch_rates).median
+    rate = Spread.of(measured.rates["fp32"]).median
+    int8 = measured.share("tallformer", "int8").median
+    return {
+        "fp32": Figure.of(measured.times_torch("tallformer", "fp32"), f"operators: {costs}"),
+        "int8": Figure.of(measured.times_torch("tallformer", "int8"), f"{int8:.0%} of the rate of int8 products"),
+        "share": Figure.of(
+            measured.share("tallformer", "fp32"),
+            f"of {rate:.0f} GFLOP/s, the faster product at hand; {of_torch:.0%} of torch's; operators: {costs}",
+        ),
+    }
+
+
+def measure_encoder(recipe: str, *, threads: int, rounds: int, with_plain_graph: bool = True) -> Measured:
+    """Compare all ways with torch, then time them in turn.
+
+    Args:
+        recipe: Its encoder, with random weights.
+        threads: Of everything.
+        rounds: How often each way is timed.
+        with_plain_graph: Whether `graph` is among the ways.
+    """
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    detector = Detector(preset(options.recipe)).eval()
-    clips, real_frames = _clips(detector, options.threads)
-    ways = list(_ways(detector, options.threads))
+    detector = Detector(preset(recipe)).eval()
+    clips, real_frames = _clips(detector.recipe, threads)
+    fp32 = encoder_onnx(detector)
+    contents = {"fp32": fp32.SerializeToString(), "int8": quantised(fp32).SerializeToString()}
+    ways = [Way("torch", "fp32", _torch(detector))]
+    for precision, content in contents.items():
+        if with_plain_graph:
+            ways.append(Way("graph", precision, _graph(content, threads)))
+        ways.append(Way("tallformer", precision, _tallformer(content, threads)))
+    _compare(ways, clips, real_frames)
+    multiplying = {precision: products(precision, threads=threads) for precision in contents}
+    calls = _take_turns(ways, (clips, real_frames), multiplying, rounds)
+    rates = {
+        precision: best_rates([(product, calls["product", name]) for name, product in by_name.items()])
+        for precision, by_name in multiplying.items()
+    }
+    return Measured(
+        gigaflop=_gigaflop(detector),
+        seconds={
+            (way.name, way.precision): [call.wall_s / len(clips) for call in calls[way.name, way.precision]]
+            for way in ways
+        },
+        rates=rates,
+        torch_rates=best_rates([(multiplying["fp32"]["torch fp32"], calls["product", "torch fp32"])]),
+        fp32_graph=contents["fp32"],
+    )
+
+
+def _compare(ways: Sequence[Way], clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> None:
+    """Also the warm-up of all ways."""
     wanted = ways[0].encode(clips, real_frames)
-    for way in ways:
+    for way in ways[1:]:
         far = float(np.abs(way.encode(clips, real_frames) - wanted).max() / np.abs(wanted).max())
         assert far <= _ALIKE[way.precision], f"{way.name} {way.precision} differs by {far}"
-    sys.stderr.write("timing\n")
-    rates: list[float] = []
-    for _ in range(options.rounds):
-        rates.append(_matrix_rate())
-        for way in ways:
-            started = time.perf_counter()
-            way.encode(clips, real_frames)
-            way.seconds.append((time.perf_counter() - started) / len(clips))
-    _report(ways, rates, gigaflop=_gigaflop(detector), options=options)
 
 
-def _ways(detector: Detector, threads: int) -> list[Way]:
-    fp32 = encoder_onnx(detector)
-    int8 = quantised(fp32)
-    ways = [Way("torch", "fp32", _torch(detector))]
-    for precision, model in (("fp32", fp32), ("int8", int8)):
-        content = model.SerializeToString()
-        ways.append(Way("graph", precision, _graph(content, threads)))
-        ways.append(Way("tallformer", precision, _tallformer(content, threads)))
-    return ways
+def _take_turns(
+    ways: Sequence[Way],
+    inputs: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    multiplying: dict[str, dict[str, Product]],
+    rounds: int,
+) -> dict[tuple[str, str], list[Call]]:
+    timed: dict[tuple[str, str], Callable[[int], Call]] = {
+        (way.name, way.precision): clocked(lambda way=way: way.encode(*inputs)) for way in ways
+    }
+    for by_name in multiplying.values():
+        for name, product in by_name.items():
+            product.run()
+            timed["product", name] = clocked(product.run)
+    return take_turns(timed, rounds=rounds, warmups=0, on_round=partial(say_round, "encoder", rounds))
 
 
 def _torch(detector: Detector) -> Encode:
@@ -113,52 +200,37 @@ def _tallformer(content: bytes, threads: int) -> Encode:
     return lambda clips, real_frames: encoder.run(clips, real_frames, ort.RunOptions())
 
 
-def _clips(detector: Detector, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    side, frames = detector.recipe.sampling.crop_px, detector.recipe.window.clip_frames
+def _clips(recipe: Recipe, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    side, frames = recipe.sampling.crop_px, recipe.window.clip_frames
     pixels = np.random.default_rng(0).integers(0, 256, (count, frames, side, side, 3), dtype=np.uint8)
     return pixels, np.full(count, frames)
-
-
-def _matrix_rate() -> float:
-    """GFLOP/s of torch's float32 matrix product, now."""
-    left, right = torch.randn(_SIDE, _SIDE), torch.randn(_SIDE, _SIDE)
-    started = time.perf_counter()
-    for _ in range(4):
-        left @ right
-    return 4 * 2 * _SIDE**3 / (time.perf_counter() - started) / 1e9
 
 
 def _gigaflop(detector: Detector) -> float:
     """Of one clip: matrix products and convolutions."""
     graph = EncoderGraph(detector).eval()
-    clips, real_frames = _clips(detector, 1)
+    clips, real_frames = _clips(detector.recipe, 1)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         graph(torch.from_numpy(clips), torch.from_numpy(real_frames))
     return float(counter.get_total_flops() / 1e9)
 
 
-def _report(ways: list[Way], rates: list[float], *, gigaflop: float, options: argparse.Namespace) -> None:
-    eager = np.array(ways[0].seconds)
-    for way in ways:
-        seconds = np.array(way.seconds)
-        line = {
-            "name": "encoder",
-            "inputs": {
-                "recipe": options.recipe,
-                "way": way.name,
-                "precision": way.precision,
-                "threads": options.threads,
-            },
-            "s_per_clip": round(float(np.median(seconds)), 4),
-            "quartiles_s": [round(float(value), 4) for value in np.percentile(seconds, [25, 75])],
-            "times_torch": round(float(np.median(eager / seconds)), 3),
-            "gigaflop_per_clip": round(gigaflop, 1),
-            "matrix_gigaflop_per_s": round(float(np.median(rates)), 1),
-            "share_of_matrix_rate": round(float(np.median(gigaflop / seconds / np.array(rates))), 3),
-            "rounds": options.rounds,
-            **circumstances(),
-        }
-        sys.stdout.write(json.dumps(line) + "\n")
+def _line(measured: Measured, name: str, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+    seconds = Spread.of(measured.seconds[name, precision])
+    return {
+        "name": "encoder",
+        "inputs": {"recipe": options.recipe, "way": name, "precision": precision, "threads": options.threads},
+        "s_per_clip": round(seconds.median, 4),
+        "quartiles_s": [round(seconds.low, 4), round(seconds.high, 4)],
+        "times_torch": round(measured.times_torch(name, precision).median, 3),
+        "gigaflop_per_clip": round(measured.gigaflop, 1),
+        "matrix_precision": precision,
+        "matrix_gigaflop_per_s": round(Spread.of(measured.rates[precision]).median, 1),
+        "torch_gigaflop_per_s": round(Spread.of(measured.torch_rates).median, 1),
+        "share_of_matrix_rate": round(measured.share(name, precision).median, 3),
+        "rounds": options.rounds,
+        **circumstances(),
+    }
 
 
 def _options() -> argparse.Namespace:
@@ -167,7 +239,7 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", nargs="?", default="thumos14-swin-t")
+    parser.add_argument("recipe", nargs="?", default=RECIPE)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     return parser.parse_args()

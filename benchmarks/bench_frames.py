@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.measure import measure, report
+from benchmarks.measure import Timing, clocked, report, take_turns
 from tallformer_infer.config import SamplingConfig
 from tallformer_training.datasets import DecodedFrames, FrameCache, FrameSource
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
@@ -32,10 +32,11 @@ def main(minutes: float = 2.0) -> None:
             same = cache.read_clips(path, windows[0], CLIP_FRAMES) == decoder.read_clips(path, windows[0], CLIP_FRAMES)
             if not same.all():
                 raise SystemExit("the cache and the decoder give different frames")
-            for name, source in (("cache", cache), ("decode", decoder)):
-                turn = iter(windows * 20)
-                timing = measure(partial(_read_next, source, path, turn))
-                report(f"window_of_{CLIPS}_clips_{name}", timing, side_px=side_px, minutes=minutes)
+            sources: dict[str, FrameSource] = {"cache": cache, "decode": decoder}
+            turns = {name: iter(windows) for name in sources}
+            ways = {name: clocked(partial(_read_next, source, path, turns[name])) for name, source in sources.items()}
+            for name, calls in take_turns(ways, rounds=15, warmups=2, at_most_s=60).items():
+                report(f"window_of_{CLIPS}_clips_{name}", Timing.of(calls), side_px=side_px, minutes=minutes)
 
 
 def _read_next(source: FrameSource, path: Path, windows: Iterator[list[int]]) -> None:

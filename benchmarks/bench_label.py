@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,15 +20,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
 
-from benchmarks.measure import Timing, report
-from tallformer_training.synthetic import VideoSpec, write_script, write_video
+from benchmarks.goals import Figure
+from benchmarks.measure import Timing, paired, report, say_round, take_turns
+from tallformer_infer.speed.sample_video import copy_packets
+from tallformer_training.synthetic import SetSpec, VideoSpec, make_dataset, write_script, write_video
 
 VIDEOS, SECONDS, LONG_MINUTES, REPEATS = 8, 30, 10, 3
+MANY = 200
+SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
+"""Real and odd videos, where there are any beside the repository."""
 CLIP_S = 32 / 15
 
 
@@ -53,21 +59,55 @@ def main(*wanted: str) -> None:
             _compare_with_detect(work)
 
 
-def _compare_workers(work: Path) -> None:
+def goal(work: Path) -> dict[str, Figure]:
+    """How many times the clips per second of one worker two of them label."""
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        runs = _workers_in_turn(_large_videos(Path(scratch)), rounds=2)
+    seconds = {workers: [run.working_s for run in done] for workers, done in runs.items()}
+    busy = {workers: float(np.median([run.cpu_s / run.wall_s for run in done])) for workers, done in runs.items()}
+    return {
+        "speed-up": Figure.of(
+            paired(seconds[1], seconds[2]), f"processors busy: {busy[1]:.2f} with one, {busy[2]:.2f} with two"
+        )
+    }
+
+
+def goal_again(work: Path) -> dict[str, Figure]:
+    """Seconds of a second run that finds everything done, and of one with another threshold."""
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        videos, out = _many_videos(Path(scratch)), Path(scratch) / "labels"
+        first, second, other = (_label_into(videos, out, *options) for options in ((), (), ("--threshold", "0.4")))
+        files = sum(1 for _ in videos.iterdir())
+    return {
+        "second": Figure(value=second, profile=f"{files} files; the first run took {first:.0f} s"),
+        "threshold": Figure(value=other, profile="suppression of all that is stored; Python and imports included"),
+    }
+
+
+def _large_videos(work: Path) -> Path:
+    """A folder of videos of which decoding takes nearly all time."""
     videos = work / "videos"
     videos.mkdir()
     part, first = work / "part.mp4", videos / "0.mp4"
     spec = VideoSpec(subset="testing", seed=0, index=0, minutes=0.1, fps=30, width_px=1920, height_px=1080)
     write_video(write_script(spec), part)
-    _repeat(part, first, times=SECONDS // 6)
-    for index in range(1, VIDEOS):  # an empty box at the end: another file with the same pictures
-        (videos / f"{index}.mp4").write_bytes(first.read_bytes() + (8 + index).to_bytes(4) + b"free" + b"\0" * index)
+    copy_packets(part, first, times=SECONDS // 6)
+    for index in range(1, VIDEOS):
+        _write_twin(first, videos / f"{index}.mp4", index)
+    return videos
+
+
+def _workers_in_turn(videos: Path, *, rounds: int) -> dict[int, list[LabelRun]]:
+    ways = {
+        workers: lambda _, workers=workers: _label(videos, "--workers", str(workers), "--threads", "1")
+        for workers in (1, 2)
+    }
+    return take_turns(ways, rounds=rounds, warmups=0, on_round=partial(say_round, "workers", rounds))
+
+
+def _compare_workers(work: Path) -> None:
+    rates = _workers_in_turn(_large_videos(work), rounds=REPEATS)
     clips = VIDEOS * int(-(-SECONDS // CLIP_S))
-    rates: dict[int, list[LabelRun]] = {1: [], 2: []}
-    for _ in range(REPEATS):
-        for workers, runs in rates.items():
-            runs.append(_label(videos, "--workers", str(workers), "--threads", "1"))
-    base = float(np.median([run.working_s for run in rates[1]]))
     for workers, runs in rates.items():
         seconds = [run.working_s for run in runs]
         report(
@@ -78,7 +118,7 @@ def _compare_workers(work: Path) -> None:
             videos=f"{VIDEOS} of {SECONDS} s, 1920x1080, 30 fps, h264",
             recipe="demo",
             clips_per_s=round(clips / float(np.median(seconds)), 2),
-            speed_up=round(base / float(np.median(seconds)), 2),
+            speed_up=round(paired([run.working_s for run in rates[1]], seconds).median, 2),
         )
 
 
@@ -86,21 +126,23 @@ def _compare_with_detect(work: Path) -> None:
     minute, long = work / "minute.mp4", work / "long.mp4"
     spec = VideoSpec(subset="testing", seed=0, index=0, minutes=1, fps=30, width_px=1280, height_px=720)
     write_video(write_script(spec), minute)
-    _repeat(minute, long, times=LONG_MINUTES)
-    runs: dict[str, list[LabelRun]] = {"detect": [], "label": []}
-    for _ in range(REPEATS):
-        runs["detect"].append(_detect(long, work / "actions.json"))
-        runs["label"].append(_label(long))
-    base = float(np.median([run.wall_s for run in runs["detect"]]))
-    for command, done in runs.items():
-        seconds = [run.wall_s for run in done]
+    copy_packets(minute, long, times=LONG_MINUTES)
+    ways = {"detect": lambda _: _detect(long, work / "actions.json"), "label": lambda _: _label(long)}
+    runs = take_turns(ways, rounds=REPEATS, warmups=0, on_round=partial(say_round, "overhead", REPEATS))
+    timings = {
+        command: Timing(tuple(run.wall_s for run in done), tuple(run.cpu_s for run in done))
+        for command, done in runs.items()
+    }
+    base = timings["detect"]
+    for command, timing in timings.items():
         report(
             "label overhead",
-            Timing(tuple(seconds), tuple(run.cpu_s for run in done)),
+            timing,
             command=command,
             video=f"{LONG_MINUTES} min, 1280x720, 30 fps, h264",
             recipe="demo",
-            times_detect=round(float(np.median(seconds)) / base, 3),
+            times_detect=round(paired(timing.wall_s, base.wall_s).median, 3),
+            times_detect_cpu=round(paired(timing.cpu_s, base.cpu_s).median, 3),
         )
 
 
@@ -141,23 +183,34 @@ def _process(*arguments: str) -> Iterator[Iterator[dict[str, object]]]:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {lines[-20:]}")
 
 
-def _repeat(source: Path, target: Path, *, times: int) -> None:
-    """One after another, without encoding again."""
-    with av.open(str(target), "w") as out:
-        stream = None
-        offset = 0
-        for _ in range(times):
-            with av.open(str(source)) as container:
-                video = container.streams.video[0]
-                stream = stream or out.add_stream_from_template(video)
-                for packet in container.demux(video):
-                    if packet.dts is None:
-                        continue
-                    packet.pts += offset
-                    packet.dts += offset
-                    packet.stream = stream
-                    out.mux(packet)
-                offset += video.duration
+def _many_videos(work: Path) -> Path:
+    """200 generated videos of 6 s, twenty of them different; and the odd ones beside the repository, if any."""
+    videos = work / "many"
+    made = make_dataset(SetSpec(subset="testing", videos=MANY // 10, seed=22, minutes=0.1), work / "different", jobs=2)
+    videos.mkdir()
+    for source in sorted(made.parent.rglob("*.mp4")):
+        for number in range(MANY // 20):
+            _write_twin(source, videos / f"{source.stem}-{number}.mp4", number)
+    if SHARED_VIDEOS.is_dir():
+        for file in SHARED_VIDEOS.iterdir():
+            shutil.copy(file, videos / file.name)
+    return videos
+
+
+def _label_into(videos: Path, out: Path, *options: str) -> float:
+    """Seconds from start to end; 1 says that some files are no videos."""
+    command = [sys.executable, "-m", "tallformer_infer", "label", str(videos), "--out", str(out), *options]
+    started = time.perf_counter()
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-500:]}")
+    return seconds
+
+
+def _write_twin(source: Path, target: Path, number: int) -> None:
+    """Another file with the same pictures: an empty box of `number` bytes at the end."""
+    target.write_bytes(source.read_bytes() + (8 + number).to_bytes(4) + b"free" + b"\0" * number)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,96 @@
-"""Does `detect` need more memory for a longer video?
+"""Does `detect` take time in proportion to the length of a video, and the same memory for every length?
 
-    python -m benchmarks.bench_memory > benchmarks/results/memory.jsonl
+    python -m benchmarks.bench_memory > benchmarks/results/memory.jsonl    (about six minutes of processor time)
 
-Each video is made here (128 x 96, 15 frames per second) and read by a process of its own with the bundled model.
+A video of one minute is made (128 x 96, 15 frames per second); longer ones repeat its packets, with later times. Each
+is read by a process of its own with the bundled model. The last line is the straight line through the times.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
+
+from benchmarks.measure import circumstances
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
-MINUTES = (6, 60)
+MINUTES = (1, 10, 60, 240)
 _DETECT = """
-import json, resource, sys
+import json, resource, sys, time
 from tallformer_infer import Detector
-result = Detector.load(device="cpu").detect(sys.argv[1])
+detector = Detector.load(device="cpu")
+detector.detect(sys.argv[2])
+wall, cpu = time.perf_counter(), time.process_time()
+result = detector.detect(sys.argv[1])
+wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"frames": result.frame_count, "peak_mb": round(peak_mb, 1)}))
+print(json.dumps({"frames": result.frame_count, "wall_s": wall, "cpu_s": cpu, "peak_mb": round(peak_mb, 1)}))
 """
+# ru_maxrss is the process' own peak: the short video that warms it up comes first and needs less.
 
 
-def main() -> None:
-    """Print a JSON line per length, with the peak of resident memory."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a JSON line per length, with time and the peak of resident memory, and one for the fit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=int, nargs="+", default=MINUTES)
+    lines = []
     with tempfile.TemporaryDirectory() as work:
-        for minutes in MINUTES:
-            video = Path(work) / f"{minutes}.mp4"
-            write_video(write_script(VideoSpec(subset="testing", seed=0, index=0, minutes=minutes)), video)
-            done = subprocess.run([sys.executable, "-c", _DETECT, video], check=True, capture_output=True, text=True)
-            print(json.dumps({"name": "memory", "minutes": minutes, **json.loads(done.stdout)}), flush=True)
+        minute = Path(work) / "1.mp4"
+        write_video(write_script(VideoSpec(subset="testing", seed=0, index=0, minutes=1)), minute)
+        for minutes in parser.parse_args(arguments).minutes:
+            video = Path(work) / f"{minutes}.mkv"
+            repeat(minute, video, minutes)
+            command = [sys.executable, "-c", _DETECT, video, minute]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            lines.append({"name": "memory", "minutes": minutes, **json.loads(done.stdout)})
+            print(json.dumps(lines[-1] | circumstances()), flush=True)
+            video.unlink()
+    if len(lines) > 2:
+        print(json.dumps(fit(lines) | circumstances()), flush=True)
+
+
+def repeat(source: Path, target: Path, times: int) -> None:
+    """Write a video that shows `source` so many times, without decoding it."""
+    with av.open(str(target), "w") as written:
+        stream = None
+        for turn in range(times):
+            with av.open(str(source)) as container:
+                shown = container.streams.video[0]
+                stream = stream or written.add_stream_from_template(shown)
+                length = shown.duration
+                assert length is not None
+                for packet in container.demux(shown):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    packet.pts += turn * length
+                    packet.dts += turn * length
+                    packet.stream = stream
+                    written.mux(packet)
+
+
+def fit(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The straight line through processor time over length, how well it fits, and how much memory grew."""
+    minutes, cpu_s = (np.array([line[name] for line in lines], float) for name in ("minutes", "cpu_s"))
+    slope, start = np.polyfit(minutes, cpu_s, 1)
+    left = cpu_s - (slope * minutes + start)
+    peaks = [line["peak_mb"] for line in lines]
+    exponent = np.polyfit(np.log(minutes), np.log(cpu_s), 1)[0]
+    return {
+        "name": "memory_fit",
+        "cpu_s_per_minute": round(float(slope), 4),
+        "r2": round(float(1 - (left**2).sum() / ((cpu_s - cpu_s.mean()) ** 2).sum()), 6),
+        "exponent": round(float(exponent), 3),
+        "peak_mb_longest_over_shortest": round(peaks[-1] / peaks[0], 3),
+    }
 
 
 if __name__ == "__main__":

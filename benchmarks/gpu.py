@@ -1,28 +1,55 @@
-"""What a CUDA device does: `detect` with every size of the encoder.
+"""What a CUDA device does: the encoder in every way there is, and `detect` with every size of it.
 
     python -m benchmarks.gpu > benchmarks/results/gpu.jsonl
 
-Needs `pip install 'tallformer[gpu,export]'` and a device; random weights are exported here first.
+Needs `pip install 'tallformer[gpu,export]'` and a device; `[tensorrt,export]` also measures ONNX Runtime with TensorRT.
+Random weights are exported here first. See `bench_device` for the lines `encode` and `handover`, `bench_detect` for
+`detect`.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 
-from benchmarks import bench_detect
+from benchmarks import bench_detect, bench_device
+from tallformer_export.exporting import ExportOptions, export_random
+from tallformer_infer.bundle import load_bundle
+from tallformer_infer.config import preset
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.pipeline import Detector
+from tallformer_infer.runtime import Device
+
+RECIPES = ("demo", "thumos14-swin-t-112", "thumos14-swin-t", "thumos14-swin-b")
 
 
 def main() -> int:
-    """Print a JSON line for each recipe; 1 where there is no CUDA device."""
+    """Print the JSON lines; 1 where there is no CUDA device."""
     try:
         Detector.load(device="cuda")
     except DeviceError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 1
-    bench_detect.main("demo", "thumos14-swin-t-112", "thumos14-swin-t", "thumos14-swin-b", device="cuda")
+    devices: list[Device] = ["cuda"]
+    try:
+        Detector.load(device="onnx-tensorrt")
+        devices.append("onnx-tensorrt")
+    except DeviceError as error:
+        print(f"benchmarks.gpu: {error}", file=sys.stderr)
+    for name in RECIPES:
+        for precision in ("fp32", "fp16"):
+            with tempfile.TemporaryDirectory() as work:
+                options = ExportOptions(precision=precision)
+                export_random(preset(name), Path(work) / name, options=options, on_step=_say)
+                bench_device.measure_bundle(load_bundle(Path(work) / name), "cuda")
+    for device in devices:
+        bench_detect.main(*RECIPES, device=device)
     return 0
+
+
+def _say(step: str) -> None:
+    print(step, file=sys.stderr)
 
 
 if __name__ == "__main__":

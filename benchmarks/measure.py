@@ -7,35 +7,40 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+
+from tallformer_infer.speed.processor import processor_name
+from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, take_turns
+
+__all__ = [
+    "Call",
+    "Spread",
+    "Timing",
+    "circumstances",
+    "clocked",
+    "measure",
+    "paired",
+    "report",
+    "say_round",
+    "take_turns",
+]
 
 REPORTED_PACKAGES = (
     "tallformer",
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "tensorrt-cu13",
     "tensorrt-rtx",
     "av",
     "torch",
     "opencv-contrib-python-headless",
 )
 """Whose versions go into every line, where they are installed."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long each of several calls took, after a warm-up."""
-
-    wall_s: tuple[float, ...]
-    """Wall time per call, in seconds."""
-    cpu_s: tuple[float, ...]
-    """Processor time per call over all threads, in seconds; shows where others disturbed the wall time."""
 
 
 def measure(
@@ -46,7 +51,7 @@ def measure(
     at_most_s: float = 60.0,
     synchronize: Callable[[], object] = lambda: None,
 ) -> Timing:
-    """Call `function` again and again and time each call.
+    """Call `function` again and again and time each call; ways that are compared take turns (`take_turns`).
 
     Args:
         function: What is measured; its inputs are made beforehand.
@@ -55,28 +60,23 @@ def measure(
         at_most_s: No further timed call is begun after so many seconds; at least three are made.
         synchronize: Waits for a device to finish; called before every look at the clock.
     """
-    for _ in range(warmups):
-        function()
-    synchronize()
-    wall_s: list[float] = []
-    cpu_s: list[float] = []
-    while len(wall_s) < repeats and (len(wall_s) < 3 or sum(wall_s) < at_most_s):
-        wall, cpu = time.perf_counter(), time.process_time()
-        function()
-        synchronize()
-        wall_s.append(time.perf_counter() - wall)
-        cpu_s.append(time.process_time() - cpu)
-    return Timing(tuple(wall_s), tuple(cpu_s))
+    way = clocked(function, synchronize=synchronize)
+    for number in range(warmups):
+        way(number)
+    calls: list[Call] = []
+    while len(calls) < repeats and (len(calls) < 3 or sum(call.wall_s for call in calls) < at_most_s):
+        calls.append(way(len(calls)))
+    return Timing.of(calls)
 
 
 def report(name: str, timing: Timing, *, device: str = "cpu", **inputs: object) -> None:
     """Print one JSON line: what was measured, on what, the median and the quartiles, and with which versions."""
-    low, median, high = np.percentile(timing.wall_s, [25, 50, 75])
+    wall = timing.spread
     line = {
         "name": name,
         "inputs": inputs,
-        "median_s": _rounded(median),
-        "quartiles_s": [_rounded(low), _rounded(high)],
+        "median_s": _rounded(wall.median),
+        "quartiles_s": [_rounded(wall.low), _rounded(wall.high)],
         "median_cpu_s": _rounded(np.median(timing.cpu_s)),
         "repeats": len(timing.wall_s),
         **circumstances(device=device),
@@ -85,12 +85,17 @@ def report(name: str, timing: Timing, *, device: str = "cpu", **inputs: object) 
     sys.stdout.flush()
 
 
+def say_round(what: str, rounds: int, number: int) -> None:
+    """Say on stderr which round begins."""
+    print(f"{what}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+
+
 def circumstances(*, device: str = "cpu") -> dict[str, object]:
     """What every line says of where it was measured: commit, device, processor, versions."""
     return {
         "commit": _commit(),
         "device": device,
-        "processor": _processor(),
+        "processor": processor_name(),
         "cpus": os.cpu_count(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
@@ -117,13 +122,3 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _processor() -> str:
-    """Name of the processor, where the system tells it."""
-    described = Path("/proc/cpuinfo")
-    if described.is_file():
-        for line in described.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -9,16 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import full_size
+from benchmarks import full_size, scale_page, speed_page
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
-from benchmarks.ablations.results import read_lines, summarise
+from benchmarks.ablations.results import of_one_machine, read_lines, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
+from benchmarks.goals import goals_table
 from tallformer_infer.evaluation import Protocol, protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
+NOT_MEASURED = "Not measured yet."
 PAGES = (
     "README.md",
     "docs/cpu.md",
@@ -27,6 +29,7 @@ PAGES = (
     "docs/demo.md",
     "docs/anet-demo.md",
     "docs/reproduce.md",
+    "docs/scale.md",
     "docs/speed.md",
     "docs/tensorrt.md",
 )
@@ -43,10 +46,18 @@ def fill(text: str) -> str:
     """Text with every `<!-- table: NAME -->` … `<!-- end -->` filled from the committed lines."""
     return re.sub(
         r"<!-- table: (\w+) -->\n.*?<!-- end -->",
-        lambda match: f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->",
+        lambda match: f"<!-- table: {match[1]} -->\n{_table(match[1])}\n<!-- end -->",
         text,
         flags=re.DOTALL,
     )
+
+
+def _table(name: str) -> str:
+    """A table, or what stands in its place as long as there are no lines for it."""
+    try:
+        return TABLES[name]()
+    except FileNotFoundError:
+        return NOT_MEASURED
 
 
 def detect_table() -> str:
@@ -86,10 +97,11 @@ def encoder_table() -> str:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     first = lines[0]
+    rates = {line.get("matrix_precision", "fp32"): line["matrix_gigaflop_per_s"] for line in lines}
     note = (
         f"{first['inputs']['recipe']}, clips of {first['gigaflop_per_clip']:.0f} GFLOP, "
         f"{first['inputs']['threads']} threads, {first['rounds']} rounds, {first['processor']}; "
-        f"large float32 matrix products {first['matrix_gigaflop_per_s']:.0f} GFLOP/s; medians."
+        f"large matrix products: {', '.join(f'{name} {rate:.0f}' for name, rate in rates.items())} GFLOP/s; medians."
     )
     return "\n".join([note, "", *rows])
 
@@ -236,9 +248,43 @@ def demo_rows(line: dict[str, Any], protocol: Protocol) -> str:
     return "\n".join(rows)
 
 
+def rates_table() -> str:
+    """What is found of each length of action at one rate and at several, and what the localizer takes."""
+    lines, plain = ([line for line in read("rates") if line["long_actions"] is kind] for kind in (True, False))
+    names = [", ".join(f"{rate:g}" for rate in line["rates"]) for line in lines]
+    heads = [*(f"mAP at {name}" for name in names), *(f"found (wrong) at {name}" for name in names)]
+    rows = [f"| length | actions | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
+    named = [*zip(*(line["lengths"] for line in lines), strict=True), [line["lengths"][-1] for line in plain]]
+    for index, same in enumerate(named):
+        first = same[0]
+        length = "all" if first["to_s"] is None else f"{first['from_s']:g} to {first['to_s']:g} s"
+        length = "all, in videos without long actions" if index == len(named) - 1 else length
+        maps = [f"{100 * row['map']:.1f} %" for row in same]
+        counts = [f"{row['found']} ({row['wrong']})" for row in same]
+        rows.append(f"| {' | '.join([length, str(first['truth']), *maps, *counts])} |")
+    costs = [
+        f"{line['localize_cpu_s']:.1f} s at {name} ({line['localize_cpu_s'] / line['clips'] / line['clip_cpu_s']:.1%})"
+        for name, line in zip(names, lines, strict=True)
+    ]
+    first = lines[0]
+    note = (
+        f"{first['inputs']['videos']} videos of the {first['inputs']['subset']} looks, {first['minutes']:g} minutes; "
+        f"without long actions {plain[0]['inputs']['videos']}, {plain[0]['minutes']:g} minutes. Processor time of "
+        f"localizing and suppressing the former, and its part of that of encoding: {', '.join(costs)}. One thread, "
+        f"{first['processor']}."
+    )
+    return "\n".join([*rows, "", note])
+
+
 def ablation_table(group: Group) -> str:
     """One ablation: mAP over seeds, memory and time of each setting, and the paper's order."""
-    return group_page(group, summarise(read_lines(RESULTS / "ablations.jsonl")))
+    lines = of_one_machine(read_lines(RESULTS / "ablations.jsonl"), {row.variant for row in group.rows})
+    return group_page(group, summarise(lines))
+
+
+def goals_of_all() -> str:
+    """What the benchmarks are to reach, and what the last whole run of them measured."""
+    return goals_table(read("goals"))
 
 
 def read(name: str) -> list[dict[str, Any]]:
@@ -253,9 +299,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "suppress": suppress_table,
     "evaluation": evaluation_table,
     "training": training_table,
+    "rates": rates_table,
     "demo": demo_table,
     "anet_demo": anet_demo_table,
     "engine_build": engine_build_table,
+    "goals": goals_of_all,
     "afsd_activitynet": partial(afsd.stage_table, ACTIVITYNET),
     "afsd_activitynet_ratio": partial(afsd.ratio_table, ACTIVITYNET),
     "afsd_thumos": partial(afsd.stage_table, THUMOS14),
@@ -263,6 +311,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "afsd_targets": afsd.target_table,
     "afsd_share": afsd.share_table,
     "afsd_full": afsd.full_table,
+    "decode": speed_page.decode_table,
+    "growth": speed_page.growth_table,
+    "length": speed_page.length_table,
+    "scale_cores": scale_page.core_table,
+    "scale_gpus": scale_page.gpu_table,
+    "scale_storage": scale_page.storage_table,
+    "scale_money": scale_page.money_table,
+    "scale_failures": scale_page.simulation_table,
     "full_size_cost": full_size.cost_table,
     "full_size_rate": full_size.rate_table,
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},

@@ -66,6 +66,7 @@ COMMANDS = (
     Command(
         "doctor", "tallformer_infer.commands.doctor", "cpu", "Show what this machine has, and what is missing.", _USE
     ),
+    Command("bench", "tallformer_infer.commands.bench", "cpu", "Measure how fast this machine detects, and why.", _USE),
     Command("train", "tallformer_training.commands.train", "train", "Train a detector on your own videos.", _MAKE),
     Command(
         "import",

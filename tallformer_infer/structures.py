@@ -12,6 +12,16 @@ Windows = Literal["shared", "reference"]
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How a video is laid out for the localizer."""
+
+    windows: Windows = "shared"
+    """Where windows begin."""
+    factors: tuple[int, ...] = (1,)
+    """Feature steps that are averaged into one, for each rate at which the localizer runs; rising, each once."""
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Segments with class and score, before suppression; one row each, in a stable order."""
 
@@ -141,6 +151,8 @@ class Provenance:
     """Seconds of a window, where a model that sees whole videos was given windows."""
     class_scores: str | None = None
     """File that told what the videos show, instead of the model."""
+    rates: tuple[float, ...] | None = None
+    """Rates at which the localizer ran, in frames per second, falling; None: at the recipe's own only."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,18 @@
-"""Feature steps of clips to overlapping windows of feature steps."""
+"""Feature steps of clips to overlapping windows of feature steps.
+
+# Note [feature rates]
+The localizer finds actions that are some part of its window. At a lower rate, `factor` feature steps are averaged into
+one, so that a window of as many steps covers `factor` times the time, and the same weights find longer actions. Only
+features are averaged: every frame is decoded, and every clip encoded, once for all rates. As many clips as the factor
+says become one clip of the lower rate; the last of them are filled up with an empty clip. Windows of a lower rate count
+in its frames: frame 1 of factor 3 is at frame 3 of the video.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +25,96 @@ class FeatureWindow:
     """What the localizer sees at once."""
 
     start_frame: int
-    """First frame, counted from the start of the video."""
+    """First frame, counted from the start of the video, in frames of the window's rate."""
     real_frames: int
-    """Frames that belong to the video, 1 to the window's length."""
+    """Frames of the window's rate that belong to the video, 1 to the window's length."""
     features: NDArray[np.float32]
     """Feature steps, shape (C, S)."""
+    factor: int = 1
+    """Frames of the video per frame of the window, see Note [feature rates]."""
+
+
+Empty = Callable[[], NDArray[np.float32]]
+"""Gives the features of a clip beyond the end of the video, shape (C, clip steps)."""
+
+
+def pool_steps(features: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Averages of `factor` feature steps each: (C, S) to (C, S / factor); S must be a multiple."""
+    channels, steps = features.shape
+    pooled: NDArray[np.float32] = features.reshape(channels, steps // factor, factor).mean(axis=2)
+    return pooled
+
+
+class Timelines:
+    """The windows of a video at one rate or several, see Note [feature rates]."""
+
+    def __init__(self, window: WindowConfig, step_frames: int, factors: tuple[int, ...] = (1,)) -> None:
+        self._rates = [_PooledTimeline(Timeline(window, step_frames), factor) for factor in factors]
+        self.frames = 0
+        """Frames of the video so far."""
+
+    @property
+    def next_start_frame(self) -> int:
+        """First frame of the video that a window to come may look at."""
+        return min(rate.next_start_frame for rate in self._rates)
+
+    def add(self, start_frame: int, real_frames: int, features: NDArray[np.float32]) -> Iterator[FeatureWindow]:
+        """Take the features of one clip, shape (C, clip steps), and give out the windows that it completes.
+
+        Clips come by rising start; without gap or overlap where there is a factor above 1.
+        """
+        self.frames = max(self.frames, start_frame + real_frames)
+        for rate in self._rates:
+            yield from rate.add(start_frame, real_frames, features)
+
+    def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
+        """Give out what is left, after the last clip; `empty` is called at most once."""
+        empty = functools.cache(empty)
+        for rate in self._rates:
+            yield from rate.finish(empty)
+
+
+class _PooledTimeline:
+    """The windows of one rate."""
+
+    def __init__(self, timeline: Timeline, factor: int) -> None:
+        self._timeline = timeline
+        self._factor = factor
+        self._waiting: list[NDArray[np.float32]] = []
+        self._start = self._real = 0
+
+    @property
+    def next_start_frame(self) -> int:
+        return self._timeline.next_start_frame * self._factor
+
+    def add(self, start_frame: int, real_frames: int, features: NDArray[np.float32]) -> Iterator[FeatureWindow]:
+        if self._factor == 1:
+            yield from self._timeline.add(start_frame, real_frames, features)
+            return
+        if not self._waiting:
+            self._start, self._real = start_frame, 0
+        self._waiting.append(features)
+        self._real += real_frames
+        if len(self._waiting) == self._factor:
+            yield from self._pool()
+
+    def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
+        if self._factor == 1:
+            yield from self._timeline.finish(empty)
+            return
+        if self._waiting:
+            self._waiting += [empty()] * (self._factor - len(self._waiting))
+            yield from self._pool()
+        for window in self._timeline.finish(lambda: pool_steps(np.tile(empty(), self._factor), self._factor)):
+            yield replace(window, factor=self._factor)
+
+    def _pool(self) -> Iterator[FeatureWindow]:
+        """Make one clip of those that wait."""
+        features = pool_steps(np.concatenate(self._waiting, axis=1), self._factor)
+        self._waiting = []
+        real_frames = -(-self._real // self._factor)
+        for window in self._timeline.add(self._start // self._factor, real_frames, features):
+            yield replace(window, factor=self._factor)
 
 
 class Timeline:
@@ -52,7 +146,7 @@ class Timeline:
         while self._next_start + self._window.window_frames <= self._frames and self._has_all_clips():
             yield self._take(self._window.window_frames, None)
 
-    def finish(self, empty: Callable[[], NDArray[np.float32]]) -> Iterator[FeatureWindow]:
+    def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
         """Give out what is left, after the last clip.
 
         Args:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.given_classes import describe_scores
 from tallformer_infer.archive.labelling import Labeller
+from tallformer_infer.archive.places import ResultFolder, ResultPlace
 from tallformer_infer.archive.planning import plan
 from tallformer_infer.archive.run import Run, RunParts
 from tallformer_infer.archive.saving import ResultKeeper
@@ -20,8 +22,9 @@ from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import Event, LabelSettings, LabelTask, Task
 from tallformer_infer.bundle import bundled_models, load_bundle
 from tallformer_infer.commands.label_reporting import JsonWatcher
+from tallformer_infer.evaluation import read_class_scores
 from tallformer_infer.results import Selection
-from tallformer_infer.structures import Windows
+from tallformer_infer.structures import Layout, Windows
 
 ALL = Selection()
 
@@ -81,39 +84,49 @@ def label(
     max_attempts: int = 3,
     store_bytes: int = 1 << 40,
     windows: Windows = "shared",
+    factors: tuple[int, ...] = (1,),
+    place: ResultPlace | None = None,
+    class_scores: Path | None = None,
 ) -> Done:
     """Label sources as the command does."""
     out.mkdir(parents=True, exist_ok=True)
+    place = place or ResultFolder(out)
     bundle = load_bundle(model)
-    hashes = hash_stages(bundle, windows=windows, selection=selection, static_tolerance=static_tolerance)
+    layout = Layout(windows, factors)
+    given = None if class_scores is None else read_class_scores(class_scores)
+    scores = None if given is None else describe_scores(given, bundle.recipe)
+    hashes = hash_stages(bundle, layout=layout, selection=selection, static_tolerance=static_tolerance, scores=scores)
     settings = LabelSettings(
         model=str(bundle.path),
         bundle_sha256=bundle.sha256,
         device="cpu",
         threads=1,
-        windows=windows,
+        layout=layout,
         selection=selection,
         static_tolerance=static_tolerance,
         store=out / "store" if store == "inside" else store,
         longest_factor=30,
+        scores=scores,
     )
     with ArchiveDatabase(out, writes=True) as database:
         planned = plan(
-            database, find_sources([str(s) for s in sources], without=[out]), hashes, out=out, formats=("json",)
+            database, find_sources([str(s) for s in sources], without=[out]), hashes, place=place, formats=("json",)
         )
         parts = RunParts(
             database=database,
             bundle=bundle,
             settings=settings,
             hashes=hashes,
-            keeper=ResultKeeper(database, bundle, hashes, selection=selection, out=out, formats=("json",)),
+            keeper=ResultKeeper(database, bundle, hashes, selection=selection, place=place, formats=("json",)),
             watcher=JsonWatcher(quiet=True),
             max_attempts=max_attempts,
             store_bytes=store_bytes,
+            class_scores=given,
         )
         done = Done(Run(parts, planned), InlineEngine(settings))
         done.run.conclude_stored()
         done.run.work(done.engine)
+        done.run.write_left()
         return done
 
 

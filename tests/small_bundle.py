@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tallformer_infer.bundle import BundleDescription, GraphInfo
-from tallformer_infer.config import Recipe, SamplingConfig, preset, to_json
+from tallformer_infer.config import CandidateConfig, Recipe, SamplingConfig, preset, to_json
 
 CLASSES = ("wave", "jump", "sit, then stand")
 FOUND = (((15.0, 45.0), 0.9, "wave"), ((150.0, 225.0), 0.4, "jump"), ((60.0, 90.0), 0.2, "sit, then stand"))
@@ -27,11 +27,21 @@ RECIPE: Recipe = dataclasses.replace(
 )
 
 
-def write_bundle(folder: Path, *, trained: bool = True) -> Path:
+WHOLE: Recipe = dataclasses.replace(
+    preset("anet-swin-t"),
+    name="small-whole",
+    classes=CLASSES,
+    sampling=dataclasses.replace(preset("anet-swin-t").sampling, resize_px=32, crop_px=32),
+    candidates=CandidateConfig(per_window=len(FOUND)),
+)
+"""Of a model that sees whole videos; its candidates, without their classes, are its proposals."""
+
+
+def write_bundle(folder: Path, *, trained: bool = True, recipe: Recipe = RECIPE) -> Path:
     """Write the bundle to `folder`, which is made, and return it."""
     folder.mkdir()
     graphs = {}
-    for name, graph in (("encoder", _encoder()), ("localizer", _localizer())):
+    for name, graph in (("encoder", _encoder(recipe)), ("localizer", _localizer(recipe))):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.checker.check_model(model, full_check=True)
         content = model.SerializeToString()
@@ -44,15 +54,15 @@ def write_bundle(folder: Path, *, trained: bool = True) -> Path:
             outputs=_shapes(graph.output),
         )
     description = BundleDescription(
-        schema_version=1, name="small", trained=trained, licence="CC0-1.0", recipe=RECIPE, graphs=graphs
+        schema_version=1, name="small", trained=trained, licence="CC0-1.0", recipe=recipe, graphs=graphs
     )
     (folder / "bundle.json").write_text(json.dumps(to_json(description)), encoding="utf-8")
     return folder
 
 
-def _encoder() -> onnx.GraphProto:
-    frames, side = RECIPE.window.clip_frames, RECIPE.sampling.crop_px
-    channels = RECIPE.model.backbone.out_channels
+def _encoder(recipe: Recipe) -> onnx.GraphProto:
+    frames, side = recipe.window.clip_frames, recipe.sampling.crop_px
+    channels = recipe.model.backbone.out_channels
     nodes = [
         helper.make_node("Cast", ["clips"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels"], ["brightness"], axes=[2, 3, 4], keepdims=0),
@@ -69,8 +79,8 @@ def _encoder() -> onnx.GraphProto:
     return helper.make_graph(nodes, "encoder", inputs, outputs, constants)
 
 
-def _localizer() -> onnx.GraphProto:
-    channels, steps = RECIPE.model.backbone.out_channels, RECIPE.window_steps
+def _localizer(recipe: Recipe) -> onnx.GraphProto:
+    channels, steps = recipe.model.backbone.out_channels, recipe.window_steps
     segments = np.array([segment for segment, _, _ in FOUND], np.float32)[None]
     scores = np.array([score for _, score, _ in FOUND], np.float32)
     classes = np.array([CLASSES.index(label) for _, _, label in FOUND], np.int64)
@@ -100,7 +110,29 @@ def _localizer() -> onnx.GraphProto:
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["K"]),
         helper.make_tensor_value_info("classes", TensorProto.INT64, ["K"]),
     ]
+    if recipe.sampling.most_frames is not None:  # one window at a time
+        _add_proposals(nodes, outputs, constants)
     return helper.make_graph(nodes, "localizer", inputs, outputs, constants)
+
+
+def _add_proposals(
+    nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto], constants: list[onnx.TensorProto]
+) -> None:
+    """The candidates again, without their classes, and a score for each class of the video."""
+    count = len(FOUND)
+    nodes += [
+        helper.make_node("Identity", ["shifted"], ["proposal_segments"]),
+        helper.make_node("Reshape", ["found_scores", "one_row"], ["proposal_scores"]),
+    ]
+    constants += [
+        _constant("one_row", [1, count]),
+        numpy_helper.from_array(np.full((1, 1 + len(CLASSES)), 0.25, np.float32), "class_scores"),
+    ]
+    outputs += [
+        helper.make_tensor_value_info("proposal_segments", TensorProto.FLOAT, [1, count, 2]),
+        helper.make_tensor_value_info("proposal_scores", TensorProto.FLOAT, [1, count]),
+        helper.make_tensor_value_info("class_scores", TensorProto.FLOAT, [1, 1 + len(CLASSES)]),
+    ]
 
 
 def _constant(name: str, values: list[int]) -> onnx.TensorProto:

@@ -10,16 +10,17 @@ import torch
 
 from benchmarks.ablations.__main__ import main
 from benchmarks.ablations.groups import BASE, GROUPS, group_named
-from benchmarks.ablations.plan import whole_plan
+from benchmarks.ablations.plan import TCM, DataConfig, whole_plan
 from benchmarks.ablations.results import append_line, read_lines
-from benchmarks.ablations.running import Place, go_on, run_folder
+from benchmarks.ablations.running import Place, go_on, is_done, run_folder, settings_sha256
 from benchmarks.ablations.starts import find_start
 from tallformer_infer.config import read_recipe
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
-from tallformer_training.training import EncoderStageConfig
+from tallformer_training.model.point_head import PointOutputs
+from tallformer_training.training import EncoderStageConfig, TrainingConfig
 from tallformer_training.training.metrics import read_metrics
 from tests.tiny_ablations import TINY, after, place_in, tiny_plan, write_start
 from tests.training_set import CONFIG
@@ -100,7 +101,18 @@ def test_every_variant_but_short_term_differs_from_the_base_in_one_thing() -> No
             for name in names
         ]
         configs = [getattr(other.config, name) != getattr(base.config, name) for name in vars(base.config)]
-        assert sum(recipes) + sum(configs) == (2 if other.name == "short-term" else 1), other.name
+        assert sum(recipes) + sum(configs) == {"short-term": 2, "points": 3}.get(other.name, 1), other.name
+
+
+def test_the_point_head_replaces_pyramid_tcm_and_head_and_nothing_else() -> None:
+    found = {variant.name: variant for variant in whole_plan().variants}
+    base, points = found[BASE], found["points"]
+    model = points.recipe.model
+
+    assert (model.pyramid.kind, model.head.kind, model.tcm) == ("transformer", "points", None)
+    assert replace(points.recipe, model=base.recipe.model) == base.recipe
+    assert replace(model, pyramid=base.recipe.model.pyramid, head=base.recipe.model.head, tcm=TCM) == base.recipe.model
+    assert (points.config, points.start) == (base.config, base.start)
 
 
 def test_every_variant_can_be_trained() -> None:
@@ -108,7 +120,10 @@ def test_every_variant_can_be_trained() -> None:
         variant.config.require_fit(variant.recipe)
         backbone = variant.recipe.model.backbone
         outputs = Detector(variant.recipe).localize(torch.zeros(2, backbone.out_channels, variant.recipe.window_steps))
-        assert [tuple(level.shape[:2]) for level in outputs.regressions] == 5 * [(2, 10)]
+        if isinstance(outputs, PointOutputs):
+            assert outputs.distances.shape == (2, 240 + 120 + 60 + 30 + 15 + 8, 2)
+        else:
+            assert [tuple(level.shape[:2]) for level in outputs.regressions] == 5 * [(2, 10)]
 
 
 def test_runs_that_were_cut_again_and_again_come_to_the_same_lines(whole: Place, start: Path, tmp_path: Path) -> None:
@@ -161,6 +176,27 @@ def test_a_result_of_other_settings_is_refused(whole: Place, tmp_path: Path) -> 
 
     with pytest.raises(ConfigError, match="base-seed-1 was measured with other settings; remove its line"):
         go_on(tiny_plan(), replace(whole, results=results))
+
+
+def test_a_result_of_another_machine_says_nothing_of_this_one(whole: Place, tmp_path: Path) -> None:
+    plan, place = tiny_plan(), replace(whole, results=tmp_path / "results.jsonl")
+    append_line(place.results, {**read_lines(whole.results)[0], "processor": "Abacus", "settings_sha256": "other"})
+
+    assert [is_done(run, plan, place) for run in plan.runs()] == [False, False]
+
+
+def test_a_new_setting_at_its_default_changes_no_hash(start: Path) -> None:
+    (run, _) = tiny_plan().runs()
+    before = settings_sha256(run, DataConfig(), start)
+
+    def hash_with(**changes: object) -> str:
+        variant = replace(run.variant, config=replace(run.variant.config, **changes))
+        return settings_sha256(replace(run, variant=variant), DataConfig(), start)
+
+    assert run.config.points == TrainingConfig().points
+    assert hash_with(points=TrainingConfig().points) == before
+    assert hash_with(ratio=0.75) != before
+    assert settings_sha256(run, DataConfig(minutes=1.0), start) != before
 
 
 def test_a_run_without_its_start_waits(tmp_path: Path) -> None:

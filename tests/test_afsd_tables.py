@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from benchmarks.afsd.page import Totals, read
 from benchmarks.afsd.sampling import Task, sample, timed
 from benchmarks.afsd.workload import ACTIVITYNET, AFSD, ROWS, SCOPES, SYSTEMS, THUMOS14, stages
-from benchmarks.tables import fill
 
 
 def lines(workload: str, seconds: float) -> list[dict[str, Any]]:
@@ -90,10 +88,3 @@ def test_the_sum_of_the_sample_agrees_with_a_whole_video() -> None:
 
     assert whole["sampled_s"] == pytest.approx(whole["whole_s"], rel=0.1)
     assert whole["sampled_stages_s"].keys() == whole["stages_s"].keys() - {"NMS"}
-
-
-def test_the_tables_of_the_page_are_those_of_the_committed_results(root: Path) -> None:
-    text = (root / "docs" / "speed.md").read_text(encoding="utf-8")
-
-    assert text.count("<!-- table: afsd_") == 7
-    assert fill(text) == text

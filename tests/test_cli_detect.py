@@ -89,6 +89,7 @@ def test_filters_decide_what_is_written_and_are_written_down(video, folder, dete
         "windows": "shared",
         "window_s": None,
         "class_scores": None,
+        "rates": None,
         "threshold": 0.3,
         "top_k": 1,
         "classes": ["jump", "wave"],

@@ -257,6 +257,32 @@ def test_exports_of_whole_videos_name_all_of_them(archive, tmp_path, capsys, for
     assert run(capsys, "archive", "export", archive, "--out", out, "--format", form, "--label", "grow")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("form", "ending"), [("srt", "srt"), ("vtt", "vtt"), ("eaf", "eaf"), ("ffmetadata", "ffmetadata.txt")]
+)
+def test_exports_of_one_video_per_file_fill_a_folder_as_label_does(archive, videos, tmp_path, capsys, form, ending):
+    out = tmp_path / "folder"
+
+    code, _, said = run(capsys, "archive", "export", archive, "--out", out, "--format", form)
+
+    assert code == 0, said
+    assert {path.name for path in out.iterdir()} == {f"a.mp4.{ending}", f"=1+1.mp4.{ending}"}
+    assert f"wrote {len(lines_of(capsys, archive))} actions" in said
+    assert (
+        run(capsys, "archive", "export", archive, "--out", tmp_path / "x", "--format", form, "--label", "grow")[0] == 2
+    )
+
+
+def test_export_of_one_video_per_file_to_a_file_is_refused(archive, tmp_path, capsys):
+    code, _, said = run(capsys, "archive", "export", archive, "--out", tmp_path / "all.srt")
+    assert (code, "name a folder, and --format srt" in " ".join(said.split())) == (2, True)
+
+    (tmp_path / "file").write_text("")
+    code, _, said = run(capsys, "archive", "export", archive, "--out", tmp_path / "file", "--format", "srt")
+    assert (code, said) == (1, f"tallformer: error: {tmp_path}/file: srt holds one video per file; name a folder\n")
+    assert (tmp_path / "file").read_text() == ""
+
+
 def test_export_of_whole_videos_is_what_detect_writes(archive, videos, tmp_path, capsys):
     out = tmp_path / "actions.json"
 

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tallformer_export.onnx_files import encoder_onnx
-from tallformer_infer.config import SamplingConfig, preset
+from tallformer_infer.config import RECIPES, SamplingConfig, preset
+from tallformer_infer.runtime.batching import most_clips
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph, keeping, tiles
 from tallformer_infer.runtime.cpu_graph.tiling import tile_encoder
-from tallformer_infer.runtime.sessions import CPU, open_session
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 from tallformer_training.model import Detector
 
 PADDED = dataclasses.replace(preset("tiny"), sampling=SamplingConfig(resize_px=48, crop_px=48))
@@ -221,3 +223,21 @@ def test_clips_at_once_are_what_they_are_one_by_one(
 
     alone = [together.run(clips[row : row + 1], real_frames[row : row + 1], ort.RunOptions()) for row in range(3)]
     np.testing.assert_array_equal(at_once, np.concatenate(alone))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_share_a_clip_where_only_one_may_be_seen_at_once(
+    encoder: bytes, clips: NDArray[np.uint8], threads: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    one = CpuEncoder(encoder, threads=threads, most_clips=1)
+
+    assert one.clips_at_once == 1
+    assert one.session.get_session_options().intra_op_num_threads == threads
+    assert one.run(clips, np.array([32, 20, 1]), ort.RunOptions()).shape[0] == 3
+
+
+def test_only_clips_of_a_minute_go_through_an_encoder_alone() -> None:
+    assert {name: most_clips(recipe) for name, recipe in RECIPES.items() if most_clips(recipe) < 8} == {
+        "thumos14-opentad-swin-t": 1
+    }

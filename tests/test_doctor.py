@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -78,7 +79,8 @@ def test_without_a_driver_cuda_is_told_not_to_work_and_auto_takes_the_cpu(here: 
     assert here.driver.gpus == ()
     assert verdicts["cuda"].text.startswith("no NVIDIA driver: libcuda.so.1: ")
     assert not verdicts["cuda"].works
-    assert (verdicts["tensorrt"].works, verdicts["tensorrt"].text) == (False, verdicts["cuda"].text)
+    for value in ("tensorrt", "onnx-tensorrt"):
+        assert (verdicts[value].works, verdicts[value].text) == (False, verdicts["cuda"].text)
     assert verdicts["auto"].runs_on == "cpu"
 
 
@@ -91,6 +93,17 @@ def test_with_a_gpu_cuda_works(here: Diagnosis) -> None:
     assert {provider.name: provider.works for provider in here.providers}["CUDA"]
     assert verdicts["cuda"].works
     assert verdicts["auto"].runs_on == "cuda"
+
+
+@pytest.mark.gpu
+def test_with_a_gpu_and_tensorrt_onnxruntime_runs_an_engine(here: Diagnosis) -> None:
+    verdicts = {device.value: device for device in here.devices}
+
+    if not {provider.name: provider.works for provider in here.providers}["TensorRT"]:
+        if os.environ.get("REQUIRE_GPU") == "1" and find_spec("tensorrt") is not None:
+            pytest.fail(verdicts["onnx-tensorrt"].text)
+        pytest.skip(verdicts["onnx-tensorrt"].text)
+    assert verdicts["onnx-tensorrt"].runs_on == "cuda"
 
 
 def test_providers_are_those_of_the_installed_onnxruntime(here: Diagnosis) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -225,34 +226,25 @@ def test_damaged_onnxruntime_is_told_with_the_line_that_repairs_it(tmp_path: Pat
     assert verdict.commands == ("pip install --force-reinstall --no-deps onnxruntime-gpu==1.31.1",)
 
 
-def test_limits_of_a_container_are_told(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
+def test_memory_of_a_container_is_told(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1048576\n")
-    machine = look_at_machine(control_group=tmp_path)
 
-    assert (machine.core_limit, machine.memory_bytes) == (1.5, 1048576)
-
-
-def test_limits_of_an_old_container_are_told(tmp_path: Path) -> None:
-    for name, value in (
-        ("cpu/cpu.cfs_quota_us", 50000),
-        ("cpu/cpu.cfs_period_us", 100000),
-        ("memory/memory.limit_in_bytes", 2097152),
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{value}\n")
-    machine = look_at_machine(control_group=tmp_path)
-
-    assert (machine.core_limit, machine.memory_bytes) == (0.5, 2097152)
+    assert look_at_machine(control_group=tmp_path).memory_bytes == 1048576
 
 
-@pytest.mark.parametrize("files", [{}, {"cpu.max": "max 100000", "memory.max": "max"}, {"cpu.max": "-1"}])
+def test_memory_of_an_old_container_is_told(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("2097152\n")
+
+    assert look_at_machine(control_group=tmp_path).memory_bytes == 2097152
+
+
+@pytest.mark.parametrize("files", [{}, {"memory.max": "max"}, {"memory.max": "-1"}])
 def test_machine_without_limits_has_none(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     machine = look_at_machine(control_group=tmp_path)
 
-    assert machine.core_limit is None
     assert machine.cores >= 1
     assert machine.memory_bytes is None or machine.memory_bytes > 1 << 20
     assert all(folder.free_bytes is None or folder.free_bytes >= 0 for folder in machine.folders)
@@ -288,3 +280,51 @@ def test_engine_that_runs_is_told_with_what_makes_one(tmp_path: Path) -> None:
         "cuda",
         "takes cuda: with engines of tensorrt 10.16",
     )
+
+
+def verdict_on_onnx_tensorrt(known: Evidence, problem: str = "device onnx-tensorrt cannot be had") -> DeviceVerdict:
+    return judge_device("onnx-tensorrt", Answer(problem=problem, error="DeviceError"), known)
+
+
+def test_onnxruntime_without_tensorrt_needs_the_other_build_and_tensorrt(tmp_path: Path) -> None:
+    verdict = verdict_on_onnx_tensorrt(evidence(install(tmp_path, onnxruntime="1.32.0")))
+
+    assert (verdict.works, verdict.text) == (False, "onnxruntime-gpu is not installed")
+    assert verdict.commands == ("pip uninstall -y onnxruntime", "pip install 'tallformer[tensorrt]'")
+
+
+def test_without_a_driver_onnxruntime_has_no_tensorrt_either(tmp_path: Path) -> None:
+    verdict = verdict_on_onnx_tensorrt(evidence(install(tmp_path, onnxruntime_gpu="1.31.1"), driver=NO_DRIVER))
+
+    assert (verdict.text, verdict.commands) == ("no NVIDIA driver: libcuda.so.1", ())
+
+
+def test_tensorrt_that_onnxruntime_does_not_link_keeps_its_provider_away(tmp_path: Path) -> None:
+    path = install(tmp_path, onnxruntime_gpu="1.31.1", tensorrt="11.4.0.106")
+
+    verdict = verdict_on_onnx_tensorrt(evidence(path, tensorrt=10))
+
+    assert verdict.text == "tensorrt 11.4.0.106 does not fit onnxruntime-gpu 1.31.1, which links TensorRT 10"
+    assert verdict.commands == ("pip uninstall -y tensorrt", "pip install 'tallformer[tensorrt]'")
+
+
+def test_provider_that_lacks_tensorrts_library_is_told_with_the_line_that_brings_it(tmp_path: Path) -> None:
+    path, library = install(tmp_path, onnxruntime_gpu="1.31.1"), "libnvinfer.so.10"
+    provider = Provider(
+        name="TensorRT", is_built_in=True, works=False, problem=f"{library} is missing", missing_library=library
+    )
+    known = dataclasses.replace(evidence(path), providers=(provider,))
+
+    verdict = verdict_on_onnx_tensorrt(known)
+
+    assert (verdict.text, verdict.commands) == (f"{library} is missing", ("pip install 'tallformer[tensorrt]'",))
+
+
+def test_missing_tensorrt_package_is_told_for_onnxruntime_too(tmp_path: Path) -> None:
+    known = dataclasses.replace(evidence(install(tmp_path, onnxruntime_gpu="1.31.1")), providers=())
+    problem = "device onnx-tensorrt cannot be had: tensorrt is not installed: pip install 'tallformer[tensorrt]'"
+
+    verdict = verdict_on_onnx_tensorrt(known, problem)
+
+    assert verdict.text == "device onnx-tensorrt cannot be had: tensorrt is not installed"
+    assert verdict.commands == ("pip install 'tallformer[tensorrt]'",)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallformer_infer.errors import DeviceError
+from tallformer_infer.runtime.ports import split_batches
 from tallformer_infer.runtime.tensorrt import cuda, running
 from tallformer_infer.runtime.tensorrt.cuda import Arena, Cuda
 from tallformer_infer.runtime.tensorrt.library import require_gpu
-from tallformer_infer.runtime.tensorrt.running import split_batches
 
 
 def has_gpu() -> bool:

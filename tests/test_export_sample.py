@@ -71,7 +71,9 @@ def test_the_generated_video_is_always_the_same_and_as_long_as_told(recipe: Reci
     assert not sample.path.exists()
 
 
-@pytest.mark.parametrize(("name", "clips"), [("tiny", 7.5), ("demo", 7.5), ("thumos14-swin-b", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "clips"), [("tiny", 7.5), ("demo", 7.5), ("thumos14-swin-b", 1.5), ("thumos14-opentad-swin-t", 0.5)]
+)
 def test_large_models_are_compared_on_fewer_clips(name: str, clips: float) -> None:
     with torch.device("meta"):
         detector = Detector(preset(name))

@@ -201,6 +201,8 @@ def test_file_that_changed_is_labelled_again(videos, tmp_path):
 
     assert label(video, out=tmp_path / "out").labelled == 1
     assert rows_of(tmp_path / "out")["a.mp4"].duration_s == 40.0
+    (document,) = content_of(tmp_path / "out")[1].values()
+    assert document["videos"][0]["duration_s"] == 40.0
 
 
 def test_long_video_goes_on_at_the_clip_where_it_stopped(archive, videos, first, tmp_path):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tallformer_infer.config import I3dConfig
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.importing.reading import read_tensors
 from tallformer_training.model.i3d import ConvUnit, InceptionI3d, load_kinetics, same_max_pool
@@ -134,6 +135,50 @@ def test_clips_are_encoded_on_their_own(model: InceptionI3d) -> None:
     assert torch.allclose(together, alone, atol=1e-5 * float(together.abs().max()))
 
 
+def test_the_earlier_tap_is_the_same_map_without_the_layers_behind_it(model: InceptionI3d) -> None:
+    clips = numbers(1, 3, 12, 40, 40)
+    earlier = InceptionI3d(I3dConfig(kind="i3d", tap="mixed_4f")).eval()
+    own = earlier.state_dict()
+
+    earlier.load_state_dict({name: value for name, value in model.state_dict().items() if name in own})
+
+    assert model.state_dict().keys() - own.keys() == {name for name in model.state_dict() if name.startswith("Mixed_5")}
+    with torch.no_grad():
+        assert torch.equal(earlier(clips), model.taps(clips).mixed_4f)
+        assert earlier.steps(clips).shape == (1, 832, 3)
+
+
+@pytest.mark.parametrize("narrowing", [2, 4, 8])
+def test_a_narrow_encoder_has_that_part_of_every_layer(narrowing: int) -> None:
+    narrow = InceptionI3d(I3dConfig(kind="i3d", narrowing=narrowing)).state_dict()
+    with torch.device("meta"):
+        whole = InceptionI3d().state_dict()
+
+    assert {name: len(value) * narrowing for name, value in narrow.items()} == {
+        name: len(value) for name, value in whole.items()
+    }
+
+
+def test_fresh_weights_neither_swell_nor_fade(model: InceptionI3d) -> None:
+    with torch.no_grad():
+        maps = model(numbers(2, 3, 16, 64, 64))
+
+    assert 0.1 < float(maps.square().mean().sqrt()) < 30
+
+
+def test_activations_that_are_computed_again_give_the_same_gradients() -> None:
+    config = I3dConfig(kind="i3d", narrowing=8)
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = InceptionI3d(config, checkpointing=checkpointing).train()
+        model.steps(numbers(2, 3, 8, 32, 32)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])
+
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, recomputed)
+
+
 def test_training_leaves_batch_norms_as_they_are() -> None:
     model = InceptionI3d().train()
     before = {name: value.clone() for name, value in model.state_dict().items() if ".bn." in name}
@@ -151,8 +196,7 @@ def test_training_leaves_batch_norms_as_they_are() -> None:
 def kinetics_file(folder: Path, in_channels: int = 3) -> Path:
     """As the published files are: names of the conversion, a classifier, and no counters."""
     torch.manual_seed(1)
-    state = InceptionI3d(in_channels).state_dict()
-    state = {name: value for name, value in state.items() if "num_batches" not in name}
+    state = InceptionI3d(in_channels=in_channels).state_dict()
     state |= {"logits.conv3d.weight": torch.zeros(400, 1024, 1, 1, 1), "logits.conv3d.bias": torch.zeros(400)}
     torch.save(state, folder / "imagenet.pt")
     return folder / "imagenet.pt"
@@ -161,12 +205,12 @@ def kinetics_file(folder: Path, in_channels: int = 3) -> Path:
 @pytest.mark.parametrize("in_channels", [3, 2])
 def test_a_file_of_kinetics_weights_fits_exactly(tmp_path: Path, in_channels: int) -> None:
     _, tensors = read_tensors(kinetics_file(tmp_path, in_channels))
-    model = InceptionI3d(in_channels)
+    model = InceptionI3d(in_channels=in_channels)
 
     load_kinetics(model, tensors)
 
     for name, tensor in model.state_dict().items():
-        assert name.endswith("num_batches_tracked") or torch.equal(tensor, tensors[name])
+        assert torch.equal(tensor, tensors[name])
 
 
 def test_the_names_are_those_of_the_published_files(model: InceptionI3d) -> None:

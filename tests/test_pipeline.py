@@ -26,7 +26,7 @@ from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline import Detector, Progress, hashing
 from tallformer_infer.pipeline.background import Background
 from tallformer_infer.pipeline.pool import CandidatePool
-from tallformer_infer.pipeline.settling import split_settled
+from tallformer_infer.pipeline.settling import are_settled
 from tallformer_infer.runtime import Cancellation
 from tallformer_infer.structures import Action, Candidates
 from tests.videos import textured_pictures, write_video
@@ -257,7 +257,8 @@ def test_what_is_settled_is_suppressed_as_if_later_candidates_were_there(candida
     config = SuppressConfig(score_threshold=0, max_per_video=10_000)
     earlier = candidates.take(candidates.segments_frames[:, 0] < cut)
     later = candidates.take(candidates.segments_frames[:, 0] >= cut)
-    settled, waiting = split_settled(earlier, cut)
+    is_settled = are_settled(earlier, cut)
+    settled, waiting = earlier.take(is_settled), earlier.take(~is_settled)
 
     apart = [suppress(settled, config), suppress(Candidates.concatenate([waiting, later]), config)]
     together = suppress(Candidates.concatenate([settled, waiting, later]), config)

@@ -65,6 +65,7 @@ def test_document_with_everything_fits_the_schema():
         "windows": "shared",
         "window_s": None,
         "class_scores": None,
+        "rates": None,
         "threshold": 0.25,
         "top_k": 7,
         "classes": ["wave", "jump"],
@@ -77,7 +78,7 @@ def test_document_with_everything_fits_the_schema():
 def test_document_says_how_it_came_about():
     document = actions_document([result()])
 
-    assert document["schema_version"] == "1.2"
+    assert document["schema_version"] == "1.3"
     assert document["tool"] == {"name": "tallformer", "version": "0.1.0"}
     assert document["model"] == {"name": "sample", "trained": True}
     assert document["bundle_sha256"] == "ab" * 32

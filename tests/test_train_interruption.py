@@ -1,16 +1,17 @@
-"""Real processes: killed in the middle of writing a checkpoint, and two that train as one."""
+"""Real processes: killed in the middle of writing a checkpoint, and two that train as one, on one machine or two."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -29,10 +30,19 @@ from tests.training_set import CONFIG, RECIPE, STILL, make_set
 
 KILLS = 3
 TIMEOUT_S = 120
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 # Two processes sum the same numbers in another order. Seen after 3 steps of SGD: entries differ by up to 8e-6 (a
 # running variance), while weights moved by up to 7e-3 in the last step alone.
 TOGETHER = {"rtol": 1e-4, "atol": 2e-6}
+TOGETHER_CONFIG = replace(
+    CONFIG,
+    windows_per_video=4,
+    epochs=1,
+    optimiser=OptimiserConfig(base_lr=0.05),
+    schedule=ScheduleConfig(warmup_steps=0),
+    memory_dtype="float32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +52,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(folder: Path, out: Path, config: TrainingConfig, recipe: Recipe, *, processes: int = 1) -> list[str]:
+def command(
+    folder: Path, out: Path, config: TrainingConfig, recipe: Recipe, *, launcher: Sequence[str] = ()
+) -> list[str]:
     """The command line of a run."""
     files = {}
     for name, value in (("config", config), ("recipe", recipe)):
         files[name] = folder / f"{out.name}-{name}.json"
         files[name].write_text(json.dumps(to_json(value)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return [
         sys.executable,
-        *(launcher if processes > 1 else []),
+        *launcher,
         *("-m", "tallformer_training"),
         *("--annotations", str(folder / "annotations.json"), "--videos", str(folder / "videos")),
         *("--recipe", str(files["recipe"]), "--config", str(files["config"])),
@@ -114,19 +125,11 @@ def test_a_run_killed_while_it_writes_checkpoints_ends_with_the_same_weights(fol
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(
     folder: Path, tmp_path: Path, accumulation: int
 ) -> None:
-    shared: dict[str, Any] = {
-        "accumulation": accumulation,
-        "windows_per_video": 4,
-        "epochs": 1,
-        "optimiser": OptimiserConfig(base_lr=0.05),
-        "schedule": ScheduleConfig(warmup_steps=0),
-        "memory_dtype": "float32",
-    }
-    one = replace(CONFIG, batch_windows=4 // accumulation, **shared)
-    two = replace(CONFIG, batch_windows=2 // accumulation, **shared)
+    one = replace(TOGETHER_CONFIG, accumulation=accumulation, batch_windows=4 // accumulation)
+    two = replace(one, batch_windows=2 // accumulation)
 
     run(command(folder, tmp_path / "one", one, STILL))
-    run(command(folder, tmp_path / "two", two, STILL, processes=2))
+    run(command(folder, tmp_path / "two", two, STILL, launcher=TWO_PROCESSES))
 
     expected, found = (load_state(checkpoint_folders(tmp_path / name)[-1]).weights for name in ("one", "two"))
     for name in expected:
@@ -147,6 +150,52 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(
     assert (memories[0].written == memories[1].written).all()
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_two_machines_learn_what_one_process_learns_and_each_keeps_the_whole_memory(
+    folder: Path, tmp_path: Path
+) -> None:
+    one = replace(TOGETHER_CONFIG, batch_windows=4)
+    two = replace(one, batch_windows=2)
+    address = f"--master-addr=127.0.0.1 --master-port={free_port()}".split()
+
+    run(command(folder, tmp_path / "one", one, STILL))
+    machines = [
+        subprocess.Popen(
+            command(
+                folder,
+                tmp_path / "two",
+                two,
+                STILL,
+                launcher=("-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}", *address),
+            ),
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [machine.communicate(timeout=TIMEOUT_S)[1] for machine in machines]
+
+    assert [machine.returncode for machine in machines] == [0, 0], errors
+    expected, found = (load_state(checkpoint_folders(tmp_path / name)[-1]).weights for name in ("one", "two"))
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], **TOGETHER, msg=lambda text, at=name: f"{at}: {text}")
+    memories = [
+        Memory.open(next((tmp_path / name / "memory" / machine).glob("step-000000003-*"))).rows
+        for name, machine in (("one", "machine-0"), ("two", "machine-0"), ("two", "machine-1"))
+    ]
+    for rows in memories[1:]:
+        torch.testing.assert_close(
+            torch.from_numpy(rows.copy()), torch.from_numpy(memories[0].copy()), rtol=1e-4, atol=1e-5
+        )
+
+
 def test_two_processes_teach_the_encoder_what_one_does_with_twice_the_clips(folder: Path, tmp_path: Path) -> None:
     backbone = replace(STILL.model.backbone, stem="motion", pooling="max")
     recipe = replace(STILL, model=replace(STILL.model, backbone=backbone))
@@ -156,7 +205,7 @@ def test_two_processes_teach_the_encoder_what_one_does_with_twice_the_clips(fold
     two = replace(one, batch_windows=2, encoder_stage=replace(stage, batch_clips=2))
 
     run(command(folder, tmp_path / "one", one, recipe))
-    run(command(folder, tmp_path / "two", two, recipe, processes=2))
+    run(command(folder, tmp_path / "two", two, recipe, launcher=TWO_PROCESSES))
 
     expected, found = (
         load_state(checkpoint_folders(tmp_path / name / ENCODER_FOLDER)[-1]).weights for name in ("one", "two")

@@ -181,6 +181,7 @@ def test_the_first_memory_is_what_the_encoder_says(folder: Path, tmp_path: Path)
         {"accumulation": 2, "step_loss_weight": 0.5},
         {"checkpointing": True},
         {"precision": "bf16"},
+        {"precision": "fp16"},
         {"memory_dtype": "float32", "smooth_schedule": True},
         {"augmentation": AugmentationConfig(flip=0.5, mirrored_classes=(("run", "run left"),))},
     ],

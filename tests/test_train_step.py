@@ -32,11 +32,12 @@ CLIPS, CLIP_STEPS, CLIP_FRAMES = 3, 16, 32
 VIDEOS = ("va", "vb")
 
 # golden/README.md: losses rtol 1e-4, gradient norms 1e-3. The coarsest level has one position, so its batch norm sees
-# two values: gradients behind it are 0 but for rounding (4e-14 in float64, 8e-7 and 5e-6 in two float32 runs).
+# two values: gradients behind it are 0 but for rounding (4e-14 in float64; in float32 8e-7, 5e-6 and 1.2e-5 on three
+# processors). What float32 may round, float64 must have right.
 LOSS = {"rtol": 1e-4}
 HEAD = {"rtol": 1e-4, "atol": 1e-4}
 FEATURES = {"rtol": 1e-4, "atol": 1e-4}
-NORM = {torch.float32: {"rtol": 1e-3, "atol": 1e-5}, torch.float64: {"rtol": 1e-3, "atol": 1e-6}}
+NORM = {torch.float32: {"rtol": 1e-3, "atol": 3e-5}, torch.float64: {"rtol": 1e-3, "atol": 1e-6}}
 GRADIENT_OF_LARGEST = 1e-3
 
 

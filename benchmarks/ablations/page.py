@@ -24,8 +24,9 @@ def group_page(group: Group, found: Mapping[str, Summary]) -> str:
     if machines:
         rows += ["", f"Measured with {'; '.join(machines)}."]
     labels = {row.variant: row.label for row in group.rows}
-    pairs = [_pair(pair, labels, found) for pair in group.order]
-    return "\n".join([*rows, "", *(pairs or ["The paper orders none of these."])])
+    pairs = [_pair(pair, labels, found) for pair in group.order] or ["The paper orders none of these."]
+    compared = [_comparison(pair, labels, found) for pair in group.compared]
+    return "\n".join([*rows, "", *pairs, *([""] if compared else []), *compared])
 
 
 def percent(summary: Summary) -> str:
@@ -53,12 +54,21 @@ def _pair(pair: tuple[str, str], labels: Mapping[str, str], found: Mapping[str, 
     """Whether two variants come in the paper's order, from the seeds that both have."""
     higher, lower = pair
     claim = f"- {labels[higher]} above {labels[lower]}: "
-    seeds = sorted(found[higher].maps.keys() & found[lower].maps.keys()) if {higher, lower} <= found.keys() else []
-    if not seeds:
-        return claim + NOT_MEASURED
-    gains = [found[higher].maps[seed] - found[lower].maps[seed] for seed in seeds]
-    mean, wins = sum(gains) / len(gains), sum(gain > 0 for gain in gains)
-    return claim + f"{_verdict(gains)}; {_points(mean, gains)}, higher with {wins} of {len(gains)} seeds"
+    gains = _gains(pair, found)
+    return claim + (f"{_verdict(gains)}; {_points(gains)}" if gains else NOT_MEASURED)
+
+
+def _comparison(pair: tuple[str, str], labels: Mapping[str, str], found: Mapping[str, Summary]) -> str:
+    """What one variant has more than another, from the seeds that both have."""
+    one, other = pair
+    gains = _gains(pair, found)
+    return f"- {labels[one]} against {labels[other]}: " + (_points(gains) if gains else NOT_MEASURED)
+
+
+def _gains(pair: tuple[str, str], found: Mapping[str, Summary]) -> list[float]:
+    """mAP of the first less that of the second, seed by seed."""
+    one, other = (found[name].maps if name in found else {} for name in pair)
+    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
 
 
 def _verdict(gains: list[float]) -> str:
@@ -67,6 +77,7 @@ def _verdict(gains: list[float]) -> str:
     return "not decided" if any(gain > 0 for gain in gains) else "**not the paper's order**"
 
 
-def _points(mean: float, gains: list[float]) -> str:
-    mean_points = f"{100 * mean:+.1f}"
-    return f"{mean_points} ± {100 * spread(gains):.1f} points" if len(gains) > 1 else f"{mean_points} points"
+def _points(gains: list[float]) -> str:
+    mean, wins = f"{100 * sum(gains) / len(gains):+.1f}", sum(gain > 0 for gain in gains)
+    points = f"{mean} ± {100 * spread(gains):.1f} points" if len(gains) > 1 else f"{mean} points"
+    return f"{points}, higher with {wins} of {len(gains)} seeds"

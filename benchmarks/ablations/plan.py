@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks import train_demo
 from benchmarks.ablations.groups import BASE, group_named
-from tallformer_infer.config import Recipe, TcmConfig
+from tallformer_infer.config import ModelConfig, PointHeadConfig, PyramidConfig, Recipe, TcmConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_training.memory import Sampling, encoded_count
 from tallformer_training.schedule import ScheduleConfig
@@ -152,7 +152,7 @@ START_CONFIG = replace(
 
 
 def whole_plan() -> Plan:
-    """The runs of all groups: 16 variants with three seeds."""
+    """The runs of all groups: 17 variants with three seeds."""
     variants = [
         _variant(BASE),
         *(_variant(f"r-{ratio:g}", ratio=ratio) for ratio in (0.0, 0.15, 0.4, 0.6, 1.0)),
@@ -163,6 +163,7 @@ def whole_plan() -> Plan:
         *_encoders(),
         *(_variant(f"px-{side}", _resolution(side), start=f"px-{side}") for side in (32, 48)),
         _variant("stratified", sampling="stratified"),
+        _variant("points", replace(BASE_RECIPE, model=_points(BASE_RECIPE.model))),
     ]
     return Plan(variants=tuple(variants), start_config=START_CONFIG, start_classes=START_CLASSES)
 
@@ -184,6 +185,16 @@ def _window(clips: int) -> Recipe:
 
 def _resolution(side_px: int) -> Recipe:
     return replace(BASE_RECIPE, sampling=replace(BASE_RECIPE.sampling, resize_px=side_px, crop_px=side_px))
+
+
+def _points(model: ModelConfig) -> ModelConfig:
+    """ActionFormer's pyramid and head with the base's channels and convolutions per tower; the pyramid does the TCM's
+    work. Six levels, as its authors have: the coarsest learns all whose farther end is more than 8.5 s away."""
+    pyramid = PyramidConfig(
+        kind="transformer", levels=6, heads=model.pyramid.heads, attention_steps=(), fpn_channels=model.channels
+    )
+    head = PointHeadConfig(kind="points", stacked_convs=model.anchor_head.stacked_convs)
+    return replace(model, tcm=None, pyramid=pyramid, head=head)
 
 
 def _encoders() -> Iterator[Variant]:

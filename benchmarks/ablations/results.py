@@ -1,13 +1,18 @@
 """Results of the ablations: one JSON line per finished run, and what several seeds of a variant say together.
 
 Needs no torch.
+
+# Note [one machine per table]
+The encoders that runs start from are made where they run, and come out different on another processor: the same steps
+round differently. Times differ more. So runs of different machines are never compared: a table shows those of the
+machine that has most of its runs, and of two lines for one run the later one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -54,18 +59,19 @@ def read_lines(path: Path = RESULTS) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def is_measured(path: Path, run: str, settings_sha256: str) -> bool:
-    """Whether a run is finished.
+def is_measured(path: Path, run: str, settings_sha256: str, machine: str) -> bool:
+    """Whether a run is finished on a machine.
 
     Args:
         path: File of the lines.
         run: Name of the run.
         settings_sha256: Of everything that decides its result.
+        machine: As `machine_of` names it; lines of others say nothing, see Note [one machine per table].
 
     Raises:
         ConfigError: A run of that name was measured with other settings.
     """
-    lines = [line for line in read_lines(path) if line["run"] == run]
+    lines = [line for line in read_lines(path) if line["run"] == run and machine_of(line) == machine]
     if any(line["settings_sha256"] != settings_sha256 for line in lines):
         raise ConfigError(
             f"{path}: {run} was measured with other settings; remove its line, or name another file (--results)"
@@ -80,8 +86,31 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+def machine_of(line: Mapping[str, Any]) -> str:
+    """What readers call the machine of a line."""
+    return f"{line['cpus']} cores, {line['processor']}"
+
+
+def of_one_machine(lines: Sequence[Mapping[str, Any]], variants: Collection[str]) -> list[Mapping[str, Any]]:
+    """Lines of the machine that has most of the runs of some variants, one per run.
+
+    See Note [one machine per table].
+
+    Args:
+        lines: In the order in which they were measured.
+        variants: Their names.
+    """
+    by_machine: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
+    for line in lines:
+        if line["variant"] in variants:
+            runs = by_machine.pop(machine_of(line), {})
+            by_machine[machine_of(line)] = {**runs, (line["variant"], line["seed"]): line}
+    newest_first = reversed(list(by_machine.values()))
+    return list(max(newest_first, key=len, default={}).values())
+
+
 def summarise(lines: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
-    """Variants that have a finished run, by name."""
+    """Variants that have a finished run, by name; one line per run."""
     by_variant: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
         by_variant.setdefault(line["variant"], []).append(line)
@@ -90,7 +119,7 @@ def summarise(lines: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
             maps={line["seed"]: line["map"] for line in runs},
             saved_bytes=fmean(line["saved_bytes"] for line in runs),
             step_s=fmean(line["step_s"] for line in runs),
-            machines=frozenset(f"{line['cpus']} cores, {line['processor']}" for line in runs),
+            machines=frozenset(machine_of(line) for line in runs),
         )
         for name, runs in by_variant.items()
     }

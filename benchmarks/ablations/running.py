@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from benchmarks.ablations.plan import DataConfig, Plan, Run
-from benchmarks.ablations.results import RESULTS, append_line, is_measured
+from benchmarks.ablations.results import RESULTS, append_line, is_measured, machine_of
 from benchmarks.ablations.starts import compose, find_start, make_start
 from benchmarks.measure import circumstances
 from benchmarks.training_step import StepTrial
@@ -30,6 +30,9 @@ from tallformer_training.training.job import RUN_FILE
 from tallformer_training.training.material import Material
 from tallformer_training.training.measuring import measure
 from tallformer_training.training.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Until = Callable[[], bool]
 
@@ -94,19 +97,36 @@ def is_done(run: Run, plan: Plan, place: Place) -> bool:
         ConfigError: It was, with other settings.
     """
     start = find_start(run.variant.start, plan, place.starts, place.out)
-    return start is not None and is_measured(place.results, run.name, settings_sha256(run, plan.data, start))
+    if start is None:
+        return False
+    settings = settings_sha256(run, plan.data, start)
+    return is_measured(place.results, run.name, settings, machine_of(circumstances()))
 
 
 def settings_sha256(run: Run, data: DataConfig, start: Path) -> str:
-    """Hash of everything that decides the result of a run; `start` is the checkpoint of its start."""
+    """Hash of everything that decides the result of a run; `start` is the checkpoint of its start.
+
+    Settings at their defaults are left out, so that a new one, which changes nothing by default, changes no hash.
+    """
     decisive = {
-        "recipe": to_json(run.variant.recipe),
-        "training": to_json(run.config),
-        "data": asdict(data),
+        "recipe": _chosen(run.variant.recipe),
+        "training": _chosen(run.config),
+        "data": _chosen(data),
         "videos": VERSION,
         "start": file_sha256(start),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _chosen(settings: DataclassInstance) -> dict[str, Any]:
+    """Settings that are not at their defaults."""
+    chosen = {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if value != default:
+            chosen[item.name] = {"": type(value).__name__, **_chosen(value)} if is_dataclass(value) else value
+    return chosen
 
 
 def run_folder(place: Place, run: str) -> Path:

@@ -18,12 +18,11 @@ from typing import Any
 import torch
 
 from benchmarks.afsd import afsd, full, material, tallformer
+from benchmarks.afsd.goal import SHARED_VIDEOS
 from benchmarks.afsd.pipeline import AfsdPipeline
 from benchmarks.afsd.sampling import Task, sample
 from benchmarks.measure import circumstances
 
-_SHARED = Path(__file__).resolve().parents[3] / "shared" / "videos"
-"""Real videos, where there are any beside the repository."""
 _IN_FULL = "tfio_small.mp4"
 
 
@@ -82,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--videos",
         type=Path,
-        default=_SHARED if _SHARED.is_dir() else None,
+        default=SHARED_VIDEOS if SHARED_VIDEOS.is_dir() else None,
         help="folder of real videos; without one they are generated",
     )
     parser.add_argument("--work", type=Path, help="folder to keep graphs in; otherwise they are written anew each time")

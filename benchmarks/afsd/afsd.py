@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.afsd import material, network, tallformer
 from benchmarks.afsd.detections import activitynet_actions, fused_candidates, thumos14_actions
@@ -16,18 +15,26 @@ from benchmarks.afsd.network import AfsdSizes
 from benchmarks.afsd.pipeline import AfsdPipeline, Classifier, Stream, consecutive, network_input
 from benchmarks.afsd.sampling import Task, timed
 from benchmarks.afsd.workload import ACTIVITYNET, ACTIVITYNET_FPS, AFSD_THUMOS14_FPS, THUMOS14
+from benchmarks.ceilings import TorchProduct
 
 MATRIX = "matrix product"
-_SIDE = 2048
+_RATES_FPS = {ACTIVITYNET: ACTIVITYNET_FPS, THUMOS14: AFSD_THUMOS14_FPS}
 _SMALL_PAIRS, _LARGE_PAIRS = 32, 20
 """Pairs of a round, of 112 x 112 and of 340 x 256 pixels."""
 
 
-def tasks(pipeline: AfsdPipeline, work: Path, videos: Sequence[Path], *, threads: int) -> list[Task]:
-    """All that AFSD does for both data sets."""
+def tasks(
+    pipeline: AfsdPipeline,
+    work: Path,
+    videos: Sequence[Path],
+    *,
+    threads: int,
+    workloads: Sequence[str] = (ACTIVITYNET, THUMOS14),
+) -> list[Task]:
+    """All that AFSD does for those data sets."""
     at_rate = {
-        ACTIVITYNET: [material.clip_frames(video, ACTIVITYNET_FPS, threads=threads) for video in videos],
-        THUMOS14: [material.clip_frames(video, AFSD_THUMOS14_FPS, threads=threads) for video in videos],
+        workload: [material.clip_frames(video, _RATES_FPS[workload], threads=threads) for video in videos]
+        for workload in workloads
     }
     shown = [snippet for video in videos for snippet in material.snippets(video, threads=threads)]
     found = []
@@ -37,11 +44,12 @@ def tasks(pipeline: AfsdPipeline, work: Path, videos: Sequence[Path], *, threads
     pairs = [pair for snippet in shown for pair in consecutive(snippet.grays)]
     found.append(_flow("flow classifier", pipeline.pool, pairs, _LARGE_PAIRS))
     found += _networks(ACTIVITYNET, network.ACTIVITYNET, (pipeline.rgb, pipeline.flow), at_rate[ACTIVITYNET][0])
-    streams = (
-        Stream(work, network.THUMOS14, 3, threads=threads),
-        Stream(work, network.THUMOS14, 2, threads=threads),
-    )
-    found += _networks(THUMOS14, network.THUMOS14, streams, at_rate[THUMOS14][0])
+    if THUMOS14 in workloads:
+        streams = (
+            Stream(work, network.THUMOS14, 3, threads=threads),
+            Stream(work, network.THUMOS14, 2, threads=threads),
+        )
+        found += _networks(THUMOS14, network.THUMOS14, streams, at_rate[THUMOS14][0])
     return [*found, *_classifier(pipeline.classifier, shown, pipeline)]
 
 
@@ -71,8 +79,8 @@ def decoding(videos: Sequence[Path], *, threads: int) -> list[Task]:
 
 def matrix_rate() -> Task:
     """Seconds per 10^9 floating-point operations of torch's float32 matrix product."""
-    left, right = torch.randn(_SIDE, _SIDE), torch.randn(_SIDE, _SIDE)
-    return Task(MATRIX, timed(lambda: [left @ right for _ in range(4)], 4 * 2 * _SIDE**3 / 1e9))
+    product = TorchProduct()
+    return Task(MATRIX, timed(product.run, product.gigaflop))
 
 
 def flow_seconds(pool: FlowPool, pairs: Sequence[Pair]) -> list[float]:

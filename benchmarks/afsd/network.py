@@ -64,7 +64,7 @@ class AfsdBackbone(nn.Module):
     def __init__(self, sizes: AfsdSizes, in_channels: int) -> None:
         super().__init__()
         self.has_fine_level = sizes.has_fine_level
-        self.i3d = InceptionI3d(in_channels)
+        self.i3d = InceptionI3d(in_channels=in_channels)
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         """Map clips (B, C, F, 96, 96) in [-1, 1] to `Mixed_5c`, after `Mixed_4f` where that is taken."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
+
+from benchmarks.measure import say_round, take_turns
 
 
 @dataclass
@@ -36,12 +38,18 @@ def timed(work: Callable[[], object], units: float = 1) -> Callable[[int], list[
 
 def sample(tasks: Sequence[Task], rounds: int) -> None:
     """Run all tasks once without counting, then `rounds` times."""
-    for number in range(-1, rounds):
-        if number == 0:
-            print("measuring", file=sys.stderr, flush=True)
-        for task in tasks:
-            wall, cpu = time.perf_counter(), time.process_time()
-            seconds = task.run(max(number, 0))
-            if number >= 0:
-                task.samples_s += seconds
-                task.busy.append((time.process_time() - cpu) / (time.perf_counter() - wall))
+    given = take_turns(
+        {task.name: partial(_run, task) for task in tasks},
+        rounds=rounds,
+        on_round=partial(say_round, "measuring", rounds),
+    )
+    for task in tasks:
+        task.samples_s += [each for seconds, _ in given[task.name] for each in seconds]
+        task.busy += [busy for _, busy in given[task.name]]
+
+
+def _run(task: Task, number: int) -> tuple[list[float], float]:
+    """Seconds per unit, and processors in use."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    seconds = task.run(number)
+    return seconds, (time.process_time() - cpu) / (time.perf_counter() - wall)

@@ -23,19 +23,26 @@ _RECIPES = {ACTIVITYNET: "anet-swin", THUMOS14: "thumos14-swin"}
 _WINDOW_STEP = 352
 
 
-def tasks(work: Path, videos: Sequence[Path], *, threads: int) -> list[Task]:
-    """All that TALLFormer does, of both backbones and precisions. The encoder is the same for both data sets."""
+def tasks(
+    work: Path,
+    videos: Sequence[Path],
+    *,
+    threads: int,
+    workloads: Sequence[str] = (ACTIVITYNET, THUMOS14),
+    precisions: Sequence[str] = ("fp32", "int8"),
+) -> list[Task]:
+    """All that TALLFormer does, of both backbones. The encoder is the same for both data sets."""
     found: list[Task] = []
     frames = np.stack(pictures(videos[0], sampling(ACTIVITYNET), threads=threads)[:32])
     for backbone in ("Swin-B", "Swin-T"):
         letter = backbone[-1].lower()
-        graphs = tallformer_graphs(work, f"anet-swin-{letter}", ("fp32", "int8"))
-        for precision in ("fp32", "int8"):
+        graphs = tallformer_graphs(work, f"anet-swin-{letter}", precisions)
+        for precision in precisions:
             encoder = CpuEncoder(graphs[precision], threads=threads)
             found.append(_encode(f"encode {backbone} {precision}", encoder, frames))
-        for workload, prefix in _RECIPES.items():
-            recipe = preset(f"{prefix}-{letter}")
-            content = tallformer_graphs(work, recipe.name, ("fp32", "int8") if workload == ACTIVITYNET else ())
+        for workload in workloads:
+            recipe = preset(f"{_RECIPES[workload]}-{letter}")
+            content = tallformer_graphs(work, recipe.name, precisions if workload == ACTIVITYNET else ())
             localizer = Network(content["localizer"], threads=threads)
             found += _localize(backbone, workload, recipe, localizer)
     return found

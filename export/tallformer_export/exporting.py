@@ -15,6 +15,7 @@ import torch
 from tallformer_export.bundle_writer import ModelCard, check_bundle_destination, write_bundle
 from tallformer_export.onnx_files import OPSET, encoder_onnx, localizer_onnx
 from tallformer_export.parity import LIMITS, check_parity, measure_parity
+from tallformer_export.precision import require_precision
 from tallformer_export.sample import check_sample, sample_clips, sample_video
 from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer import __version__
@@ -119,6 +120,7 @@ def check_input_stays(file: Path, out: Path) -> None:
 
 
 def _export(detector: Detector, out: Path, card: ModelCard, options: ExportOptions, on_step: OnStep) -> ParityReport:
+    require_precision(detector.recipe, options.precision)
     on_step("writing graph 1 of 3, encoder")
     graphs: dict[GraphName, onnx.ModelProto] = {
         "encoder": encoder_onnx(detector, options.precision, clips=lambda: sample_clips(detector, options.sample))

@@ -34,6 +34,8 @@ from torch import Tensor, nn
 
 from tallformer_infer.bundle import Precision
 from tallformer_infer.clips import Clip
+from tallformer_infer.config import I3dConfig, Recipe
+from tallformer_infer.errors import ExportError
 from tallformer_training.model import Detector
 
 _INT8_WEIGHTS: dict[str, Any] = {
@@ -50,9 +52,23 @@ def with_precision(detector: Detector, precision: Literal["fp16", "bf16"]) -> De
     """A copy whose encoder's blocks compute in another format; see Note [what is reduced]."""
     kind = _TORCH_TYPES[precision]
     reduced = copy.deepcopy(detector)
-    reduced.backbone.to(kind)
-    reduced.backbone.add_module("patch_embed", _InFloat32(reduced.backbone.patch_embed.float(), kind))
+    encoder, stem = reduced.backbone, reduced.backbone.stem_name
+    encoder.to(kind)
+    encoder.add_module(stem, _InFloat32(encoder.get_submodule(stem).float(), kind))
     return reduced
+
+
+def require_precision(recipe: Recipe, precision: Precision) -> None:
+    """Refuse formats that the recipe's encoder cannot compute in.
+
+    Raises:
+        ExportError: bfloat16 and int8 are for linear layers, and it has convolutions only.
+    """
+    if isinstance(recipe.model.backbone, I3dConfig) and precision not in ("fp32", "fp16"):
+        raise ExportError(
+            f"precision {precision}: is for linear layers, and the encoder of {recipe.name} has only convolutions; "
+            "take fp32 or fp16"
+        )
 
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -105,8 +121,9 @@ class _Clips(CalibrationDataReader):  # type: ignore[misc]
 
 
 def precision_of(model: onnx.ModelProto) -> Precision:
-    """Format of a graph's linear layers; fp32 if it has none."""
+    """Format of a graph's linear layers, or of its last convolution where it has none."""
     kinds = {item.name: item.data_type for item in model.graph.initializer}
+    last: Precision = "fp32"
     for node in model.graph.node:
         if node.op_type == "MatMulInteger":
             return "int8"
@@ -114,7 +131,9 @@ def precision_of(model: onnx.ModelProto) -> Precision:
             return "int8-static"
         if node.op_type == "MatMul" and node.input[1] in kinds:
             return _ONNX_TYPES.get(kinds[node.input[1]], "fp32")
-    return "fp32"
+        if node.op_type == "Conv":
+            last = _ONNX_TYPES.get(kinds.get(node.input[1], TensorProto.FLOAT), "fp32")
+    return last
 
 
 class _InFloat32(nn.Module):

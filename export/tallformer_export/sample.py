@@ -23,8 +23,9 @@ from tallformer_training.datasets.frames import stored_sampling
 from tallformer_training.model import Detector
 from tallformer_training.synthetic import VideoSpec, render_frames, write_script
 
-_BUDGET = 2e12
-"""Weights of the encoder times pixels of a frame, summed over clips. Torch on one core takes about 3 s for 1e12."""
+_BUDGET, _BUDGET_FRAMES = 2e12, 32
+"""Weights of the encoder times pixels of a frame, summed over clips of so many frames. Torch on one core takes about
+3 s for 1e12."""
 _MOST_CLIPS = 8
 """Clips of a generated video: comparing takes 2 s with the smallest model, whose export takes 15."""
 _FASTEST_FPS, _SLOWEST_FPS = 120.0, 10.0
@@ -60,8 +61,8 @@ def sample_video(detector: Detector, video: Path | None = None) -> Iterator[Samp
     """A video for as long as the block lasts.
 
     Args:
-        detector: Decides the length of a generated video: two clips of a large model, up to eight of a small one. The
-            last is half beyond the end.
+        detector: Decides the length of a generated video: two clips of a large model, up to eight of a small one, and
+            one of those whose windows are one clip each. The last is half beyond the end.
         video: The user's own, of which the first two windows are taken; None generates one, always the same.
 
     Raises:
@@ -92,8 +93,8 @@ def generated_frames(detector: Detector) -> int:
     """Length of the generated video: it follows from the model, not from the machine, as the report must."""
     window = detector.recipe.window
     weights = sum(parameter.numel() for parameter in detector.backbone.parameters())
-    affordable = int(_BUDGET / (weights * detector.recipe.sampling.crop_px**2))
-    clips = min(max(affordable, 2), _MOST_CLIPS)
+    cost = weights * detector.recipe.sampling.crop_px**2 * window.clip_frames / _BUDGET_FRAMES
+    clips = min(max(int(_BUDGET / cost), min(window.clips, 2)), _MOST_CLIPS)
     return (clips - 1) * window.clip_frames + (window.clip_frames + 1) // 2
 
 

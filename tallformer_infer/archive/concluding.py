@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tallformer_infer import __version__
+from tallformer_infer.archive.given_classes import with_classes
 from tallformer_infer.archive.store import StoredCandidates
+from tallformer_infer.archive.tasks import LabelSettings
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline.operating import at_point
+from tallformer_infer.pipeline.rates import rates_of
 from tallformer_infer.pipeline.video_run import name_actions
 from tallformer_infer.results import Selection, select_actions
-from tallformer_infer.structures import Provenance, Result, StageSeconds, Windows
+from tallformer_infer.structures import Layout, Provenance, Result, StageSeconds
 
 NO_TIME = StageSeconds(decode_s=0.0, encode_s=0.0, localize_s=0.0, suppress_s=0.0, total_s=0.0)
+
+
+@dataclass(frozen=True)
+class GivenClasses:
+    """What a whole video shows."""
+
+    source: str
+    """File that says so."""
+    scores: Mapping[str, float]
+    """By name."""
+
+
+def given_classes(settings: LabelSettings, scores: Mapping[str, float] | None) -> GivenClasses | None:
+    """What a video shows, by its task or its file; None where the model says it."""
+    if settings.scores is None:
+        return None
+    assert scores is not None, "who gives tasks has looked"
+    return GivenClasses(settings.scores.source, scores)
 
 
 def conclude(
     stored: StoredCandidates,
     bundle: Bundle,
     *,
-    windows: Windows,
+    layout: Layout,
     selection: Selection,
     content: str,
     timings: StageSeconds = NO_TIME,
+    classes: GivenClasses | None = None,
 ) -> Result:
     """The result of a video, as `Detector.detect` gives it.
 
@@ -32,17 +56,21 @@ def conclude(
     Args:
         stored: Candidates, and what is known of the video.
         bundle: The model.
-        windows: How windows were laid.
+        layout: How the video was laid out for the localizer.
         selection: Which actions are kept.
         content: What the video holds.
         timings: Of the stages before.
+        classes: What the video shows, where the model does not say it.
     """
     started = time.perf_counter()
     facts, recipe = stored.facts, bundle.recipe
+    candidates = stored.candidates
+    if classes is not None:
+        candidates = with_classes(candidates, recipe, classes.scores)
     named = name_actions(
-        suppress(stored.candidates, recipe.suppress),
+        suppress(candidates, recipe.suppress),
         recipe.classes,
-        windows,
+        layout.windows,
         start_s=facts.video.start_s,
         sample_fps=facts.sample_fps,
     )
@@ -78,6 +106,8 @@ def conclude(
             runtime=facts.runtime,
             device=facts.device,
             precision=bundle.graphs["encoder"].precision,
-            windows=windows,
+            windows=layout.windows,
+            rates=rates_of(layout, recipe),
+            class_scores=None if classes is None else classes.source,
         ),
     )

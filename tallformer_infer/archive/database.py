@@ -129,9 +129,10 @@ class ArchiveDatabase:
         return row_from(self.connection.execute("SELECT * FROM videos WHERE id = ?", (video_id,)).fetchone())
 
     def videos_of_content(self, content: str, actions_hash: str) -> list[VideoRow]:
-        """Videos that are done, of this content and made in this way."""
+        """Videos with results, of this content and made in this way; their files may be missing."""
         rows = self.connection.execute(
-            "SELECT * FROM videos WHERE content = ? AND status = 'done' AND actions_hash = ? ORDER BY id",
+            "SELECT * FROM videos WHERE content = ? AND status IN ('done', 'failed') AND result IS NOT NULL "
+            "AND actions_hash = ? ORDER BY id",
             (content, actions_hash),
         )
         return [row_from(row) for row in rows]
@@ -196,8 +197,24 @@ class ArchiveDatabase:
                 (reason, _now(), video_id),
             )
 
-    def finish(self, video_id: int, labelled: Labelled, actions: Iterable[Action], *, counts: bool = True) -> None:
-        """A video is done: its row and its actions, together. `counts` adds an attempt."""
+    def finish(
+        self,
+        video_id: int,
+        labelled: Labelled,
+        actions: Iterable[Action],
+        *,
+        counts: bool = True,
+        problem: str | None = None,
+    ) -> None:
+        """A video is done: its row and its actions, together.
+
+        Args:
+            video_id: Number of the row.
+            labelled: What the row gets.
+            actions: All of the video.
+            counts: Add an attempt.
+            problem: Why its result files are missing: it counts as failed (`output`) until they are there.
+        """
         with self.changing() as change:
             change.execute("DELETE FROM actions WHERE video_id = ?", (video_id,))
             rows = [(video_id, action.label, action.start_s, action.end_s, action.score) for action in actions]
@@ -221,10 +238,13 @@ class ArchiveDatabase:
                 "recipe_sha256": labelled.model[2],
                 "versions": json.dumps(labelled.versions),
                 "finished_at": _now(),
+                "status": "failed" if problem else "done",
+                "error_kind": "output" if problem else None,
+                "error": problem,
             }
             change.execute(
-                f"UPDATE videos SET {', '.join(f'{name} = ?' for name in columns)}, status = 'done', "
-                "attempts = attempts + ?, error_kind = NULL, error = NULL WHERE id = ?",
+                f"UPDATE videos SET {', '.join(f'{name} = ?' for name in columns)}, "
+                "attempts = attempts + ? WHERE id = ?",
                 (*columns.values(), int(counts), video_id),
             )
 

@@ -29,11 +29,12 @@ from tallformer_infer.archive.processes import signals_held_back
 from tallformer_infer.archive.tasks import LabelSettings, ServerAddress
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.errors import DeviceError, TallformerError
-from tallformer_infer.runtime import Device, Runtime, load_runtime
+from tallformer_infer.runtime import Device, ProposingRuntime, Runtime, load_runtime
 
 _MOST_CLIPS = 64
 _GPUS = Path("/proc/driver/nvidia/gpus")
-_START_S = 300.0
+_START_S, _BUILD_S = 300.0, 3600.0
+"""Until the model is loaded; `onnx-tensorrt` builds engines for a model that this GPU has not run."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class DeviceServer:
         theirs.close()
         self._connection = ours
         try:
-            answer = ours.recv() if ours.poll(_START_S) else "the model is not loaded after 5 minutes"
+            wait_s = _BUILD_S if settings.device == "onnx-tensorrt" else _START_S
+            answer = ours.recv() if ours.poll(wait_s) else f"the model is not loaded after {wait_s / 60:.0f} minutes"
         except EOFError:
             answer = "the process of the device ended"
         if isinstance(answer, str):
@@ -191,9 +193,21 @@ def _answer(runtime: Runtime, requests: Sequence[_Request], described: tuple[Any
         if request.pixels is not None:
             continue
         try:
-            request.reply.put(runtime.localize(*request.arguments) if request.what == "localize" else described)
+            request.reply.put(_computed(runtime, request, described))
         except Exception as error:
             request.reply.put(f"{type(error).__name__}: {error}")
+
+
+def _computed(runtime: Runtime, request: _Request, described: tuple[Any, ...]) -> Any:
+    match request.what:
+        case "localize":
+            return runtime.localize(*request.arguments)
+        case "propose":
+            if not isinstance(runtime, ProposingRuntime):
+                raise DeviceError(f"{runtime.name} cannot give proposals without classes")
+            return runtime.propose(*request.arguments)
+        case _:
+            return described
 
 
 def _encode(runtime: Runtime, requests: Sequence[_Request]) -> None:

@@ -10,14 +10,16 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, assert_never
+from typing import IO, Any, Literal, assert_never, get_args
 
 from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.naming import place_in
+from tallformer_infer.archive.outputs import file_name
 from tallformer_infer.archive.queries import ActionFilter, FoundAction, list_actions
 from tallformer_infer.archive.saving import stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
-from tallformer_infer.formats import encode_labels, is_label_format, labelled_video
+from tallformer_infer.formats import encode_labels, is_label_format, labelled_video, require_libraries
 from tallformer_infer.results import (
     Failure,
     Selection,
@@ -28,20 +30,30 @@ from tallformer_infer.results import (
     write_document,
 )
 
-ExportFormat = Literal["parquet", "csv", "jsonl", "json", "activitynet", "tsv", "labelstudio", "via", "boris"]
+_ResultFormat = Literal["json", "activitynet", "tsv", "labelstudio", "via", "boris"]
+FolderFormat = Literal["srt", "vtt", "eaf", "otio", "edl", "fcp7", "ffmetadata"]
+"""Formats of one video per file."""
+ExportFormat = Literal["parquet", "csv", "jsonl"] | _ResultFormat | FolderFormat
+EXPORT_FORMATS: tuple[ExportFormat, ...] = (
+    "parquet",
+    "csv",
+    "jsonl",
+    *get_args(_ResultFormat),
+    *get_args(FolderFormat),
+)
 COLUMNS = ("path", "start_s", "end_s", "label", "score")
 _ROWS_AT_ONCE = 50_000
 _FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
 
 
 def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: ExportFormat) -> int:
-    """Write the actions that pass to a file, by video and start. The file is replaced whole or not at all.
+    """Write the actions that pass, by video and start. A file is replaced whole or not at all.
 
     Args:
         database: The archive.
         wanted: Which actions; all but `parquet`, `csv` and `jsonl` hold whole videos and take only the path.
-        out: The file.
-        form: What it is to be; formats of one video per file are for `label --format`.
+        out: The file; for formats of one video per file a folder, in which they get the names of the result files.
+        form: What it is to be.
 
     Returns:
         How many there are.
@@ -51,7 +63,8 @@ def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, f
         OutputError: The file cannot be written.
         ModuleNotFoundError: pyarrow is needed and not installed.
     """
-    check_destination(out, example="actions.parquet")
+    if form not in get_args(FolderFormat):
+        check_destination(out, example="actions.parquet")
     match form:
         case "parquet":
             return _replace(out, lambda path: _write_parquet(path, list_actions(database, wanted)))
@@ -61,6 +74,8 @@ def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, f
             return _replace(out, lambda path: _write_text(path, _write_jsonl, list_actions(database, wanted)))
         case "json" | "activitynet" | "tsv" | "labelstudio" | "via" | "boris":
             return _write_results(database, wanted, out, form)
+        case "srt" | "vtt" | "eaf" | "otio" | "edl" | "fcp7" | "ffmetadata":
+            return _write_folder(database, wanted, out, form)
         case _:
             assert_never(form)
 
@@ -136,9 +151,9 @@ def _write_results(
     database: ArchiveDatabase,
     wanted: ActionFilter,
     out: Path,
-    form: Literal["json", "activitynet", "tsv", "labelstudio", "via", "boris"],
+    form: _ResultFormat,
 ) -> int:
-    rows = [row for row in database.videos("done") if wanted.path is None or wanted.matches(row.source)]
+    rows = [row for row in database.videos("done") if wanted.matches(row.source)]
     results = [stored_result(database, row) for row in rows]
     if form != "activitynet" and is_label_format(form):
         write_content(encode_labels([labelled_video(result) for result in results], form, folder=out.parent), out)
@@ -155,3 +170,17 @@ def _write_results(
             "export csv, jsonl or parquet, or label all with one model"
         ) from error
     return sum(len(result.actions) for result in results)
+
+
+def _write_folder(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: FolderFormat) -> int:
+    require_libraries(form)
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: {form} holds one video per file; name a folder")
+    count = 0
+    for row in database.videos("done"):
+        if wanted.matches(row.source):
+            path = place_in(out, file_name(row.name, form))
+            result = stored_result(database, row)
+            write_content(encode_labels([labelled_video(result)], form, folder=path.parent), path)
+            count += len(result.actions)
+    return count

@@ -6,9 +6,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from tallformer_infer.archive.concluding import conclude
+from tallformer_infer.archive.concluding import conclude, given_classes
 from tallformer_infer.archive.facts import VideoFacts
 from tallformer_infer.archive.features import DamagedError, FeatureReader, FeatureWriter
+from tallformer_infer.archive.given_classes import ProposingOnly
 from tallformer_infer.archive.identity import identify
 from tallformer_infer.archive.remote_runtime import RemoteRuntime
 from tallformer_infer.archive.stages import StageHashes, hash_stages, storage_key
@@ -27,16 +28,14 @@ from tallformer_infer.archive.tasks import (
     Task,
 )
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.clips import step_frames
 from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
 from tallformer_infer.media import FrameStream, open_video
 from tallformer_infer.media.remote import RemoteBytes, is_address, is_web_address
-from tallformer_infer.pipeline.pool import CandidatePool
+from tallformer_infer.pipeline.pool import RatePools
 from tallformer_infer.pipeline.progress import Progress
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.runtime import Runtime, load_runtime
 from tallformer_infer.structures import StageSeconds
-from tallformer_infer.timeline import Timeline
 
 _LONGEST_UNTOLD_S = 60.0
 """A header that tells less is not held against a video that goes on."""
@@ -57,9 +56,10 @@ class Labeller:
             raise BundleError(f"{settings.model}: was changed since the run began; run the same command again")
         self._hashes: StageHashes = hash_stages(
             self._bundle,
-            windows=settings.windows,
+            layout=settings.layout,
             selection=settings.selection,
             static_tolerance=settings.static_tolerance,
+            scores=settings.scores,
         )
         self._store = None if settings.store is None else FeatureStore(settings.store)
         self._runtime: Runtime | None = None
@@ -83,9 +83,9 @@ class Labeller:
             return Failed("bug", f"{type(error).__name__}: {error}")
 
     def _label(self, task: LabelTask, on_alive: OnAlive) -> Finished:
-        settings, recipe = self._settings, self._bundle.recipe
+        settings = self._settings
         key = storage_key(task.content, self._hashes.localizer)
-        stored = self._store.read_candidates(key, floor=recipe.suppress.score_threshold) if self._store else None
+        stored = self._store.read_candidates(key, floor=self._floor) if self._store else None
         work = _Work()
         if stored is None:
             stored = self._localize_stored(task, on_alive, work) or self._read(task, on_alive, work)
@@ -97,10 +97,11 @@ class Labeller:
         result = conclude(
             stored,
             self._bundle,
-            windows=settings.windows,
+            layout=settings.layout,
             selection=settings.selection,
             content=task.content,
             timings=work.timings,
+            classes=given_classes(settings, task.class_scores),
         )
         return Finished(result, tuple(dict.fromkeys(work.remarks)), work.clips_encoded)
 
@@ -123,16 +124,12 @@ class Labeller:
         settings, recipe = self._settings, self._bundle.recipe
         started = time.perf_counter()
         runtime = self._loaded(on_alive)
-        run = VideoRun(recipe, runtime, settings.windows, None)
         encoder = StoringEncoder(runtime, recipe, None, static_tolerance=0.0)
-        timeline = Timeline(recipe.window, step_frames(recipe.window, settings.windows))
-        pool = CandidatePool(recipe.candidates.per_video)
-        for clip in reader.clips():
-            for window in timeline.add(clip.start_frame, clip.real_frames, clip.features):
-                pool.add(run.localize(window))
-                on_alive(Alive(clip.start_frame / recipe.sampling.sample_fps))
-        for window in timeline.finish(encoder.encode_empty):
-            pool.add(run.localize(window))
+        run = VideoRun(recipe, runtime, settings.layout, None, encoder=encoder)
+        pools = self._pools()
+        for window in run.lay(reader.clips()):
+            pools.add(window.factor, run.localize(window))
+            on_alive(Alive(run.frames / recipe.sampling.sample_fps))
         facts = reader.facts
         assert facts is not None, "clips were read to the end"
         spent = run.timings(0.0)
@@ -143,7 +140,7 @@ class Labeller:
             suppress_s=0.0,
             total_s=time.perf_counter() - started,
         )
-        return StoredCandidates(facts, pool.all(), recipe.suppress.score_threshold)
+        return StoredCandidates(facts, pools.all(), self._floor)
 
     def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
         """Candidates from the video itself; features are kept clip by clip."""
@@ -160,14 +157,14 @@ class Labeller:
         runtime = self._loaded(on_alive)
         writer = self._writer(task, work)
         encoder = StoringEncoder(runtime, recipe, writer, static_tolerance=settings.static_tolerance)
-        pool = CandidatePool(recipe.candidates.per_video)
+        pools = self._pools()
         limit = _LengthLimit(task.source, settings.longest_factor, on_alive)
-        run = VideoRun(recipe, runtime, settings.windows, limit.check, encoder=encoder)
+        run = VideoRun(recipe, runtime, settings.layout, limit.check, encoder=encoder)
         try:
             with open_video(_opened(task.source), recipe.sampling, threads=settings.threads) as stream:
                 with closing(run.windows(stream)) as laid:
                     for window in laid:
-                        pool.add(run.localize(window))
+                        pools.add(window.factor, run.localize(window))
                 facts = self._facts(stream, runtime, encoder)
                 work.timings = run.timings(stream.decode_s)
             encoder.finish(facts)
@@ -176,7 +173,7 @@ class Labeller:
                 writer.close()
         work.clips_encoded = encoder.encoded
         work.remarks += [encoder.problem] if encoder.problem else []
-        return StoredCandidates(facts, pool.all(), recipe.suppress.score_threshold)
+        return StoredCandidates(facts, pools.all(), self._floor)
 
     def _writer(self, task: LabelTask, work: _Work) -> FeatureWriter | None:
         if self._store is None:
@@ -196,10 +193,23 @@ class Labeller:
 
     def _load(self) -> Runtime:
         settings = self._settings
+        runtime: Runtime
         if settings.servers:
             server = settings.servers[self._slot % len(settings.servers)]
-            return RemoteRuntime(server, self._bundle.recipe.suppress)
-        return load_runtime(self._bundle, device=settings.device, threads=settings.threads)
+            runtime = RemoteRuntime(server, self._bundle.recipe.suppress)
+        else:
+            runtime = load_runtime(self._bundle, device=settings.device, threads=settings.threads)
+        return runtime if settings.scores is None else ProposingOnly(runtime)
+
+    def _pools(self) -> RatePools:
+        """For the candidates of a video; of proposals without a class none is left out before it has one."""
+        settings = self._settings
+        limit = None if settings.scores else self._bundle.recipe.candidates.per_video
+        return RatePools(limit, settings.layout.factors)
+
+    @property
+    def _floor(self) -> float:
+        return 0.0 if self._settings.scores else self._bundle.recipe.suppress.score_threshold
 
     def _facts(self, stream: FrameStream, runtime: Runtime, encoder: StoringEncoder) -> VideoFacts:
         return VideoFacts(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tallformer_infer.archive.naming import place_in
+from tallformer_infer.archive.places import ResultPlace
 from tallformer_infer.errors import ExtraError
 from tallformer_infer.formats import FORMATS, LabelledVideo, encode_labels, is_label_format, labelled_video
-from tallformer_infer.results import Selection, actions_document, activitynet_document, write_content, write_document
+from tallformer_infer.results import Selection, actions_document, activitynet_document, encode_document
 from tallformer_infer.structures import Result
 
 OUTPUT_FORMATS: tuple[str, ...] = (
@@ -16,9 +15,6 @@ OUTPUT_FORMATS: tuple[str, ...] = (
     *(name for name in FORMATS if name not in ("truth", "labelstudio-config")),
 )
 """Formats of result files: `actions.json`, and those of other people's tools."""
-RESULTS = "results"
-"""Folder of result files inside the output folder."""
-
 _SHARED_SUFFIXES = (".json", ".xml", ".txt")
 
 
@@ -47,23 +43,28 @@ def file_name(name: str, form: str) -> str:
     return f"{name}.{form}{suffix}" if suffix in _SHARED_SUFFIXES else f"{name}{suffix}"
 
 
-def write_outputs(result: Result, selection: Selection, *, out: Path, name: str, formats: Sequence[str]) -> None:
+def write_outputs(
+    result: Result, selection: Selection, *, place: ResultPlace, name: str, formats: Sequence[str]
+) -> None:
     """Write the result files of a video, each whole or not at all.
 
     Raises:
-        OutputError: One cannot be written, or would lie outside of `out`.
+        OutputError: One cannot be written, or would lie outside of the place.
     """
     for form in formats:
-        path = place_in(out / RESULTS, file_name(name, form))
+        file = file_name(name, form)
         if form == "json":
-            write_document(actions_document([result], selection=selection), path)
+            content = encode_document(actions_document([result], selection=selection))
         elif form == "activitynet":
-            write_document(activitynet_document([result], selection=selection), path)
+            content = encode_document(activitynet_document([result], selection=selection))
         elif is_label_format(form):
-            write_content(encode_labels([labelled_video(result)], form, folder=path.parent), path)
+            folder = None if place.folder is None else place.folder.joinpath(*file.split("/")).parent
+            content = encode_labels([labelled_video(result)], form, folder=folder)
+        else:
+            raise ValueError(form)
+        place.write(file, content)
 
 
-def has_outputs(out: Path, name: str, formats: Sequence[str]) -> bool:
+def has_outputs(place: ResultPlace, name: str, formats: Sequence[str]) -> bool:
     """Whether all result files of a video are there."""
-    folder = out / RESULTS
-    return all(folder.joinpath(*file_name(name, form).split("/")).is_file() for form in formats)
+    return all(place.has(file_name(name, form)) for form in formats)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.naming import choose_names
 from tallformer_infer.archive.outputs import has_outputs
+from tallformer_infer.archive.places import ResultPlace
 from tallformer_infer.archive.rows import VideoRow
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import StageHashes
 from tallformer_infer.media.remote import is_address
 
-_TRIED_AGAIN = frozenset({"read", "output"})
+_TRIED_AGAIN = frozenset({"read", "output", "scores"})
 """Failures that may have gone away by themselves; others wait for `tallformer archive retry`."""
 
 
@@ -26,7 +26,7 @@ class Plan:
     label: list[VideoRow] = field(default_factory=list)
     """To be given to a worker, the longest first."""
     conclude: list[VideoRow] = field(default_factory=list)
-    """Candidates are stored: only suppression, selection or result files are missing."""
+    """Candidates or actions are stored: only suppression, selection or result files are missing."""
     unchanged: list[VideoRow] = field(default_factory=list)
     """Done before."""
     failed_before: list[VideoRow] = field(default_factory=list)
@@ -42,7 +42,7 @@ def plan(
     found: Sequence[FoundSource],
     hashes: StageHashes,
     *,
-    out: Path,
+    place: ResultPlace,
     formats: Sequence[str],
 ) -> Plan:
     """Compare what was named with what the archive holds. New videos get their rows.
@@ -51,7 +51,7 @@ def plan(
         database: Open for writing.
         found: The videos that were named.
         hashes: Of the model and settings of this run.
-        out: Folder for results.
+        place: Where result files go.
         formats: Of the result files.
     """
     known = {row.source: row for row in database.videos()}
@@ -66,7 +66,8 @@ def plan(
         row = known[source.source]
         size_bytes, is_changed = _look(row)
         sizes[row.id] = size_bytes
-        wanted = _list_for(done, row, hashes, is_changed, has_outputs(out, row.name, formats), formats)
+        is_written = set(formats) <= set(row.outputs) and has_outputs(place, row.name, formats)
+        wanted = _list_for(done, row, hashes, is_changed=is_changed, is_written=is_written)
         wanted.append(row)
         if (wanted is done.label or wanted is done.conclude) and size_bytes < float("inf"):
             done.size_bytes += size_bytes
@@ -88,20 +89,13 @@ def _look(row: VideoRow) -> tuple[float, bool]:
     return float(status.st_size), (status.st_size, status.st_mtime_ns) != (row.size_bytes, row.mtime_ns)
 
 
-def _list_for(
-    done: Plan,
-    row: VideoRow,
-    hashes: StageHashes,
-    is_changed: bool,
-    has_files: bool,
-    formats: Sequence[str],
-) -> list[VideoRow]:
+def _list_for(done: Plan, row: VideoRow, hashes: StageHashes, *, is_changed: bool, is_written: bool) -> list[VideoRow]:
     if is_changed or row.status in ("waiting", "running"):
         return done.label
     if row.status == "ignored":
         return done.ignored
-    if row.status == "failed":
+    if row.status == "failed" and row.result is None:
         return done.label if row.error_kind in _TRIED_AGAIN else done.failed_before
-    if row.actions_hash == hashes.actions and has_files and set(formats) <= set(row.outputs):
-        return done.unchanged
+    if row.actions_hash == hashes.actions:
+        return done.unchanged if row.status == "done" and is_written else done.conclude
     return done.conclude if row.localizer_hash == hashes.localizer else done.label

@@ -17,7 +17,7 @@ from tallformer_infer.config import SuppressConfig
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.nms import suppress
 from tallformer_infer.runtime import Cancellation
-from tallformer_infer.structures import Candidates
+from tallformer_infer.structures import Candidates, Proposals
 
 _MEMORY = Path("/dev/shm")
 
@@ -57,6 +57,13 @@ class RemoteRuntime:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
         candidates: Candidates = self._localizing.ask("localize", features, start_frames, real_frames)
         return candidates
+
+    def propose(
+        self, features: NDArray[np.float32], start_frames: NDArray[np.int64], real_frames: NDArray[np.int64]
+    ) -> Proposals:
+        """One window of feature steps to proposals, see `ProposingRuntime.propose`."""
+        proposals: Proposals = self._localizing.ask("propose", features, start_frames, real_frames)
+        return proposals
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, see `Runtime.suppress`; here, as it needs no device."""

@@ -10,9 +10,9 @@ from typing import Any, Literal
 Status = Literal["waiting", "running", "done", "failed", "ignored"]
 """`ignored`: a file of a folder that turned out not to be a video."""
 
-FailureKind = Literal["media", "read", "crash", "killed", "hang", "output", "bug"]
+FailureKind = Literal["media", "read", "crash", "killed", "hang", "output", "scores", "bug"]
 """`media`: nothing to decode; `read`: the source broke off; `crash`, `killed`, `hang`: what became of the worker;
-`output`: its results cannot be written; `bug`: anything else."""
+`output`: its results cannot be written; `scores`: the file of class scores has none of it; `bug`: anything else."""
 
 DbText = str | bytes
 

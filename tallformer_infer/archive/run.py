@@ -8,15 +8,19 @@ Note [at any moment]
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from tallformer_infer.archive.concluding import conclude
+from tallformer_infer.archive.concluding import conclude, given_classes
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.processes import Engine
+from tallformer_infer.archive.recording import Recorder, Recording
 from tallformer_infer.archive.rows import FailureKind, VideoRow
 from tallformer_infer.archive.saving import ResultKeeper, stored_result
 from tallformer_infer.archive.stages import StageHashes, storage_key
@@ -37,12 +41,14 @@ from tallformer_infer.archive.tasks import (
 )
 from tallformer_infer.archive.watching import Totals, Watcher
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.errors import ArchiveError, OutputError
+from tallformer_infer.errors import AnnotationError, ArchiveError, ConfigError
+from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.structures import Result
 
 _TRIED_AGAIN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
 _WAIT_S = 0.2
 _WRITERS = 8
+_CONCLUDED_AT_ONCE = 64
 _SHRINK_EVERY_S = 20.0
 
 
@@ -66,6 +72,8 @@ class RunParts:
     """Attempts at a video whose worker crashes or hangs, or whose source breaks off."""
     store_bytes: int
     """Most bytes of stored features and candidates."""
+    class_scores: ClassScores | None = None
+    """What whole videos show, where the model does not say it."""
 
 
 class Run:
@@ -84,46 +92,66 @@ class Run:
         self._shrunk_s = self._started_s
         self.totals = Totals(planned=len(plan.label) + len(plan.conclude), planned_bytes=plan.size_bytes)
         """How far it is."""
+        self._recorder = Recorder(parts.database, parts.keeper, parts.watcher, self.totals)
 
     def conclude_stored(self) -> None:
         """Do again what needs neither a video nor a model: suppression, selection and result files.
 
         Videos whose candidates are not stored any more join those to be labelled. Threads, as most of the time goes
-        into waiting for the disk.
+        into waiting for the disk, or for the address that result files go to.
         """
         rows = self._plan.conclude
         self._database.forget_outputs(row.id for row in rows)
         threads = ThreadPoolExecutor(_WRITERS)
         try:
-            for row, outcome in zip(rows, threads.map(self._concluded, rows), strict=True):
-                if outcome is None:
-                    self._plan.label.append(row)
-                    self._database.let_wait([row.id], forget_attempts=True)
-                elif isinstance(outcome, OutputError):
-                    self._fail(row, "output", str(outcome))
-                else:
-                    self._record(row, outcome, row.remarks, counts=False)
+            for start in range(0, len(rows), _CONCLUDED_AT_ONCE):
+                batch = rows[start : start + _CONCLUDED_AT_ONCE]
+                known = [self._known(row) for row in batch]
+                for row, outcome in zip(batch, threads.map(self._concluded, batch, known), strict=True):
+                    if isinstance(outcome, AnnotationError):
+                        self._fail(row, "scores", str(outcome))
+                    elif outcome is None:
+                        self._plan.label.append(row)
+                        self._database.let_wait([row.id], forget_attempts=True)
+                    else:
+                        self._recorder.record(row, *outcome)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _concluded(self, row: VideoRow) -> Result | OutputError | None:
-        """The result of a video from its stored candidates, written to its files; None without candidates."""
-        key = storage_key(row.content or "", self._parts.hashes.localizer)
-        floor = self._parts.bundle.recipe.suppress.score_threshold
-        stored = self._store.read_candidates(key, floor=floor) if self._store else None
-        if stored is None:
-            return None
-        result = conclude(
-            stored,
-            self._parts.bundle,
-            windows=self._parts.settings.windows,
-            selection=self._parts.settings.selection,
-            content=row.content or "",
-        )
-        try:
-            return self._parts.keeper.write_files(row, result)
-        except OutputError as error:
-            return error
+    def _known(self, row: VideoRow) -> Result | None:
+        """The result of a video whose actions are as they should be: only its files are missing."""
+        if row.actions_hash == self._parts.hashes.actions:
+            with contextlib.suppress(ConfigError):  # of another version: its candidates may still be good
+                return stored_result(self._database, row)
+        return None
+
+    def _concluded(self, row: VideoRow, known: Result | None) -> tuple[Result, Recording] | AnnotationError | None:
+        """The result of a video, from its stored candidates where it is not known, and in its files; None without."""
+        parts = self._parts
+        key = storage_key(row.content or "", parts.hashes.localizer)
+        if known is None:
+            floor = parts.bundle.recipe.suppress.score_threshold
+            stored = self._store.read_candidates(key, floor=floor) if self._store else None
+            if stored is None:
+                return None
+            try:
+                scores = self._class_scores_of(row)
+            except AnnotationError as error:
+                return error
+            known = conclude(
+                stored,
+                parts.bundle,
+                layout=parts.settings.layout,
+                selection=parts.settings.selection,
+                content=row.content or "",
+                classes=given_classes(parts.settings, scores),
+            )
+        return known, Recording(row.remarks, counts=False, problem=self._recorder.write(row, known))
+
+    def _class_scores_of(self, row: VideoRow) -> Mapping[str, float] | None:
+        """What a video shows, by its file's name as in `detect`."""
+        scores = self._parts.class_scores
+        return None if scores is None else scores.of(Path(row.source).stem)
 
     def work(self, engine: Engine) -> None:
         """Label what is left, in workers.
@@ -142,6 +170,10 @@ class Run:
                 self._hear(engine, *got)
             self._shrink_now_and_then()
         self._shrink()
+
+    def write_left(self) -> int:
+        """Once more, write the result files that could not be written; see `Recorder.write_left`."""
+        return self._recorder.write_left()
 
     def stop(self) -> None:
         """Leave what was begun to a later run."""
@@ -172,7 +204,7 @@ class Run:
                 self.totals.ignored += 1
             case Finished():
                 self.totals.clips_encoded += event.clips_encoded
-                self._keep(row, event.result, event.remarks)
+                self._recorder.keep(row, event.result, event.remarks)
                 self._release(row)
             case Failed():
                 self._fail(row, event.kind, event.error)
@@ -194,7 +226,9 @@ class Run:
         self._note(row, seen)
         row = self._database.video(row.id)
         if is_as_before and row.result is not None:
-            self._keep(row, stored_result(self._database, row), row.remarks, counts=row.attempts == 0)
+            self._recorder.keep_as_it_was(row, stored_result(self._database, row))
+        elif self._parts.class_scores is not None:  # which go by names: equal files may show different things
+            self._give_with_scores(engine, slot, row, seen)
         elif self._by_content.get(seen.content, row.id) != row.id:
             self._waiting_for[self._by_content[seen.content]].append(row.id)
         elif same := self._parts.keeper.same_content(row):
@@ -204,35 +238,22 @@ class Run:
             self._waiting_for.setdefault(row.id, [])
             self._give(engine, slot, LabelTask(row.id, row.source, seen.content))
 
+    def _give_with_scores(self, engine: Engine, slot: int, row: VideoRow, seen: Identified) -> None:
+        try:
+            scores = self._class_scores_of(row)
+        except AnnotationError as error:
+            self._fail(row, "scores", str(error))
+            return
+        self._give(engine, slot, LabelTask(row.id, row.source, seen.content, scores))
+
     def _note(self, row: VideoRow, seen: Identified) -> None:
         self._database.identify(
             row.id, content=seen.content or None, size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns
         )
 
-    def _keep(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool = True) -> None:
-        if row.outputs:
-            self._database.forget_outputs([row.id])
-        try:
-            result = self._parts.keeper.write_files(row, result)
-        except OutputError as error:
-            self._fail(row, "output", str(error))
-            return
-        self._record(row, result, remarks, counts=counts)
-
-    def _record(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool) -> None:
-        self._parts.keeper.record(row, result, remarks, counts=counts)
-        self.totals.done += 1
-        self.totals.actions += len(result.actions)
-        self.totals.video_s += result.duration_s
-        self._count_bytes(row)
-        self._parts.watcher.done(row.source, result, remarks, self.totals)
-
-    def _count_bytes(self, row: VideoRow) -> None:
-        self.totals.done_bytes += self._database.video(row.id).size_bytes or 0
-
     def _copy(self, row: VideoRow, other: VideoRow, result: Result) -> None:
         self.totals.copied += 1
-        self._keep(row, result, other.remarks)
+        self._recorder.keep(row, result, other.remarks)
 
     def _release(self, leader: VideoRow) -> None:
         """Give the videos that wait for another of the same content what became of it."""
@@ -245,7 +266,7 @@ class Run:
                 leader = self._database.video(leader.id)
                 kind, error = leader.error_kind or "bug", leader.error or "failed"
                 self._database.fail(row.id, kind, error.replace(leader.source, row.source), again=False)
-                self._count_failure(row, kind, error.replace(leader.source, row.source))
+                self._recorder.count_failure(row, kind, error.replace(leader.source, row.source))
 
     def _fail(self, row: VideoRow, kind: FailureKind, error: str) -> None:
         again = kind in _TRIED_AGAIN and row.attempts + 1 < self._parts.max_attempts
@@ -255,13 +276,8 @@ class Run:
             self._parts.watcher.failed(row.source, kind, error, again=True)
             self._tasks.append(_first_task(self._database.video(row.id)))
             return
-        self._count_failure(row, kind, error)
+        self._recorder.count_failure(row, kind, error)
         self._release(row)
-
-    def _count_failure(self, row: VideoRow, kind: FailureKind, error: str) -> None:
-        self.totals.failed += 1
-        self._count_bytes(row)
-        self._parts.watcher.failed(row.source, kind, error, again=False)
 
     def _shrink_now_and_then(self) -> None:
         if time.monotonic() - self._shrunk_s > _SHRINK_EVERY_S:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 from tallformer_infer import __version__
 from tallformer_infer.archive.database import ArchiveDatabase, Labelled
-from tallformer_infer.archive.outputs import write_outputs
+from tallformer_infer.archive.outputs import has_outputs, write_outputs
+from tallformer_infer.archive.places import ResultPlace
 from tallformer_infer.archive.rows import VideoRow
 from tallformer_infer.archive.stages import StageHashes, hash_recipe
 from tallformer_infer.bundle import Bundle
@@ -28,18 +28,19 @@ class ResultKeeper:
         hashes: StageHashes,
         *,
         selection: Selection,
-        out: Path,
+        place: ResultPlace,
         formats: Sequence[str],
     ) -> None:
         self._database = database
         self._hashes = hashes
         self._selection = selection
-        self._out = out
+        self.place = place
+        """Where result files go."""
         self._formats = tuple(formats)
         self._model = (bundle.sha256, bundle.recipe.name, hash_recipe(bundle))
         self._versions = {"tallformer": __version__, "av": metadata.version("av")}
 
-    def write_files(self, row: VideoRow, result: Result) -> Result:
+    def write_files(self, row: VideoRow, result: Result) -> None:
         """Write the result files of a video; may be called from several threads.
 
         The row must not claim to have them meanwhile, see `ArchiveDatabase.forget_outputs`.
@@ -48,17 +49,29 @@ class ResultKeeper:
             row: The video.
             result: What was found in it, or in a file of the same content.
 
-        Returns:
-            The result, under the video's own path.
-
         Raises:
             OutputError: A file cannot be written.
         """
-        result = dataclasses.replace(result, video=dataclasses.replace(result.video, path=row.source))
-        write_outputs(result, self._selection, out=self._out, name=row.name, formats=self._formats)
-        return result
+        named = _under_path_of(row, result)
+        write_outputs(named, self._selection, place=self.place, name=row.name, formats=self._formats)
 
-    def record(self, row: VideoRow, result: Result, remarks: Sequence[str], *, counts: bool = True) -> None:
+    def is_written(self, row: VideoRow) -> bool:
+        """Whether the result files of a video are there, of this model and these settings, as its row says."""
+        return (
+            row.actions_hash == self._hashes.actions
+            and set(self._formats) <= set(row.outputs)
+            and has_outputs(self.place, row.name, self._formats)
+        )
+
+    def record(
+        self,
+        row: VideoRow,
+        result: Result,
+        remarks: Sequence[str],
+        *,
+        counts: bool = True,
+        problem: str | None = None,
+    ) -> None:
         """Write the row and the actions of a video whose result files are written.
 
         Args:
@@ -66,21 +79,22 @@ class ResultKeeper:
             result: What was found in it.
             remarks: What else there is to know.
             counts: It was an attempt of its own.
+            problem: Why the files could not be written; they can be, later, from what the row keeps.
 
         Raises:
             ArchiveError: The database cannot be written.
         """
         labelled = Labelled(
             duration_s=result.duration_s,
-            result=to_json(dataclasses.replace(result, actions=())),
+            result=to_json(dataclasses.replace(_under_path_of(row, result), actions=())),
             selection=to_json(self._selection),
             remarks=tuple(remarks),
             hashes=(self._hashes.encoder, self._hashes.localizer, self._hashes.actions),
-            outputs=self._formats,
+            outputs=() if problem else self._formats,
             model=self._model,
             versions={**self._versions, "runtime": result.provenance.runtime},
         )
-        self._database.finish(row.id, labelled, result.actions, counts=counts)
+        self._database.finish(row.id, labelled, result.actions, counts=counts, problem=problem)
 
     def same_content(self, row: VideoRow) -> tuple[VideoRow, Result] | None:
         """Another video of the same content that this model, with these settings, is done with."""
@@ -88,6 +102,10 @@ class ResultKeeper:
             if other.id != row.id and other.result is not None:
                 return other, stored_result(self._database, other)
         return None
+
+
+def _under_path_of(row: VideoRow, result: Result) -> Result:
+    return dataclasses.replace(result, video=dataclasses.replace(result.video, path=row.source))
 
 
 def stored_result(database: ArchiveDatabase, row: VideoRow) -> Result:

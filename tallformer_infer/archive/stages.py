@@ -14,11 +14,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from tallformer_infer.archive.tasks import ScoreFile
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import to_json
 from tallformer_infer.errors import BundleError
 from tallformer_infer.results import Selection
-from tallformer_infer.structures import Windows
+from tallformer_infer.structures import Layout
 
 _FORM = 1
 """Raised when frames, features or candidates come out differently from the same model."""
@@ -36,23 +37,38 @@ class StageHashes:
     """Of that and what decides actions."""
 
 
-def hash_stages(bundle: Bundle, *, windows: Windows, selection: Selection, static_tolerance: float) -> StageHashes:
+def hash_stages(
+    bundle: Bundle,
+    *,
+    layout: Layout,
+    selection: Selection,
+    static_tolerance: float,
+    scores: ScoreFile | None = None,
+) -> StageHashes:
     """The hashes of a model with these settings.
 
     Args:
         bundle: The model.
-        windows: How windows are laid.
+        layout: How videos are laid out for the localizer.
         selection: Which actions are kept.
         static_tolerance: Clips that differ by less share features, see `archive.repeats`.
+        scores: Classes of whole videos; with them, candidates are proposals without a class.
     """
     recipe = bundle.recipe
+    windows = layout.windows
     grid = to_json(recipe.window) if windows == "reference" else recipe.window.clip_frames
     encoder = _hash(
         [_FORM, _graph_sha256(bundle, "encoder"), to_json(recipe.sampling), windows, grid, static_tolerance]
     )
-    localizer = _hash([encoder, _graph_sha256(bundle, "localizer"), to_json(recipe.window), to_json(recipe.candidates)])
+    localizing = [encoder, _graph_sha256(bundle, "localizer"), to_json(recipe.window), to_json(recipe.candidates)]
+    if layout.factors != (1,):  # archives from before there were rates, or scores, stay valid
+        localizing.append(list(layout.factors))
+    if scores is not None:
+        localizing.append("proposals")
+    localizer = _hash(localizing)
     calibration = None if selection.operating_point is None else to_json(bundle.calibration)
-    actions = _hash([localizer, to_json(recipe.suppress), list(recipe.classes), calibration, to_json(selection)])
+    concluding = [localizer, to_json(recipe.suppress), list(recipe.classes), calibration, to_json(selection)]
+    actions = _hash(concluding if scores is None else [*concluding, scores.sha256])
     return StageHashes(encoder=encoder, localizer=localizer, actions=actions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from tallformer_infer.archive.rows import FailureKind
 from tallformer_infer.results import Selection
 from tallformer_infer.runtime import Device
-from tallformer_infer.structures import Result, Windows
+from tallformer_infer.structures import Layout, Result
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,16 @@ class ServerAddress:
     """A path or name, of the kind the system has."""
     key: bytes
     """What one must know to be heard."""
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """A file that says what whole videos show; what it says of a video comes with its task."""
+
+    source: str
+    """Its name, for people."""
+    sha256: str
+    """Hash of all that it says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +45,8 @@ class LabelSettings:
     """Where the model runs."""
     threads: int | None
     """Threads of the model and of the codec, each; None takes one per core."""
-    windows: Windows
-    """How windows are laid."""
+    layout: Layout
+    """How videos are laid out for the localizer."""
     selection: Selection
     """Which actions are kept."""
     static_tolerance: float
@@ -45,6 +55,8 @@ class LabelSettings:
     """Folder for features and candidates; None keeps none."""
     longest_factor: float
     """A video that goes on for so many times the length that its header says is given up."""
+    scores: ScoreFile | None = None
+    """Classes are taken from there; None: the model gives them."""
     servers: tuple[ServerAddress, ...] = ()
     """Processes that own a device, to be shared out among the workers; none: each has the model itself."""
 
@@ -71,6 +83,8 @@ class LabelTask:
     """Absolute path or address."""
     content: str
     """What it holds, as identified."""
+    class_scores: Mapping[str, float] | None = None
+    """What the whole video shows, by name, where `LabelSettings.scores` says so."""
 
 
 Task = IdentifyTask | LabelTask

@@ -30,6 +30,12 @@ _Path = Annotated[
 ]
 
 
+_ExportFormat = Literal[
+    "parquet", "csv", "jsonl", "json", "activitynet", "tsv", "labelstudio", "via", "boris",
+    "srt", "vtt", "eaf", "otio", "edl", "fcp7", "ffmetadata",
+]  # fmt: skip
+
+
 @app.command()
 def status(
     folder: _Folder,
@@ -54,7 +60,7 @@ def retry(
     path: _Path = None,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", metavar="KIND", help="Only media, read, crash, killed, hang, output or bug."),
+        typer.Option("--kind", metavar="KIND", help="Only media, read, crash, killed, hang, output, scores or bug."),
     ] = None,
 ) -> None:
     """Have the next `tallformer label` try failed videos again."""
@@ -109,10 +115,12 @@ def query(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 @app.command()
 def export(  # noqa: PLR0913, PLR0917
     folder: _Folder,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="File to write.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="File or folder to write.")
+    ],
     form: Annotated[
-        Literal["parquet", "csv", "jsonl", "json", "activitynet", "tsv", "labelstudio", "via", "boris"] | None,
-        typer.Option("--format", "-f", help="Else by the file's ending.", show_default=False),
+        _ExportFormat | None,
+        typer.Option("--format", "-f", metavar="FORMAT", help="Else by the file's ending.", show_default=False),
     ] = None,
     labels: _Labels = None,
     min_score: _MinScore = None,
@@ -123,15 +131,19 @@ def export(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Write actions to one file, by video and start.
 
-    All but parquet, csv and jsonl hold whole videos: of the filters they take --path.
+    Formats: parquet, csv, jsonl; json, activitynet, tsv, labelstudio, via and
+    boris hold whole videos, and so do srt, vtt, eaf, otio, edl, fcp7 and
+    ffmetadata, of which --out is a folder. Of the filters these take --path.
     """
     from tallformer_infer.archive.database import ArchiveDatabase
-    from tallformer_infer.archive.exporting import ExportFormat, export_actions
+    from tallformer_infer.archive.exporting import EXPORT_FORMATS, FolderFormat, export_actions
     from tallformer_infer.commands.text import counted, printable
 
     chosen: Any = form or out.suffix.lstrip(".")
-    if chosen not in get_args(ExportFormat):
-        names = ", ".join(get_args(ExportFormat))
+    if form is None and chosen in get_args(FolderFormat):
+        raise typer.BadParameter(f"{out}: {chosen} holds one video per file; name a folder, and --format {chosen}")
+    if chosen not in EXPORT_FORMATS:
+        names = ", ".join(EXPORT_FORMATS)
         raise typer.BadParameter(f"{out}: its ending names no format; --format is one of {names}")
     filters = (labels or None, min_score, max_score, from_s, to_s)
     if chosen not in ("parquet", "csv", "jsonl") and any(value is not None for value in filters):

@@ -47,7 +47,8 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
         typer.Option(metavar="FILE", help="Text file of videos not to use, one name per line.", rich_help_panel=_FROM),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "tensorrt"], typer.Option(help="Where to detect.", rich_help_panel=_FROM)
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        typer.Option(help="Where to detect.", rich_help_panel=_FROM),
     ] = "auto",
     threads: Annotated[
         int | None,

@@ -56,7 +56,7 @@ class CalibrateOptions:
     """Subset of the truth; None takes the only one, or that of validation."""
     leave_out: Path | None
     """List of videos not to use."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
     """Where to detect."""
     threads: int | None
     """CPU threads."""
@@ -151,7 +151,7 @@ def _detect(
 ) -> tuple[Predictions, tuple[str, ...]]:
     assert options.videos is not None
     videos = find_labelled_videos(options.videos, truth.videos, source=truth.source)
-    reporter.loading()
+    reporter.loading(options.device)
     try:
         detector = run_interruptibly(lambda: Detector.load(bundle, device=options.device, threads=options.threads))
         reporter.loaded(detector)

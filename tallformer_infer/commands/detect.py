@@ -36,9 +36,10 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "tensorrt"],
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
         typer.Option(
-            help="auto takes CUDA where it works; tensorrt needs `tallformer engine build`.", rich_help_panel=_WHERE
+            help="auto takes CUDA where it works; tensorrt needs `tallformer engine build`, onnx-tensorrt does not.",
+            rich_help_panel=_WHERE,
         ),
     ] = "auto",
     threads: Annotated[
@@ -54,6 +55,15 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
             rich_help_panel=_WHERE,
         ),
     ] = "shared",
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,R",
+            help="Frames per second at which actions are looked for, such as 15,5,1.67: the recipe's, and that "
+            "over whole numbers. Lower ones find longer actions; nothing is encoded again.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     class_scores: Annotated[
         Path | None,
         typer.Option(
@@ -118,9 +128,10 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer detect match.mp4
       tallformer detect *.mp4 --out actions.json --threshold 0.3
       tallformer detect match.mp4 --out match.eaf
+      tallformer detect match.mp4 --rates 15,5,1.67
       tallformer detect a.mp4 --classes "spin left,zigzag" -o - | jq .videos
     """
-    from tallformer_infer.commands.inputs import expand_videos, given_options, parse_windows
+    from tallformer_infer.commands.inputs import expand_videos, given_options, parse_rates, parse_windows
 
     named = expand_videos(videos)  # before the imports that take time
 
@@ -142,6 +153,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         device=device,
         threads=threads,
         windows=parse_windows(windows),
+        rates=parse_rates(rates),
         class_scores=class_scores,
         threshold=threshold,
         top_k=top_k,

@@ -23,7 +23,7 @@ from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
 from tallformer_infer.evaluation import read_class_scores
-from tallformer_infer.pipeline import Detector, choose_point, choose_windows
+from tallformer_infer.pipeline import Detector, choose_layout, choose_point, choose_windows
 from tallformer_infer.results import (
     STDOUT,
     Failure,
@@ -43,12 +43,14 @@ class DetectOptions:
     """File to write, `-` for stdout; None shows tables only."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
     """Where to run."""
     threads: int | None
     """CPU threads."""
     windows: Windows | float
     """How windows are laid, or seconds of one."""
+    rates: tuple[float, ...] | None
+    """Frames per second at which actions are looked for; None: the recipe's own."""
     class_scores: Path | None
     """File that says what whole videos show; None lets the model say it."""
     threshold: float | None
@@ -108,7 +110,7 @@ class _Run:
         """Load the model, and check that what is asked for is something it can give."""
         options = self._options
         scores = None if options.class_scores is None else read_class_scores(options.class_scores)
-        self._reporter.loading()
+        self._reporter.loading(options.device)
         try:
             self._detector = run_interruptibly(
                 lambda: Detector.load(
@@ -128,7 +130,8 @@ class _Run:
                 known=bundle.recipe.classes,
                 see=see,
             )
-            choose_windows(bundle.recipe, options.windows)
+            laid, _ = choose_windows(bundle.recipe, options.windows)
+            choose_layout(bundle.recipe, laid, options.rates)
             point = choose_point(bundle, options.operating_point, threshold=options.threshold)
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
@@ -153,6 +156,7 @@ class _Run:
             self._detector.detect,
             path,
             windows=self._options.windows,
+            rates=self._options.rates,
             **{**vars(self._selection), "operating_point": self._selection.operating_point or RAW_SCORES},
             on_progress=self._reporter.progressed,
         )

@@ -46,6 +46,22 @@ def parse_windows(given: str) -> Windows | float:
         ) from None
 
 
+def parse_rates(given: str | None) -> tuple[float, ...] | None:
+    """Rates with commas between them.
+
+    Raises:
+        typer.BadParameter: One is no number.
+    """
+    if given is None:
+        return None
+    try:
+        return tuple(float(rate) for rate in given.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"invalid value for '--rates': {given!r}; expected frames per second, such as 15,5,1.67"
+        ) from None
+
+
 def given_options(context: typer.Context, *, without: Sequence[str]) -> tuple[str, ...]:
     """The options that the user gave, as they can be given again.
 

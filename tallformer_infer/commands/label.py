@@ -25,8 +25,19 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", show_default=False, help="Folder for the archive.")
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="Folder for the archive, or an address such as s3://bucket/labels.",
+        ),
     ],
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the database, where --out is an address.", show_default=False),
+    ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", "-f", metavar="NAME", help="Of the result files, such as json,srt. \\[json]"),
@@ -36,8 +47,8 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "tensorrt"],
-        typer.Option(help="auto takes CUDA where it works; tensorrt, engines.", rich_help_panel=_WHERE),
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        typer.Option(help="auto takes CUDA where it works; the others, TensorRT.", rich_help_panel=_WHERE),
     ] = "auto",
     workers: Annotated[
         int | None,
@@ -80,12 +91,31 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     ] = 20.0,
     store: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where features are kept; else DIR/store.", rich_help_panel=_WHERE),
+        typer.Option(
+            metavar="DIR", help="Where features are kept; else DIR/store or STATE/store.", rich_help_panel=_WHERE
+        ),
     ] = None,
     windows: Annotated[
         Literal["shared", "reference"],
         typer.Option(help="shared encodes every frame once; reference does as the paper.", rich_help_panel=_WHERE),
     ] = "shared",
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,R",
+            help="Frames per second at which actions are looked for, such as 15,5,1.67: the recipe's, and that "
+            "over whole numbers. Lower ones find longer actions; nothing is encoded again.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
+    class_scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What whole videos show, instead of what the model says: a score file (CUHK form), or labels.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     skip_static: Annotated[
         float,
         typer.Option(
@@ -143,6 +173,10 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     already, in the same way, is not done again. With another threshold or
     model, only what depends on it is.
 
+    Where DIR is an address, the database is in the folder --state, and a copy
+    of it is there at the end. Result files that could not be written because
+    the address did not answer are written by the next run.
+
     Exit code: 0 all done; 1 a video failed, and the others are done and
     written; 2 usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 
@@ -152,7 +186,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
       tallformer label videos/ --out labels --threshold 0.4
       tallformer label list.csv s3://bucket/raw/ --out labels --workers 8
     """
-    from tallformer_infer.commands.inputs import given_options
+    from tallformer_infer.commands.inputs import given_options, parse_rates
     from tallformer_infer.commands.waiting import import_interruptibly
 
     import_interruptibly("tallformer_infer.commands.labelling")
@@ -162,6 +196,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     options = LabelOptions(
         sources=tuple(sources),
         out=out,
+        state=state,
         formats=tuple(formats or ["json"]),
         model=model,
         device=device,
@@ -171,6 +206,8 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         store_bytes=int(store_gb * 1e9),
         store=store,
         windows=windows,
+        rates=parse_rates(rates),
+        class_scores=class_scores,
         static_tolerance=skip_static,
         threshold=threshold,
         top_k=top_k,

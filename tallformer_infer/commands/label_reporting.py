@@ -32,8 +32,8 @@ class LabelWatcher(Watcher, Protocol):
     def loaded(self, bundle: Bundle) -> None:
         """The model is known."""
 
-    def finished(self, plan: Plan, totals: Totals, out: Path) -> None:
-        """All is done."""
+    def finished(self, plan: Plan, totals: Totals, out: str, folder: Path) -> None:
+        """All is done: result files are in `out`, the database in `folder`."""
 
     def stopped(self) -> None:
         """What was going on has ended; said again where it had ended before."""
@@ -124,7 +124,7 @@ class TerminalWatcher:
         if self._bar is not None and slot in self._rows:
             self._bar.update(self._rows[slot], description=f"{slot + 1}", so_far="", total=None, completed=0)
 
-    def finished(self, plan: Plan, totals: Totals, out: Path) -> None:
+    def finished(self, plan: Plan, totals: Totals, out: str, folder: Path) -> None:
         """The table of the run."""
         self.stopped()
         if self._quiet:
@@ -134,7 +134,7 @@ class TerminalWatcher:
             table.add_row(Text(name), Text(value, justify="right"))
         self._console.print(table)
         self._print(
-            Text(f"results are in {printable(out)}; `tallformer archive query {printable(out)}` asks for actions")
+            Text(f"results are in {printable(out)}; `tallformer archive query {printable(folder)}` asks for actions")
         )
 
     def stopped(self) -> None:
@@ -217,10 +217,10 @@ class JsonWatcher:
     def freed(self, slot: int) -> None:
         """Nothing to say."""
 
-    def finished(self, plan: Plan, totals: Totals, out: Path) -> None:
+    def finished(self, plan: Plan, totals: Totals, out: str, folder: Path) -> None:
         """Event `finished`."""
         before = {"unchanged": len(plan.unchanged), "failed_before": len(plan.failed_before)}
-        self._write("finished", out=str(out), **_facts(totals), **before)
+        self._write("finished", out=out, state=str(folder), **_facts(totals), **before)
 
     def stopped(self) -> None:
         """Nothing to take away."""

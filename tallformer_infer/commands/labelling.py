@@ -13,6 +13,7 @@ import typer
 from tallformer_infer.archive.capacity import choose_threads, choose_workers
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
+from tallformer_infer.archive.given_classes import describe_scores
 from tallformer_infer.archive.outputs import OUTPUT_FORMATS, check_formats
 from tallformer_infer.archive.planning import Plan, plan
 from tallformer_infer.archive.processes import Engine, ProcessEngine
@@ -20,18 +21,20 @@ from tallformer_infer.archive.run import Run, RunParts
 from tallformer_infer.archive.saving import ResultKeeper
 from tallformer_infer.archive.sources import find_sources
 from tallformer_infer.archive.stages import hash_stages
-from tallformer_infer.archive.tasks import LabelSettings
+from tallformer_infer.archive.tasks import LabelSettings, ScoreFile
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.commands.detection import as_arguments, split_classes
+from tallformer_infer.commands.label_places import begin_copy, end_copy, open_places
 from tallformer_infer.commands.label_reporting import JsonWatcher, LabelWatcher, TerminalWatcher
 from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
-from tallformer_infer.errors import ConfigError, OutputError
-from tallformer_infer.pipeline import choose_point
+from tallformer_infer.errors import ConfigError
+from tallformer_infer.evaluation import ClassScores, read_class_scores
+from tallformer_infer.pipeline import choose_layout, choose_point
 from tallformer_infer.results import Selection, check_selection
-from tallformer_infer.structures import Windows
+from tallformer_infer.structures import Layout, Windows
 
 _STORE = "store"
 
@@ -42,13 +45,15 @@ class LabelOptions:
 
     sources: tuple[str, ...]
     """Files, folders, patterns, lists and addresses."""
-    out: Path
-    """Folder of the archive."""
+    out: str
+    """Folder of the archive, or address of its result files."""
+    state: Path | None
+    """Folder of the database, if `out` is an address."""
     formats: tuple[str, ...]
     """Forms of the result files, as typed: one or several with commas."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
     """Where to run."""
     workers: int | None
     """Processes; None leaves it to the machine."""
@@ -59,9 +64,13 @@ class LabelOptions:
     store_bytes: int
     """Most bytes of stored features."""
     store: Path | None
-    """Folder of stored features; None is one inside `out`."""
+    """Folder of stored features; None is one beside the database."""
     windows: Windows
     """How windows are laid."""
+    rates: tuple[float, ...] | None
+    """Frames per second at which actions are looked for; None: the recipe's own."""
+    class_scores: Path | None
+    """File that says what whole videos show; None lets the model say it."""
     static_tolerance: float
     """Clips that differ by less share features."""
     threshold: float | None
@@ -108,34 +117,42 @@ def label_sources(options: LabelOptions) -> int:
     formats = _formats(options.formats)
     bundle = load_bundle(options.model)
     selection = _selection(options, bundle)
-    _check_windows(options, bundle)
+    layout = _layout(options, bundle)
     watcher: LabelWatcher = JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(options.quiet)
+    class_scores, score_file = _class_scores(options, bundle)
     hashes = hash_stages(
-        bundle, windows=options.windows, selection=selection, static_tolerance=options.static_tolerance
+        bundle,
+        layout=layout,
+        selection=selection,
+        static_tolerance=options.static_tolerance,
+        scores=score_file,
     )
-    _make_folder(options.out)
-    with ArchiveDatabase(options.out, writes=True) as database:
+    folder, place = open_places(options.out, options.state)
+    with ArchiveDatabase(folder, writes=True) as database:
         watcher.loaded(bundle)
-        store = _store(options)
-        without = [options.out, *([store] if store else [])]
+        begin_copy(database, place)
+        store = _store(options, folder)
+        without = [folder, *([place.folder] if place.folder else []), *([store] if store else [])]
         found = run_interruptibly(lambda: find_sources(options.sources, without=without))
-        planned = plan(database, found, hashes, out=options.out, formats=formats)
+        planned = plan(database, found, hashes, place=place, formats=formats)
         workers = choose_workers(
             bundle,
             videos=len(found),  # of all: a run that goes on takes as many threads, and gets the same last digits
             memory_bytes=options.memory_bytes,
             workers=options.workers,
         )
-        settings = _settings(options, bundle, selection, workers)
+        settings = _settings(options, bundle, selection, layout=layout, workers=workers, store=store)
+        settings = dataclasses.replace(settings, scores=score_file)
         parts = RunParts(
             database=database,
             bundle=bundle,
             settings=settings,
             hashes=hashes,
-            keeper=ResultKeeper(database, bundle, hashes, selection=selection, out=options.out, formats=formats),
+            keeper=ResultKeeper(database, bundle, hashes, selection=selection, place=place, formats=formats),
             watcher=watcher,
             max_attempts=options.max_attempts,
             store_bytes=options.store_bytes,
+            class_scores=class_scores,
         )
         return _run(Run(parts, planned), planned, workers, parts, options)
 
@@ -148,6 +165,7 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
             run.conclude_stored()
             if planned.label:
                 run.work(_engine(parts.settings, workers, options, ending))
+            untried = run.write_left()
         except BaseException as error:
             ending.close()
             watcher.stopped()
@@ -156,8 +174,9 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
                 _say_how_to_go_on(watcher, run, options)
                 raise StoppedError from error
             raise
-    watcher.finished(planned, run.totals, options.out)
-    return 1 if run.totals.failed or planned.failed_before else 0
+    watcher.finished(planned, run.totals, options.out, parts.database.path.parent)
+    is_copied = end_copy(parts.database, parts.keeper.place, watcher, missing=untried)
+    return 1 if run.totals.failed or planned.failed_before or not is_copied else 0
 
 
 def _engine(settings: LabelSettings, workers: int, options: LabelOptions, ending: contextlib.ExitStack) -> Engine:
@@ -199,16 +218,18 @@ def _say_how_to_go_on(watcher: LabelWatcher, run: Run, options: LabelOptions) ->
     watcher.say("interrupted", message, done=run.totals.done, command=again)
 
 
-def _settings(options: LabelOptions, bundle: Bundle, selection: Selection, workers: int) -> LabelSettings:
+def _settings(
+    options: LabelOptions, bundle: Bundle, selection: Selection, *, layout: Layout, workers: int, store: Path | None
+) -> LabelSettings:
     return LabelSettings(
         model=str(bundle.path.resolve()),
         bundle_sha256=bundle.sha256,
         device=options.device,
         threads=choose_threads(workers, options.threads) if options.engine == "processes" else options.threads or 1,
-        windows=options.windows,
+        layout=layout,
         selection=selection,
         static_tolerance=options.static_tolerance,
-        store=_store(options),
+        store=store,
         longest_factor=options.timeout_factor,
     )
 
@@ -235,19 +256,26 @@ def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
     return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
 
 
-def _check_windows(options: LabelOptions, bundle: Bundle) -> None:
+def _class_scores(options: LabelOptions, bundle: Bundle) -> tuple[ClassScores | None, ScoreFile | None]:
+    if options.class_scores is None:
+        return None, None
+    scores = read_class_scores(options.class_scores)
+    try:
+        return scores, describe_scores(scores, bundle.recipe)
+    except ConfigError as error:
+        raise typer.BadParameter(f"--class-scores {options.class_scores}: {error}") from error
+
+
+def _layout(options: LabelOptions, bundle: Bundle) -> Layout:
     if options.windows == "reference" and isinstance(bundle.recipe.model.head, RefinedHeadConfig):
         raise typer.BadParameter("--windows reference: with a model that sees whole videos, only `detect` can do it")
-
-
-def _make_folder(out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made: {error.strerror or error}") from error
+        return choose_layout(bundle.recipe, options.windows, options.rates)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
-def _store(options: LabelOptions) -> Path | None:
+def _store(options: LabelOptions, folder: Path) -> Path | None:
     if not options.store_bytes:
         return None
-    return (options.store or options.out / _STORE).resolve()
+    return (options.store or folder / _STORE).resolve()

@@ -99,13 +99,11 @@ def _models_table() -> Table:
 def _recipes_table() -> Table:
     from tallformer_infer.config import RECIPES
 
-    table = _table("recipe", "channels", "depths", "input", "window", "classes")
+    table = _table("recipe", "encoder", "input", "window", "classes")
     for recipe in RECIPES.values():
-        backbone = recipe.model.backbone
         table.add_row(
             recipe.name,
-            str(backbone.embed_channels),
-            "-".join(map(str, backbone.depths)),
+            recipe.model.backbone.short_text,
             f"{recipe.sampling.crop_px} px, {recipe.rate_text}",
             recipe.window_text,
             str(len(recipe.classes)),
@@ -120,13 +118,13 @@ def _facts_table(recipe: Recipe) -> Table:
     from tallformer_infer.commands.text import printable
 
     window, candidates, suppress = recipe.window, recipe.candidates, recipe.suppress
-    backbone, sampling = recipe.model.backbone, recipe.sampling
+    sampling = recipe.sampling
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in (
         ("recipe", recipe.name),
-        ("encoder", f"Video Swin, {backbone.embed_channels} channels, depths {'-'.join(map(str, backbone.depths))}"),
+        ("encoder", recipe.model.backbone.text),
         ("input", f"{sampling.crop_px}×{sampling.crop_px}, {recipe.rate_text}, resize {sampling.resize}"),
         ("window", f"{window.window_frames} frames ({recipe.window_text}), clips of {window.clip_frames} frames"),
         ("pyramid", f"a step every {', '.join(map(str, recipe.model.level_strides))} frames"),

@@ -23,8 +23,8 @@ from tallformer_infer.structures import Result
 class Reporter(Protocol):
     """Told what happens, in the order in which it happens."""
 
-    def loading(self) -> None:
-        """The model is being loaded."""
+    def loading(self, device: str) -> None:
+        """The model is being loaded, for a value of `--device`."""
 
     def loaded(self, detector: Detector) -> None:
         """The model is ready."""
@@ -64,10 +64,10 @@ class TerminalReporter:
         self._bar: ProgressBar | None = None
         self._status: Status | None = None
 
-    def loading(self) -> None:
+    def loading(self, device: str) -> None:
         """Show that something is going on, where there is a terminal to show it on."""
         if self._console.is_terminal and not self._quiet:
-            self._status = self._console.status("loading the model")
+            self._status = self._console.status(f"loading the model{_what_takes_long(device)}")
             self._status.start()
 
     def loaded(self, detector: Detector) -> None:
@@ -153,9 +153,9 @@ class JsonReporter:
         self._path = ""
         self._next_s = 0.0
 
-    def loading(self) -> None:
+    def loading(self, device: str) -> None:
         """Event `loading`."""
-        self._write("loading")
+        self._write("loading", message=f"loading the model{_what_takes_long(device)}")
 
     def loaded(self, detector: Detector) -> None:
         """Events `loaded` and, of an untrained model, `warning`."""
@@ -211,6 +211,11 @@ class JsonReporter:
     def _write(self, event: str, **facts: Any) -> None:
         if not self._quiet or event in URGENT:
             write_event(event, **facts)
+
+
+def _what_takes_long(device: str) -> str:
+    """What loading a model may wait for, on a value of `--device`."""
+    return "; TensorRT builds engines for it once, which may take minutes" if device == "onnx-tensorrt" else ""
 
 
 def _left_s(progress: Progress) -> float:

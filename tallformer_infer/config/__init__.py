@@ -10,9 +10,9 @@ from tallformer_infer.config.calibration import (
     PointSummary,
     ScoreCurve,
 )
+from tallformer_infer.config.encoder import AnyEncoderConfig, BackboneConfig, I3dConfig
 from tallformer_infer.config.model import (
     AnyHeadConfig,
-    BackboneConfig,
     HeadConfig,
     ModelConfig,
     PointHeadConfig,
@@ -43,6 +43,7 @@ __all__ = [
     "PARITY_VERSION",
     "RAW_SCORES",
     "RECIPES",
+    "AnyEncoderConfig",
     "AnyHeadConfig",
     "BackboneConfig",
     "CalibratedClass",
@@ -51,6 +52,7 @@ __all__ = [
     "Cut",
     "Difference",
     "HeadConfig",
+    "I3dConfig",
     "MatchedActions",
     "ModelConfig",
     "ParityReport",

@@ -8,90 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tallformer_infer.config.encoder import AnyEncoderConfig
+from tallformer_infer.config.sizes import require_positive
 from tallformer_infer.errors import ConfigError
 
 Pyramid = Literal["attention", "convolution", "transformer"]
 Norm = Literal["batch", "group"]
-Stem = Literal["patch", "motion"]
-Pooling = Literal["mean", "max"]
 ClassifierInput = Literal["encoder", "tcm"]
-PatchSize = tuple[int, int, int]
-
-
-def require_positive(section: str, **values: int | tuple[int, ...]) -> None:
-    """Refuse sizes below 1.
-
-    Raises:
-        ConfigError: One is; the message names it.
-    """
-    for name, value in values.items():
-        sizes = value if isinstance(value, tuple) else (value,)
-        if any(size < 1 for size in sizes):
-            raise ConfigError(
-                f"{section}: {name}={list(value) if isinstance(value, tuple) else value} must be at least 1"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
-    """Video Swin transformer that encodes one clip at a time."""
-
-    embed_channels: int
-    """Channels after patch embedding; doubles at each of the following stages."""
-    depths: tuple[int, ...]
-    """Blocks per stage."""
-    heads: tuple[int, ...]
-    """Attention heads per stage."""
-    window: tuple[int, int, int] = (8, 7, 7)
-    """Attention window (time, height, width), in patches."""
-    patch: PatchSize = (2, 4, 4)
-    """Patch size (time, height, width), in frames and pixels."""
-    stem: Stem = "patch"
-    """`patch`: a linear map of each patch, as in the paper; `motion`: convolutions over what changes from one frame to
-    the next, for encoders that start from random weights."""
-    pooling: Pooling = "mean"
-    """How the last map becomes one feature step: `mean` over space after the last norm, as in the paper; `max` before
-    it, for small things in a large picture."""
-    mlp_ratio: float = 4.0
-    """Hidden width of a block's MLP, as a multiple of its channels."""
-    drop_path: float = 0.2
-    """Stochastic depth of the last block, in [0, 1); grows linearly from 0."""
-    frozen_stages: int = 2
-    """Stages that are not trained; 0 freezes the patch embedding only, -1 nothing."""
-
-    def __post_init__(self) -> None:
-        require_positive("backbone", embed_channels=self.embed_channels, patch=self.patch, window=self.window)
-        require_positive("backbone", depths=self.depths, heads=self.heads)
-        if not self.depths or len(self.depths) != len(self.heads):
-            raise ConfigError(f"backbone: depths={list(self.depths)} and heads={list(self.heads)} must be as many")
-        for stage, heads in enumerate(self.heads):
-            channels = self.embed_channels * 2**stage
-            if channels % heads:
-                raise ConfigError(f"backbone: heads={heads} must divide the {channels} channels of stage {stage}")
-        if self.stem == "motion":
-            self._require_motion_stem()
-
-    def _require_motion_stem(self) -> None:
-        frames, height, width = self.patch
-        if frames != 2 or height != width or height < 2 or height & (height - 1):
-            raise ConfigError(
-                f"backbone: patch={list(self.patch)} must be 2 frames and a power of two of pixels, "
-                "the same both ways, for stem=motion"
-            )
-        if self.embed_channels % (height // 2):
-            raise ConfigError(
-                f"backbone: embed_channels={self.embed_channels} must be a multiple of {height // 2} for stem=motion"
-            )
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of a feature step."""
-        return int(self.embed_channels * 2 ** (len(self.depths) - 1))
-
-    @property
-    def stride_px(self) -> int:
-        """Pixels per position of the last feature map."""
-        return int(self.patch[1] * 2 ** (len(self.depths) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +157,7 @@ AnyHeadConfig = HeadConfig | RefinedHeadConfig | PointHeadConfig
 class ModelConfig:
     """The whole detector."""
 
-    backbone: BackboneConfig
+    backbone: AnyEncoderConfig
     """Encoder of a clip."""
     channels: int = 512
     """Channels between the reduction and the pyramid."""
@@ -280,12 +203,12 @@ class ModelConfig:
     @property
     def encoder_stride(self) -> int:
         """Frames per feature step of the encoder."""
-        return self.backbone.patch[0]
+        return self.backbone.stride_frames
 
     @property
     def reduction_stride(self) -> int:
         """Feature steps of the encoder per step of the finest level."""
-        return 1 if self.pyramid.kind == "transformer" else REDUCTION_STRIDE
+        return 1 if self.pyramid.kind == "transformer" else self.backbone.reduction_stride
 
     @property
     def level_strides(self) -> tuple[int, ...]:
@@ -293,7 +216,5 @@ class ModelConfig:
         return tuple(self.encoder_stride * self.reduction_stride * 2**level for level in range(self.pyramid.levels))
 
 
-REDUCTION_STRIDE = 4
-"""The reduction's two convolutions halve the steps twice."""
 GROUPS = 32
 """Groups of a group norm, in the official code and in AFSD."""

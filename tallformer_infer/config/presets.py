@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tallformer_infer.config.class_lists import ACTIVITYNET_CLASSES, THUMOS14_CLASSES
+from tallformer_infer.config.encoder import BackboneConfig, I3dConfig
 from tallformer_infer.config.model import (
-    BackboneConfig,
     HeadConfig,
     ModelConfig,
     PointHeadConfig,
@@ -64,6 +64,23 @@ HACS_SWIN_B = replace(
     candidates=CandidateConfig(per_window=189),
 )
 
+I3D = I3dConfig(kind="i3d")
+I3D_PIXELS = (127.5, 127.5, 127.5)
+"""Mean, and deviation: its Kinetics weights want pixels from -1 to 1."""
+THUMOS14_I3D = replace(
+    THUMOS14_SWIN_B,
+    name="thumos14-i3d",
+    model=replace(THUMOS14_SWIN_B.model, backbone=I3D),
+    sampling=replace(THUMOS14_SWIN_B.sampling, resize_px=112, crop_px=96, mean=I3D_PIXELS, std=I3D_PIXELS),
+)
+"""AFSD's encoder at AFSD's 96 px, everything else as with Video Swin; the paper has no settings for it."""
+ANET_I3D = replace(
+    ANET_SWIN_B,
+    name="anet-i3d",
+    model=replace(ANET_SWIN_B.model, backbone=I3D),
+    sampling=replace(ANET_SWIN_B.sampling, resize_px=112, crop_px=96, mean=I3D_PIXELS, std=I3D_PIXELS),
+)
+
 ACTIONFORMER = PyramidConfig(kind="transformer", levels=6, heads=4, attention_steps=(), fpn_channels=512)
 OPENTAD_SWIN_T = Recipe(
     name="thumos14-opentad-swin-t",
@@ -97,21 +114,24 @@ THUMOS14_SWIN_B_ACTIONFORMER = replace(
 GENERATED_CLASSES = ("bounce", "spin left", "spin right", "grow", "shrink", "orbit", "blink", "zigzag")
 """Actions of the generated videos (`tallformer_training.synthetic`)."""
 
+MOTION_ENCODER = BackboneConfig(
+    embed_channels=128,
+    depths=(2,),
+    heads=(4,),
+    window=(16, 4, 4),
+    patch=(2, 16, 16),
+    stem="motion",
+    pooling="max",
+    drop_path=0.0,
+    frozen_stages=-1,
+)
+"""Learns from random weights: see decision 19 in docs/decisions.md."""
+
 DEMO = Recipe(
     name="demo",
     classes=GENERATED_CLASSES,
     model=ModelConfig(
-        backbone=BackboneConfig(
-            embed_channels=128,
-            depths=(2,),
-            heads=(4,),
-            window=(16, 4, 4),
-            patch=(2, 16, 16),
-            stem="motion",
-            pooling="max",
-            drop_path=0.0,
-            frozen_stages=-1,
-        ),
+        backbone=MOTION_ENCODER,
         channels=128,
         tcm=TcmConfig(layers=2, heads=4, max_steps=64),
         pyramid=PyramidConfig(heads=4, fpn_channels=128),
@@ -128,7 +148,7 @@ ANET_DEMO = replace(
     name="anet-demo",
     classes=GENERATED_CLASSES,
     model=ModelConfig(
-        backbone=replace(DEMO.model.backbone, embed_channels=80),
+        backbone=replace(MOTION_ENCODER, embed_channels=80),
         channels=64,
         tcm=TcmConfig(layers=2, heads=4, max_steps=96),
         pyramid=PyramidConfig(kind="convolution", levels=6, fpn_channels=64, norm="group"),
@@ -167,9 +187,11 @@ RECIPES = {
         THUMOS14_SWIN_S,
         THUMOS14_SWIN_T,
         THUMOS14_SWIN_T_112,
+        THUMOS14_I3D,
         ANET_SWIN_B,
         ANET_SWIN_B_12GB,
         ANET_SWIN_T,
+        ANET_I3D,
         HACS_SWIN_B,
         OPENTAD_SWIN_T,
         THUMOS14_SWIN_T_ACTIONFORMER,

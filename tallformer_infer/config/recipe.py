@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tallformer_infer.config.model import REDUCTION_STRIDE, ModelConfig
+from tallformer_infer.config.model import ModelConfig
 from tallformer_infer.errors import ConfigError
 
 Resize = Literal["squash", "short_side", "none"]
@@ -170,11 +170,10 @@ class Recipe:
                 f"clip_frames={self.window.clip_frames} must be a multiple of the encoder's stride, "
                 f"{self.model.encoder_stride} frames"
             )
-        tcm = self.model.tcm
-        if tcm is not None and self.window_steps // REDUCTION_STRIDE > tcm.max_steps:
+        tcm, steps = self.model.tcm, self.window_steps // self.model.reduction_stride
+        if tcm is not None and steps > tcm.max_steps:
             raise ConfigError(
-                f"tcm.max_steps={tcm.max_steps} must be at least {self.window_steps // REDUCTION_STRIDE} "
-                f"for window_frames={self.window.window_frames}"
+                f"tcm.max_steps={tcm.max_steps} must be at least {steps} for window_frames={self.window.window_frames}"
             )
 
     @property

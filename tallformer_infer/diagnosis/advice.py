@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tallformer_infer.diagnosis.asking import Answer
 from tallformer_infer.diagnosis.findings import Breakage, CudaDriver, DeviceVerdict, Part, Provider
@@ -124,8 +125,10 @@ def judge_device(value: str, answer: Answer, evidence: Evidence) -> DeviceVerdic
     found = _why_nowhere(value, answer, evidence)
     if found is None and value == "tensorrt":
         found = _why_no_engines(answer, evidence)
+    elif found is None and value == "onnx-tensorrt":
+        found = _why_no_gpu(evidence, part="tensorrt") or _why_no_engines(answer, evidence)
     elif found is None and value not in {"auto", "cpu"}:
-        found = _why_no_gpu(evidence)
+        found = _why_no_gpu(evidence, part="gpu")
     text, commands = found or (_without_line(str(answer.problem)), ())
     return DeviceVerdict(value=value, works=False, runs_on=None, text=text, commands=commands)
 
@@ -147,20 +150,21 @@ def _why_nowhere(value: str, answer: Answer, evidence: Evidence) -> _Remedy | No
     return f"{wheel} {version} is damaged: {answer.problem}", (repair,)
 
 
-def _why_no_gpu(evidence: Evidence) -> _Remedy | None:
-    """What keeps ONNX Runtime from the GPU: that which has to be mended first."""
+def _why_no_gpu(evidence: Evidence, *, part: Literal["gpu", "tensorrt"]) -> _Remedy | None:
+    """What keeps ONNX Runtime from the GPU, with TensorRT or without: that which has to be mended first."""
     packages = evidence.packages
+    providers = {"CUDA"} if part == "gpu" else {"CUDA", "TensorRT"}
     if evidence.driver.problem:
         return evidence.driver.problem, ()
     if both := _both_wheels(packages):
         return both.text, both.commands
     if _version(packages, _GPU_WHEEL) is None:
-        return f"{_GPU_WHEEL} is not installed", _install("gpu", packages)
-    if old := _old_driver(evidence):
-        return old.text, old.commands
+        return f"{_GPU_WHEEL} is not installed", _install(part, packages)
+    if broken := _old_driver(evidence) or (_other_tensorrt(evidence) if part == "tensorrt" else None):
+        return broken.text, broken.commands
     for provider in evidence.providers:
-        if provider.name == "CUDA" and provider.works is False:
-            return str(provider.problem), _install("gpu", packages) if provider.missing_library else ()
+        if provider.name in providers and provider.works is False:
+            return str(provider.problem), _install(part, packages) if provider.missing_library else ()
     return None
 
 

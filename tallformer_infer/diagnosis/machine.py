@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tallformer_infer.cores import available_cores
+from tallformer_infer.cores import allowed_cores, core_quota
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _MEMORY_INFO = Path("/proc/meminfo")
@@ -46,13 +46,13 @@ def look_at_machine(*, control_group: Path = _CONTROL_GROUP) -> Machine:
     """Ask the operating system.
 
     Args:
-        control_group: Where Linux tells a container's limits. Source: the kernel's admin-guide, cgroup-v1 and -v2.
+        control_group: Where Linux tells a container's memory. Source: the kernel's admin-guide, cgroup-v1 and -v2.
     """
     installed, limit = _installed_bytes(), _memory_limit(control_group)
     known = [value for value in (installed, limit) if value is not None]
     return Machine(
-        cores=available_cores(),
-        core_limit=_core_limit(control_group),
+        cores=allowed_cores(),
+        core_limit=core_quota(),
         memory_bytes=min(known, default=None),
         free_memory_bytes=_free_bytes(),
         folders=(
@@ -60,15 +60,6 @@ def look_at_machine(*, control_group: Path = _CONTROL_GROUP) -> Machine:
             _folder("temporary files", Path(tempfile.gettempdir())),
         ),
     )
-
-
-def _core_limit(group: Path) -> float | None:
-    """Cores that the quota amounts to: version 2 in one file, version 1 in two."""
-    words = _read(group / "cpu.max").split()
-    if len(words) != 2:
-        words = [_read(group / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-    quota, period = (_number(word) for word in words)
-    return quota / period if quota and period else None
 
 
 def _memory_limit(group: Path) -> int | None:

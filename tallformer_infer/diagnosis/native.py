@@ -101,8 +101,11 @@ def _ask_hardware(kind: str, codecs: tuple[str, ...], *, path: Sequence[str] | N
 def ask_device(device: str, path: Sequence[str] | None) -> Answer:
     """Whether the default model runs on a device: `device`, `reason` and `runtime`, or the problem.
 
-    On `tensorrt` an engine of the smallest graph is built and run: those of the model need not be there.
+    On `tensorrt` and `onnx-tensorrt` an engine of the smallest graph is built and run: those of the model need not be
+    there, and building them takes minutes.
     """
+    if device == "onnx-tensorrt":
+        return ask(f"{_PROBES}.onnx_tensorrt", "run_provider_with_engine", path=path, timeout_s=_SLOW_S)
     if device == "tensorrt":
         return ask(f"{_PROBES}.tensorrt", "run_engine", path=path, timeout_s=_SLOW_S)
     return ask(f"{_PROBES}.device", "run_device", device, path=path, timeout_s=_SLOW_S)

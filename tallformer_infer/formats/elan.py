@@ -54,12 +54,12 @@ class _Tier:
     segments: list[LabelledSegment]
 
 
-def encode_eaf(videos: Sequence[LabelledVideo], folder: Path) -> str:
+def encode_eaf(videos: Sequence[LabelledVideo], folder: Path | None) -> str:
     """One video as ELAN reads it.
 
     Args:
         videos: One.
-        folder: Where the file will lie; the video is named relative to it, too.
+        folder: Where the file will lie; if it is on this machine, the video is named relative to it, too.
     """
     video = only_video(videos, "eaf")
     tiers = _tiers(video)
@@ -121,10 +121,10 @@ def _firsts(tiers: list[_Tier]) -> Iterator[int]:
         first += len(tier.segments)
 
 
-def _header(video: LabelledVideo, folder: Path, last: int) -> str:
+def _header(video: LabelledVideo, folder: Path | None, last: int) -> str:
     kind = mimetypes.guess_type(PurePosixPath(video.name).name)[0] or "video/mp4"
     attributes = f"MEDIA_URL={xml_attribute(address_of(video.name))} MIME_TYPE={xml_attribute(kind)}"
-    relative = relative_address_of(video.name, folder)
+    relative = None if folder is None else relative_address_of(video.name, folder)
     if relative is not None:
         attributes += f" RELATIVE_MEDIA_URL={xml_attribute(relative)}"
     return (

@@ -49,7 +49,7 @@ class FormatFacts:
 
     suffix: str
     """Ending of its files."""
-    encode: Callable[[_Videos, Path], Any]
+    encode: Callable[[_Videos, Path | None], Any]
     """Videos, and the folder of the file, to text or JSON values."""
     holds_one_video: bool = False
     """A file holds the actions of one video."""
@@ -57,7 +57,7 @@ class FormatFacts:
     """It can hold an action that begins before 0."""
 
 
-def _one(suffix: str, encode: Callable[[_Videos, Path], Any]) -> FormatFacts:
+def _one(suffix: str, encode: Callable[[_Videos, Path | None], Any]) -> FormatFacts:
     return FormatFacts(suffix, encode, holds_one_video=True, has_negative_times=False)
 
 
@@ -81,13 +81,14 @@ FORMATS: dict[LabelFormat, FormatFacts] = {
 }
 
 
-def encode_labels(videos: Sequence[LabelledVideo], form: LabelFormat, *, folder: Path = Path()) -> bytes:
+def encode_labels(videos: Sequence[LabelledVideo], form: LabelFormat, *, folder: Path | None = Path()) -> bytes:
     """Videos and their labels as the content of a file.
 
     Args:
         videos: One where the format holds one video, else any number.
         form: Name of the format.
-        folder: Where the file will lie; formats that name videos by their place use it.
+        folder: Where the file will lie, None for elsewhere than on this machine; formats that name videos by their
+            place use it.
 
     Raises:
         OutputError: The format cannot hold them; the message says why.

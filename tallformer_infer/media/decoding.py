@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
+from itertools import chain, pairwise
 
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from tallformer_infer.cores import cores_by_quota
 from tallformer_infer.media.containers import best_video, open_container
 from tallformer_infer.media.lengths import ToldLength, told_length
+from tallformer_infer.media.skipping import SKIPPED_CODECS, FrameSkipper, LeftOut
 from tallformer_infer.media.sources import ByteSource
 
 UNKNOWN_RATE = Fraction(25)
@@ -30,7 +34,7 @@ class Decoder:
         Args:
             source: The bytes.
             path: For error messages.
-            threads: Threads of the codec; None lets it choose.
+            threads: Threads of the codec; None lets it choose, within a container's quota.
 
         Raises:
             MediaError: Not a video, or no video in it.
@@ -39,8 +43,8 @@ class Decoder:
         """What went wrong so far."""
         self._source = source
         self._path = path
-        self._threads = threads
-        self._container, self._stream = self._open(threads)
+        self._threads = threads or cores_by_quota()
+        self._container, self._stream = self._open(self._threads)
         codec = self._stream.codec_context.codec
         self.codec = str(getattr(codec, "canonical_name", codec.name))
         self.time_base = _fraction(self._stream.time_base) or Fraction(1, 90_000)
@@ -50,20 +54,37 @@ class Decoder:
         self._packets = 0
         self._frames = 0
         self._place = _Place()
+        self._skipper = FrameSkipper(is_on=self.codec in SKIPPED_CODECS)
 
-    def frames(self) -> Generator[VideoFrame]:
-        """Every frame that can be decoded, in the order they are shown. To be run through once."""
-        for frame in self._decode(self._container, self._stream):
+    def skip_unused(self, first: VideoFrame, rate: Fraction) -> None:
+        """Leave out what no picture is taken from; between the first frame and the next. See `FrameSkipper`.
+
+        Args:
+            first: The first frame, as it was decoded.
+            rate: Pictures per second that are taken.
+        """
+        self._skipper.start(first, rate=rate, time_base=self.time_base)
+
+    def frames(self) -> Generator[VideoFrame | LeftOut]:
+        """Every frame that can be decoded, in the order they are shown, or its times. To be run through once."""
+        for frame in self._decode(self._container, self._stream, self._skipper):
             if isinstance(frame, FFmpegError):
                 self.damage.add_error()
                 self._place.errors += 1
+                self._skipper.stop()
                 continue
-            self._frames += 1
+            left_out = self._skipper.left_out_before(frame)
+            self._frames += 1 + len(left_out)
             self.damage.add_frame(frame)
             self._place.move_to(frame)
+            yield from left_out
             yield frame
+        left_out = self._skipper.left_out_at_end()
+        self._frames += len(left_out)
         if self._threads != 1 and self._source.seekable() and self._packets > self._frames + self.damage.errors:
             yield from self._tail()
+        else:
+            yield from left_out
 
     def length(self, first_frame_s: float) -> ToldLength:
         """The length that the file tells, given the time of its first frame; to be asked before `close`."""
@@ -80,7 +101,25 @@ class Decoder:
         stream.codec_context.thread_count = threads or 0
         return container, stream
 
-    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | FFmpegError]:
+    def _decode(
+        self, container: InputContainer, stream: VideoStream, skipper: FrameSkipper | None = None
+    ) -> Iterator[VideoFrame | FFmpegError]:
+        for packet, following in pairwise(chain(self._read(container, stream), [None])):
+            if isinstance(packet, FFmpegError):
+                yield packet
+                continue
+            if packet is not None and skipper is not None:
+                can_skip = skipper.can_skip(packet, following if isinstance(following, Packet) else None)
+                stream.codec_context.skip_frame = "NONREF" if can_skip else "DEFAULT"
+            try:
+                yield from stream.decode(packet)
+            except FFmpegError as error:
+                yield error
+
+    def _read(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[Packet[VideoStream] | FFmpegError | None]:
+        """The packets of a stream and, at most once, what ended them; at last None, for what the codec still holds."""
         packets = container.demux(stream)
         while True:
             try:
@@ -93,10 +132,7 @@ class Decoder:
             if packet is not None and not packet.size:  # to the codec this would mean the end
                 continue
             self._packets += packet is not None and not packet.is_discard
-            try:
-                yield from stream.decode(packet)
-            except FFmpegError as error:
-                yield error
+            yield packet
             if packet is None:
                 return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from fractions import Fraction
 from pathlib import Path
 
 from av.video.frame import VideoFrame
@@ -10,6 +11,7 @@ from av.video.frame import VideoFrame
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media.decoding import Decoder
 from tallformer_infer.media.orientation import orientation_of
+from tallformer_infer.media.skipping import LeftOut
 from tallformer_infer.media.sources import ByteSource, open_source, seek_hint
 from tallformer_infer.media.timestamps import FrameClock
 from tallformer_infer.structures import VideoInfo
@@ -48,7 +50,7 @@ class OpenedVideo:
         self.time_base = self._decoder.time_base
         self._frames = self._decoder.frames()
         first = next(self._frames, None)
-        if first is None:
+        if not isinstance(first, VideoFrame):  # nothing is left out before it
             self.close()
             reason = source.failure or f"errors: {self._decoder.damage.errors}"
             raise MediaError(f"{path}: nothing in it can be decoded ({reason}){seek_hint(source)}")
@@ -77,11 +79,18 @@ class OpenedVideo:
         """End of the last frame, in ticks of `time_base` after the start of the first."""
         return self._clock.end_ticks
 
-    def frames(self) -> Generator[tuple[VideoFrame, int]]:
-        """Every frame with the time it is shown, in ticks after the first one's. To be run through once."""
+    def frames(self, rate: Fraction) -> Generator[tuple[VideoFrame, int]]:
+        """Frames with the time they are shown, in ticks after the first one's. To be run through once.
+
+        Args:
+            rate: Pictures per second that are taken; frames that none is taken from may be left out.
+        """
+        self._decoder.skip_unused(self._first, rate)
         yield self._first, self._first_ticks
         for frame in self._frames:
-            yield frame, self._stamp(frame)
+            ticks = self._stamp(frame)
+            if isinstance(frame, VideoFrame):
+                yield frame, ticks
         self.missing_s = self._find_missing_s()
 
     def close(self) -> None:
@@ -89,7 +98,7 @@ class OpenedVideo:
         self._frames.close()
         self._decoder.close()
 
-    def _stamp(self, frame: VideoFrame) -> int:
+    def _stamp(self, frame: VideoFrame | LeftOut) -> int:
         return self._clock.stamp(pts=frame.pts, dts=frame.dts, duration=frame.duration)
 
     def _find_missing_s(self) -> float:

@@ -215,7 +215,7 @@ class _Work:
             raise MediaError(f"{self._path}: cannot be read further: {self._source.failure}")
 
     def _pictures(self, video: OpenedVideo, sampler: PictureSampler) -> Generator[Picture]:
-        frames = video.frames()
+        frames = video.frames(exact_rate(self.sampling.sample_fps))
         if self._threads != 1:
             frames = run_ahead(frames, DECODED_AHEAD, thread_name="tallformer-decode")
         with closing(frames):

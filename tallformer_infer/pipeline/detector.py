@@ -14,14 +14,14 @@ from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.media import FrameStream, open_video
 from tallformer_infer.pipeline.hashing import FileHash
 from tallformer_infer.pipeline.operating import at_point, choose_point
-from tallformer_infer.pipeline.pool import CandidatePool
+from tallformer_infer.pipeline.pool import RatePools
 from tallformer_infer.pipeline.progress import OnProgress
+from tallformer_infer.pipeline.rates import choose_layout, rates_of
 from tallformer_infer.pipeline.scoring import proposal_scoring
-from tallformer_infer.pipeline.settling import split_settled
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.results import check_selection, select_actions
 from tallformer_infer.runtime import Device, Runtime, load_runtime
-from tallformer_infer.structures import Action, Provenance, Result, Windows
+from tallformer_infer.structures import Action, Layout, Provenance, Result, Windows
 
 
 class Detector:
@@ -54,7 +54,8 @@ class Detector:
 
         Args:
             bundle: A folder, a .zip, the name of a bundled model, or a loaded bundle; None is the default model.
-            device: `auto` takes CUDA where it works, else the CPU; `tensorrt` runs engines that were built before.
+            device: `auto` takes CUDA where it works, else the CPU; `tensorrt` runs engines that were built before,
+                `onnx-tensorrt` builds them while loading.
             threads: Threads of the model and of the video codec, each; None takes one per core.
             class_scores: What videos show, by the names of their files, for models that see whole videos; None lets the
                 model say it.
@@ -79,6 +80,7 @@ class Detector:
         video: str | Path,
         *,
         windows: Windows | float = "shared",
+        rates: Sequence[float] | None = None,
         threshold: float | None = None,
         top_k: int | None = None,
         classes: Sequence[str] | None = None,
@@ -92,6 +94,9 @@ class Detector:
             windows: `shared` encodes every clip once; `reference` lays windows, and gives whole videos their classes,
                 as the official code does. A number, for models that see whole videos: seconds of one window, for long
                 files that hold several classes; windows overlap.
+            rates: Frames per second at which actions are looked for, such as (15, 5, 1.67): the recipe's own, and that
+                over whole numbers. Lower ones find longer actions, on averaged features; nothing is decoded or encoded
+                again. None: the recipe's own only.
             threshold: Least score of an action, in [0, 1]; None keeps all that the recipe, or the point, keeps.
             top_k: Most actions, best first; None keeps all.
             classes: Names of actions to keep; None keeps all.
@@ -105,19 +110,21 @@ class Detector:
 
         Raises:
             MediaError: The video cannot be opened, or nothing in it can be decoded.
-            ConfigError: A class or point is unknown to the model, or a threshold or window out of range or not for it.
+            ConfigError: A class or point is unknown to the model, or a threshold, window or rate out of range or not
+                for it.
             AnnotationError: There are class scores, but none of this video.
         """
         check_selection(threshold=threshold, top_k=top_k, classes=classes, known=self.bundle.recipe.classes)
-        layout, span_s = choose_windows(self.bundle.recipe, windows)
+        laid, span_s = choose_windows(self.bundle.recipe, windows)
+        layout = choose_layout(self.bundle.recipe, laid, rates)
         point = choose_point(self.bundle, operating_point, threshold=threshold)
         run = self._run(video, layout, on_progress)
         sha256 = FileHash(video)
-        with self._open(video, span_s) as stream, closing(run.windows(stream)) as laid:
-            pool = CandidatePool(self.bundle.recipe.candidates.per_video)
-            for window in laid:
-                pool.add(run.localize(window))
-            actions = at_point(run.suppress(pool.all(), stream), self.bundle, point)
+        with self._open(video, span_s) as stream, closing(run.windows(stream)) as found:
+            pools = RatePools(self.bundle.recipe.candidates.per_video, layout.factors)
+            for window in found:
+                pools.add(window.factor, run.localize(window))
+            actions = at_point(run.suppress(pools.all(), stream), self.bundle, point)
             sample_fps = stream.sample_fps
             return Result(
                 video=stream.info,
@@ -137,6 +144,7 @@ class Detector:
         video: str | Path,
         *,
         windows: Windows | float = "shared",
+        rates: Sequence[float] | None = None,
         threshold: float | None = None,
         classes: Sequence[str] | None = None,
         operating_point: str | None = None,
@@ -146,36 +154,37 @@ class Detector:
 
         The actions are those of `detect`, but for the recipe's limits per video, of actions and of candidates: they
         cannot be known before the end, and are applied to what becomes final together. An action is final, at the
-        earliest, when the window that holds it is; it waits as long as a chain of overlapping candidates goes on.
+        earliest, when the window that holds it is (of several rates, that of the lowest: at a ninth of the recipe's, a
+        window lasts nine times as long); it waits as long as a chain of overlapping candidates goes on.
 
         Args, Raises: As `detect`.
         """
         check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
-        layout, span_s = choose_windows(self.bundle.recipe, windows)
+        laid, span_s = choose_windows(self.bundle.recipe, windows)
+        layout = choose_layout(self.bundle.recipe, laid, rates)
         point = choose_point(self.bundle, operating_point, threshold=threshold)
         run = self._run(video, layout, on_progress)
-        pool = CandidatePool(self.bundle.recipe.candidates.per_video)
-        with self._open(video, span_s) as stream, closing(run.windows(stream)) as laid:
-            for window in laid:
-                pool.add(run.localize(window))
+        pools = RatePools(self.bundle.recipe.candidates.per_video, layout.factors)
+        with self._open(video, span_s) as stream, closing(run.windows(stream)) as found:
+            for window in found:
+                pools.add(window.factor, run.localize(window))
                 if run.is_final_at_the_end:
                     continue
-                settled, waiting = split_settled(pool.all(), window.start_frame + run.step_frames)
-                pool.replace(waiting)
+                settled = pools.take_settled(run.next_start_frame)
                 actions = at_point(run.suppress(settled, stream), self.bundle, point)
                 yield from select_actions(actions, threshold=threshold, classes=classes)
-            actions = at_point(run.suppress(pool.all(), stream), self.bundle, point)
+            actions = at_point(run.suppress(pools.all(), stream), self.bundle, point)
             yield from select_actions(actions, threshold=threshold, classes=classes)
 
     def _open(self, video: str | Path, span_s: float | None) -> FrameStream:
         return open_video(video, self.bundle.recipe.sampling, threads=self._threads, span_s=span_s)
 
-    def _run(self, video: str | Path, layout: Windows, on_progress: OnProgress | None) -> VideoRun:
+    def _run(self, video: str | Path, layout: Layout, on_progress: OnProgress | None) -> VideoRun:
         recipe, runtime = self.bundle.recipe, self.runtime
         given = None if self._class_scores is None else self._class_scores.of(Path(video).stem)
-        return VideoRun(recipe, runtime, layout, on_progress, proposal_scoring(recipe, runtime, given, layout))
+        return VideoRun(recipe, runtime, layout, on_progress, proposal_scoring(recipe, runtime, given, layout.windows))
 
-    def _provenance(self, windows: Windows, span_s: float | None) -> Provenance:
+    def _provenance(self, layout: Layout, span_s: float | None) -> Provenance:
         return Provenance(
             tool_version=__version__,
             model_name=self.bundle.name,
@@ -185,7 +194,8 @@ class Detector:
             runtime=self.runtime.name,
             device=self.runtime.device,
             precision=self.bundle.graphs["encoder"].precision,
-            windows=windows,
+            windows=layout.windows,
+            rates=rates_of(layout, self.bundle.recipe),
             window_s=span_s,
             class_scores=None if self._class_scores is None else self._class_scores.source,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tallformer_infer.pipeline.settling import are_settled
 from tallformer_infer.structures import Candidates
 
 
@@ -36,6 +37,32 @@ class CandidatePool:
         """Hold these instead of all taken so far."""
         self._parts = [candidates]
         self._count = len(candidates)
+
+
+class RatePools:
+    """A pool for each rate, so that none of them crowds out another."""
+
+    def __init__(self, limit: int | None, factors: tuple[int, ...]) -> None:
+        """Start empty; `limit` is that of each."""
+        self._pools = {factor: CandidatePool(limit) for factor in factors}
+
+    def add(self, factor: int, candidates: Candidates) -> None:
+        """Take candidates of a rate, in frames of the video."""
+        self._pools[factor].add(candidates)
+
+    def all(self) -> Candidates:
+        """The best candidates of every rate, one rate after another."""
+        return Candidates.concatenate([pool.all() for pool in self._pools.values()])
+
+    def take_settled(self, next_start_frame: float) -> Candidates:
+        """Take out those that no later candidate can change, see `are_settled`."""
+        parts = [pool.all() for pool in self._pools.values()]
+        candidates = Candidates.concatenate(parts)
+        settled = are_settled(candidates, next_start_frame)
+        ends = np.cumsum([len(part) for part in parts])
+        for pool, part, own in zip(self._pools.values(), parts, np.split(settled, ends[:-1]), strict=True):
+            pool.replace(part.take(~own))
+        return candidates.take(settled)
 
 
 def _best(candidates: Candidates, limit: int) -> Candidates:

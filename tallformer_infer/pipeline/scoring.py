@@ -28,7 +28,7 @@ class ProposalScoring:
         self._runtime = runtime
         self._most_classes = recipe.model.head.classes_per_proposal
         self._is_reference = windows == "reference"
-        self._given = None if class_scores is None else _by_class(class_scores, recipe.classes)
+        self._given = None if class_scores is None else scores_by_class(class_scores, recipe.classes)
         self._own = np.zeros(1 + len(recipe.classes), np.float32)
 
     def localize(self, window: FeatureWindow) -> Candidates:
@@ -84,7 +84,12 @@ def proposal_scoring(
     return ProposalScoring(recipe, runtime, class_scores, windows)
 
 
-def _by_class(scores: Mapping[str, float], classes: tuple[str, ...]) -> NDArray[np.float32]:
+def scores_by_class(scores: Mapping[str, float], classes: tuple[str, ...]) -> NDArray[np.float32]:
+    """Scores in the order of the model's classes, shape (K,); those that are not named have 0.
+
+    Raises:
+        ConfigError: A name is none of the model's.
+    """
     unknown = [name for name in scores if name not in classes]
     if unknown:
         near = difflib.get_close_matches(unknown[0], classes, n=1)

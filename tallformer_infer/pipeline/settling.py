@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tallformer_infer.structures import Candidates
 
 
-def split_settled(candidates: Candidates, next_start_frame: float) -> tuple[Candidates, Candidates]:
-    """Split candidates into those whose suppression is final, and those that wait.
+def are_settled(candidates: Candidates, next_start_frame: float) -> NDArray[np.bool_]:
+    """Which candidates' suppression is final; the others wait.
 
     Suppression acts between overlapping candidates of one class, and along chains of them. A chain that ends at or
     before the start of the next window cannot meet a later candidate, since those start there or after it.
@@ -18,10 +19,10 @@ def split_settled(candidates: Candidates, next_start_frame: float) -> tuple[Cand
         next_start_frame: Start of the next window; infinite after the last.
 
     Returns:
-        Settled and waiting candidates, each in the order given.
+        Shape (N,).
     """
     if len(candidates) == 0:
-        return candidates, candidates
+        return np.zeros(0, bool)
     starts, ends = candidates.segments_frames.astype(np.float64).T
     order = np.lexsort((starts, candidates.classes))
     span = max(float(ends.max()) - float(starts.min()), 0.0) + 1.0
@@ -33,4 +34,4 @@ def split_settled(candidates: Candidates, next_start_frame: float) -> tuple[Cand
     chain_end = np.maximum.reduceat(ends[order], first)[chain]
     settled = np.empty(len(candidates), bool)
     settled[order] = chain_end <= next_start_frame
-    return candidates.take(settled), candidates.take(~settled)
+    return settled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from tallformer_infer.media import FrameStream
 from tallformer_infer.pipeline.background import Background
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip, Encoder
 from tallformer_infer.pipeline.progress import OnProgress, Progress
+from tallformer_infer.pipeline.rates import in_video_frames, length_ranges
 from tallformer_infer.pipeline.scoring import ProposalScoring
 from tallformer_infer.runtime import Runtime
-from tallformer_infer.structures import Action, Candidates, StageSeconds, Windows
-from tallformer_infer.timeline import FeatureWindow, Timeline
+from tallformer_infer.structures import Action, Candidates, Layout, StageSeconds, Windows
+from tallformer_infer.timeline import FeatureWindow, Timelines
 
 _CLIPS_AHEAD = 4
 
@@ -28,7 +29,7 @@ class VideoRun:
         self,
         recipe: Recipe,
         runtime: Runtime,
-        windows: Windows,
+        layout: Layout,
         on_progress: OnProgress | None,
         scoring: ProposalScoring | None = None,
         *,
@@ -36,33 +37,44 @@ class VideoRun:
     ) -> None:
         self._recipe = recipe
         self._runtime = runtime
-        self._layout = windows
+        self._layout = layout
         self._on_progress = on_progress
         self._scoring = scoring
-        self._frames = 0
         self._encoder: Encoder = encoder or ClipEncoder(runtime, recipe)
         self._localize_s = 0.0
         self._suppress_s = 0.0
         self._started = time.perf_counter()
-        self.step_frames = step_frames(recipe.window, windows)
-        """Frames between the starts of neighbouring windows."""
-        self.is_final_at_the_end = scoring is not None and windows == "reference"
+        step = step_frames(recipe.window, layout.windows)
+        self._timelines = Timelines(recipe.window, step, layout.factors)
+        self._lengths_frames = length_ranges(recipe.window, step, layout.factors)
+        self.is_final_at_the_end = scoring is not None and layout.windows == "reference"
         """Whether no action is final before the last window."""
 
     def windows(self, stream: FrameStream) -> Generator[FeatureWindow]:
         """Windows as they become whole; reading and encoding run ahead of whoever takes them."""
-        timeline = Timeline(self._recipe.window, self.step_frames)
-        encoded = self._encoder.encode(cut_clips(stream, self._recipe.window, self._layout))
+        encoded = self._encoder.encode(cut_clips(stream, self._recipe.window, self._layout.windows))
         with Background(encoded, ahead=_CLIPS_AHEAD, interrupt=self._encoder.cancellation.cancel) as clips:
-            for clip in clips:
-                yield from timeline.add(clip.start_frame, clip.real_frames, clip.features)
-                self._report(clip, stream)
-        yield from timeline.finish(self._encoder.encode_empty)
+            yield from self.lay(self._reported(clips, stream))
+
+    def lay(self, clips: Iterable[EncodedClip]) -> Generator[FeatureWindow]:
+        """Windows of all rates, as clips complete them."""
+        for clip in clips:
+            yield from self._timelines.add(clip.start_frame, clip.real_frames, clip.features)
+        yield from self._timelines.finish(self._encoder.encode_empty)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video so far."""
+        return self._timelines.frames
+
+    @property
+    def next_start_frame(self) -> int:
+        """First frame of the video that a window to come may look at."""
+        return self._timelines.next_start_frame
 
     def localize(self, window: FeatureWindow) -> Candidates:
-        """Candidates of one window."""
+        """Candidates of one window, in frames of the video."""
         started = time.perf_counter()
-        self._frames = window.start_frame + window.real_frames
         if self._scoring is not None:
             candidates = self._scoring.localize(window)
         else:
@@ -72,18 +84,19 @@ class VideoRun:
                 np.array([window.real_frames], np.int64),
             )
         self._localize_s += time.perf_counter() - started
-        return candidates
+        lengths = self._lengths_frames[window.factor]
+        return in_video_frames(candidates, window.factor, lengths_frames=lengths, frames=self.frames)
 
     def suppress(self, candidates: Candidates, stream: FrameStream) -> tuple[Action, ...]:
         """Actions with names and seconds on the file's own time line, from candidates in frames."""
         started = time.perf_counter()
         scoring = self._scoring
-        kept = self._runtime.suppress(candidates) if scoring is None else scoring.suppress(candidates, self._frames)
+        kept = self._runtime.suppress(candidates) if scoring is None else scoring.suppress(candidates, self.frames)
         self._suppress_s += time.perf_counter() - started
         return name_actions(
             kept,
             self._recipe.classes,
-            self._layout,
+            self._layout.windows,
             start_s=stream.info.start_s,
             sample_fps=stream.sample_fps,
         )
@@ -98,11 +111,14 @@ class VideoRun:
             total_s=time.perf_counter() - self._started,
         )
 
-    def _report(self, clip: EncodedClip, stream: FrameStream) -> None:
-        if self._on_progress is not None:
-            position_s = (clip.start_frame + clip.real_frames) / stream.sample_fps
-            elapsed_s = max(time.perf_counter() - self._started, 1e-9)
-            self._on_progress(Progress(position_s, stream.info.duration_s, position_s / elapsed_s))
+    def _reported(self, clips: Iterable[EncodedClip], stream: FrameStream) -> Iterator[EncodedClip]:
+        """The clips, each told of when its windows are done."""
+        for clip in clips:
+            yield clip
+            if self._on_progress is not None:
+                position_s = (clip.start_frame + clip.real_frames) / stream.sample_fps
+                elapsed_s = max(time.perf_counter() - self._started, 1e-9)
+                self._on_progress(Progress(position_s, stream.info.duration_s, position_s / elapsed_s))
 
 
 def name_actions(

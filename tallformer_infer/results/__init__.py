@@ -6,7 +6,14 @@ select_actions ──▶ actions_document | activitynet_document ──▶ write
 from tallformer_infer.results.dialects import activitynet_document, video_ids
 from tallformer_infer.results.document import UNTRAINED_NOTICE, Failure, Selection, actions_document, load_schema
 from tallformer_infer.results.selection import check_selection, select_actions
-from tallformer_infer.results.writing import STDOUT, check_destination, replace_file, write_content, write_document
+from tallformer_infer.results.writing import (
+    STDOUT,
+    check_destination,
+    encode_document,
+    replace_file,
+    write_content,
+    write_document,
+)
 
 __all__ = [
     "STDOUT",
@@ -17,6 +24,7 @@ __all__ = [
     "activitynet_document",
     "check_destination",
     "check_selection",
+    "encode_document",
     "load_schema",
     "replace_file",
     "select_actions",

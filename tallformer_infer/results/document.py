@@ -14,7 +14,7 @@ from typing import Any
 from tallformer_infer.results.selection import in_order
 from tallformer_infer.structures import Action, Provenance, Result
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 """Version of `actions.json`. A new key raises the minor number; a key that changes or goes raises the major one."""
 
 UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
@@ -95,6 +95,7 @@ def describe_run(results: Sequence[Result], selection: Selection) -> dict[str, A
             "windows": provenance.windows,
             "window_s": _rounded_if_known(provenance.window_s),
             "class_scores": provenance.class_scores,
+            "rates": None if provenance.rates is None else [_rounded(rate) for rate in provenance.rates],
             "threshold": selection.threshold,
             "top_k": selection.top_k,
             "classes": None if selection.classes is None else list(selection.classes),

@@ -56,7 +56,16 @@ def write_document(document: dict[str, Any], out: Path) -> None:
     Raises:
         OutputError: It cannot be written. What was there before is untouched.
     """
-    write_content(_encode(document), out)
+    write_content(encode_document(document), out)
+
+
+def encode_document(document: dict[str, Any]) -> bytes:
+    """A document as the bytes of a file."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8: only \u escapes can carry it
+        return f"{json.dumps(document, indent=2, allow_nan=False)}\n".encode()
 
 
 def write_content(content: bytes, out: Path) -> None:
@@ -112,14 +121,6 @@ def _write_stdout(content: bytes) -> None:
 def _check_stdout() -> None:
     if sys.stdout is None or sys.stdout.closed:  # None after `>&-`
         raise OutputError("standard output: is closed; leave it open, or write to a file")
-
-
-def _encode(document: dict[str, Any]) -> bytes:
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    try:
-        return f"{text}\n".encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8: only \u escapes can carry it
-        return f"{json.dumps(document, indent=2, allow_nan=False)}\n".encode()
 
 
 def _name_beside(out: Path) -> Path:

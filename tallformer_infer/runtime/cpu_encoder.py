@@ -16,28 +16,33 @@ from numpy.typing import NDArray
 
 from tallformer_infer.cores import available_cores
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
-from tallformer_infer.runtime.sessions import CPU, open_session
-
-_MOST_CLIPS = 8
-"""At once: each needs memory of its own. With more cores than that, several share a clip."""
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 
 
 class CpuEncoder:
     """Runs graph 1 for several clips at once."""
 
     def __init__(
-        self, content: bytes, *, threads: int | None = None, sha256: str | None = None, is_bf16: bool = False
+        self,
+        content: bytes,
+        *,
+        threads: int | None = None,
+        most_clips: int = 8,
+        sha256: str | None = None,
+        is_bf16: bool = False,
     ) -> None:
         """Load the graph.
 
         Args:
             content: The graph as a bundle has it.
             threads: Threads in all; None takes one per core that this process may use.
+            most_clips: At once, see `batching`. With more threads than that, several share a clip.
             sha256: Hash of the graph, where it is known already.
             is_bf16: Whether it computes in bfloat16.
         """
         threads = threads or available_cores()
-        self.clips_at_once = min(threads, _MOST_CLIPS)
+        self.clips_at_once = min(threads, most_clips)
         made = cpu_encoder_graph(content, sha256=sha256, is_bf16=is_bf16)
         self.session = open_session(
             made or content,

@@ -15,7 +15,8 @@ def load_runtime(bundle: Bundle, *, device: Device = "auto", threads: int | None
 
     Args:
         bundle: Checked on reading.
-        device: `tensorrt` runs the engines of `tallformer engine build`; all else is ONNX Runtime.
+        device: `tensorrt` runs the engines of `tallformer engine build`; all else is ONNX Runtime, `onnx-tensorrt` with
+            engines that it builds while loading.
         threads: CPU threads; None takes one per core.
 
     Raises:

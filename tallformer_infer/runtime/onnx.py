@@ -1,8 +1,4 @@
-"""ONNX Runtime, on the CPU or on CUDA.
-
-Note [silent fall-back]
-    ONNX Runtime lists providers that the machine cannot use, and a session that asked for CUDA and does not get it
-    runs on the CPU with nothing but a log line. So every session is asked what it really got.
+"""ONNX Runtime, on the CPU, on CUDA, or through its TensorRT provider.
 
 Note [where suppression runs]
     Graph 3 and `tallformer_infer.nms` give the same actions (one test suite for both). On the CPU the NumPy functions
@@ -15,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, assert_never, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnxruntime as ort
@@ -23,13 +19,20 @@ from numpy.typing import NDArray
 
 from tallformer_infer.bundle import SUPPRESS_SETTINGS, Bundle, GraphName
 from tallformer_infer.config import to_json
-from tallformer_infer.errors import BundleError, DeviceError, StoppedError
+from tallformer_infer.cores import cores_by_quota
+from tallformer_infer.errors import BundleError, DeviceError, StoppedError, TallformerError
 from tallformer_infer.nms import suppress as suppress_in_numpy
+from tallformer_infer.runtime.batching import most_clips
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
+from tallformer_infer.runtime.device_graphs import DeviceGraphs
 from tallformer_infer.runtime.localized import candidates_above_threshold
+from tallformer_infer.runtime.onnx_places import choose_place
 from tallformer_infer.runtime.protocol import Cancellation
 from tallformer_infer.runtime.protocol import OnnxDevice as Device
-from tallformer_infer.runtime.sessions import CPU, CUDA, open_session
+from tallformer_infer.runtime.providers import CPU, ProviderWithOptions, cuda_provider, engine_cache, tensorrt_provider
+from tallformer_infer.runtime.sessions import open_session
+from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, engine_key
+from tallformer_infer.runtime.tensorrt.targets import target_of
 from tallformer_infer.structures import Candidates, Proposals
 
 _MOST_ON_DEVICE = 50_000
@@ -44,7 +47,7 @@ class OnnxRuntime:
         Args:
             bundle: Checked on reading.
             device: `auto` takes CUDA where it works, else the CPU; `device_reason` says which and why.
-            threads: CPU threads; None takes one per core.
+            threads: CPU threads; None takes one per core, or as many as a container's quota is worth.
 
         Raises:
             BundleError: A graph is missing, damaged, or not what the recipe says.
@@ -57,33 +60,40 @@ class OnnxRuntime:
             raise ValueError(f"threads={threads}: expected at least 1, or None for one per core")
         self._bundle = bundle
         self._recipe = bundle.recipe
-        self._threads = threads
-        self._device, self._reason = self._choose_device(device)
-        self._on_cpu = self._load_cpu_encoder() if self._device == "cpu" else None
-        self._encoder = self._on_cpu.session if self._on_cpu else self._load("encoder")
-        self._localizer = self._load("localizer")
+        self._threads = threads or cores_by_quota()
+        self._place = choose_place(device, lambda: self._session("localizer", [cuda_provider(captures=False), CPU]))
+        self._on_cpu: CpuEncoder | None = None
+        self._on_gpu: DeviceGraphs | None = None
+        if self._place.device == "cpu":
+            self._on_cpu = self._load_cpu_encoder()
+            self._encoder, self._localizer = self._on_cpu.session, self._session("localizer", [CPU])
+        else:
+            self._on_gpu = self._load_on_gpu()
+            self._encoder, self._localizer = self._on_gpu.session("encoder"), self._on_gpu.session("localizer")
         self._suppress = self._load_suppress()
         self._check_shapes()
 
     @property
     def name(self) -> str:
         """Name and version of the library that runs the graphs."""
-        return f"onnxruntime {ort.__version__}"
+        within = f" with {self._place.tensorrt.library}" if self._place.tensorrt else ""
+        return f"onnxruntime {ort.__version__}{within}"
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """Where the graphs run."""
-        return self._device
+        return self._place.device
 
     @property
     def device_reason(self) -> str:
         """Why that device was chosen, for people."""
-        return self._reason
+        return f"{self._place.reason}, {self._on_gpu.remark}" if self._on_gpu else self._place.reason
 
     @property
     def clips_at_once(self) -> int:
         """Clips per call of `encode` that suit the device."""
-        return self._on_cpu.clips_at_once if self._on_cpu else 8
+        on_device = min(most_clips(self._recipe), DEFAULT_BATCHES["encoder"].most)
+        return self._on_cpu.clips_at_once if self._on_cpu else on_device
 
     def encode(
         self,
@@ -92,17 +102,19 @@ class OnnxRuntime:
         cancellation: Cancellation | None = None,
     ) -> NDArray[np.float32]:
         """Clips to feature steps, see `Runtime.encode`."""
+        inputs: dict[str, NDArray[Any]] = {"clips": clips, "real_frames": real_frames}
+        if self._on_gpu:
+            (features,) = self._on_gpu.run("encoder", inputs, ["features"], cancellation)
+            return np.asarray(features, np.float32)
+        assert self._on_cpu is not None
         options = ort.RunOptions()
         with (cancellation or Cancellation()).stopping(lambda: setattr(options, "terminate", True)):
             try:
-                if self._on_cpu:
-                    return self._on_cpu.run(clips, real_frames, options)
-                (features,) = self._encoder.run(None, {"clips": clips, "real_frames": real_frames}, options)
+                return self._on_cpu.run(clips, real_frames, options)
             except Exception as error:
                 if options.terminate:
                     raise StoppedError("stopped before the video was done") from error
                 raise
-        return np.asarray(features, np.float32)
 
     def localize(
         self,
@@ -111,8 +123,8 @@ class OnnxRuntime:
         real_frames: NDArray[np.int64],
     ) -> Candidates:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
-        inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
-        segments, scores, classes = self._localizer.run(["segments", "scores", "classes"], inputs)
+        names = ["segments", "scores", "classes"]
+        segments, scores, classes = self._localized(names, features, start_frames, real_frames)
         given_by = f"{self._bundle.path}: graph localizer"
         return candidates_above_threshold(segments, scores, classes, recipe=self._recipe, given_by=given_by)
 
@@ -127,13 +139,12 @@ class OnnxRuntime:
         given = [output.name for output in self._localizer.get_outputs()]
         if not set(names) <= set(given):
             raise BundleError(f"{self._bundle.path}: graph localizer gives {', '.join(given)}; export the bundle again")
-        inputs = {"features": features, "start_frames": start_frames, "real_frames": real_frames}
-        segments, scores, class_scores = self._localizer.run(names, inputs)
+        segments, scores, class_scores = self._localized(names, features, start_frames, real_frames)
         return Proposals(segments[0], scores[0], class_scores[0])
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, see `Runtime.suppress` and Note [where suppression runs]."""
-        if self._suppress is None or self._device == "cpu" or len(candidates) > _MOST_ON_DEVICE:
+        if self._suppress is None or self._place.device == "cpu" or len(candidates) > _MOST_ON_DEVICE:
             return suppress_in_numpy(candidates, self._recipe.suppress)
         inputs = {
             "segments": candidates.segments_frames,
@@ -143,47 +154,47 @@ class OnnxRuntime:
         segments, scores, classes = self._suppress.run(None, inputs)
         return Candidates(segments, scores, classes)
 
-    def _choose_device(self, wanted: Device) -> tuple[Literal["cpu", "cuda"], str]:
-        match wanted:
-            case "cpu":
-                return "cpu", "as asked"
-            case "cuda":
-                problem = self._cuda_problem()
-                if problem:
-                    raise DeviceError(f"device cuda cannot be had: {problem}; use --device cpu or auto")
-                return "cuda", "as asked"
-            case "auto":
-                problem = self._cuda_problem()
-                return ("cpu", problem) if problem else ("cuda", "CUDA works here")
-            case _:
-                assert_never(wanted)
+    def _localized(
+        self,
+        names: list[str],
+        features: NDArray[np.float32],
+        start_frames: NDArray[np.int64],
+        real_frames: NDArray[np.int64],
+    ) -> list[NDArray[Any]]:
+        inputs: dict[str, NDArray[Any]] = {
+            "features": features,
+            "start_frames": start_frames,
+            "real_frames": real_frames,
+        }
+        if self._on_gpu:
+            return self._on_gpu.run("localizer", inputs, names)
+        found: list[NDArray[Any]] = self._localizer.run(names, inputs)
+        return found
 
-    def _cuda_problem(self) -> str | None:
-        """Why CUDA cannot be used, or None; found out with the smallest graph, see Note [silent fall-back]."""
-        if CUDA not in ort.get_available_providers():
-            return "the installed onnxruntime has no CUDA provider (tallformer doctor)"
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
-        try:
-            session = self._session("localizer", [CUDA, CPU])
-        except BundleError as error:
-            return str(error)
-        if CUDA not in session.get_providers():
-            return "onnxruntime has a CUDA provider, but no CUDA device or driver answers"
-        return None
+    def _load_on_gpu(self) -> DeviceGraphs:
+        batches = {name: batch.most for name, batch in DEFAULT_BATCHES.items()}
+        return DeviceGraphs(self._open_on_gpu, batches, place="cuda", captures=True)
 
-    def _load(self, name: GraphName) -> ort.InferenceSession:
-        providers = [CUDA, CPU] if self._device == "cuda" else [CPU]
-        session = self._session(name, providers)
-        if session.get_providers()[0] != providers[0]:
-            raise DeviceError(f"{self._bundle.path}: graph {name} was not placed on {self._device}")
-        return session
+    def _open_on_gpu(self, name: GraphName, captures: bool) -> ort.InferenceSession:
+        providers = [*self._tensorrt(name, captures), cuda_provider(captures=captures and not self._place.tensorrt)]
+        return self._session(name, [*providers, CPU])
+
+    def _tensorrt(self, name: GraphName, captures: bool) -> list[ProviderWithOptions]:
+        here = self._place.tensorrt
+        if here is None:
+            return []
+        target = target_of([here.gpu.capability])
+        key = engine_key(self._bundle, name, here.library, target=target, batch=DEFAULT_BATCHES[name])
+        cache = engine_cache(key, onnxruntime=ort.__version__)
+        cache.make()
+        return [tensorrt_provider(self._bundle.graphs[name].inputs, key, cache, captures=captures)]
 
     def _load_suppress(self) -> ort.InferenceSession | None:
         """Graph 3, which must say what the recipe says: the CPU follows the recipe, CUDA the graph."""
         if "suppress" not in self._bundle.graphs:
             return None
-        session = self._load("suppress")
+        on_gpu = [cuda_provider(captures=False)] if self._place.device == "cuda" else []
+        session = self._session("suppress", [*on_gpu, CPU])
         made_for = session.get_modelmeta().custom_metadata_map.get(SUPPRESS_SETTINGS, "null")
         if json.loads(made_for) != to_json(self._recipe.suppress):
             raise BundleError(
@@ -196,19 +207,29 @@ class OnnxRuntime:
         content = self._bundle.read_graph("encoder")
         graph = self._bundle.graphs["encoder"]
         with self._naming("encoder"):
-            return CpuEncoder(content, threads=self._threads, sha256=graph.sha256, is_bf16=graph.precision == "bf16")
+            return CpuEncoder(
+                content,
+                threads=self._threads,
+                most_clips=most_clips(self._recipe),
+                sha256=graph.sha256,
+                is_bf16=graph.precision == "bf16",
+            )
 
-    def _session(self, name: GraphName, providers: list[str]) -> ort.InferenceSession:
+    def _session(self, name: GraphName, providers: list[ProviderWithOptions]) -> ort.InferenceSession:
         content = self._bundle.read_graph(name)
         with self._naming(name):
-            return open_session(content, providers=providers, threads=self._threads)
+            session = open_session(content, providers=providers, threads=self._threads)
+        best, given = (providers[0] if isinstance(providers[0], str) else providers[0][0]), session.get_providers()
+        if best not in given:  # see Note [silent fall-back] in `onnx_places`
+            raise DeviceError(f"graph {name} was to run on {best} and got {', '.join(given)} (tallformer doctor)")
+        return session
 
     @contextmanager
     def _naming(self, name: GraphName) -> Iterator[None]:
         """What ONNX Runtime refuses is an error that names the bundle and the graph."""
         try:
             yield
-        except DeviceError:
+        except TallformerError:
             raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

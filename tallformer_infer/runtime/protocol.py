@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tallformer_infer.errors import StoppedError
 from tallformer_infer.structures import Candidates, Proposals
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
-"""What users can ask for. `tensorrt` runs engines on CUDA; nothing else takes it by itself."""
-OnnxDevice = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
+"""What users can ask for. `tensorrt` runs engines on CUDA, `onnx-tensorrt` has ONNX Runtime make and run them; `auto`
+takes neither."""
+OnnxDevice = Literal["auto", "cpu", "cuda", "onnx-tensorrt"]
 """Those of ONNX Runtime."""
 
 

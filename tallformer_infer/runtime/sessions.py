@@ -7,15 +7,15 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
+from tallformer_infer.runtime.providers import ProviderWithOptions
+
 _SILENT = 4
 
 
 def open_session(
     content: bytes,
     *,
-    providers: Sequence[str],
+    providers: Sequence[ProviderWithOptions],
     threads: int | None = None,
     is_optimised: bool = False,
     save_as: Path | None = None,
@@ -43,4 +43,5 @@ def open_session(
     elif save_as is not None:
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(save_as)
-    return ort.InferenceSession(content, options, providers=list(providers))
+    # With its own fall-back a provider that fails would be a banner on stdout and a session on the CPU.
+    return ort.InferenceSession(content, options, providers=list(providers), enable_fallback=0)

@@ -17,7 +17,8 @@ from pathlib import Path
 import onnxruntime as ort
 
 from tallformer_infer.errors import DeviceError
-from tallformer_infer.runtime.sessions import CPU, open_session
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 from tallformer_infer.user_cache import user_cache_folder
 
 MOST_BYTES = 4 * 10**9

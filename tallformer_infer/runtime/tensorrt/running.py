@@ -8,14 +8,14 @@ Note [two sets of buffers]
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import DeviceError, EngineError, StoppedError
+from tallformer_infer.runtime.ports import Port, split_batches
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, make_logger
 from tallformer_infer.runtime.tensorrt.cuda import GpuSession
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
@@ -23,24 +23,6 @@ from tallformer_infer.runtime.tensorrt.library import Library
 
 SETS = 2
 """See Note [two sets of buffers]."""
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of an engine."""
-
-    name: str
-    """As in the graph."""
-    item_shape: tuple[int, ...]
-    """Without the batch."""
-    dtype: np.dtype[Any]
-    """Of its numbers."""
-    is_input: bool
-    """Or an output."""
-
-    def size_bytes(self, rows: int) -> int:
-        """Of so many items."""
-        return rows * int(np.prod(self.item_shape)) * self.dtype.itemsize
 
 
 class _Buffers:
@@ -182,12 +164,6 @@ class EngineLoader:
             said = self._log.errors[-1].splitlines()[0] if self._log.errors else "it says nothing"
             raise EngineError(f"{self._library} cannot load the engine: {said}")
         return LoadedEngine(gpu, self._library.module, engine, batch)
-
-
-def split_batches(rows: int, most: int) -> Iterator[slice]:
-    """Slices of at most `most` rows that cover all; none for no rows."""
-    for start in range(0, rows, most):
-        yield slice(start, min(start + most, rows))
 
 
 def _ports(trt: Any, engine: Any, context: Any, batch: BatchProfile) -> tuple[Port, ...]:

@@ -35,8 +35,8 @@ def import_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
 ) -> None:
-    """Turn an official TALLFormer checkpoint, OpenTAD's Video Swin with ActionFormer, or a Video Swin backbone, into a
-    tallformer checkpoint.
+    """Turn an official TALLFormer checkpoint, OpenTAD's Video Swin with ActionFormer, or a backbone (Video Swin, I3D),
+    into a tallformer checkpoint.
 
     All weights of the model, and nothing else, must be in the file; otherwise it says what is wrong and writes nothing.
 
@@ -49,6 +49,11 @@ def import_command(
     A Kinetics backbone to start training from (official, mmaction2 and torchvision names are known):
 
       tallformer import swin_base_patch244_window877_kinetics400_22k.pth --recipe thumos14-swin-b
+        --allow-missing 'neck.*' --allow-missing 'head.*' --out start.safetensors
+
+    The same of I3D, as PyTorch conversions of it name things:
+
+      tallformer import rgb_imagenet.pt --recipe thumos14-i3d
         --allow-missing 'neck.*' --allow-missing 'head.*' --out start.safetensors
 
     The strong public model for THUMOS14, of OpenTAD (Video Swin-T + ActionFormer; its averaged weights are taken):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tallformer_infer.commands.text import counted
-from tallformer_infer.config import Recipe, preset, read_recipe
+from tallformer_infer.config import BackboneConfig, Recipe, preset, read_recipe
 
 if TYPE_CHECKING:
     from tallformer_training.datasets import DatasetRequest
@@ -159,7 +159,8 @@ def make_display(*, quiet: bool, json_logs: bool) -> Display:
 
 def _require_learning(recipe: Recipe) -> None:
     """Refuse to teach an encoder alone whose first stages would stay as they were drawn."""
-    frozen = recipe.model.backbone.frozen_stages
+    backbone = recipe.model.backbone
+    frozen = backbone.frozen_stages if isinstance(backbone, BackboneConfig) else -1
     if frozen >= 0:
         raise typer.BadParameter(
             f"recipe {recipe.name}: frozen_stages={frozen} keeps the first stages of the encoder as they are, which is "

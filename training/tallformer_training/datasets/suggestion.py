@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from tallformer_infer.commands.text import counted
 from tallformer_infer.config import HeadConfig, ModelConfig, Recipe
-from tallformer_infer.config.model import REDUCTION_STRIDE
 from tallformer_infer.errors import AnnotationError
 from tallformer_training.datasets.annotations import AnnotatedSegment, Annotations, read_annotations
 from tallformer_training.datasets.findings import Findings
@@ -162,7 +161,7 @@ def _recipe(
     wanted = max(long_frames / (1 - base.window.overlap), 2 * coarsest)
     clips = min(max(math.ceil(wanted / clip_frames), _LEAST_WINDOW_CLIPS), _MOST_WINDOW_CLIPS)
     window_frames = clips * clip_frames
-    steps = -(-window_frames // (model.encoder_stride * REDUCTION_STRIDE))
+    steps = -(-window_frames // (model.encoder_stride * model.reduction_stride))
     tcm = None if model.tcm is None else replace(model.tcm, max_steps=max(steps, 1))
     return replace(
         base,

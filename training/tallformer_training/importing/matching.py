@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tallformer_infer.config import Recipe
+from tallformer_infer.config import I3dConfig, Recipe
 from tallformer_infer.errors import CheckpointError
-from tallformer_training.importing.naming import Layout, detect_layout, official_names
+from tallformer_training.importing.naming import I3D_STEM, Layout, detect_layout, official_names
 from tallformer_training.importing.reading import file_sha256, read_tensors
 from tallformer_training.importing.report import ImportReport
 from tallformer_training.model import Detector
@@ -22,6 +22,7 @@ from tallformer_training.model.pyramid import sinusoids
 _COUNTER = ".num_batches_tracked"
 _FOLLOWED = ".loss_normaliser"
 """A whole number in files that were saved before training, else not."""
+_FLOW_CHANNELS = 2
 _FRESH_SEED = 0
 """Seed of the weights that a file is allowed to lack, so that an import can be repeated."""
 
@@ -156,6 +157,8 @@ class _Matching:
             reason = self._check_index(name, official, tensor)
         elif official.endswith(".pe.pe") and self.recipe.model.pyramid.kind == "attention":
             reason = self._check_sinusoids(name, tensor)
+        elif isinstance(self.recipe.model.backbone, I3dConfig) and official.startswith("backbone."):
+            reason = _reason_in_i3d(self.recipe.model.backbone, official)
         elif self.layout.backbone_only and official.startswith("cls_head."):
             reason = "a classifier of whole videos"
         elif official.removeprefix("backbone.model.") in ("data_preprocessor.mean", "data_preprocessor.std"):
@@ -188,8 +191,19 @@ class _Matching:
         return "the recipe says the same (data_preprocessor)"
 
 
+def _reason_in_i3d(backbone: I3dConfig, official: str) -> str:
+    """Why a name is not needed, or `` where that is not known."""
+    if official.endswith(_COUNTER):
+        return "counts training steps and decides nothing"
+    if backbone.tap == "mixed_4f" and official.startswith(("backbone.Mixed_5b.", "backbone.Mixed_5c.")):
+        return "behind the layer that the recipe takes"
+    return ""
+
+
 def _reshaped(name: str, tensor: Tensor, wanted: Tensor) -> str:
     line = f"{name} is {list(tensor.shape)}, the model's is {list(wanted.shape)}"
     if name.startswith("neck.") and name.endswith("relative_position_bias_table") and tensor.dim() == 2:
         line += f" (the file was trained with model.tcm.max_steps = {(tensor.shape[0] + 1) // 2})"
+    if name.startswith(I3D_STEM) and tensor.dim() == wanted.dim() and tensor.shape[1] == _FLOW_CHANNELS:
+        line += " (the file is for optical flow, recipes see RGB)"
     return line

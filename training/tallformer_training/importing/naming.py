@@ -3,7 +3,7 @@
 Source: the official TALLFormer code (commit 5519140, Apache-2.0) and OpenTAD (github.com/sming256/OpenTAD, commit
 cd0ca96, Apache-2.0) for detectors; Video Swin (official), mmaction2 and
 torchvision (`models/video/swin_transformer.py`, BSD-3-Clause) for backbones. All four order the channels of a patch
-merging and the rows of a relative position table alike.
+merging and the rows of a relative position table alike. piergiaj/pytorch-i3d (Apache-2.0; names only) for I3D.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tallformer_infer.config import ModelConfig, PointHeadConfig, RefinedHeadConfig
+from tallformer_infer.config import BackboneConfig, I3dConfig, ModelConfig, PointHeadConfig, RefinedHeadConfig
 from tallformer_infer.errors import CheckpointError
 
 Rules = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
 """Patterns, and what stands in their place."""
+I3D_STEM = "Conv3d_1a_7x7"
+"""First layer of I3D."""
 _REFINED = "coarse_pyramid_detection"
 """Member of the official ActivityNet detector that holds everything but the encoder."""
 _IN_OPENTAD = "model.backbone."
@@ -105,6 +107,8 @@ def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
     """
     names = list(names)
     first = {name.partition(".")[0] for name in names}
+    if isinstance(model.backbone, I3dConfig) or I3D_STEM in first:
+        return _i3d_layout(first, model)
     detector = _detector_layout(names, first, model)
     if detector is not None:
         return detector
@@ -119,6 +123,17 @@ def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
     raise CheckpointError(
         f"neither a TALLFormer or OpenTAD detector nor a Video Swin backbone; its first names: {names[:3]}"
     )
+
+
+def _i3d_layout(first: set[str], model: ModelConfig) -> Layout:
+    if I3D_STEM not in first:
+        raise CheckpointError(
+            f"no I3D weights: expected a PyTorch conversion of the Kinetics weights, with {I3D_STEM}, for a recipe "
+            f"with that encoder; its first names: {sorted(first)[:3]}"
+        )
+    if not isinstance(model.backbone, I3dConfig):
+        raise CheckpointError("holds an I3D encoder, the recipe's is a Video Swin; take a recipe such as thumos14-i3d")
+    return Layout("I3D", True, lambda name: f"cls_head.{name}" if name.startswith("logits.") else f"backbone.{name}")
 
 
 def _detector_layout(names: list[str], first: set[str], model: ModelConfig) -> Layout | None:
@@ -136,6 +151,7 @@ def _detector_layout(names: list[str], first: set[str], model: ModelConfig) -> L
 
 def _last_norm(model: ModelConfig) -> str:
     """What mmaction2 calls the encoder's last norm."""
+    assert isinstance(model.backbone, BackboneConfig), "another encoder has no such norm"
     return f"backbone.norm{len(model.backbone.depths) - 1}."
 
 

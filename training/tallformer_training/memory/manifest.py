@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.config import Recipe, from_json, to_json
+from tallformer_infer.config import BackboneConfig, Recipe, from_json, to_json
 from tallformer_infer.errors import ConfigError, LongMemoryError
 
 StoredType = Literal["float16", "float32"]
@@ -101,10 +101,12 @@ def read_manifest(path: Path) -> Manifest:
 def encoder_fingerprint(recipe: Recipe, *, weights_sha256: str = "") -> str:
     """Name what decides the features: the encoder's architecture, how it gets its frames, and its first weights.
 
-    Stochastic depth and frozen stages are left out: they decide how the encoder is trained, not what it computes.
+    Stochastic depth and frozen stages are left out: they decide how the encoder is trained, not what it computes. So is
+    the kind of Video Swin, which memories were made with before there was another.
     """
     backbone = to_json(recipe.model.backbone)
-    del backbone["drop_path"], backbone["frozen_stages"]
+    if isinstance(recipe.model.backbone, BackboneConfig):
+        del backbone["kind"], backbone["drop_path"], backbone["frozen_stages"]
     decisive = [backbone, to_json(recipe.sampling), recipe.window.clip_frames, weights_sha256]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

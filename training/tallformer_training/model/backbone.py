@@ -42,6 +42,8 @@ class VideoSwin(nn.Module):
     Source: Video Swin transformer (arXiv 2106.13230).
     """
 
+    stem_name = "patch_embed"
+
     def __init__(self, config: BackboneConfig, *, clip_size: Size | None = None, checkpointing: bool = False) -> None:
         """Make the encoder with fresh weights.
 
@@ -53,10 +55,10 @@ class VideoSwin(nn.Module):
                 activations.
         """
         super().__init__()
+        self.stride_frames = config.stride_frames
         self.frozen_stages = config.frozen_stages
         self.checkpointing = checkpointing
-        self.keeps_norms = False
-        """Whether batch norms of a motion stem keep their statistics in training."""
+        self._keeps_norms = False
         self.pooling = config.pooling
         stem = MotionStem if config.stem == "motion" else PatchEmbedding
         self.patch_embed = stem(config.patch, config.embed_channels)
@@ -98,6 +100,10 @@ class VideoSwin(nn.Module):
             pooled = self(clips).mean(dim=(2, 3))
         return pooled.transpose(1, 2)
 
+    def keep_norms(self) -> None:
+        """From now on, batch norms of a motion stem keep their statistics in training."""
+        self._keeps_norms = True
+
     def _maps(self, clips: Tensor) -> Tensor:
         """The maps of the last stage, before the norm."""
         x: Tensor = self.patch_embed(clips)
@@ -110,7 +116,7 @@ class VideoSwin(nn.Module):
         """Set training mode, except in frozen stages and kept norms, which stay in evaluation mode."""
         super().train(mode)
         self._freeze()
-        if self.keeps_norms:
+        if self._keeps_norms:
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tallformer_training.model.backbone import VideoSwin
+from tallformer_training.model.encoder import Encoder
 
 
-def encode_clips(backbone: VideoSwin, clips: Tensor) -> Tensor:
+def encode_clips(backbone: Encoder, clips: Tensor) -> Tensor:
     """Encode clips on their own.
 
     Args:
@@ -22,7 +22,7 @@ def encode_clips(backbone: VideoSwin, clips: Tensor) -> Tensor:
     return backbone.steps(clips)
 
 
-def encode_frames(backbone: VideoSwin, frames: Tensor, *, clip_frames: int) -> Tensor:
+def encode_frames(backbone: Encoder, frames: Tensor, *, clip_frames: int) -> Tensor:
     """Encode sequences of any length, in clips of `clip_frames` from frame 0.
 
     A last clip that is too short is filled with zeros, which are zeros *after* normalisation, and the feature steps
@@ -42,10 +42,10 @@ def encode_frames(backbone: VideoSwin, frames: Tensor, *, clip_frames: int) -> T
     clips = (length + padding) // clip_frames
     channels, steps = features.shape[1:]
     sequence = features.reshape(batch, clips, channels, steps).transpose(1, 2).reshape(batch, channels, clips * steps)
-    return sequence[..., : clips * steps - padding // backbone.patch_embed.patch[0]]
+    return sequence[..., : clips * steps - padding // backbone.stride_frames]
 
 
-def encode_clip_major(backbone: VideoSwin, clips: Tensor) -> Tensor:
+def encode_clip_major(backbone: Encoder, clips: Tensor) -> Tensor:
     """Encode clips that lie clip first, batch second, as training keeps and drops them.
 
     Args:
@@ -59,7 +59,7 @@ def encode_clip_major(backbone: VideoSwin, clips: Tensor) -> Tensor:
     return features.reshape(*clips.shape[:2], *features.shape[1:])
 
 
-def encode_halves(backbone: VideoSwin, frames: Tensor, *, clip_frames: int) -> Tensor:
+def encode_halves(backbone: Encoder, frames: Tensor, *, clip_frames: int) -> Tensor:
     """Encode in two passes, for half the memory: a single sequence is cut in time, several by sequence.
 
     Equal to `encode_frames`, except for a single sequence whose half is not a multiple of `clip_frames`: each half is

@@ -7,10 +7,10 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
-from tallformer_infer.config import HeadConfig, PointHeadConfig, Recipe, RefinedHeadConfig
-from tallformer_training.model.backbone import VideoSwin
+from tallformer_infer.config import HeadConfig, ModelConfig, PointHeadConfig, Recipe, RefinedHeadConfig
 from tallformer_training.model.clips import encode_clip_major, encode_clips, encode_frames, encode_halves
 from tallformer_training.model.decoding import Segments, decode_windows
+from tallformer_training.model.encoder import make_encoder
 from tallformer_training.model.fpn import FeaturePyramid
 from tallformer_training.model.head import AnchorHead, HeadOutputs
 from tallformer_training.model.point_head import PointHead, PointOutputs, decode_points
@@ -36,7 +36,7 @@ class Detector(nn.Module):
 
         Args:
             recipe: Architecture, clip size and anchors.
-            checkpointing: Trade time for memory in training (see `VideoSwin`).
+            checkpointing: Trade time for memory in training in the encoder.
 
         Raises:
             ConfigError: Numbers of heads, groups and channels that do not fit together.
@@ -46,9 +46,8 @@ class Detector(nn.Module):
         self.recipe = recipe
         crop_px = recipe.sampling.crop_px
         clip_size = (recipe.window.clip_frames, crop_px, crop_px)
-        self.backbone = VideoSwin(model.backbone, clip_size=clip_size, checkpointing=checkpointing)
-        is_reduced = model.reduction_stride > 1
-        self.reduction = Reduction(model.backbone.out_channels, model.channels) if is_reduced else nn.Identity()
+        self.backbone = make_encoder(model.backbone, clip_size=clip_size, checkpointing=checkpointing)
+        self.reduction = _reduction(model)
         self.tcm = TemporalConsistency(model.channels, model.tcm) if model.tcm else None
         self.pyramid = _pyramid(recipe)
         self.fpn = _fpn(recipe)
@@ -61,11 +60,11 @@ class Detector(nn.Module):
         return self.localize(self.encode_frames(frames))
 
     def encode(self, clips: Tensor) -> Tensor:
-        """Encode clips on their own: normalised RGB (N, 3, F, H, W) to feature steps (N, C, F / 2)."""
+        """Encode clips on their own: normalised RGB (N, 3, F, H, W) to feature steps (N, C, F / stride)."""
         return encode_clips(self.backbone, clips)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Encode sequences of any length T: (B, 3, T, H, W) to (B, C, T / 2), rounded up (see `clips`)."""
+        """Encode sequences of any length T: (B, 3, T, H, W) to (B, C, T / stride), rounded up (see `clips`)."""
         return encode_frames(self.backbone, frames, clip_frames=self.recipe.window.clip_frames)
 
     def encode_halves(self, frames: Tensor) -> Tensor:
@@ -73,7 +72,7 @@ class Detector(nn.Module):
         return encode_halves(self.backbone, frames, clip_frames=self.recipe.window.clip_frames)
 
     def encode_clip_major(self, clips: Tensor) -> Tensor:
-        """Encode clips that lie clip first: (clips, B, 3, F, H, W) to (clips, B, C, F / 2)."""
+        """Encode clips that lie clip first: (clips, B, 3, F, H, W) to (clips, B, C, F / stride)."""
         return encode_clip_major(self.backbone, clips)
 
     def localize(self, features: Tensor, real_frames: Tensor | None = None) -> Outputs:
@@ -167,6 +166,12 @@ def _head(recipe: Recipe) -> AnchorHead | RefinedHead | PointHead:
             )
         case _:
             assert_never(model.head)
+
+
+def _reduction(model: ModelConfig) -> Reduction | nn.Identity:
+    if model.pyramid.kind == "transformer":
+        return nn.Identity()
+    return Reduction(model.backbone.out_channels, model.channels, stride=model.reduction_stride)
 
 
 def _pyramid(recipe: Recipe) -> AttentionPyramid | ConvolutionPyramid | TransformerPyramid:

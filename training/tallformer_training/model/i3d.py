@@ -13,19 +13,33 @@ of its Kinetics weights (`rgb_imagenet.pt`, `flow_imagenet.pt`; piergiaj/pytorch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from tallformer_infer.config import I3dConfig
 from tallformer_infer.errors import CheckpointError
-from tallformer_training.model.windows import Size
+from tallformer_training.model.windows import Size, append_zeros
 
-STRIDE_FRAMES = 8
-"""Frames per feature step of `Mixed_5c`."""
-OUT_CHANNELS = 1024
-"""Of `Mixed_5c`."""
+_PUBLISHED = I3dConfig(kind="i3d")
+_STEM = "Conv3d_1a_7x7"
+_TO_4F = {
+    "Mixed_3b": (64, 96, 128, 16, 32, 32),
+    "Mixed_3c": (128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (192, 96, 208, 16, 48, 64),
+    "Mixed_4c": (160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (128, 128, 256, 24, 64, 64),
+    "Mixed_4e": (112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (256, 160, 320, 32, 128, 128),
+}
+_TO_5C = {
+    "Mixed_5b": (256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+"""Channels of each block's convolutions, in the order of `Inception`."""
 _CLASSIFIER = "logits."
 _COUNTER = ".num_batches_tracked"
 
@@ -40,93 +54,129 @@ class Taps(NamedTuple):
 
 
 class InceptionI3d(nn.Module):
-    """Encoder of clips, up to `Mixed_5c`. Batch norms are frozen: neither statistics nor weights are trained."""
+    """Encoder of clips. Its batch norms are frozen: neither statistics nor weights are trained."""
 
-    def __init__(self, in_channels: int = 3) -> None:
+    stem_name = _STEM
+
+    def __init__(self, config: I3dConfig = _PUBLISHED, *, in_channels: int = 3, checkpointing: bool = False) -> None:
         """Make the encoder with fresh weights.
 
         Args:
+            config: Which layer is the last, and how wide all are.
             in_channels: 3 for RGB, 2 for optical flow.
+            checkpointing: Recompute the layers in the backward pass instead of keeping their activations.
         """
         super().__init__()
-        self.Conv3d_1a_7x7 = ConvUnit(in_channels, 64, (7, 7, 7), stride=(2, 2, 2))
-        self.Conv3d_2b_1x1 = ConvUnit(64, 64, (1, 1, 1))
-        self.Conv3d_2c_3x3 = ConvUnit(64, 192, (3, 3, 3))
-        self.Mixed_3b = Inception(192, (64, 96, 128, 16, 32, 32))
-        self.Mixed_3c = Inception(256, (128, 128, 192, 32, 96, 64))
-        self.Mixed_4b = Inception(480, (192, 96, 208, 16, 48, 64))
-        self.Mixed_4c = Inception(512, (160, 112, 224, 24, 64, 64))
-        self.Mixed_4d = Inception(512, (128, 128, 256, 24, 64, 64))
-        self.Mixed_4e = Inception(512, (112, 144, 288, 32, 64, 64))
-        self.Mixed_4f = Inception(528, (256, 160, 320, 32, 128, 128))
-        self.Mixed_5b = Inception(832, (256, 160, 320, 32, 128, 128))
-        self.Mixed_5c = Inception(832, (384, 192, 384, 48, 128, 128))
-        self._freeze_norms()
+        self.tap = config.tap
+        self.stride_frames = config.stride_frames
+        self.checkpointing = checkpointing
+        part = config.narrowing
+        self.Conv3d_1a_7x7 = ConvUnit(in_channels, 64 // part, (7, 7, 7), stride=(2, 2, 2))
+        self.Conv3d_2b_1x1 = ConvUnit(64 // part, 64 // part, (1, 1, 1))
+        self.Conv3d_2c_3x3 = ConvUnit(64 // part, 192 // part, (3, 3, 3))
+        channels = 192 // part
+        for name, widths in (_TO_4F if config.tap == "mixed_4f" else _TO_4F | _TO_5C).items():
+            block = Inception(channels, tuple(width // part for width in widths))
+            self.add_module(name, block)
+            channels = block.out_channels
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Encode clips (N, C, F, H, W), values in [-1, 1], to maps of `Mixed_5c`, as `Taps.mixed_5c`."""
-        return self.taps(clips).mixed_5c
+        """Encode clips (N, C, F, H, W), values in [-1, 1], to the map of the last layer, as in `Taps`."""
+        mixed_4f = self._to_mixed_4f(clips)
+        return mixed_4f if self.tap == "mixed_4f" else self._to_mixed_5c(mixed_4f)
 
     def taps(self, clips: Tensor) -> Taps:
-        """Encode clips (N, C, F, H, W), values in [-1, 1], and keep the maps of `Mixed_4f` as well."""
-        x: Tensor = same_max_pool(self.Conv3d_1a_7x7(clips), (1, 3, 3), (1, 2, 2))
-        x = same_max_pool(self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)), (1, 3, 3), (1, 2, 2))
-        x = same_max_pool(self.Mixed_3c(self.Mixed_3b(x)), (3, 3, 3), (2, 2, 2))
-        x = self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))
-        mixed_4f = self.Mixed_4f(self.Mixed_4e(x))
-        x = same_max_pool(mixed_4f, (2, 2, 2), (2, 2, 2))
-        return Taps(mixed_4f, self.Mixed_5c(self.Mixed_5b(x)))
+        """Encode clips (N, C, F, H, W), values in [-1, 1], to the maps of both layers; needs `Mixed_5c`."""
+        mixed_4f = self._to_mixed_4f(clips)
+        return Taps(mixed_4f, self._to_mixed_5c(mixed_4f))
 
     def steps(self, clips: Tensor) -> Tensor:
-        """Encode clips to feature steps, the mean over space: (N, C, F, H, W) to (N, 1024, F / 8), rounded up."""
+        """Encode clips to feature steps, the mean over space.
+
+        Args:
+            clips: Values in [-1, 1], shape (N, C, F, H, W).
+
+        Returns:
+            Shape (N, C', F / stride), rounded up: 1024 channels and stride 8, or 832 and 4, see `I3dConfig`.
+        """
         maps: Tensor = self(clips)
         return maps.mean(dim=(3, 4))
 
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode, except in batch norms, which stay in evaluation mode."""
-        super().train(mode)
-        self._freeze_norms()
-        return self
+    def keep_norms(self) -> None:
+        """Keep the statistics of batch norms, which is done anyway."""
 
-    def _freeze_norms(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.eval()
-                module.requires_grad_(False)
+    def _to_mixed_4f(self, clips: Tensor) -> Tensor:
+        x = same_max_pool(self._through(clips, _STEM), (1, 3, 3), (1, 2, 2))
+        x = same_max_pool(self._through(x, "Conv3d_2b_1x1", "Conv3d_2c_3x3"), (1, 3, 3), (1, 2, 2))
+        x = same_max_pool(self._through(x, "Mixed_3b", "Mixed_3c"), (3, 3, 3), (2, 2, 2))
+        return self._through(x, "Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f")
+
+    def _to_mixed_5c(self, mixed_4f: Tensor) -> Tensor:
+        return self._through(same_max_pool(mixed_4f, (2, 2, 2), (2, 2, 2)), "Mixed_5b", "Mixed_5c")
+
+    def _through(self, x: Tensor, *names: str) -> Tensor:
+        recomputes = self.checkpointing and self.training and torch.is_grad_enabled()
+        for name in names:
+            layer = self.get_submodule(name)
+            x = checkpoint(layer, x, use_reentrant=False) if recomputes else layer(x)
+        return x
+
+
+class FrozenNorm(nn.Module):
+    """Batch norm by statistics and weights that training leaves as they are; names are those of a batch norm.
+
+    A module of its own, so that nothing that looks for batch norms (training mode, several processes) wakes it up.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, ...)."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class ConvUnit(nn.Module):
-    """Convolution without bias, batch norm, ReLU; see Note ["same" padding at odd sizes]."""
+    """Convolution without bias, frozen batch norm, ReLU; see Note ["same" padding at odd sizes]."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Size, *, stride: Size = (1, 1, 1)) -> None:
         super().__init__()
         self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride=stride, bias=False)
-        self.bn = nn.BatchNorm3d(out_channels, eps=1e-3)
+        self.bn = FrozenNorm(out_channels, eps=1e-3)
+        # Fresh norms change nothing, so what comes out of a fresh convolution must be as large as what goes in.
+        nn.init.kaiming_normal_(self.conv3d.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, F, H, W) to (N, C', F / stride, H / stride, W / stride), rounded up."""
         kernel, stride = self.conv3d.kernel_size, self.conv3d.stride
         sides = [_padding(*axis) for axis in zip(x.shape[2:], kernel, stride, strict=True)]
-        if all(front == back for front, back in sides):
-            x = F.conv3d(x, self.conv3d.weight, stride=stride, padding=[front for front, _ in sides])
-        else:
-            x = F.pad(x, [zeros for side in reversed(sides) for zeros in side])
-            x = self.conv3d(x)
+        for axis, (front, back) in enumerate(sides, start=2):
+            x = append_zeros(x, back - front, dim=axis)
+        x = F.conv3d(x, self.conv3d.weight, stride=stride, padding=[front for front, _ in sides])
         return F.relu(self.bn(x), inplace=not torch.is_grad_enabled())
 
 
 class Inception(nn.Module):
     """Four branches side by side: 1x1x1; 1x1x1 and 3x3x3; the same, narrower; pool and 1x1x1."""
 
-    def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
+    def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
         """Make the block.
 
         Args:
             in_channels: Of its input.
-            widths: Of the branches' convolutions in the order of the class's description.
+            widths: Of the six convolutions, in the order of the class's description.
         """
         super().__init__()
         one, narrow, three, narrower, fewer, pooled = widths
+        self.out_channels = one + three + fewer + pooled
         self.b0 = ConvUnit(in_channels, one, (1, 1, 1))
         self.b1a = ConvUnit(in_channels, narrow, (1, 1, 1))
         self.b1b = ConvUnit(narrow, three, (3, 3, 3))
@@ -157,14 +207,14 @@ def same_max_pool(x: Tensor, kernel: Size, stride: Size) -> Tensor:
 
 
 def load_kinetics(model: InceptionI3d, tensors: Mapping[str, Tensor]) -> None:
-    """Give an encoder the weights of a PyTorch conversion of the Kinetics weights.
+    """Give an encoder outside of a detector, such as one of optical flow, Kinetics weights as a PyTorch conversion.
 
     The classifier and the counters of batch norms are left out; everything else must be there, and nothing more.
 
     Raises:
         CheckpointError: A tensor is missing, unknown or of another shape; the message names it.
     """
-    needed = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
+    needed = model.state_dict()
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CLASSIFIER)}
     given = {name: tensor for name, tensor in given.items() if not name.endswith(_COUNTER)}
     if missing := sorted(needed.keys() - given.keys()):
@@ -174,7 +224,7 @@ def load_kinetics(model: InceptionI3d, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in needed.items():
         if given[name].shape != tensor.shape:
             raise CheckpointError(f"{name}: expected shape {list(tensor.shape)}, got {list(given[name].shape)}")
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict(given)
 
 
 def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

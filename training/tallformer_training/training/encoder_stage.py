@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tallformer_training.augmentation import apply_change, draw_change, normalise
 from tallformer_training.model import Detector
-from tallformer_training.model.backbone import VideoSwin
+from tallformer_training.model.encoder import AnyEncoder
 from tallformer_training.schedule import set_rates
 from tallformer_training.training import checkpoints
 from tallformer_training.training.beginning import require_as_many
@@ -233,7 +233,7 @@ class EncoderStage:
 class _EncoderAndTeacher(nn.Module):
     """One module for `DistributedDataParallel`."""
 
-    def __init__(self, backbone: VideoSwin, teacher: StepClassifier) -> None:
+    def __init__(self, backbone: AnyEncoder, teacher: StepClassifier) -> None:
         super().__init__()
         self.backbone, self.teacher = backbone, teacher
 

@@ -93,7 +93,8 @@ class Stepper:
         self._targets = targets
         self._anchors = targets.anchors_frames.to(processes.device)
         self._windows = WindowModel(detector, with_steps=config.step_loss_weight > 0).to(processes.device)
-        detector.backbone.keeps_norms = config.keep_encoder_norms
+        if config.keep_encoder_norms:
+            detector.backbone.keep_norms()
         if config.ratio == 0:
             detector.backbone.requires_grad_(False)
         self.optimiser = make_optimiser(self._windows, config.optimiser)

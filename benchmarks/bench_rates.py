@@ -1,0 +1,130 @@
+"""What `detect --rates` finds of long actions, and what it costs.
+
+    python -m benchmarks.bench_rates --out runs/rates >> benchmarks/results/rates.jsonl
+
+Makes generated videos with actions of half a minute to two and a half, encodes them once with the bundled model, and
+finds actions at one rate and at several; and in videos as they were, without long actions. One JSON line for each
+choice of rates and kind of video, with the processor time of localizing them and of encoding a clip. What is made is
+kept: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from benchmarks.long_videos import Labelled, make_videos, score
+from benchmarks.measure import circumstances, measure
+from tallformer_infer import Detector
+from tallformer_infer.clips import cut_clips
+from tallformer_infer.evaluation import Truth
+from tallformer_infer.media import open_video
+from tallformer_infer.nms import suppress
+from tallformer_infer.pipeline import choose_layout
+from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
+from tallformer_infer.pipeline.operating import at_point, choose_point
+from tallformer_infer.pipeline.pool import RatePools
+from tallformer_infer.pipeline.video_run import VideoRun, name_actions
+from tallformer_infer.structures import Action
+from tallformer_training.synthetic.script import Subset
+
+CHOICES: tuple[tuple[float, ...], ...] = ((15.0,), (15.0, 5.0), (15.0, 5.0, 1.67))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a JSON line for each choice of rates and kind of video."""
+    options = _options(arguments)
+    detector = Detector.load(device="cpu", threads=1)
+    for is_long, videos, seed in ((True, options.long, options.long_seed), (False, options.plain, options.plain_seed)):
+        folder = options.out / f"{'long' if is_long else 'plain'}-{options.subset}-{seed}"
+        made = dict(make_videos(folder, subset=options.subset, videos=videos, seed=seed, with_long_actions=is_long))
+        for rates in CHOICES:
+            line = {
+                **_measured(detector, made, rates),
+                "long_actions": is_long,
+                "inputs": {"subset": options.subset, "videos": videos, "seed": seed},
+                "clip_cpu_s": _clip_cpu_s(detector),
+                **circumstances(),
+            }
+            sys.stdout.write(json.dumps(line) + "\n")
+            sys.stdout.flush()
+
+
+def _measured(detector: Detector, videos: dict[Path, list[Labelled]], rates: tuple[float, ...]) -> dict[str, Any]:
+    clips = {path: list(_encoded(detector, path)) for path in videos}
+    before_s = time.process_time()
+    found = {path.stem: _find(detector, of_video, rates) for path, of_video in clips.items()}
+    localize_cpu_s = time.process_time() - before_s
+    point = choose_point(detector.bundle, None)
+    shown = {name: at_point(actions, detector.bundle, point) for name, actions in found.items()}
+    frames = sum(clip.real_frames for of_video in clips.values() for clip in of_video)
+    return {
+        "name": "rates",
+        "rates": list(rates),
+        "point": point,
+        "minutes": round(frames / detector.bundle.recipe.sampling.sample_fps / 60, 1),
+        "clips": sum(len(of_video) for of_video in clips.values()),
+        "localize_cpu_s": float(f"{localize_cpu_s:.3g}"),
+        "lengths": score(found, shown, Truth.of({path.stem: rows for path, rows in videos.items()})),
+    }
+
+
+def _encoded(detector: Detector, path: Path) -> Iterator[EncodedClip]:
+    """Clips of a video, encoded the first time."""
+    kept, recipe = path.with_suffix(".npz"), detector.bundle.recipe
+    if not kept.exists():
+        encoder = ClipEncoder(detector.runtime, recipe)
+        with open_video(path, recipe.sampling, threads=1) as stream:
+            clips = list(encoder.encode(cut_clips(stream, recipe.window, "shared")))
+        columns = {name: np.stack([getattr(clip, name) for clip in clips]) for name in _COLUMNS}
+        np.savez(kept, **columns)  # type: ignore[arg-type]  # numpy's own stub takes no mapping
+    with np.load(kept) as columns:
+        for start_frame, real_frames, features in zip(*(columns[name] for name in _COLUMNS), strict=True):
+            yield EncodedClip(int(start_frame), int(real_frames), features)
+
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(EncodedClip))
+
+
+def _find(detector: Detector, clips: list[EncodedClip], rates: tuple[float, ...]) -> tuple[Action, ...]:
+    """What `detect` finds, from clips that are encoded: localization and suppression."""
+    recipe = detector.bundle.recipe
+    layout = choose_layout(recipe, "shared", rates)
+    run = VideoRun(recipe, detector.runtime, layout, None)
+    pools = RatePools(recipe.candidates.per_video, layout.factors)
+    for window in run.lay(clips):
+        pools.add(window.factor, run.localize(window))
+    kept = suppress(pools.all(), recipe.suppress)
+    return name_actions(kept, recipe.classes, "shared", start_s=0.0, sample_fps=recipe.sampling.sample_fps)
+
+
+def _clip_cpu_s(detector: Detector) -> float:
+    """Processor time of encoding a clip, of noise."""
+    recipe = detector.bundle.recipe
+    shape = (1, recipe.window.clip_frames, recipe.sampling.crop_px, recipe.sampling.crop_px, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    real_frames = np.full(1, recipe.window.clip_frames)
+    return float(f"{np.median(measure(lambda: detector.runtime.encode(pixels, real_frames)).cpu_s):.3g}")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_rates", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the videos")
+    parser.add_argument("--subset", choices=get_args(Subset), default="testing", help="whose looks and places")
+    parser.add_argument("--long", type=int, default=6, help="videos with long actions, of about nine minutes each")
+    parser.add_argument("--plain", type=int, default=6, help="videos without, of two minutes each")
+    parser.add_argument("--long-seed", type=int, default=23, help="of the former")
+    parser.add_argument("--plain-seed", type=int, default=24, help="of the latter")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

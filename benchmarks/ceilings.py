@@ -1,0 +1,56 @@
+"""The machine's rate of matrix products, by whichever library at hand is the faster one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from benchmarks.measure import Call
+from tallformer_infer.speed.ceilings import RUNS, MatrixProduct
+
+_SIDE = 2048
+
+
+class Product(Protocol):
+    """Something that multiplies two large matrices."""
+
+    @property
+    def gigaflop(self) -> float:
+        """Multiplications and additions of one `run`, in 10^9."""
+
+    def run(self) -> None:
+        """Multiply several times."""
+
+
+class TorchProduct:
+    """Torch's product of two float32 matrices, on as many threads as torch is told to use."""
+
+    gigaflop = RUNS * 2 * _SIDE**3 / 1e9
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._left, self._right = torch.randn(2, _SIDE, _SIDE, generator=generator)
+
+    def run(self) -> None:
+        """Multiply `RUNS` times."""
+        for _ in range(RUNS):
+            torch.mm(self._left, self._right)
+
+
+def products(precision: str, *, threads: int) -> dict[str, Product]:
+    """Ways to multiply matrices of the number format that an encoder of `precision` computes in.
+
+    Torch must have been told the same number of threads.
+    """
+    with_onnxruntime: dict[str, Product] = {f"onnxruntime {precision}": MatrixProduct(precision, threads=threads)}
+    if precision.startswith("int8"):
+        return with_onnxruntime
+    return {**with_onnxruntime, f"torch {precision}": TorchProduct()}
+
+
+def best_rates(ways: Sequence[tuple[Product, Sequence[Call]]]) -> list[float]:
+    """GFLOP/s of the fastest way of each round."""
+    rates = [[product.gigaflop / call.wall_s for call in calls] for product, calls in ways]
+    return [max(rounds) for rounds in zip(*rates, strict=True)]

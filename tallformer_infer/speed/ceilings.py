@@ -1,0 +1,140 @@
+"""The two rates that no detector can pass on a machine: products of matrices, and bare decoding.
+
+Note [the fastest product at hand]
+    ONNX Runtime's product is the ceiling because it runs the encoders too, on every device and in their own number
+    format, and because it was the faster one: 200 GFLOP/s per core in float32 where torch's (MKL) gave 100, on a
+    processor with AVX-512 of which MKL does not make use. Where torch is the faster one, `benchmarks` takes torch's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from tallformer_infer.cores import cores_by_quota
+from tallformer_infer.errors import DeviceError
+from tallformer_infer.graph_writing import Constant, ElementType, Node, Value, write_graph
+from tallformer_infer.media.containers import best_video, open_container
+from tallformer_infer.media.sources import open_source
+from tallformer_infer.runtime.sessions import open_session
+
+RUNS = 4
+"""Products at a time: one takes 0.05 s on two cores, too little to be timed against a second of encoding."""
+_SIDES = {"cpu": 2048, "cuda": 8192}
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class MatrixProduct:
+    """One large matrix times another, the right one constant as weights are."""
+
+    def __init__(self, precision: str, *, device: Literal["cpu", "cuda"] = "cpu", threads: int | None = None) -> None:
+        """Load the graph; the matrices stay on the device.
+
+        Args:
+            precision: Of an encoder. On the CPU, int8 stands for products of 8-bit numbers, all else is computed in
+                float32; on CUDA, all but fp32 stands for float16.
+            device: Where to compute.
+            threads: CPU threads; None takes one per core, within a container's quota.
+
+        Raises:
+            DeviceError: ONNX Runtime does not get the device.
+        """
+        side = _SIDES[device]
+        self.gigaflop = RUNS * 2 * side**3 / 1e9
+        """Multiplications and additions of one `run`, in 10^9."""
+        left, right, graph = _product(_elements(precision, device), side)
+        self._session = _open(graph, device, threads or cores_by_quota())
+        self.left, self.right = left, right
+        self._binding: Any = self._session.io_binding()
+        self._binding.bind_ortvalue_input("left", ort.OrtValue.ortvalue_from_numpy(left, device, 0))
+        self._binding.bind_output("product", device)
+
+    def run(self) -> None:
+        """Multiply `RUNS` times, and wait for the device."""
+        for _ in range(RUNS):
+            self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def product(self) -> NDArray[np.generic]:
+        """What the last product gave."""
+        (given,) = self._binding.copy_outputs_to_cpu()
+        return np.asarray(given)
+
+
+def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
+    """Demux and decode a whole file, and drop every frame.
+
+    The reader may be faster: it leaves frames out that are never used (note in `media.skipping`), and this does not.
+
+    Args:
+        path: A regular file.
+        threads: Threads of the codec; None lets it choose, within a container's quota.
+
+    Returns:
+        Frames decoded.
+
+    Raises:
+        MediaError: It cannot be opened, or has no video.
+    """
+    source = open_source(path)
+    threads = threads or cores_by_quota()
+    frames = 0
+    try:
+        with open_container(source, str(path)) as container, contextlib.suppress(FFmpegError):
+            stream = best_video(container, str(path))
+            stream.thread_type = "NONE" if threads == 1 else "AUTO"
+            stream.codec_context.thread_count = threads or 0
+            for packet in container.demux(stream):
+                with contextlib.suppress(FFmpegError):  # a damaged packet
+                    frames += len(stream.decode(packet))
+    finally:
+        source.close()
+    return frames
+
+
+def _open(graph: bytes, device: str, threads: int | None) -> ort.InferenceSession:
+    """A session that really is on the device, see Note [silent fall-back] in `runtime.onnx_places`."""
+    provider = _PROVIDERS[device]
+    refusal = f"the product of matrices was not placed on {device}; `tallformer doctor` says why"
+    if provider not in ort.get_available_providers():
+        raise DeviceError(refusal)
+    try:
+        session = open_session(graph, providers=[provider], threads=threads)
+    except Exception as error:  # ONNX Runtime has classes of its own, of no common base
+        raise DeviceError(refusal) from error
+    if session.get_providers()[0] != provider:
+        raise DeviceError(refusal)
+    return session
+
+
+def _elements(precision: str, device: str) -> ElementType:
+    if device == "cuda":
+        return "float32" if precision == "fp32" else "float16"
+    return "uint8" if precision.startswith("int8") else "float32"
+
+
+def _product(elements: ElementType, side: int) -> tuple[NDArray[np.generic], NDArray[np.generic], bytes]:
+    """Both matrices, and the graph that has the right one in it."""
+    random = np.random.default_rng(0)
+    left: NDArray[np.generic]
+    right: NDArray[np.generic]
+    if elements == "uint8":
+        left = random.integers(0, 256, (side, side), np.uint8)
+        right = random.integers(-128, 128, (side, side), np.int8)
+    else:
+        left, right = random.standard_normal((2, side, side), np.float32).astype(elements)
+    is_integer = elements == "uint8"
+    graph = write_graph(
+        "product",
+        [Node("MatMulInteger" if is_integer else "MatMul", ("left", "right"), "product")],
+        inputs=[Value("left", (side, side), elements)],
+        outputs=[Value("product", (side, side), "int32" if is_integer else elements)],
+        constants=[Constant("right", (side, side), right.tobytes(), "int8" if is_integer else elements)],
+    )
+    return left, right, graph

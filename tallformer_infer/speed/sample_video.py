@@ -1,0 +1,121 @@
+"""A video to measure on: the first part of a user's, or one that is made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from tallformer_infer.errors import MediaError
+from tallformer_infer.media.containers import best_video, open_container
+from tallformer_infer.media.sources import open_source
+
+WIDTH_PX, HEIGHT_PX, FPS = 1280, 720, 30
+_LOOP_S = 10
+"""Seconds that are drawn and encoded; the rest repeats them."""
+
+
+def write_sample(path: Path, *, seconds: int) -> None:
+    """Write h264 of 1280 x 720 at 30 frames per second: a textured scene, panned over, and what moves in it.
+
+    Args:
+        path: An .mp4 file.
+        seconds: Length; rounded up to whole loops of ten.
+
+    Raises:
+        MediaError: The installed PyAV cannot write h264.
+    """
+    part = path.with_suffix(".part.mp4")
+    try:
+        with av.open(str(part), "w") as out:
+            stream = out.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23", "g": "60"})
+            stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+            scene = _scene(np.random.default_rng(0))
+            for index in range(_LOOP_S * FPS):
+                frame = av.VideoFrame.from_ndarray(_picture(scene, index), format="rgb24")
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+        copy_packets(part, path, times=-(-seconds // _LOOP_S))
+    except (FFmpegError, ValueError) as error:
+        raise MediaError(f"no video to measure on could be made ({error}); name one of yours") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def first_seconds(path: str, target: Path, *, seconds: float) -> None:
+    """Copy what a file shows in its first seconds, without encoding it again.
+
+    Args:
+        path: A regular file.
+        target: An .mkv file, which takes every codec.
+        seconds: Packets that begin later are left out.
+
+    Raises:
+        MediaError: It cannot be opened, has no video, or does not tell when its packets are shown.
+    """
+    source = open_source(path)
+    try:
+        with open_container(source, path) as container, av.open(str(target), "w", format="matroska") as out:
+            video = best_video(container, path)
+            stream = out.add_stream_from_template(video, opaque=True)  # also what FFmpeg has no encoder for
+            base, first = video.time_base or 1, None
+            for packet in container.demux(video):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                first = packet.dts if first is None else first
+                if (packet.dts - first) * base > seconds:
+                    break
+                packet.stream = stream
+                out.mux(packet)
+            if first is None:
+                raise ValueError("it does not tell when its packets are shown")
+    except (FFmpegError, ValueError) as error:
+        raise MediaError(
+            f"{path}: its first {seconds:g} s cannot be copied ({error}); --seconds 0 takes all"
+        ) from error
+    finally:
+        source.close()
+
+
+def copy_packets(source: Path, target: Path, *, times: int) -> None:
+    """One file several times after itself, without encoding it again; for files that were made here."""
+    with av.open(str(target), "w") as out:
+        stream: VideoStream | None = None
+        offset = 0
+        for _ in range(times):
+            with av.open(str(source)) as container:
+                video = container.streams.video[0]
+                stream = stream or out.add_stream_from_template(video)
+                for packet in container.demux(video):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    packet.pts += offset
+                    packet.dts += offset
+                    packet.stream = stream
+                    out.mux(packet)
+                offset += video.duration or 0
+
+
+def _scene(random: np.random.Generator) -> NDArray[np.uint8]:
+    """A wide picture of details of all sizes, shape (H, 2 W, 3)."""
+    height, width = HEIGHT_PX, 2 * WIDTH_PX
+    total = np.zeros((height, width, 3), np.float32)
+    for size in (4, 16, 80):
+        small = random.normal(0, 12 + size / 4, (height // size, width // size, 3)).astype(np.float32)
+        total += small.repeat(size, axis=0).repeat(size, axis=1)
+    return np.clip(total + 128, 0, 255).astype(np.uint8)
+
+
+def _picture(scene: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+    left = round(WIDTH_PX / 2 * (1 + np.sin(2 * np.pi * index / (_LOOP_S * FPS))))
+    picture = scene[:, left : left + WIDTH_PX].copy()
+    for number in range(6):
+        turn = 2 * np.pi * (index / (_LOOP_S * FPS) * (number + 1) + number / 6)
+        row = round(HEIGHT_PX / 2 + 0.35 * HEIGHT_PX * np.sin(turn))
+        column = round(WIDTH_PX / 2 + 0.4 * WIDTH_PX * np.cos(turn))
+        picture[row - 40 : row + 40, column - 40 : column + 40] = (40 * number, 255 - 40 * number, 128)
+    return picture
