@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import full_size, scale_page, speed_page
+from benchmarks import demo_page, full_size, scale_page, speed_page
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
 from benchmarks.ablations.results import of_one_machine, read_lines, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from benchmarks.goals import goals_table
-from tallformer_infer.evaluation import Protocol, protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -215,39 +214,6 @@ def engine_build_table() -> str:
     return "\n".join([note, "", *rows])
 
 
-def demo_table() -> str:
-    """What the bundled model finds in videos that it has not seen, and what it took to train it."""
-    (line,) = read("train_demo")
-    return demo_rows(line, protocol_named("thumos14"))
-
-
-def anet_demo_table() -> str:
-    """The same of the small model of whole videos."""
-    (line,) = read("train_anet_demo")
-    return demo_rows(line, protocol_named("activitynet"))
-
-
-def demo_rows(line: dict[str, Any], protocol: Protocol) -> str:
-    """mAP per overlap and class of one training of a small model, and its time."""
-    test, tious = line["test"], protocol.tiou_thresholds
-    best = sorted(test["average_precision_per_class"].items(), key=lambda entry: -entry[1])
-    cores = f"{line['cpus']} cores" if line.get("cores", 2) > 1 else "1 core"
-    rows = [
-        f"| tIoU | {' | '.join(f'{tiou:g}' for tiou in tious)} | mean |",
-        f"|---|{'---|' * (len(tious) + 1)}",
-        f"| mAP % | {' | '.join(f'{100 * value:.1f}' for value in (*test['map_per_tiou'], test['average_map']))} |",
-        "",
-        f"| class | {' | '.join(name for name, _ in best)} |",
-        f"|---|{'---|' * len(best)}",
-        f"| AP %, mean over tIoU | {' | '.join(f'{100 * value:.1f}' for _, value in best)} |",
-        "",
-        f"{test['truth']} actions of generated videos with a seed, looks and places of their own. Trained in "
-        f"{line['minutes_together']:.0f} minutes on {cores} ({line['processor']}): "
-        f"{', '.join(f'{name} {minutes:.1f}' for name, minutes in line['minutes'].items())}.".replace("_", " "),
-    ]
-    return "\n".join(rows)
-
-
 def rates_table() -> str:
     """What is found of each length of action at one rate and at several, and what the localizer takes."""
     lines, plain = ([line for line in read("rates") if line["long_actions"] is kind] for kind in (True, False))
@@ -300,8 +266,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "evaluation": evaluation_table,
     "training": training_table,
     "rates": rates_table,
-    "demo": demo_table,
-    "anet_demo": anet_demo_table,
+    "demo": demo_page.demo_table,
+    "anet_demo": demo_page.anet_demo_table,
     "engine_build": engine_build_table,
     "goals": goals_of_all,
     "afsd_activitynet": partial(afsd.stage_table, ACTIVITYNET),

@@ -7,7 +7,7 @@ from pathlib import Path
 from tallformer_infer import Detector
 from tallformer_training.synthetic import SetSpec, write_script, write_video
 
-VIDEOS = 4
+VIDEOS = 3
 
 
 def overlap(one: tuple[float, float], other: tuple[float, float]) -> float:

@@ -107,7 +107,8 @@ def test_what_is_no_onnx_file_is_refused(content: bytes) -> None:
 def test_every_bundled_model_is_allowed() -> None:
     for folder in bundled_models().values():
         loaded = load_bundle(folder)
-        assert [len(loaded.read_graph(name)) > 0 for name in GRAPHS] == [True] * 3
+        assert set(loaded.graphs) >= set(GRAPHS[:2])  # not every suppression has a graph
+        assert all(len(loaded.read_graph(name)) > 0 for name in GRAPHS if name in loaded.graphs)
 
 
 # Our reader against onnx's

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import train_anet_demo
+from benchmarks.demo_page import demo_rows
 from benchmarks.demo_training import DemoTraining, parse_options, run
-from benchmarks.tables import demo_rows
 from tallformer_infer.config import RefinedHeadConfig, preset
 from tallformer_infer.evaluation import protocol_named
 from tallformer_training.model import Detector
