@@ -193,6 +193,7 @@ def test_run_that_is_killed_again_and_again_comes_to_the_same_end(videos, expect
 def test_second_run_at_the_same_time_is_refused(videos, tmp_path):
     run = start(videos, tmp_path)
     wait_for_work(run)
+    run.send_signal(signal.SIGSTOP)  # it must not end before the other has begun
 
     code, said = ended(start(videos, tmp_path))
     run.kill()
