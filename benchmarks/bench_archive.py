@@ -9,7 +9,6 @@ included. A line for each, with what became of the files. Where others use the m
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.measure import Timing, report
+from benchmarks.measure import Timing, children_cpu_s, report
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
@@ -67,17 +66,12 @@ def _compare_runs(videos: Path, out: Path) -> None:
 def _label(sources: list[str], out: Path, *options: str) -> tuple[float, float]:
     """Wall and processor time of a run, all its processes included, in seconds."""
     command = [sys.executable, "-m", "tallformer_infer", "label", *sources, "--out", str(out), "--quiet", *options]
-    started, cpu = time.perf_counter(), _children_cpu_s()
+    started, cpu = time.perf_counter(), children_cpu_s()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wall_s, cpu_s = time.perf_counter() - started, _children_cpu_s() - cpu
+    wall_s, cpu_s = time.perf_counter() - started, children_cpu_s() - cpu
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: a file has no video in it
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
     return wall_s, cpu_s
-
-
-def _children_cpu_s() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
 
 
 if __name__ == "__main__":

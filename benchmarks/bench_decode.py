@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from collections import deque
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 from benchmarks.bench_detect import VIDEO, video_in
 from benchmarks.decode_ways import Pictures, Task, Way, find_ways, read_ours
-from benchmarks.measure import Timing, report
+from benchmarks.measure import Timing, children_cpu_s, report
 from tallformer_infer.media import decoding
 
 SAMPLE_FPS = 15
@@ -128,8 +127,7 @@ def take_turns(ways: Sequence[Way], task: Task, *, rounds: int) -> dict[str, Tim
 
 def processor_s() -> float:
     """Processor time of this process and of those that it has waited for, in seconds."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return time.process_time() + children_cpu_s()
 
 
 def _difference(ours: NDArray[np.uint8], index: int, other: NDArray[np.uint8]) -> tuple[float, int]:

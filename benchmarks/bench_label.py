@@ -11,7 +11,6 @@ video of 10 minutes, 1280 x 720, by `detect` and by `label`, in turn, from start
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.goals import Figure
-from benchmarks.measure import Timing, paired, report, say_round, take_turns
+from benchmarks.measure import Timing, children_cpu_s, paired, report, say_round, take_turns
 from tallformer_infer.speed.sample_video import copy_packets
 from tallformer_training.synthetic import SetSpec, VideoSpec, make_dataset, write_script, write_video
 
@@ -147,29 +146,24 @@ def _compare_with_detect(work: Path) -> None:
 
 
 def _detect(video: Path, out: Path) -> LabelRun:
-    started, cpu = time.perf_counter(), _children_cpu_s()
+    started, cpu = time.perf_counter(), children_cpu_s()
     with _process("detect", str(video), "--out", str(out), "--json-logs") as events:
         for _ in events:
             pass
     wall_s = time.perf_counter() - started
-    return LabelRun(wall_s, wall_s, _children_cpu_s() - cpu)
+    return LabelRun(wall_s, wall_s, children_cpu_s() - cpu)
 
 
 def _label(source: Path, *options: str) -> LabelRun:
     with tempfile.TemporaryDirectory() as out:
-        started, cpu = time.perf_counter(), _children_cpu_s()
+        started, cpu = time.perf_counter(), children_cpu_s()
         first = None
         with _process("label", str(source), "--out", out, "--json-logs", *options) as events:
             for event in events:
                 if first is None and event["event"] == "progress" and event["position_s"]:
                     first = time.perf_counter()
         ended = time.perf_counter()
-        return LabelRun(ended - started, ended - (first or started), _children_cpu_s() - cpu)
-
-
-def _children_cpu_s() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
+        return LabelRun(ended - started, ended - (first or started), children_cpu_s() - cpu)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ __all__ = [
     "Call",
     "Spread",
     "Timing",
+    "children_cpu_s",
     "circumstances",
     "clocked",
     "measure",
@@ -88,6 +89,12 @@ def report(name: str, timing: Timing, *, device: str = "cpu", **inputs: object) 
 def say_round(what: str, rounds: int, number: int) -> None:
     """Say on stderr which round begins."""
     print(f"{what}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+
+
+def children_cpu_s() -> float:
+    """Processor time of the processes that this one has waited for, in seconds."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def circumstances(*, device: str = "cpu") -> dict[str, object]:
