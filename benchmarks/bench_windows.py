@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +42,7 @@ class CountingRuntime(OnnxRuntime):
     """Counts the clips that are encoded."""
 
     clips = 0
+    _counting = threading.Lock()
 
     def encode(
         self,
@@ -49,7 +51,8 @@ class CountingRuntime(OnnxRuntime):
         cancellation: Cancellation | None = None,
     ) -> NDArray[np.float32]:
         """See `Runtime.encode`."""
-        self.clips += len(clips)
+        with self._counting:
+            self.clips += len(clips)
         return super().encode(clips, real_frames, cancellation)
 
 

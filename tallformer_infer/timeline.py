@@ -50,6 +50,7 @@ class Timelines:
 
     def __init__(self, window: WindowConfig, step_frames: int, factors: tuple[int, ...] = (1,)) -> None:
         self._rates = [_PooledTimeline(Timeline(window, step_frames), factor) for factor in factors]
+        self._window, self._step, self._is_pooled = window, step_frames, factors != (1,)
         self.frames = 0
         """Frames of the video so far."""
 
@@ -66,6 +67,12 @@ class Timelines:
         self.frames = max(self.frames, start_frame + real_frames)
         for rate in self._rates:
             yield from rate.add(start_frame, real_frames, features)
+
+    def need_empty(self, frames: int) -> bool:
+        """Whether `finish` will call `empty` after so many frames. Of several rates it nearly always does."""
+        window = self._window
+        last_window = max(-(-(frames - window.window_frames) // self._step), 0) * self._step
+        return frames > 0 and (self._is_pooled or last_window + window.window_frames - window.clip_frames >= frames)
 
     def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
         """Give out what is left, after the last clip; `empty` is called at most once."""

@@ -13,7 +13,7 @@ from tallformer_infer.clips import Clip, cut_clips, step_frames
 from tallformer_infer.config import WindowConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.structures import Windows
-from tallformer_infer.timeline import FeatureWindow, Timeline
+from tallformer_infer.timeline import FeatureWindow, Timeline, Timelines
 
 SMALL = WindowConfig(window_frames=24, clip_frames=4, overlap=0.25)
 
@@ -40,6 +40,32 @@ def expected_starts(count: int, step: int, window_frames: int) -> list[int]:
     while starts[-1] + window_frames < count:
         starts.append(starts[-1] + step)
     return starts
+
+
+@given(
+    count=st.integers(0, 200),
+    windows=st.sampled_from(["shared", "reference"]),
+    overlap=st.sampled_from([0, 0.25, 0.6]),
+    factors=st.sampled_from([(1,), (1, 3)]),
+)
+def test_whether_an_empty_clip_is_needed_is_known_from_the_length(
+    count: int, windows: Windows, overlap: float, factors: tuple[int, ...]
+) -> None:
+    window = WindowConfig(window_frames=24, clip_frames=12, overlap=overlap)
+    timelines = Timelines(window, step_frames(window, windows), factors)
+    asked: list[int] = []
+
+    def empty() -> np.ndarray:
+        asked.append(count)
+        return np.zeros((1, 6), np.float32)
+
+    if factors != (1,) and windows == "reference":
+        return  # refused by `choose_layout`
+    for clip in cut_clips(numbered_frames(count), window, windows):
+        list(timelines.add(clip.start_frame, clip.real_frames, np.zeros((1, 6), np.float32)))
+    list(timelines.finish(empty))
+
+    assert timelines.need_empty(count) == bool(asked) or (factors != (1,) and timelines.need_empty(count))
 
 
 @given(

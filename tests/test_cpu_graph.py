@@ -22,6 +22,8 @@ from tallformer_infer.runtime.cpu_graph.tiling import tile_encoder
 from tallformer_infer.runtime.providers import CPU
 from tallformer_infer.runtime.sessions import open_session
 from tallformer_training.model import Detector
+from tests.point_recipe import WHOLE_WINDOW
+from tests.small_detector import build
 
 PADDED = dataclasses.replace(preset("tiny"), sampling=SamplingConfig(resize_px=48, crop_px=48))
 """Maps of 12, 6, 3 and 2: shifted, padded and shrunken windows."""
@@ -84,6 +86,25 @@ def test_tiles_give_what_the_whole_gives(
     whole = encode(encoder, clips, real_frames)
 
     np.testing.assert_allclose(encode(tiled, clips, real_frames), whole, atol=1e-5 * abs(whole).max())
+
+
+def test_a_long_clip_is_cut_into_tiles_too_and_has_each_constant_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks come slab by slab, with one mask for all windows of a slab."""
+    torch.manual_seed(4)
+    whole = encoder_onnx(build(WHOLE_WINDOW).eval()).SerializeToString()
+    clips = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 32, 3), dtype=np.uint8)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+
+    tiled = tile_encoder(whole)
+
+    assert tiled is not None
+    graph = onnx.load_from_string(tiled).graph
+    assert all(node.name.startswith("block.") for node in graph.node if node.op_type == "Softmax")
+    emitted = [(*item.dims, item.raw_data) for item in graph.initializer if item.name.startswith("constant.")]
+    assert len(set(emitted)) == len(emitted) > 100
+    for real_frames in (64, 37, 0):
+        expected = encode(whole, clips, real_frames)
+        np.testing.assert_allclose(encode(tiled, clips, real_frames), expected, atol=1e-5 * abs(expected).max())
 
 
 def test_no_map_is_rolled_or_cut_any_more(encoder: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

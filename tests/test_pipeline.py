@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tallformer_infer.bundle import bundled_models
-from tallformer_infer.config import SuppressConfig
+from tallformer_infer.clips import Clip
+from tallformer_infer.config import SuppressConfig, preset
 from tallformer_infer.errors import ConfigError, DeviceError, MediaError, StoppedError
 from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline import Detector, Progress, hashing
 from tallformer_infer.pipeline.background import Background
+from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
 from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.settling import are_settled
 from tallformer_infer.runtime import Cancellation
@@ -129,6 +132,111 @@ def test_a_cancelled_run_stops_the_clip_that_is_encoded_and_all_later_ones(detec
         detector.runtime.encode(clips[:1], real[:1], cancellation)
     assert time.perf_counter() - started < 1
     assert detector.runtime.encode(clips[:1], real[:1]).shape[0] == 1
+
+
+def test_a_cancelled_run_stops_all_calls_that_run_side_by_side() -> None:
+    stopped: list[str] = []
+    cancellation = Cancellation()
+
+    with cancellation.stopping(lambda: stopped.append("first")):
+        with cancellation.stopping(lambda: stopped.append("second")):
+            pass
+        with cancellation.stopping(lambda: stopped.append("third")):
+            cancellation.cancel()
+
+    assert stopped == ["first", "third"]
+
+
+BROKEN = 31
+
+
+class SlowRuntime:
+    """Encodes two clips side by side, one per call; a clip takes as many hundredths of a second as it has real frames.
+
+    Features are the clip's real frames.
+    """
+
+    clips_at_once, clips_per_call = 2, 1
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+
+    def encode(
+        self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation
+    ) -> NDArray[np.float32]:
+        (frames,) = real_frames.tolist()
+        self.begun.append(frames)
+        if frames == BROKEN:
+            raise StoppedError("as asked")
+        time.sleep(frames / 100)
+        return np.full((1, 2, 16), frames, np.float32)
+
+
+def clips_of(*real_frames: int) -> Iterator[Clip]:
+    return (Clip(32 * index, np.zeros((32, 4, 4, 3), np.uint8), real) for index, real in enumerate(real_frames))
+
+
+def test_a_slow_clip_holds_up_neither_the_clips_after_it_nor_their_order() -> None:
+    runtime = SlowRuntime()
+    encoder = ClipEncoder(runtime, preset("tiny"))  # type: ignore[arg-type]
+    started = time.perf_counter()
+
+    encoded = list(encoder.encode(clips_of(30, 10, 11, 1, 2)))
+
+    assert [(one.start_frame, one.real_frames) for one in encoded] == [(0, 30), (32, 10), (64, 11), (96, 1), (128, 2)]
+    assert all((one.features == one.real_frames).all() for one in encoded)
+    assert runtime.begun[:2] in ([30, 10], [10, 30])
+    assert runtime.begun[2:] == [11, 1, 2]
+    assert encoder.encode_s <= time.perf_counter() - started < 0.5  # one after the other they take 0.54 s
+
+
+def test_a_clip_is_handed_on_while_the_video_goes_on() -> None:
+    """As in a stream that is watched live: at most one clip waits for the next."""
+    taken: list[int] = []
+
+    def live() -> Iterator[Clip]:
+        for index, clip in enumerate(clips_of(*[1] * 6)):
+            time.sleep(0.1)
+            taken.append(index)
+            yield clip
+
+    for index, _ in enumerate(ClipEncoder(SlowRuntime(), preset("tiny")).encode(live())):  # type: ignore[arg-type]
+        assert taken[-1] <= index + 1
+
+
+def test_the_empty_clip_is_encoded_beside_the_last_ones_and_once_for_all_videos() -> None:
+    runtime = SlowRuntime()
+    encoder = ClipEncoder(runtime, preset("tiny"))  # type: ignore[arg-type]
+
+    def ending() -> Iterator[Clip]:
+        yield from clips_of(30, 20)
+        encoder.prepare_empty()
+
+    list(encoder.encode(ending()))
+
+    assert sorted(runtime.begun) == [0, 20, 30]
+    for one in (encoder, encoder, ClipEncoder(runtime, preset("tiny"))):  # type: ignore[arg-type]
+        one.prepare_empty()
+        assert (one.encode_empty() == 0).all()
+    assert runtime.begun.count(0) == 1
+    ClipEncoder(other := SlowRuntime(), preset("tiny")).encode_empty()  # type: ignore[arg-type]
+    assert other.begun == [0]
+
+
+def test_a_clip_that_fails_ends_the_run_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+    encoder = ClipEncoder(SlowRuntime(), preset("tiny"))  # type: ignore[arg-type]
+    found: list[EncodedClip] = []
+
+    with pytest.raises(StoppedError, match="as asked"):
+        found.extend(encoder.encode(clips_of(1, 2, BROKEN, 1, 1)))
+
+    assert [clip.real_frames for clip in found] == [1, 2]
+    del encoder
+    deadline = time.perf_counter() + 5
+    while threading.active_count() > before and time.perf_counter() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_the_same_pictures_at_other_frame_times_give_the_same_actions(detector: Detector, tmp_path: Path) -> None:

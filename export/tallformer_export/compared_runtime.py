@@ -108,6 +108,11 @@ class ComparedRuntime:
         """See `Runtime`."""
         return 1
 
+    @property
+    def clips_per_call(self) -> int:
+        """See `Runtime`."""
+        return 1
+
     def encode(
         self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation | None = None
     ) -> NDArray[np.float32]:

@@ -41,26 +41,33 @@ class EncoderGraph(nn.Module):
         Returns:
             Features, shape (N, C, F / encoder stride).
         """
-        if self.fill == "edge":
-            clips = repeat_last_frame(clips, real_frames, self.positions)
-            real_frames = torch.where(real_frames > 0, len(self.positions), 0)
         is_real = (self.positions < real_frames[:, None]).float()[:, :, None, None, None]
         match self.fill:
             case "mean":  # zero after normalisation, not black before it: spec §4.4
                 normalised = (clips.float() - self.mean) / self.std * is_real
-            case "black" | "edge":  # spec §7.1
+            case "black":  # spec §7.1
                 normalised = (clips.float() * is_real - self.mean) / self.std
+            case "edge":
+                behind = last_frames(clips, real_frames) * (1 - is_real)
+                normalised = (clips.float() * is_real + behind - self.mean) / self.std
             case _:
                 assert_never(self.fill)
         return self.detector.encode(normalised.permute(0, 4, 1, 2, 3)).float()
 
 
-def repeat_last_frame(clips: Tensor, real_frames: Tensor, positions: Tensor) -> Tensor:
-    """Put the last real frame of each clip in the place of those behind it, shape (N, F, …) as given."""
-    frames = len(positions)
-    wanted = torch.minimum(positions, (real_frames - 1).clamp(min=0)[:, None])  # (N, F)
-    rows = wanted + torch.arange(clips.shape[0], device=clips.device)[:, None] * frames
-    return clips.flatten(0, 1).index_select(0, rows.flatten()).reshape(-1, frames, *clips.shape[2:])
+def last_frames(clips: Tensor, real_frames: Tensor) -> Tensor:
+    """The last real frame of each clip, black where it has none.
+
+    Args:
+        clips: Pixels, shape (N, F, H, W, 3).
+        real_frames: Of each clip, shape (N,).
+
+    Returns:
+        Shape (N, 1, H, W, 3), float32.
+    """
+    row = (real_frames - 1).clamp(min=0)[:, None, None, None, None]
+    last = clips.gather(1, row.expand(-1, 1, *clips.shape[2:]))
+    return last.float() * (real_frames > 0).float()[:, None, None, None, None]
 
 
 class LocalizerGraph(nn.Module):

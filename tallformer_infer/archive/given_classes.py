@@ -77,6 +77,7 @@ class ProposingOnly:
         self.device: Literal["cpu", "cuda"] = runtime.device
         self.device_reason: str = runtime.device_reason
         self.clips_at_once: int = runtime.clips_at_once
+        self.clips_per_call: int = runtime.clips_per_call
 
     def encode(
         self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation | None = None

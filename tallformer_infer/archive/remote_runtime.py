@@ -39,6 +39,7 @@ class RemoteRuntime:
         self.device: Literal["cpu", "cuda"] = described[1]
         self.device_reason: str = described[2]
         self.clips_at_once: int = described[3]
+        self.clips_per_call = self.clips_at_once
 
     def encode(
         self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation | None = None

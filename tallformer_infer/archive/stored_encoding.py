@@ -70,6 +70,10 @@ class StoringEncoder:
             self._keep(features)
             yield features
 
+    def prepare_empty(self) -> None:
+        """Begin with what `encode_empty` will be asked for."""
+        self._encoder.prepare_empty()
+
     def encode_empty(self) -> NDArray[np.float32]:
         """Features of a clip beyond the end of the video, shape (C, clip steps)."""
         return rounded(self._encoder.encode_empty())

@@ -65,7 +65,7 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
         threads=options.threads,
         rounds=options.rounds,
         most_clips=_BATCHES * at_once,
-        clips_at_once=at_once,
+        clips_at_once=options.batch,
         at_most_s=_LONGEST_S,
     )
     with tempfile.TemporaryDirectory(prefix="tallformer-bench-", ignore_cleanup_errors=True) as work:

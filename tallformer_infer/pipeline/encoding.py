@@ -1,12 +1,28 @@
-"""Clips to features, in batches that suit the device."""
+"""Clips to features, in batches or side by side, as it suits the device.
+
+Note [a clip in waiting]
+    Calls that run side by side on the CPU do not end together: decoding takes time from one of them and not from the
+    other. If the next clips were only handed out when all have ended, cores would wait; with one clip more than run
+    at a time, whoever is done finds the next.
+
+Note [the empty clip]
+    What stands behind the end of a video is encoded once for all its windows, which then wait for it: a whole clip's
+    time with nothing else to do. So it is begun as soon as the end is known, beside the last clips, and kept for the
+    next videos of the same runtime: it is always the same.
+"""
 
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +52,20 @@ class Encoder(Protocol):
 
     @property
     def encode_s(self) -> float:
-        """Time spent in the runtime so far, in seconds."""
+        """Time during which the runtime encoded, so far, in seconds."""
 
     def encode(self, clips: Iterable[Clip]) -> Iterator[EncodedClip]:
         """Each clip's features, in the order of the clips."""
 
+    def prepare_empty(self) -> None:
+        """Begin with what `encode_empty` will be asked for, where that can be done beside other clips."""
+
     def encode_empty(self) -> NDArray[np.float32]:
         """Features of a clip beyond the end of the video, shape (C, clip steps)."""
+
+
+_EMPTY: WeakKeyDictionary[Runtime, NDArray[np.float32]] = WeakKeyDictionary()
+"""Features of the empty clip, of each runtime that was asked for it."""
 
 
 class ClipEncoder:
@@ -53,28 +76,92 @@ class ClipEncoder:
         self._recipe = recipe
         self.cancellation = Cancellation()
         """Stops it from another thread."""
-        self.encode_s = 0.0
-        """Time spent in the runtime, in seconds."""
+        self._busy = BusyTime()
+        self._calls_at_once = runtime.clips_at_once // runtime.clips_per_call
+        self._threads = ThreadPoolExecutor(self._calls_at_once, thread_name_prefix="tallformer-clip")
+        self._empty: Future[NDArray[np.float32]] | None = None
+
+    @property
+    def encode_s(self) -> float:
+        """Time during which the runtime encoded, so far, in seconds."""
+        return self._busy.total_s
 
     def encode(self, clips: Iterable[Clip]) -> Iterator[EncodedClip]:
         """Each clip's features, in the order of the clips."""
         remaining = iter(clips)
-        while batch := list(itertools.islice(remaining, self._runtime.clips_at_once)):
-            pixels = np.stack([clip.frames for clip in batch])
-            real_frames = np.array([clip.real_frames for clip in batch], np.int64)
-            features = self._run(pixels, real_frames)
-            for clip, steps in zip(batch, features, strict=True):
-                yield EncodedClip(clip.start_frame, clip.real_frames, steps)
+        per_call = self._runtime.clips_per_call
+        batches = iter(lambda: list(itertools.islice(remaining, per_call)), [])
+        if self._calls_at_once > 1:
+            yield from self._encode_side_by_side(batches)
+        else:
+            for batch in batches:
+                yield from self._encode_batch(batch)
+
+    def prepare_empty(self) -> None:
+        """Begin with what `encode_empty` will be asked for, see Note [the empty clip]."""
+        if self._calls_at_once > 1 and self._empty is None and self._runtime not in _EMPTY:
+            self._empty = self._threads.submit(self._encode_empty)
 
     def encode_empty(self) -> NDArray[np.float32]:
         """Features of a clip beyond the end of the video, shape (C, clip steps)."""
+        if self._runtime not in _EMPTY:
+            _EMPTY[self._runtime] = self._empty.result() if self._empty else self._encode_empty()
+        return _EMPTY[self._runtime]
+
+    def _encode_empty(self) -> NDArray[np.float32]:
         side = self._recipe.sampling.crop_px
         pixels = np.zeros((1, self._recipe.window.clip_frames, side, side, 3), np.uint8)
         features: NDArray[np.float32] = self._run(pixels, np.zeros(1, np.int64))[0]
         return features
 
+    def _encode_side_by_side(self, batches: Iterator[Sequence[Clip]]) -> Iterator[EncodedClip]:
+        """See Note [a clip in waiting]."""
+        calls: deque[Future[list[EncodedClip]]] = deque()
+        try:
+            for batch in batches:
+                calls.append(self._threads.submit(self._encode_batch, batch))
+                while calls and (calls[0].done() or len(calls) > self._calls_at_once):
+                    yield from calls.popleft().result()
+            while calls:
+                yield from calls.popleft().result()
+        finally:
+            for call in calls:
+                call.cancel()
+
+    def _encode_batch(self, batch: Sequence[Clip]) -> list[EncodedClip]:
+        pixels = np.stack([clip.frames for clip in batch])
+        real_frames = np.array([clip.real_frames for clip in batch], np.int64)
+        return [
+            EncodedClip(clip.start_frame, clip.real_frames, steps)
+            for clip, steps in zip(batch, self._run(pixels, real_frames), strict=True)
+        ]
+
     def _run(self, pixels: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
-        started = time.perf_counter()
-        features = self._runtime.encode(pixels, real_frames, self.cancellation)
-        self.encode_s += time.perf_counter() - started
-        return features
+        with self._busy.counted():
+            return self._runtime.encode(pixels, real_frames, self.cancellation)
+
+
+class BusyTime:
+    """Wall time during which at least one thread was at something."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        """Of all that has ended."""
+        self._lock = threading.Lock()
+        self._active = 0
+        self._since_s = 0.0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the time of the block, once for all threads that are in it."""
+        with self._lock:
+            if self._active == 0:
+                self._since_s = time.perf_counter()
+            self._active += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._active -= 1
+                if self._active == 0:
+                    self.total_s += time.perf_counter() - self._since_s

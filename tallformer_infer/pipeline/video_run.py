@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from tallformer_infer.clips import cut_clips, step_frames
+from tallformer_infer.clips import Clip, cut_clips, step_frames
 from tallformer_infer.config import Recipe
 from tallformer_infer.media import FrameStream
 from tallformer_infer.pipeline.background import Background
@@ -52,7 +52,8 @@ class VideoRun:
 
     def windows(self, stream: FrameStream) -> Generator[FeatureWindow]:
         """Windows as they become whole; reading and encoding run ahead of whoever takes them."""
-        encoded = self._encoder.encode(cut_clips(stream, self._recipe.window, self._layout.windows))
+        cut = cut_clips(stream, self._recipe.window, self._layout.windows)
+        encoded = self._encoder.encode(self._preparing_the_end(cut))
         with Background(encoded, ahead=_CLIPS_AHEAD, interrupt=self._encoder.cancellation.cancel) as clips:
             yield from self.lay(self._reported(clips, stream))
 
@@ -110,6 +111,15 @@ class VideoRun:
             suppress_s=self._suppress_s,
             total_s=time.perf_counter() - self._started,
         )
+
+    def _preparing_the_end(self, clips: Iterable[Clip]) -> Iterator[Clip]:
+        """The clips; behind the last one, the encoder is told whether an empty one follows."""
+        frames = 0
+        for clip in clips:
+            frames = clip.start_frame + clip.real_frames
+            yield clip
+        if self._timelines.need_empty(frames):
+            self._encoder.prepare_empty()
 
     def _reported(self, clips: Iterable[EncodedClip], stream: FrameStream) -> Iterator[EncodedClip]:
         """The clips, each told of when its windows are done."""

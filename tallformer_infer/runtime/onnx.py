@@ -91,9 +91,14 @@ class OnnxRuntime:
 
     @property
     def clips_at_once(self) -> int:
-        """Clips per call of `encode` that suit the device."""
+        """Clips that the device encodes best at the same time."""
         on_device = min(most_clips(self._recipe), DEFAULT_BATCHES["encoder"].most)
         return self._on_cpu.clips_at_once if self._on_cpu else on_device
+
+    @property
+    def clips_per_call(self) -> int:
+        """One on the CPU, whose threads have a clip each; all of them on a GPU."""
+        return 1 if self._on_cpu else self.clips_at_once
 
     def encode(
         self,

@@ -21,19 +21,19 @@ OnnxDevice = Literal["auto", "cpu", "cuda", "onnx-tensorrt"]
 
 
 class Cancellation:
-    """Ends the calls of one run of a video from another thread: the one that runs now, and all later ones."""
+    """Ends the calls of one run of a video from another thread: those that run now, and all later ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cancelled = False
-        self._stop: Callable[[], None] | None = None
+        self._stops: list[Callable[[], None]] = []
 
     def cancel(self) -> None:
         """Stop now. May be called again."""
         with self._lock:
             self._cancelled = True
-            if self._stop is not None:
-                self._stop()
+            for stop in self._stops:
+                stop()
 
     @contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
@@ -45,16 +45,16 @@ class Cancellation:
         with self._lock:
             if self._cancelled:
                 raise StoppedError("stopped before the video was done")
-            self._stop = stop
+            self._stops.append(stop)
         try:
             yield
         finally:
             with self._lock:
-                self._stop = None
+                self._stops.remove(stop)
 
 
 class Runtime(Protocol):
-    """Runs the graphs of one bundle. Steps may be called from one thread each."""
+    """Runs the graphs of one bundle. Steps may be called from one thread each, `encode` as `clips_per_call` says."""
 
     @property
     def name(self) -> str:
@@ -70,7 +70,11 @@ class Runtime(Protocol):
 
     @property
     def clips_at_once(self) -> int:
-        """Clips per call of `encode` that suit the device."""
+        """Clips that the device encodes best at the same time."""
+
+    @property
+    def clips_per_call(self) -> int:
+        """How many of these one call of `encode` takes; the others go into calls from other threads."""
 
     def encode(
         self,

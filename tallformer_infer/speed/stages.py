@@ -15,6 +15,7 @@ from tallformer_infer.clips import Clip, cut_clips
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.media import open_video
 from tallformer_infer.pipeline import Detector
+from tallformer_infer.pipeline.encoding import ClipEncoder
 from tallformer_infer.speed.arithmetic import gigaflop_of_graph
 from tallformer_infer.speed.ceilings import MatrixProduct, decode_bare
 from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, take_turns
@@ -116,12 +117,11 @@ def measure_stages(
     runtime = detector.runtime
     at_once = trial.clips_at_once or runtime.clips_at_once
     taken = _take(detector, video, trial)
-    batches = _batches(taken.clips, at_once)
     stages: list[StageSeconds] = []
     ways: dict[Stage, Callable[[int], Call]] = {
         "bare decode": clocked(lambda: decode_bare(video, threads=trial.threads)),
         "decode": clocked(lambda: _decode(detector, video, trial)),
-        "encode": clocked(lambda: [runtime.encode(*batch) for batch in batches]),
+        "encode": clocked(_encoding(detector, taken.clips, trial)),
         "detect": clocked(lambda: stages.append(detector.detect(video).timings)),
     }
     product = _product(detector, trial.threads)
@@ -169,6 +169,15 @@ def _decode(detector: Detector, video: str, trial: Trial) -> None:
     with open_video(video, detector.bundle.recipe.sampling, threads=trial.threads) as stream:
         for _ in stream:
             pass
+
+
+def _encoding(detector: Detector, clips: Sequence[Clip], trial: Trial) -> Callable[[], object]:
+    """Encode all clips, as `detect` does it or so many per call."""
+    runtime = detector.runtime
+    if trial.clips_at_once is None:
+        return lambda: list(ClipEncoder(runtime, detector.bundle.recipe).encode(clips))
+    batches = _batches(clips, trial.clips_at_once)
+    return lambda: [runtime.encode(*batch) for batch in batches]
 
 
 def _batches(clips: Sequence[Clip], at_once: int) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:

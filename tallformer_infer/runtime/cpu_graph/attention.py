@@ -36,7 +36,7 @@ class Attention:
     bias: NDArray[np.float32]
     """Added to the logits, shape (heads, tokens, tokens)."""
     mask: NDArray[np.float32] | None
-    """Added to the logits of each window, shape (windows, tokens, tokens)."""
+    """Added to the logits, shape (masks, tokens, tokens); window `n` has mask `n % masks`."""
     cut: NDArray[np.int64]
     """Position of each token of each window, the number of positions where it is zero, shape (windows, tokens)."""
     join: NDArray[np.int64]
@@ -101,7 +101,7 @@ def _with_maps(
     join = _moved_rows(graph, proj.result, result, size[-1])
     if cut is None or join is None or len(join) != positions or (join < 0).any():
         return None
-    if terms[1] is not None and len(terms[1]) != windows[0]:
+    if terms[1] is not None and windows[0] % len(terms[1]):
         return None
     return Attention(
         source=source,
@@ -133,7 +133,7 @@ def _logits(graph: Graph, name: str) -> tuple[onnx.NodeProto | None, list[Array]
 
 
 def _bias_and_mask(added: Sequence[Array]) -> tuple[Array, Array | None] | None:
-    """The bias of heads (heads, tokens, tokens), and the mask of windows (windows, tokens, tokens) if there is one."""
+    """The bias of heads (heads, tokens, tokens), and the mask of windows (masks, tokens, tokens) if there is one."""
     biases = [one for one in added if one.ndim == 3]
     masks = [one[:, 0] for one in added if one.ndim == 4 and one.shape[1] == 1]
     if len(biases) != 1 or len(masks) > 1 or len(biases) + len(masks) != len(added):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,21 +19,37 @@ CONTRIB = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
 
-class Emitter:
-    """Collects the nodes and constants that take the place of one block."""
+class Constants:
+    """The constants of all blocks, each once: tiles share shapes and masks, and parts of a long map the weights too."""
 
-    def __init__(self, prefix: str) -> None:
-        """Begin; all names begin with `prefix`."""
+    def __init__(self) -> None:
+        self.tensors: list[onnx.TensorProto] = []
+        """In the order in which they came."""
+        self._names: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def add(self, value: Array) -> str:
+        """Add a constant, and say its name."""
+        value = np.ascontiguousarray(value)
+        key = (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
+        if key not in self._names:
+            self._names[key] = f"constant.{len(self.tensors)}"
+            self.tensors.append(numpy_helper.from_array(value, self._names[key]))
+        return self._names[key]
+
+
+class Emitter:
+    """Collects the nodes that take the place of one block."""
+
+    def __init__(self, prefix: str, constants: Constants) -> None:
+        """Begin; names of nodes begin with `prefix`, and constants are added to `constants`."""
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        self._constants = constants
         self._prefix = prefix
         self._count = 0
 
     def constant(self, value: Array) -> str:
         """Add a constant."""
-        name = self._name()
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
+        return self._constants.add(value)
 
     def add(self, kind: str, *inputs: str, result: str | None = None, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output."""

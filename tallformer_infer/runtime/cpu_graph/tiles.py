@@ -120,7 +120,6 @@ class _TiledAttention:
         self._qkv = EmittedLinear(emitter, attention.qkv, np.concatenate([query_bias, no_bias]))
         self._proj = EmittedLinear(emitter, attention.proj, attention.proj.bias + value_bias @ _weight(attention.proj))
         self._biases = [emitter.constant(attention.bias[group]) for group in self._groups]
-        self._masks: dict[bytes, str] = {}
 
     def __call__(self, rows: str, windows: NDArray[np.int64]) -> str:
         """Emit the attention for the rows (windows * tokens, C) of some windows."""
@@ -149,15 +148,12 @@ class _TiledAttention:
 
     def _mask(self, windows: NDArray[np.int64]) -> str | None:
         """Mask of some windows, (windows or 1, 1, tokens, tokens); None where nothing is masked. See Note [mask]."""
-        if self._attention.mask is None or not self._attention.mask[windows].any():
+        if self._attention.mask is None:
             return None
-        mask = np.maximum(self._attention.mask[windows], _MASK)[:, None]
-        if (mask == mask[:1]).all():
-            mask = mask[:1]
-        key = mask.tobytes()
-        if key not in self._masks:
-            self._masks[key] = self._emitter.constant(mask)
-        return self._masks[key]
+        mask = np.maximum(self._attention.mask[windows % len(self._attention.mask)], _MASK)[:, None]
+        if not mask.any():
+            return None
+        return self._emitter.constant(mask[:1] if (mask == mask[:1]).all() else mask)
 
 
 def _sizes(attention: Attention) -> tuple[int, int]:

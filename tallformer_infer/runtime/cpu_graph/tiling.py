@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 
 from tallformer_infer.runtime.cpu_graph.block import find_blocks
-from tallformer_infer.runtime.cpu_graph.emitter import CONTRIB, Emitter
+from tallformer_infer.runtime.cpu_graph.emitter import CONTRIB, Constants, Emitter
 from tallformer_infer.runtime.cpu_graph.graph import Graph
 from tallformer_infer.runtime.cpu_graph.tiles import Rows, emit_block, gains_by_tiles, rows_of_map
 
@@ -27,15 +27,16 @@ def tile_encoder(content: bytes) -> bytes | None:
     graph = Graph(model)
     emitted: dict[str, Emitter] = {}
     rows: dict[str, Rows] = {}
+    constants = Constants()
     blocks = list(find_blocks(graph))
     if not any(map(gains_by_tiles, blocks)):
         return None
     for block in blocks:
-        emitter = emitted[block.result] = Emitter(f"block.{len(emitted)}")
+        emitter = emitted[block.result] = Emitter(f"block.{len(emitted)}", constants)
         if block.source not in rows:
             rows[block.source] = rows_of_map(block.source, block.shape, emitter)
         rows[block.result] = emit_block(block, rows[block.source], emitter)
-    _replace(model, emitted)
+    _replace(model, emitted, constants)
     return bytes(model.SerializeToString())
 
 
@@ -47,7 +48,7 @@ def _fix_batch(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
-def _replace(model: onnx.ModelProto, emitted: Mapping[str, Emitter]) -> None:
+def _replace(model: onnx.ModelProto, emitted: Mapping[str, Emitter], constants: Constants) -> None:
     """Put what was emitted in the place of the node that made the same tensor, and drop what nothing needs now."""
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -59,9 +60,8 @@ def _replace(model: onnx.ModelProto, emitted: Mapping[str, Emitter]) -> None:
         if needed.intersection(node.output):
             needed.update(node.input)
             kept.append(node)
-    constants = [*model.graph.initializer, *(one for block in emitted.values() for one in block.constants)]
-    constants = [one for one in constants if one.name in needed]
+    initializers = [one for one in (*model.graph.initializer, *constants.tensors) if one.name in needed]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(reversed(kept))
-    model.graph.initializer.extend(constants)
+    model.graph.initializer.extend(initializers)
     model.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))

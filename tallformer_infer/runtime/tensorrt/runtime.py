@@ -77,6 +77,11 @@ class TensorRTRuntime:
         """As many as fill all sets of buffers, so that copies overlap runs."""
         return SETS * self._encoder.batch.most
 
+    @property
+    def clips_per_call(self) -> int:
+        """All: the engine cuts them into batches itself."""
+        return self.clips_at_once
+
     def encode(
         self,
         clips: NDArray[np.uint8],
