@@ -151,18 +151,25 @@ def test_quota_of_more_than_the_allowed_cores_changes_nothing(described: Describ
 
 
 def test_libraries_that_count_cores_themselves_are_told_of_a_quota(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    for module in (decoding, onnx):
-        monkeypatch.setattr(module, "cores_by_quota", lambda: 3)
+    monkeypatch.setattr(decoding, "available_cores", lambda: 3)
+    monkeypatch.setattr(onnx, "cores_by_quota", lambda: 3)
 
     example = root / "docs/example/example.mp4"
     with (
         contextlib.closing(open_source(example)) as source,
         contextlib.closing(Decoder(source, str(example))) as decoder,
     ):
-        codec_threads = decoder._stream.codec_context.thread_count
+        threads = decoder._stream.codec_context.thread_count
     graphs = OnnxRuntime(load_bundle(), device="cpu")._localizer.get_session_options()
 
-    assert codec_threads == graphs.intra_op_num_threads == 3
+    assert (threads, graphs.intra_op_num_threads) == (5, 3)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 4), (14, 16), (64, 16)])
+def test_a_codec_has_some_threads_more_than_cores(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+    monkeypatch.setattr(decoding, "available_cores", lambda: cores)
+
+    assert decoding.codec_threads() == threads
 
 
 def test_quota_of_this_process_can_be_asked() -> None:

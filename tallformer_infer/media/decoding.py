@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from tallformer_infer.cores import cores_by_quota
+from tallformer_infer.cores import available_cores
 from tallformer_infer.media.containers import best_video, open_container
 from tallformer_infer.media.lengths import ToldLength, told_length
 from tallformer_infer.media.skipping import SKIPPED_CODECS, FrameSkipper, LeftOut
@@ -25,6 +25,16 @@ MAX_REORDERED_FRAMES = 16
 """Most frames that H.264 and HEVC show between the picture of one packet and that of the next."""
 
 
+_MOST_THREADS = 16
+"""More are not recommended by libavcodec."""
+
+
+def codec_threads() -> int:
+    """Threads that decode one video fastest when nothing else does: frames wait for those they are predicted from."""
+    cores = available_cores()
+    return 1 if cores == 1 else min(cores + 2, _MOST_THREADS)
+
+
 class Decoder:
     """Decodes the main video stream of a source."""
 
@@ -34,7 +44,7 @@ class Decoder:
         Args:
             source: The bytes.
             path: For error messages.
-            threads: Threads of the codec; None lets it choose, within a container's quota.
+            threads: Threads of the codec; None takes some more than there are cores, see `codec_threads`.
 
         Raises:
             MediaError: Not a video, or no video in it.
@@ -43,7 +53,7 @@ class Decoder:
         """What went wrong so far."""
         self._source = source
         self._path = path
-        self._threads = threads or cores_by_quota()
+        self._threads = threads or codec_threads()
         self._container, self._stream = self._open(self._threads)
         codec = self._stream.codec_context.codec
         self.codec = str(getattr(codec, "canonical_name", codec.name))
@@ -94,11 +104,11 @@ class Decoder:
         """Close the container, not the source."""
         self._container.close()
 
-    def _open(self, threads: int | None) -> tuple[InputContainer, VideoStream]:
+    def _open(self, threads: int) -> tuple[InputContainer, VideoStream]:
         container = open_container(self._source, self._path)
         stream = best_video(container, self._path)
         stream.thread_type = "NONE" if threads == 1 else "AUTO"
-        stream.codec_context.thread_count = threads or 0
+        stream.codec_context.thread_count = threads
         return container, stream
 
     def _decode(

@@ -21,6 +21,7 @@ from tallformer_infer.cores import cores_by_quota
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.graph_writing import Constant, ElementType, Node, Value, write_graph
 from tallformer_infer.media.containers import best_video, open_container
+from tallformer_infer.media.decoding import codec_threads
 from tallformer_infer.media.sources import open_source
 from tallformer_infer.runtime.sessions import open_session
 
@@ -74,7 +75,7 @@ def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
 
     Args:
         path: A regular file.
-        threads: Threads of the codec; None lets it choose, within a container's quota.
+        threads: Threads of the codec; None as the reader takes them.
 
     Returns:
         Frames decoded.
@@ -83,13 +84,13 @@ def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
         MediaError: It cannot be opened, or has no video.
     """
     source = open_source(path)
-    threads = threads or cores_by_quota()
+    threads = threads or codec_threads()
     frames = 0
     try:
         with open_container(source, str(path)) as container, contextlib.suppress(FFmpegError):
             stream = best_video(container, str(path))
             stream.thread_type = "NONE" if threads == 1 else "AUTO"
-            stream.codec_context.thread_count = threads or 0
+            stream.codec_context.thread_count = threads
             for packet in container.demux(stream):
                 with contextlib.suppress(FFmpegError):  # a damaged packet
                     frames += len(stream.decode(packet))
