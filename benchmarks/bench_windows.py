@@ -39,7 +39,7 @@ HOUR_FRAMES, MEAN_FRAMES = 3600 * 15, 3249
 
 
 class CountingRuntime(OnnxRuntime):
-    """Counts the clips that are encoded."""
+    """Counts the clips of videos that are encoded; the empty one is encoded once for all."""
 
     clips = 0
     _counting = threading.Lock()
@@ -52,7 +52,7 @@ class CountingRuntime(OnnxRuntime):
     ) -> NDArray[np.float32]:
         """See `Runtime.encode`."""
         with self._counting:
-            self.clips += len(clips)
+            self.clips += int((real_frames > 0).sum())
         return super().encode(clips, real_frames, cancellation)
 
 
