@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.ablations.groups import BASE, GROUPS, group_named
 from benchmarks.ablations.page import NOT_MEASURED, group_page
-from benchmarks.ablations.results import of_one_machine, summarise
+from benchmarks.ablations.results import by_machine, summarise
 from benchmarks.tables import fill
 
 
@@ -66,21 +66,30 @@ def test_a_table_is_of_the_machine_with_most_of_its_runs() -> None:
     old = lines_of({BASE: [0.1, 0.2, 0.3], "r-1": [0.9, 0.9, 0.9]})
     new = lines_of({BASE: [0.5, 0.6], "no-tcm": [0.7, 0.8]}, processor="Slide rule")
 
-    found = summarise(of_one_machine([*old, *new], {BASE, "no-tcm"}))
+    group = group_named("tcm")
+    assert group is not None
+
+    found, other = (summarise(lines) for lines in by_machine([*old, *new], {BASE, "no-tcm"}))
 
     assert {name: summary.maps for name, summary in found.items()} == {
         BASE: {1: 0.5, 2: 0.6},
         "no-tcm": {1: 0.7, 2: 0.8},
     }
     assert found[BASE].machines == {"2 cores, Slide rule"}
+    assert other.keys() == {BASE}
+    assert group_page(group, found, [other]) == group_page(group, found)  # one setting compares nothing
+    assert group_page(group, other, [found]).splitlines()[6] == (
+        "From the start of 2 cores, Slide rule, seeds in brackets: without TCM 75.0 ± 7.1 % (2); "
+        "with TCM 55.0 ± 7.1 % (2)."
+    )
 
 
 def test_of_machines_with_as_many_runs_the_last_is_taken_and_of_a_run_its_last_line() -> None:
     old, new = lines_of({BASE: [0.1, 0.2]}), lines_of({BASE: [0.5, 0.6]}, processor="Slide rule")
 
-    assert of_one_machine([*old, *new], {BASE}) == new
-    assert of_one_machine([*old, *new, {**old[0], "map": 0.3}], {BASE}) == [{**old[0], "map": 0.3}, old[1]]
-    assert of_one_machine([], {BASE}) == []
+    assert by_machine([*old, *new], {BASE}) == [new, old]
+    assert by_machine([*old, *new, {**old[0], "map": 0.3}], {BASE}) == [[{**old[0], "map": 0.3}, old[1]], new]
+    assert by_machine([], {BASE}) == []
 
 
 def test_what_the_paper_does_not_ask_is_compared_without_a_claim() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchmarks.ablations.groups import Group, Row
 from benchmarks.ablations.results import Summary, spread
@@ -11,18 +11,20 @@ NOT_MEASURED = "not measured yet"
 MIB = 2**20
 
 
-def group_page(group: Group, found: Mapping[str, Summary]) -> str:
+def group_page(group: Group, found: Mapping[str, Summary], elsewhere: Sequence[Mapping[str, Summary]] = ()) -> str:
     """Table of a group, and a line for each pair that the paper orders.
 
     Args:
         group: Its settings.
         found: What was measured, by variant.
+        elsewhere: The same, of each other machine.
     """
     head = "| setting | mAP (tIoU 0.3-0.7) | seeds | kept for backward | time per step | the paper |"
     rows = [head, "|---|---|---|---|---|---|", *(_row(row, found.get(row.variant)) for row in group.rows)]
     machines = sorted({name for row in group.rows if row.variant in found for name in found[row.variant].machines})
     if machines:
         rows += ["", f"Measured with {'; '.join(machines)}."]
+    rows += [_elsewhere(group, other) for other in elsewhere if len(other) > 1]
     labels = {row.variant: row.label for row in group.rows}
     pairs = [_pair(pair, labels, found) for pair in group.order] or ["The paper orders none of these."]
     compared = [_comparison(pair, labels, found) for pair in group.compared]
@@ -48,6 +50,14 @@ def _row(row: Row, summary: Summary | None) -> str:
             row.paper,
         ]
     return f"| {' | '.join(cells)} |"
+
+
+def _elsewhere(group: Group, found: Mapping[str, Summary]) -> str:
+    """mAP of all settings that another machine has."""
+    measured = [(row, found[row.variant]) for row in group.rows if row.variant in found]
+    (machine,) = {name for _, summary in measured for name in summary.machines}
+    values = "; ".join(f"{row.label} {percent(summary)} ({len(summary.maps)})" for row, summary in measured)
+    return f"From the start of {machine}, seeds in brackets: {values}."
 
 
 def _pair(pair: tuple[str, str], labels: Mapping[str, str], found: Mapping[str, Summary]) -> str:

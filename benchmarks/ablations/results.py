@@ -5,7 +5,8 @@ Needs no torch.
 # Note [one machine per table]
 The encoders that runs start from are made where they run, and come out different on another processor: the same steps
 round differently. Times differ more. So runs of different machines are never compared: a table shows those of the
-machine that has most of its runs, and of two lines for one run the later one.
+machine that has most of its runs, and of two lines for one run the later one. A line below it says what the others
+found, from their own starts.
 """
 
 from __future__ import annotations
@@ -91,22 +92,22 @@ def machine_of(line: Mapping[str, Any]) -> str:
     return f"{line['cpus']} cores, {line['processor']}"
 
 
-def of_one_machine(lines: Sequence[Mapping[str, Any]], variants: Collection[str]) -> list[Mapping[str, Any]]:
-    """Lines of the machine that has most of the runs of some variants, one per run.
+def by_machine(lines: Sequence[Mapping[str, Any]], variants: Collection[str]) -> list[list[Mapping[str, Any]]]:
+    """Lines of some variants, of each machine its own, one per run; first of the machine that has most runs.
 
     See Note [one machine per table].
 
     Args:
-        lines: In the order in which they were measured.
+        lines: In the order in which they were measured; of machines with as many runs the last comes first.
         variants: Their names.
     """
-    by_machine: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
+    found: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
     for line in lines:
         if line["variant"] in variants:
-            runs = by_machine.pop(machine_of(line), {})
-            by_machine[machine_of(line)] = {**runs, (line["variant"], line["seed"]): line}
-    newest_first = reversed(list(by_machine.values()))
-    return list(max(newest_first, key=len, default={}).values())
+            runs = found.pop(machine_of(line), {})
+            found[machine_of(line)] = {**runs, (line["variant"], line["seed"]): line}
+    newest_first = [list(runs.values()) for runs in reversed(list(found.values()))]
+    return sorted(newest_first, key=len, reverse=True)
 
 
 def summarise(lines: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
