@@ -27,7 +27,7 @@ from tests.small_detector import build
 
 PADDED = dataclasses.replace(preset("tiny"), sampling=SamplingConfig(resize_px=48, crop_px=48))
 """Maps of 12, 6, 3 and 2: shifted, padded and shrunken windows."""
-ONE_HEAD, SOME_WINDOWS, WHOLE = 1, 2**15, 2**30
+ONE_WINDOW, SOME_WINDOWS, WHOLE = 1, 2**15, 2**30
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,21 @@ def operators(graph: bytes) -> list[str]:
     return [node.op_type for node in onnx.load_from_string(graph).graph.node]
 
 
-@pytest.mark.parametrize("bytes_per_tile", [ONE_HEAD, 2**13, SOME_WINDOWS])
+@pytest.mark.parametrize(("bytes_per_head", "most_heads"), [(1, 10_000), (2**18, 10_000), (1, 0)])
+@pytest.mark.parametrize("bytes_per_tile", [ONE_WINDOW, 2**13, SOME_WINDOWS])
 @pytest.mark.parametrize("real_frames", [32, 19, 0])
 def test_tiles_give_what_the_whole_gives(
-    encoder: bytes, clips: NDArray[np.uint8], bytes_per_tile: int, real_frames: int, monkeypatch: pytest.MonkeyPatch
+    encoder: bytes,
+    clips: NDArray[np.uint8],
+    bytes_per_head: int,
+    most_heads: int,
+    bytes_per_tile: int,
+    real_frames: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tiles, "PROBABILITY_BYTES", bytes_per_tile)
+    monkeypatch.setattr(tiles, "HEAD_BYTES", bytes_per_head)
+    monkeypatch.setattr(tiles, "MOST_HEADS", most_heads)
     tiled = tile_encoder(encoder)
     assert tiled is not None
     assert operators(tiled).count("Softmax") > operators(encoder).count("Softmax")
@@ -93,7 +102,7 @@ def test_a_long_clip_is_cut_into_tiles_too_and_has_each_constant_once(monkeypatc
     torch.manual_seed(4)
     whole = encoder_onnx(build(WHOLE_WINDOW).eval()).SerializeToString()
     clips = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 32, 3), dtype=np.uint8)
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
 
     tiled = tile_encoder(whole)
 
@@ -108,7 +117,7 @@ def test_a_long_clip_is_cut_into_tiles_too_and_has_each_constant_once(monkeypatc
 
 
 def test_no_map_is_rolled_or_cut_any_more(encoder: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     tiled = tile_encoder(encoder)
     assert tiled is not None
 
@@ -139,7 +148,7 @@ def test_a_graph_whose_blocks_fit_the_cache_stays_as_it_is(encoder: bytes, monke
 
 
 def test_an_attention_that_is_not_as_expected_is_left_alone(encoder: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     model = onnx.load_from_string(encoder)
     for node in model.graph.node:
         if node.op_type == "Softmax":
@@ -152,7 +161,7 @@ def test_an_attention_that_is_not_as_expected_is_left_alone(encoder: bytes, monk
 def test_exchanged_queries_keys_and_values_are_left_alone(
     encoder: bytes, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     model = onnx.load_from_string(encoder)
     taken = [node for node in model.graph.node if node.op_type == "Squeeze"]
     assert len(taken) % 3 == 0
@@ -177,7 +186,7 @@ def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def test_a_graph_is_made_once(encoder: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     made = cpu_encoder_graph(encoder, folder=tmp_path)
     assert made is not None
 
@@ -190,7 +199,7 @@ def test_a_graph_is_made_once(encoder: bytes, tmp_path: Path, monkeypatch: pytes
 def test_a_kept_graph_that_was_changed_is_made_again(
     encoder: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     made = cpu_encoder_graph(encoder, folder=tmp_path)
     (file,) = tmp_path.glob("*.onnx")
     file.write_bytes(file.read_bytes()[:-1] + b"x")
@@ -212,7 +221,7 @@ def test_that_nothing_is_to_be_gained_is_kept_too(
 def test_a_cache_that_cannot_be_written_changes_nothing(
     encoder: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     (tmp_path / "file").touch()
 
     assert cpu_encoder_graph(encoder, folder=tmp_path / "file" / "graphs") is not None
@@ -221,7 +230,7 @@ def test_a_cache_that_cannot_be_written_changes_nothing(
 def test_the_oldest_graphs_go_when_they_are_too_many(
     encoder: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     (tmp_path / "old-1.onnx").write_bytes(bytes(1000))
     monkeypatch.setattr(keeping, "MOST_BYTES", 500)
 
@@ -235,7 +244,7 @@ def test_clips_at_once_are_what_they_are_one_by_one(
     encoder: bytes, clips: NDArray[np.uint8], threads: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_HEAD)
+    monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     together = CpuEncoder(encoder, threads=threads)
     real_frames = np.array([32, 20, 1])
     assert together.clips_at_once == threads

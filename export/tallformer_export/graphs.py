@@ -27,8 +27,8 @@ class EncoderGraph(nn.Module):
         sampling = detector.recipe.sampling
         self.detector = detector
         self.fill = sampling.fill
-        self.register_buffer("mean", torch.tensor(sampling.mean))
-        self.register_buffer("std", torch.tensor(sampling.std))
+        self.register_buffer("mean", torch.tensor(sampling.mean)[:, None, None, None])
+        self.register_buffer("std", torch.tensor(sampling.std)[:, None, None, None])
         self.register_buffer("positions", torch.arange(detector.recipe.window.clip_frames))
 
     def forward(self, clips: Tensor, real_frames: Tensor) -> Tensor:
@@ -41,33 +41,35 @@ class EncoderGraph(nn.Module):
         Returns:
             Features, shape (N, C, F / encoder stride).
         """
-        is_real = (self.positions < real_frames[:, None]).float()[:, :, None, None, None]
+        # Channels first: one number is subtracted from a whole plane then, not three from every pixel.
+        pixels = clips.float().permute(0, 4, 1, 2, 3)
+        is_real = (self.positions < real_frames[:, None]).float()[:, None, :, None, None]
         match self.fill:
             case "mean":  # zero after normalisation, not black before it: spec §4.4
-                normalised = (clips.float() - self.mean) / self.std * is_real
+                normalised = (pixels - self.mean) / self.std * is_real
             case "black":  # spec §7.1
-                normalised = (clips.float() * is_real - self.mean) / self.std
+                normalised = (pixels * is_real - self.mean) / self.std
             case "edge":
-                behind = last_frames(clips, real_frames) * (1 - is_real)
-                normalised = (clips.float() * is_real + behind - self.mean) / self.std
+                behind = last_frames(pixels, real_frames) * (1 - is_real)
+                normalised = (pixels * is_real + behind - self.mean) / self.std
             case _:
                 assert_never(self.fill)
-        return self.detector.encode(normalised.permute(0, 4, 1, 2, 3)).float()
+        return self.detector.encode(normalised).float()
 
 
-def last_frames(clips: Tensor, real_frames: Tensor) -> Tensor:
+def last_frames(pixels: Tensor, real_frames: Tensor) -> Tensor:
     """The last real frame of each clip, black where it has none.
 
     Args:
-        clips: Pixels, shape (N, F, H, W, 3).
+        pixels: Shape (N, 3, F, H, W).
         real_frames: Of each clip, shape (N,).
 
     Returns:
-        Shape (N, 1, H, W, 3), float32.
+        Shape (N, 3, 1, H, W).
     """
     row = (real_frames - 1).clamp(min=0)[:, None, None, None, None]
-    last = clips.gather(1, row.expand(-1, 1, *clips.shape[2:]))
-    return last.float() * (real_frames > 0).float()[:, None, None, None, None]
+    last = pixels.gather(2, row.expand(-1, 3, 1, *pixels.shape[3:]))
+    return last * (real_frames > 0).float()[:, None, None, None, None]
 
 
 class LocalizerGraph(nn.Module):

@@ -23,7 +23,7 @@ from tallformer_infer.user_cache import user_cache_folder
 
 MOST_BYTES = 4 * 10**9
 """Of all kept graphs together; beyond that the oldest go."""
-_VERSION = 2
+_VERSION = 3
 """Of how graphs are made; with another one, kept graphs are not used."""
 
 

@@ -9,7 +9,7 @@ import onnx
 from tallformer_infer.runtime.cpu_graph.block import find_blocks
 from tallformer_infer.runtime.cpu_graph.emitter import CONTRIB, Constants, Emitter
 from tallformer_infer.runtime.cpu_graph.graph import Graph
-from tallformer_infer.runtime.cpu_graph.tiles import Rows, emit_block, gains_by_tiles, rows_of_map
+from tallformer_infer.runtime.cpu_graph.tiles import Grain, Rows, emit_block, rows_of_map
 
 
 def tile_encoder(content: bytes) -> bytes | None:
@@ -29,13 +29,14 @@ def tile_encoder(content: bytes) -> bytes | None:
     rows: dict[str, Rows] = {}
     constants = Constants()
     blocks = list(find_blocks(graph))
-    if not any(map(gains_by_tiles, blocks)):
+    grain = Grain.of(blocks)
+    if not any(map(grain.gains, blocks)):
         return None
     for block in blocks:
         emitter = emitted[block.result] = Emitter(f"block.{len(emitted)}", constants)
         if block.source not in rows:
             rows[block.source] = rows_of_map(block.source, block.shape, emitter)
-        rows[block.result] = emit_block(block, rows[block.source], emitter)
+        rows[block.result] = emit_block(block, rows[block.source], emitter, grain)
     _replace(model, emitted, constants)
     return bytes(model.SerializeToString())
 
