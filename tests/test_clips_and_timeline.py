@@ -44,13 +44,13 @@ def expected_starts(count: int, step: int, window_frames: int) -> list[int]:
 
 @given(
     count=st.integers(0, 200),
-    windows=st.sampled_from(["shared", "reference"]),
+    layout=st.sampled_from([("shared", (1,)), ("reference", (1,)), ("shared", (1, 3))]),
     overlap=st.sampled_from([0, 0.25, 0.6]),
-    factors=st.sampled_from([(1,), (1, 3)]),
 )
 def test_whether_an_empty_clip_is_needed_is_known_from_the_length(
-    count: int, windows: Windows, overlap: float, factors: tuple[int, ...]
+    count: int, layout: tuple[Windows, tuple[int, ...]], overlap: float
 ) -> None:
+    windows, factors = layout
     window = WindowConfig(window_frames=24, clip_frames=12, overlap=overlap)
     timelines = Timelines(window, step_frames(window, windows), factors)
     asked: list[int] = []
@@ -59,13 +59,14 @@ def test_whether_an_empty_clip_is_needed_is_known_from_the_length(
         asked.append(count)
         return np.zeros((1, 6), np.float32)
 
-    if factors != (1,) and windows == "reference":
-        return  # refused by `choose_layout`
     for clip in cut_clips(numbered_frames(count), window, windows):
         list(timelines.add(clip.start_frame, clip.real_frames, np.zeros((1, 6), np.float32)))
     list(timelines.finish(empty))
 
-    assert timelines.need_empty(count) == bool(asked) or (factors != (1,) and timelines.need_empty(count))
+    if len(factors) == 1:
+        assert timelines.need_empty(count) == bool(asked)
+    else:
+        assert timelines.need_empty(count) or not asked
 
 
 @given(
