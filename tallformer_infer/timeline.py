@@ -50,7 +50,6 @@ class Timelines:
 
     def __init__(self, window: WindowConfig, step_frames: int, factors: tuple[int, ...] = (1,)) -> None:
         self._rates = [_PooledTimeline(Timeline(window, step_frames), factor) for factor in factors]
-        self._window, self._step, self._is_pooled = window, step_frames, factors != (1,)
         self.frames = 0
         """Frames of the video so far."""
 
@@ -68,11 +67,9 @@ class Timelines:
         for rate in self._rates:
             yield from rate.add(start_frame, real_frames, features)
 
-    def need_empty(self, frames: int) -> bool:
+    def needs_empty(self, frames: int) -> bool:
         """Whether `finish` will call `empty` after so many frames. Of several rates it nearly always does."""
-        window = self._window
-        last_window = max(-(-(frames - window.window_frames) // self._step), 0) * self._step
-        return frames > 0 and (self._is_pooled or last_window + window.window_frames - window.clip_frames >= frames)
+        return frames > 0 and any(rate.needs_empty(frames) for rate in self._rates)
 
     def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
         """Give out what is left, after the last clip; `empty` is called at most once."""
@@ -104,6 +101,9 @@ class _PooledTimeline:
         self._real += real_frames
         if len(self._waiting) == self._factor:
             yield from self._pool()
+
+    def needs_empty(self, frames: int) -> bool:
+        return self._factor != 1 or self._timeline.needs_empty(frames)
 
     def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
         if self._factor == 1:
@@ -152,6 +152,11 @@ class Timeline:
         self._frames = max(self._frames, start_frame + real_frames)
         while self._next_start + self._window.window_frames <= self._frames and self._has_all_clips():
             yield self._take(self._window.window_frames, None)
+
+    def needs_empty(self, frames: int) -> bool:
+        """Whether the last window of a video of so many frames, 1 or more, has a clip beyond its end."""
+        last_window = max(-(-(frames - self._window.window_frames) // self._step), 0) * self._step
+        return last_window + self._window.window_frames - self._window.clip_frames >= frames
 
     def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
         """Give out what is left, after the last clip.

@@ -64,9 +64,9 @@ def test_whether_an_empty_clip_is_needed_is_known_from_the_length(
     list(timelines.finish(empty))
 
     if len(factors) == 1:
-        assert timelines.need_empty(count) == bool(asked)
+        assert timelines.needs_empty(count) == bool(asked)
     else:
-        assert timelines.need_empty(count) or not asked
+        assert timelines.needs_empty(count) or not asked
 
 
 @given(

@@ -118,7 +118,7 @@ class VideoRun:
         for clip in clips:
             frames = clip.start_frame + clip.real_frames
             yield clip
-        if self._timelines.need_empty(frames):
+        if self._timelines.needs_empty(frames):
             self._encoder.prepare_empty()
 
     def _reported(self, clips: Iterable[EncodedClip], stream: FrameStream) -> Iterator[EncodedClip]:

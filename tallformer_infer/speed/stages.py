@@ -57,7 +57,7 @@ class Speed:
     clips: int
     """Clips that are encoded."""
     clips_at_once: int
-    """Clips per call when the encoder ran alone."""
+    """Clips at the same time when the encoder ran alone."""
     gigaflop_per_clip: float | None
     """Products and convolutions of the encoder, in 10^9; None where they cannot be counted."""
     gigaflop_per_product: float | None

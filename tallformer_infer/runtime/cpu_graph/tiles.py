@@ -171,13 +171,15 @@ class _TiledAttention:
         count = len(windows) * heads
         parts = emitter.split(emitter.reshape(apart, 3 * count * tokens, -1), [tokens] * (3 * count))
         mixed = []
-        for index in range(count):
-            query, key, value = parts[index::count]
-            logits = emitter.add("Gemm", query, key, self._biases[index % heads], transB=1, alpha=self._attention.scale)
-            mask = self._mask(windows[[index // heads]])
-            if mask is not None:
-                logits = emitter.add("Add", logits, emitter.constant(mask[0]))
-            mixed.append(emitter.add("MatMul", emitter.add("Softmax", logits, axis=-1), value))
+        for row in range(len(windows)):
+            mask = self._mask(windows[row : row + 1])
+            added = None if mask is None else emitter.constant(mask[0])
+            for head, bias in enumerate(self._biases):
+                query, key, value = parts[row * heads + head :: count]
+                logits = emitter.add("Gemm", query, key, bias, transB=1, alpha=self._attention.scale)
+                if added is not None:
+                    logits = emitter.add("Add", logits, added)
+                mixed.append(emitter.add("MatMul", emitter.add("Softmax", logits, axis=-1), value))
         return emitter.concat(mixed)
 
     def _mix_together(self, apart: str, windows: NDArray[np.int64]) -> str:
