@@ -45,6 +45,9 @@ _BUNDLED = Path(__file__).parent / "bundles"
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-static"]
 """`int8` finds the scale of inputs as they come, for CPUs; `int8-static` has it from a sample, for TensorRT."""
 
+Footage = Literal["real", "generated"]
+"""`generated`: videos of `tallformer_training.synthetic`; such a model knows nothing of real footage."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GraphInfo:
@@ -78,6 +81,10 @@ class BundleDescription:
     """Everything else that decides the numbers."""
     graphs: dict[str, GraphInfo]
     """`encoder`, `localizer` and, unless the suppression has no graph, `suppress`."""
+    intended_use: str | None = None
+    """What the model is for and what it cannot know, in one or two sentences; shown wherever the model is used."""
+    footage: Footage | None = None
+    """Kind of video the model was trained on; None: not stated."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Checkpoint hash, training data, tool versions."""
     calibration: Calibration | None = None
@@ -123,6 +130,16 @@ class Bundle:
     def licence(self) -> str:
         """Licence of the weights."""
         return self.description.licence
+
+    @property
+    def intended_use(self) -> str | None:
+        """What the model is for and what it cannot know; None where the bundle does not say."""
+        return self.description.intended_use
+
+    @property
+    def footage(self) -> Footage | None:
+        """Kind of video the model was trained on; None where the bundle does not say."""
+        return self.description.footage
 
     @property
     def recipe(self) -> Recipe:

@@ -40,6 +40,29 @@ def test_the_default_model_is_bundled_trained_and_calibrated() -> None:
     assert len(bundle.read_graph("encoder")) > 0
 
 
+@pytest.mark.parametrize("name", ["demo", "anet-demo"])
+def test_the_sample_models_say_that_they_know_generated_videos_only(name: str) -> None:
+    bundle = load_bundle(name)
+
+    assert bundle.footage == "generated"
+    assert bundle.intended_use is not None
+    assert "eight motions of generated videos" in bundle.intended_use
+    assert "does not work on real footage" in bundle.intended_use
+
+
+def test_a_bundle_without_an_intended_use_loads(copied: Path) -> None:
+    description = json.loads((copied / DESCRIPTION).read_text())
+    for key in ("intended_use", "footage", "description_sha256"):
+        del description[key]
+    (copied / DESCRIPTION).write_text(json.dumps(description))
+
+    bundle = load_bundle(copied)
+
+    assert bundle.intended_use is None
+    assert bundle.footage is None
+    assert "intended_use" not in bundle.description.as_json()
+
+
 def test_every_bundled_model_is_at_most_12_mb() -> None:
     for folder in bundled_models().values():
         assert sum(file.stat().st_size for file in folder.iterdir()) <= 12e6

@@ -52,7 +52,13 @@ def exported(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Pa
     provenance = {"trained": True, "source": "a test"}
     save_checkpoint(folder / "model.safetensors", detector.state_dict(), SMALLER, provenance=provenance)
     steps: list[str] = []
-    export_checkpoint(folder / "model.safetensors", folder / "model.zip", licence="CC0-1.0", on_step=steps.append)
+    export_checkpoint(
+        folder / "model.safetensors",
+        folder / "model.zip",
+        licence="CC0-1.0",
+        intended_use="Boats only.",
+        on_step=steps.append,
+    )
     assert len(steps) >= 4
     return folder / "model.zip"
 
@@ -61,6 +67,7 @@ def test_the_bundle_says_what_it_is_and_how_far_from_torch(exported: Path) -> No
     bundle = load_bundle(exported)
 
     assert (bundle.name, bundle.trained, bundle.licence, bundle.recipe) == ("smaller", True, "CC0-1.0", SMALLER)
+    assert bundle.intended_use == "Boats only."
     assert len(bundle.provenance["checkpoint_sha256"]) == 64
     assert bundle.parity is not None
     assert bundle.parity.beyond == ()

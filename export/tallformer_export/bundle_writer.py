@@ -19,6 +19,7 @@ from tallformer_infer.bundle import (
     SCHEMA_VERSION,
     Bundle,
     BundleDescription,
+    Footage,
     GraphInfo,
     GraphName,
     load_bundle,
@@ -43,6 +44,10 @@ class ModelCard:
     """Licence of the weights."""
     provenance: Mapping[str, Any]
     """Where the weights come from, how they were exported."""
+    intended_use: str | None = None
+    """What the model is for and what it cannot know."""
+    footage: Footage | None = None
+    """Kind of video it was trained on."""
 
 
 def check_bundle_destination(out: Path) -> None:
@@ -127,6 +132,8 @@ def _fill(
         recipe=recipe,
         graphs=described,
         provenance=dict(card.provenance),
+        intended_use=card.intended_use,
+        footage=card.footage,
     )
     _describe(folder, description)
     return description

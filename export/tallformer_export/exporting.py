@@ -47,6 +47,7 @@ def export_checkpoint(
     *,
     name: str | None = None,
     licence: str = "unknown",
+    intended_use: str | None = None,
     options: ExportOptions = ExportOptions(),
     on_step: OnStep = print,
 ) -> ParityReport:
@@ -57,6 +58,7 @@ def export_checkpoint(
         out: Folder, or a file that ends in .zip. A bundle that is there is replaced.
         name: What users will call the model; None takes the recipe's name.
         licence: Licence of the weights.
+        intended_use: What the model is for and what it cannot know, in one or two sentences.
         options: Its precision, and how it is compared with torch.
         on_step: Told what is being done.
 
@@ -78,6 +80,7 @@ def export_checkpoint(
         name=name or detector.recipe.name,
         trained=bool(read.provenance["trained"]),
         licence=licence,
+        intended_use=intended_use,
         provenance={**read.provenance, "checkpoint_sha256": _sha256(checkpoint)},
     )
     return _export(detector, out, card, options, on_step)

@@ -75,6 +75,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
             "yes" if bundle.trained else "no: its weights are random and its actions mean nothing",
             "" if bundle.trained else "yellow",
         ),
+        ("intended use", bundle.intended_use or "not stated", "" if bundle.intended_use else "dim"),
         ("licence", bundle.licence, ""),
         ("path", str(bundle.path), ""),
         ("sha256", f"{bundle.sha256[:16]}…", ""),

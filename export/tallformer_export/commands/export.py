@@ -36,6 +36,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     licence: Annotated[
         str, typer.Option(metavar="TEXT", help="Licence of the weights, for whoever gets the bundle.")
     ] = "unknown",
+    intended_use: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What the model is for and what it cannot know, shown where it is used."),
+    ] = None,
     random_weights: Annotated[
         int | None,
         typer.Option(metavar="SEED", help="No checkpoint: random weights for the recipe NAME or FILE.json given."),
@@ -90,7 +94,13 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         if random_weights is None:
             parity = export_checkpoint(
-                Path(model), out, name=name, licence=licence, options=options, on_step=speaker.step
+                Path(model),
+                out,
+                name=name,
+                licence=licence,
+                intended_use=intended_use,
+                options=options,
+                on_step=speaker.step,
             )
         else:
             parity = export_random(
