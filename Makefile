@@ -4,7 +4,9 @@
 # make test-gpu what only a CUDA GPU can show, in an environment of its own; fails where there is none
 #               GPU_EXTRA=gpu leaves TensorRT out, GPU_EXTRA=trt-ci,gpu takes TensorRT-RTX (GeForce and RTX cards)
 # make bench    all goals of the benchmarks, held against this machine in one run of about 20 minutes, into docs/speed.md
-# make check    format, lint, types, import rules
+# make check    format, lint, types, import rules, and the documentation, whose warnings are errors
+# make docs     the documentation site, into build/site
+# make release  sdist and wheel, into dist; the wheel is installed and tried in a fresh environment outside the checkout
 # Needs only Python >= 3.11 with venv, and make.
 
 PYTHON ?= python3
@@ -20,7 +22,7 @@ WORKERS ?= 2
 GPU_VENV ?= .venv-gpu
 GPU_EXTRA ?= tensorrt
 
-.PHONY: detect test test-gpu bench check format clean
+.PHONY: detect test test-gpu bench check docs release format clean
 
 detect: $(VENV)/.ready-cpu
 	$(BIN)/tallformer detect "$(VIDEO)" --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)") $(if $(TRUTH),--truth "$(TRUTH)")
@@ -42,6 +44,15 @@ check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.ready-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+release: $(VENV)/.ready-dev
+	rm -rf dist
+	$(BIN)/hatchling build
+	.ci/try-wheel dist/*.whl
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .

@@ -31,9 +31,9 @@ one row is always the same.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import shutil
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, Self
@@ -62,6 +62,11 @@ from tallformer_training.memory.manifest import (
     read_manifest,
     rows_sha256,
 )
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 WORKING = "working"
 LOCK_FILE = "lock"
@@ -238,8 +243,11 @@ def _lock(path: Path) -> IO[str]:
     """Lock the run for this process; the system unlocks it when the process ends, however it ends."""
     file = path.open("a")
     try:
-        # Not flock: forked data loader workers would inherit it and keep it when this process is killed.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            # Not flock: forked data loader workers would inherit it and keep it when this process is killed.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
         raise LongMemoryError(
