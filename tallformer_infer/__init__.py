@@ -1,6 +1,6 @@
 """What happens when in long video: `Detector.load().detect("video.mp4")`.
 
-Nothing heavy is imported before it is used.
+Nothing heavy is imported before it is used. The import has one effect, see Note [usage data of libraries] in `privacy`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tallformer_infer.privacy import send_nothing
+
 if TYPE_CHECKING:
     from tallformer_infer.errors import TallformerError
     from tallformer_infer.pipeline import Detector, Progress
     from tallformer_infer.structures import Action, Result
 
 __version__ = "0.1.0"
+
+send_nothing()
 
 __all__ = ["Action", "Detector", "Progress", "Result", "TallformerError", "__version__"]
 

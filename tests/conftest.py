@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import tallformer_infer  # noqa: F401 (switches off the usage data of libraries before tests import them)
+
 # The same examples on every run, and no deadline: a busy machine is not a bug.
 settings.register_profile("tallformer", deadline=None, derandomize=True)
 settings.load_profile("tallformer")

@@ -273,7 +273,6 @@ def _connect(ray: Any, address: str) -> None:
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": False}
     try:
         if address == LOCAL:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours tells nobody
             ray.init(address="local", include_dashboard=False, **how)
         else:
             host, _, port = address.rpartition(":")
