@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tallformer_infer.privacy import send_nothing
 
 if TYPE_CHECKING:
+    from tallformer_infer.bundle import Bundle
     from tallformer_infer.errors import TallformerError
     from tallformer_infer.pipeline import Detector, Progress
     from tallformer_infer.structures import Action, Result
@@ -19,10 +20,11 @@ __version__ = "0.1.0"
 
 send_nothing()
 
-__all__ = ["Action", "Detector", "Progress", "Result", "TallformerError", "__version__"]
+__all__ = ["Action", "Bundle", "Detector", "Progress", "Result", "TallformerError", "__version__"]
 
 _HOMES = {
     "Action": "tallformer_infer.structures",
+    "Bundle": "tallformer_infer.bundle",
     "Detector": "tallformer_infer.pipeline",
     "Progress": "tallformer_infer.pipeline",
     "Result": "tallformer_infer.structures",

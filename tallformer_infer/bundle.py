@@ -107,7 +107,12 @@ class BundleDescription:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model that is ready to be loaded by a runtime."""
+    """A model that is ready to be loaded by a runtime.
+
+    >>> bundle = Bundle.load("demo")
+    >>> bundle.name, len(bundle.recipe.classes), bundle.footage
+    ('demo', 8, 'generated')
+    """
 
     path: Path
     """Folder or .zip file."""
@@ -115,6 +120,18 @@ class Bundle:
     """What it holds."""
     sha256: str
     """Hash of `bundle.json`, which holds the hashes of everything else."""
+
+    @staticmethod
+    def load(source: str | Path | None = None) -> Bundle:
+        """Read a model's description, as `load_bundle` does.
+
+        Args:
+            source: A folder, a .zip file, or the name of a bundled model; None is the default model.
+
+        Raises:
+            BundleError: There is none, or it is damaged or of another version.
+        """
+        return load_bundle(source)
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,7 +74,12 @@ class Proposals:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One action found in a video."""
+    """One action found in a video.
+
+    >>> action = Action(start_s=3.2, end_s=7.1, label="spin left", score=0.91)
+    >>> f"{action.label}, {action.end_s - action.start_s:.1f} s"
+    'spin left, 3.9 s'
+    """
 
     start_s: float
     """Start on the file's own time line, in seconds."""
@@ -107,6 +113,12 @@ class VideoInfo:
     where it is known, else that of the longest stream; None where the file tells none."""
     rotation_deg: int = 0
     """Clockwise rotation that was applied: 0, 90, 180 or 270."""
+    stream: int = 0
+    """Which of the file's video streams was read, from 0; cover images do not count."""
+    streams: int = 1
+    """Video streams of the file, cover images left out."""
+    is_generated: bool = False
+    """Whether the file says that it is a generated video (`tallformer_training.synthetic`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +163,40 @@ class Provenance:
     """Seconds of a window, where a model that sees whole videos was given windows."""
     class_scores: str | None = None
     """File that told what the videos show, instead of the model."""
+    intended_use: str | None = None
+    """What the model is for and what it cannot know, where its bundle says so."""
     rates: tuple[float, ...] | None = None
     """Rates at which the localizer ran, in frames per second, falling; None: at the recipe's own only."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What decided which actions were kept; None where one was not used."""
+
+    threshold: float | None = None
+    """Lowest score kept, in [0, 1]."""
+    top_k: int | None = None
+    """Most actions kept per video."""
+    classes: tuple[str, ...] | None = None
+    """Names of the actions kept."""
+    operating_point: str | None = None
+    """Point of the model, or `all`, and scores are calibrated; None: the model's own scores."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
-    """The actions of one video, and how they were found."""
+    """The actions of one video, and how they were found.
+
+    >>> from tallformer_infer import Detector
+    >>> result = Detector.load("demo", device="cpu").detect("docs/example/example.mp4", top_k=2)
+    >>> result
+    Result(video='docs/example/example.mp4', duration_s=45.0, model='demo', actions=2)
+        18.98 -    22.97 s  0.99...  orbit
+        28.36 -    31.28 s  ...  bounce
+    >>> result.actions[0].label
+    'orbit'
+    >>> result.save("actions.json")  # doctest: +SKIP
+    """
 
     video: VideoInfo
     """The file."""
@@ -181,3 +220,38 @@ class Result:
     """Wall time per stage."""
     provenance: Provenance
     """Model, device and version."""
+    selection: Selection = Selection()
+    """Which actions were kept."""
+
+    def to_json(self) -> str:
+        """The document `actions.json` of this video, as text."""
+        from tallformer_infer.results import result_json
+
+        return result_json(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json` to a file, whole or not at all.
+
+        `tallformer convert` turns it into subtitles, spreadsheets and the labels of other tools.
+
+        Args:
+            path: Ends in .json. Missing folders are created.
+
+        Raises:
+            OutputError: It has another ending, or cannot be written.
+        """
+        from tallformer_infer.results import save_result
+
+        save_result(self, path)
+
+    def __repr__(self) -> str:
+        """The video, and the first actions in a line each."""
+        from tallformer_infer.results import result_text
+
+        return result_text(self)
+
+    def _repr_html_(self) -> str:
+        """A table and a time line, for notebooks."""
+        from tallformer_infer.results import result_html
+
+        return result_html(self)

@@ -78,7 +78,7 @@ def test_document_with_everything_fits_the_schema():
 def test_document_says_how_it_came_about():
     document = actions_document([result()])
 
-    assert document["schema_version"] == "1.3"
+    assert document["schema_version"] == "1.4"
     assert document["tool"] == {"name": "tallformer", "version": "0.1.0"}
     assert document["model"] == {"name": "sample", "trained": True}
     assert document["bundle_sha256"] == "ab" * 32
@@ -101,6 +101,8 @@ def test_video_carries_its_facts_and_timings():
         "width_px": 320,
         "height_px": 240,
         "rotation_deg": 0,
+        "stream": 0,
+        "streams": 1,
         "codec": "h264",
         "decode_errors": 2,
     }

@@ -109,5 +109,6 @@ def conclude(
             windows=layout.windows,
             rates=rates_of(layout, recipe),
             class_scores=None if classes is None else classes.source,
+            intended_use=bundle.intended_use,
         ),
     )

@@ -25,6 +25,8 @@ READ_BYTES = 1 << 17
 """Bytes asked of a source at once."""
 PLAYLIST_SIGNATURES = (b"#EXTM3U", b"\xef\xbb\xbf#EXTM3U")
 """First bytes of M3U and HLS. With FFmpeg's own demuxer for them not allowed, it takes them for damaged data."""
+MADE_BY_SYNTHETIC = '"made by": "tallformer-synthetic'
+"""What `tallformer_training.synthetic` writes into the comment of its videos."""
 _OLD_PYAV = int(av.__version__.split(".")[0]) < 19
 # PyAV up to 18 refuses a file whose title is not UTF-8 unless told otherwise; 19 takes it, and this argument is gone.
 _OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if _OLD_PYAV else {}
@@ -49,15 +51,35 @@ def open_container(source: ByteSource, path: str) -> InputContainer:
     return container
 
 
-def best_video(container: InputContainer, path: str) -> VideoStream:
-    """The stream that FFmpeg takes for the main picture; never a cover image.
+def moving_pictures(container: InputContainer) -> list[VideoStream]:
+    """The video streams, without cover images."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def is_generated(container: InputContainer) -> bool:
+    """Whether the container says that `tallformer_training.synthetic` made it."""
+    return MADE_BY_SYNTHETIC in container.metadata.get("comment", "")
+
+
+def best_video(container: InputContainer, path: str, wanted: int | None = None) -> VideoStream:
+    """A video stream: the one that FFmpeg takes for the main picture, or one by its number; never a cover image.
+
+    Args:
+        container: The file.
+        path: For messages.
+        wanted: Number of the stream among `moving_pictures`, from 0; None takes the main one.
 
     Raises:
-        MediaError: No video stream, or none that this build of FFmpeg can decode.
+        MediaError: No such video stream, or none that this build of FFmpeg can decode.
     """
     best = container.streams.best("video")
-    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if best not in moving:
+    moving = moving_pictures(container)
+    if wanted is not None and moving:
+        if not 0 <= wanted < len(moving):
+            last = f"0 to {len(moving) - 1}" if len(moving) > 1 else "only 0"
+            raise MediaError(f"{path}: no video stream {wanted}; expected {last}")
+        best = moving[wanted]
+    elif best not in moving:
         best = max(moving, key=_picture_px, default=None)
     if not isinstance(best, VideoStream):
         raise MediaError(f"{path}: no video stream")

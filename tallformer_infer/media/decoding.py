@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from tallformer_infer.cores import available_cores
-from tallformer_infer.media.containers import best_video, open_container
+from tallformer_infer.media.containers import best_video, is_generated, moving_pictures, open_container
 from tallformer_infer.media.lengths import ToldLength, told_length
 from tallformer_infer.media.skipping import SKIPPED_CODECS, FrameSkipper, LeftOut
 from tallformer_infer.media.sources import ByteSource
@@ -38,24 +38,35 @@ def codec_threads() -> int:
 class Decoder:
     """Decodes the main video stream of a source."""
 
-    def __init__(self, source: ByteSource, path: str, *, threads: int | None = None) -> None:
+    def __init__(
+        self, source: ByteSource, path: str, *, threads: int | None = None, video_stream: int | None = None
+    ) -> None:
         """Open the container; nothing is decoded yet.
 
         Args:
             source: The bytes.
             path: For error messages.
             threads: Threads of the codec; None takes some more than there are cores, see `codec_threads`.
+            video_stream: Which of the moving pictures in it, from 0; None takes the main one.
 
         Raises:
-            MediaError: Not a video, or no video in it.
+            MediaError: Not a video, or no such video in it.
         """
         self.damage = _Damage()
         """What went wrong so far."""
         self._source = source
         self._path = path
         self._threads = threads or codec_threads()
+        self._wanted_stream = video_stream
         self._container, self._stream = self._open(self._threads)
         codec = self._stream.codec_context.codec
+        moving = moving_pictures(self._container)
+        self.stream = moving.index(self._stream) if self._stream in moving else 0
+        """Which of the moving pictures is decoded, from 0."""
+        self.streams = max(len(moving), 1)
+        """Moving pictures in the container."""
+        self.is_generated = is_generated(self._container)
+        """Whether the container says that `tallformer_training.synthetic` made it."""
         self.codec = str(getattr(codec, "canonical_name", codec.name))
         self.time_base = _fraction(self._stream.time_base) or Fraction(1, 90_000)
         self.average_fps = _fraction(self._stream.average_rate)
@@ -106,7 +117,7 @@ class Decoder:
 
     def _open(self, threads: int) -> tuple[InputContainer, VideoStream]:
         container = open_container(self._source, self._path)
-        stream = best_video(container, self._path)
+        stream = best_video(container, self._path, self._wanted_stream)
         stream.thread_type = "NONE" if threads == 1 else "AUTO"
         stream.codec_context.thread_count = threads
         return container, stream

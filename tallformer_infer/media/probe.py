@@ -40,13 +40,13 @@ def probe(source: str | Path) -> VideoInfo:
 class OpenedVideo:
     """A video with its first frame decoded."""
 
-    def __init__(self, source: ByteSource, path: str, *, threads: int | None) -> None:
+    def __init__(self, source: ByteSource, path: str, *, threads: int | None, video_stream: int | None = None) -> None:
         """Open `source` and decode up to the first frame.
 
         Raises:
-            MediaError: Not a video, or nothing in it can be decoded.
+            MediaError: Not a video, nothing in it can be decoded, or it has no such stream.
         """
-        self._decoder = Decoder(source, path, threads=threads)
+        self._decoder = Decoder(source, path, threads=threads, video_stream=video_stream)
         self.time_base = self._decoder.time_base
         self._frames = self._decoder.frames()
         first = next(self._frames, None)
@@ -122,4 +122,7 @@ class OpenedVideo:
             start_s=self._clock.start_s,
             duration_s=self._told.duration_s,
             rotation_deg=self.orientation.clockwise_deg,
+            stream=self._decoder.stream,
+            streams=self._decoder.streams,
+            is_generated=self._decoder.is_generated,
         )

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media.frame_queue import FrameQueue, run_ahead
+from tallformer_infer.media.given import FileObjectBytes, GivenFrames, GivenVideo, OpenedFrames, name_of
 from tallformer_infer.media.graph import PictureSampler, exact_rate
 from tallformer_infer.media.probe import OpenedVideo
 from tallformer_infer.media.rates import video_rate
@@ -36,23 +37,26 @@ when every other frame is taken and 1.2 times when all are (720p H.264, two shar
 
 
 def open_video(
-    source: str | Path | RemoteBytes,
+    source: GivenVideo | RemoteBytes,
     sampling: SamplingConfig,
     *,
     threads: int | None = None,
     queue_frames: int = 64,
     span_s: float | None = None,
+    video_stream: int | None = None,
 ) -> FrameStream:
     """Open a video and start decoding it in a thread of its own.
 
     Args:
-        source: A regular file, a named pipe, `-` for standard input, an http(s) address, or bytes that fsspec reads.
+        source: A regular file, a named pipe, `-` for standard input, an http(s) address, bytes that fsspec reads, a
+            binary file object, or pictures that a program hands over (`given.py`).
         sampling: Frame rate, resizing and crop.
         threads: Threads of the video codec, and of the filters that resize; None lets both choose by the number of
             cores. 1 does everything in one thread, best where every core has a video of its own. (A PyAV without
             `Graph.threads` leaves the filters their own choice.)
         queue_frames: Frames decoded ahead, at most.
         span_s: Seconds for which `sampling.most_frames` are taken; None: for the whole video, which then gives no more.
+        video_stream: Which of the file's video streams, from 0; None takes the main one.
 
     Raises:
         MediaError: It cannot be opened, has no video, nothing in it can be decoded, or its length must be known and is
@@ -60,7 +64,8 @@ def open_video(
     """
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, got {threads}")
-    return FrameStream(_Work(source, sampling, threads=threads, queue_frames=queue_frames, span_s=span_s))
+    work = _Work(source, sampling, threads=threads, queue_frames=queue_frames, span_s=span_s, video_stream=video_stream)
+    return FrameStream(work)
 
 
 class FrameStream:
@@ -143,24 +148,26 @@ class _Work:
 
     def __init__(
         self,
-        source: str | Path | RemoteBytes,
+        source: GivenVideo | RemoteBytes,
         sampling: SamplingConfig,
         *,
         threads: int | None,
         queue_frames: int,
         span_s: float | None,
+        video_stream: int | None,
     ) -> None:
         self.sampling = sampling
         """Once the video is opened, with its rate."""
         self.opened: FrameQueue[VideoInfo] = FrameQueue(1)
         self.frames: FrameQueue[Picture] = FrameQueue(queue_frames)
         self.busy_s = 0.0
-        self._video: OpenedVideo | None = None
-        self._path = str(source)
+        self._video: OpenedVideo | OpenedFrames | None = None
+        self._path = str(source) if isinstance(source, RemoteBytes) else name_of(source)
+        self._video_stream = video_stream
         self._span_s = span_s
         self._most_frames = sampling.most_frames if span_s is None else None
         self._threads = threads
-        self._source: ByteSource = open_source(source)
+        self._source: ByteSource | GivenFrames = source if isinstance(source, GivenFrames) else _opened(source)
 
     @property
     def decode_errors(self) -> int:
@@ -188,7 +195,7 @@ class _Work:
 
     def _decode(self) -> None:
         mark_s = time.perf_counter()
-        self._video = video = OpenedVideo(self._source, self._path, threads=self._threads)
+        self._video = video = self._open()
         try:
             if self.sampling.most_frames is not None:
                 covered_s = video.info.duration_s if self._span_s is None else self._span_s
@@ -214,7 +221,12 @@ class _Work:
         if self._source.failure:
             raise MediaError(f"{self._path}: cannot be read further: {self._source.failure}")
 
-    def _pictures(self, video: OpenedVideo, sampler: PictureSampler) -> Generator[Picture]:
+    def _open(self) -> OpenedVideo | OpenedFrames:
+        if isinstance(self._source, GivenFrames):
+            return OpenedFrames(self._source)
+        return OpenedVideo(self._source, self._path, threads=self._threads, video_stream=self._video_stream)
+
+    def _pictures(self, video: OpenedVideo | OpenedFrames, sampler: PictureSampler) -> Generator[Picture]:
         frames = video.frames(exact_rate(self.sampling.sample_fps))
         if self._threads != 1:
             frames = run_ahead(frames, DECODED_AHEAD, thread_name="tallformer-decode")
@@ -228,3 +240,9 @@ class _Work:
         for picture in pictures:
             if self._most_frames is None or sampler.count <= self._most_frames:
                 yield picture
+
+
+def _opened(source: str | Path | RemoteBytes | BinaryIO) -> ByteSource:
+    if isinstance(source, (str, Path, RemoteBytes)):
+        return open_source(source)
+    return FileObjectBytes(source)

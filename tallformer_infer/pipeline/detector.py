@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.config import Recipe
-from tallformer_infer.errors import ConfigError
+from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_infer.evaluation import ClassScores
-from tallformer_infer.media import FrameStream, open_video
+from tallformer_infer.media import FrameStream, VideoInput, given_video, name_of, open_video
+from tallformer_infer.media.given import GivenVideo
 from tallformer_infer.pipeline.hashing import FileHash
 from tallformer_infer.pipeline.operating import at_point, choose_point
 from tallformer_infer.pipeline.pool import RatePools
@@ -21,11 +23,19 @@ from tallformer_infer.pipeline.scoring import proposal_scoring
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.results import check_selection, select_actions
 from tallformer_infer.runtime import Device, Runtime, load_runtime
-from tallformer_infer.structures import Action, Layout, Provenance, Result, Windows
+from tallformer_infer.structures import Action, Layout, Provenance, Result, Selection, Windows
 
 
 class Detector:
-    """Finds actions in videos with one model on one device. Not for several threads at once."""
+    """Finds actions in videos with one model on one device. Not for several threads at once.
+
+    >>> detector = Detector.load("demo", device="cpu")
+    >>> detector.classes[:3]
+    ('bounce', 'spin left', 'spin right')
+    >>> result = detector.detect("docs/example/example.mp4")
+    >>> [(action.label, round(action.start_s)) for action in result.actions[:2]]
+    [('spin right', 1), ('orbit', 19)]
+    """
 
     def __init__(
         self,
@@ -75,22 +85,31 @@ class Detector:
         """Where the model runs: `cpu` or `cuda`."""
         return self.runtime.device
 
-    def detect(
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the actions that the model knows."""
+        return self.bundle.recipe.classes
+
+    def detect(  # noqa: PLR0913 (all but the video are options)
         self,
-        video: str | Path,
+        video: VideoInput,
         *,
+        fps: float | None = None,
         windows: Windows | float = "shared",
         rates: Sequence[float] | None = None,
         threshold: float | None = None,
         top_k: int | None = None,
         classes: Sequence[str] | None = None,
+        video_stream: int | None = None,
         operating_point: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
         """Find the actions of a video.
 
         Args:
-            video: A file, `-` for standard input, or an http(s) address.
+            video: A path, `-` for standard input, or an http(s) address; a binary file object; an array of uint8 RGB
+                pictures, shape (T, H, W, 3); or an iterator of pictures (H, W, 3), or of pairs (seconds, picture).
+            fps: Frames per second of an array, or of pictures without times.
             windows: `shared` encodes every clip once; `reference` lays windows, and gives whole videos their classes,
                 as the official code does. A number, for models that see whole videos: seconds of one window, for long
                 files that hold several classes; windows overlap.
@@ -100,6 +119,7 @@ class Detector:
             threshold: Least score of an action, in [0, 1]; None keeps all that the recipe, or the point, keeps.
             top_k: Most actions, best first; None keeps all.
             classes: Names of actions to keep; None keeps all.
+            video_stream: Which of the file's video streams, from 0; None takes the main one.
             operating_point: One that the model was calibrated for, with scores that say how likely an action is right;
                 `all` for every action with such scores; `none` for every action with the model's own. None takes the
                 model's default (of a model that was never calibrated: `none`), or `all` if there is a threshold.
@@ -113,14 +133,17 @@ class Detector:
             ConfigError: A class or point is unknown to the model, or a threshold, window or rate out of range or not
                 for it.
             AnnotationError: There are class scores, but none of this video.
+            TypeError: `video` is something else, or an array without `fps`.
+            ValueError: Pictures of another shape or type, or times that do not rise.
         """
+        source = given_video(video, fps=fps)
         check_selection(threshold=threshold, top_k=top_k, classes=classes, known=self.bundle.recipe.classes)
         laid, span_s = choose_windows(self.bundle.recipe, windows)
         layout = choose_layout(self.bundle.recipe, laid, rates)
         point = choose_point(self.bundle, operating_point, threshold=threshold)
-        run = self._run(video, layout, on_progress)
-        sha256 = FileHash(video)
-        with self._open(video, span_s) as stream, closing(run.windows(stream)) as found:
+        run = self._run(source, layout, on_progress)
+        sha256 = FileHash(source)
+        with self._open(source, span_s, video_stream) as stream, closing(run.windows(stream)) as found:
             pools = RatePools(self.bundle.recipe.candidates.per_video, layout.factors)
             for window in found:
                 pools.add(window.factor, run.localize(window))
@@ -137,16 +160,57 @@ class Detector:
                 timings=run.timings(stream.decode_s),
                 provenance=self._provenance(layout, span_s),
                 missing_s=stream.missing_s,
+                selection=Selection(
+                    threshold=threshold,
+                    top_k=top_k,
+                    classes=None if classes is None else tuple(classes),
+                    operating_point=point,
+                ),
             )
 
-    def stream(
+    def detect_many(
         self,
-        video: str | Path,
+        videos: Iterable[VideoInput],
         *,
+        on_error: Callable[[VideoInput, TallformerError], None] | None = None,
+        **options: Any,
+    ) -> Iterator[Result]:
+        """Find the actions of several videos, one after another, each as it is done.
+
+        For thousands of videos, with several processes and results on the disk, there is `tallformer label`.
+
+            for result in detector.detect_many(Path("videos").glob("*.mp4"), threshold=0.5):
+                result.save(f"{result.video.path}.json")
+
+        Args:
+            videos: As `detect` takes them.
+            on_error: Called with a video that failed and the reason, after which the next one follows; None raises it.
+            options: Those of `detect`.
+
+        Raises:
+            TypeError: `videos` is a single video.
+            TallformerError: A video failed, and there is no `on_error`.
+        """
+        if isinstance(videos, (str, bytes)) or hasattr(videos, "read") or hasattr(videos, "__fspath__"):
+            raise TypeError(f"videos: got one {type(videos).__name__}; expected several, or call detect")
+        for video in videos:
+            try:
+                yield self.detect(video, **options)
+            except TallformerError as error:
+                if on_error is None:
+                    raise
+                on_error(video, error)
+
+    def stream(  # noqa: PLR0913 (all but the video are options)
+        self,
+        video: VideoInput,
+        *,
+        fps: float | None = None,
         windows: Windows | float = "shared",
         rates: Sequence[float] | None = None,
         threshold: float | None = None,
         classes: Sequence[str] | None = None,
+        video_stream: int | None = None,
         operating_point: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Iterator[Action]:
@@ -159,13 +223,14 @@ class Detector:
 
         Args, Raises: As `detect`.
         """
+        source = given_video(video, fps=fps)
         check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
         laid, span_s = choose_windows(self.bundle.recipe, windows)
         layout = choose_layout(self.bundle.recipe, laid, rates)
         point = choose_point(self.bundle, operating_point, threshold=threshold)
-        run = self._run(video, layout, on_progress)
+        run = self._run(source, layout, on_progress)
         pools = RatePools(self.bundle.recipe.candidates.per_video, layout.factors)
-        with self._open(video, span_s) as stream, closing(run.windows(stream)) as found:
+        with self._open(source, span_s, video_stream) as stream, closing(run.windows(stream)) as found:
             for window in found:
                 pools.add(window.factor, run.localize(window))
                 if run.is_final_at_the_end:
@@ -176,12 +241,13 @@ class Detector:
             actions = at_point(run.suppress(pools.all(), stream), self.bundle, point)
             yield from select_actions(actions, threshold=threshold, classes=classes)
 
-    def _open(self, video: str | Path, span_s: float | None) -> FrameStream:
-        return open_video(video, self.bundle.recipe.sampling, threads=self._threads, span_s=span_s)
+    def _open(self, video: GivenVideo, span_s: float | None, video_stream: int | None) -> FrameStream:
+        sampling = self.bundle.recipe.sampling
+        return open_video(video, sampling, threads=self._threads, span_s=span_s, video_stream=video_stream)
 
-    def _run(self, video: str | Path, layout: Layout, on_progress: OnProgress | None) -> VideoRun:
+    def _run(self, video: GivenVideo, layout: Layout, on_progress: OnProgress | None) -> VideoRun:
         recipe, runtime = self.bundle.recipe, self.runtime
-        given = None if self._class_scores is None else self._class_scores.of(Path(video).stem)
+        given = None if self._class_scores is None else self._class_scores.of(Path(name_of(video)).stem)
         return VideoRun(recipe, runtime, layout, on_progress, proposal_scoring(recipe, runtime, given, layout.windows))
 
     def _provenance(self, layout: Layout, span_s: float | None) -> Provenance:
@@ -197,6 +263,7 @@ class Detector:
             windows=layout.windows,
             rates=rates_of(layout, self.bundle.recipe),
             window_s=span_s,
+            intended_use=self.bundle.intended_use,
             class_scores=None if self._class_scores is None else self._class_scores.source,
         )
 

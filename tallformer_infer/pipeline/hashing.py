@@ -7,12 +7,13 @@ from pathlib import Path
 
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import file_sha256
+from tallformer_infer.media.given import GivenVideo
 
 
 class FileHash:
     """Hashes a file in a daemon thread, so that Ctrl-C never waits for it."""
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: GivenVideo) -> None:
         """Start at once."""
         self._source = source
         self._sha256: str | None = None
@@ -26,6 +27,6 @@ class FileHash:
 
     def _run(self) -> None:
         try:
-            self._sha256 = file_sha256(self._source)
+            self._sha256 = file_sha256(self._source) if isinstance(self._source, (str, Path)) else None
         except MediaError:
             self._sha256 = None

@@ -4,7 +4,15 @@ select_actions ──▶ actions_document | activitynet_document ──▶ write
 """
 
 from tallformer_infer.results.dialects import activitynet_document, video_ids
-from tallformer_infer.results.document import UNTRAINED_NOTICE, Failure, Selection, actions_document, load_schema
+from tallformer_infer.results.display import result_html, result_text
+from tallformer_infer.results.document import (
+    UNTRAINED_NOTICE,
+    Failure,
+    actions_document,
+    load_schema,
+    result_json,
+    save_result,
+)
 from tallformer_infer.results.selection import check_selection, select_actions
 from tallformer_infer.results.writing import (
     STDOUT,
@@ -14,6 +22,7 @@ from tallformer_infer.results.writing import (
     write_content,
     write_document,
 )
+from tallformer_infer.structures import Selection
 
 __all__ = [
     "STDOUT",
@@ -27,6 +36,10 @@ __all__ = [
     "encode_document",
     "load_schema",
     "replace_file",
+    "result_html",
+    "result_json",
+    "result_text",
+    "save_result",
     "select_actions",
     "video_ids",
     "write_content",

@@ -7,8 +7,8 @@ from pathlib import PurePath
 from typing import Any
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.results.document import Failure, Selection, describe_action, describe_file, describe_run
-from tallformer_infer.structures import Result
+from tallformer_infer.results.document import Failure, describe_action, describe_file, describe_run
+from tallformer_infer.structures import Result, Selection
 
 
 def activitynet_document(
@@ -18,7 +18,7 @@ def activitynet_document(
 
     Args:
         results: One or more, all of one model, device and window layout, in the order of the inputs.
-        selection: Filters that were applied; None means that there were none.
+        selection: Filters that were applied; None takes those of the first result.
         failures: Inputs of the same run that gave no result.
 
     Raises:
@@ -28,7 +28,7 @@ def activitynet_document(
     Source: the submission form of the ActivityNet challenge, as its evaluation code reads it.
     """
     names = video_ids([result.video.path for result in results])
-    run = describe_run(results, selection or Selection())
+    run = describe_run(results, selection or (results[0].selection if results else Selection()))
     return {
         "version": f"tallformer {run['tool']['version']}",
         "results": {

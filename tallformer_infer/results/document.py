@@ -7,33 +7,23 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from tallformer_infer.errors import OutputError
 from tallformer_infer.results.selection import in_order
-from tallformer_infer.structures import Action, Provenance, Result
+from tallformer_infer.results.writing import encode_document, make_folder, write_document
+from tallformer_infer.structures import Action, Provenance, Result, Selection
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 """Version of `actions.json`. A new key raises the minor number; a key that changes or goes raises the major one."""
 
 UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
 
 DECIMALS = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """What decided which actions were kept; None where one was not used."""
-
-    threshold: float | None = None
-    """Lowest score kept, in [0, 1]."""
-    top_k: int | None = None
-    """Most actions kept per video."""
-    classes: tuple[str, ...] | None = None
-    """Names of the actions kept."""
-    operating_point: str | None = None
-    """Point of the model, or `all`, and scores are calibrated; None: the model's own scores."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +43,37 @@ def actions_document(
 
     Args:
         results: One or more, all of one model, device and window layout, in the order of the inputs.
-        selection: Filters that were applied; None means that there were none.
+        selection: Filters that were applied; None takes those of the first result.
         failures: Inputs of the same run that gave no result.
 
     Raises:
         ValueError: There are no results, or they do not come from one run.
     """
     return {
-        **describe_run(results, selection or Selection()),
+        **describe_run(results, selection or (results[0].selection if results else Selection())),
         "videos": [_describe_video(result) for result in results],
         "failures": [{"path": failure.path, "error": failure.error} for failure in failures],
     }
+
+
+def result_json(result: Result) -> str:
+    """The document of one video, as text."""
+    return encode_document(actions_document([result])).decode()
+
+
+def save_result(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write the document of one video to a file; see `Result.save`.
+
+    Raises:
+        OutputError: The name does not end in .json, or it cannot be written.
+    """
+    out = Path(path)
+    if out.suffix.lower() != ".json":
+        raise OutputError(
+            f"{out}: a result is saved as .json; `tallformer convert` turns that into subtitles and labels"
+        )
+    make_folder(out.parent)
+    write_document(actions_document([result]), out)
 
 
 def load_schema() -> dict[str, Any]:
@@ -119,6 +129,8 @@ def describe_file(result: Result) -> dict[str, Any]:
         "width_px": result.video.width_px,
         "height_px": result.video.height_px,
         "rotation_deg": result.video.rotation_deg,
+        "stream": result.video.stream,
+        "streams": result.video.streams,
         "codec": result.video.codec,
         "decode_errors": result.decode_errors,
         "timings_s": {
@@ -148,6 +160,8 @@ def _describe_model(provenance: Provenance) -> dict[str, Any]:
     model: dict[str, Any] = {"name": provenance.model_name, "trained": provenance.model_trained}
     if not provenance.model_trained:
         model["notice"] = UNTRAINED_NOTICE
+    if provenance.intended_use:
+        model["intended_use"] = provenance.intended_use
     return model
 
 

@@ -43,6 +43,18 @@ def check_destination(out: Path, *, inputs: Sequence[str] = (), example: str = "
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder, and those above it, where they are missing.
+
+    Raises:
+        OutputError: It cannot be created, or a file is in its place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be created: {error.strerror or error}") from error
+
+
 def write_document(document: dict[str, Any], out: Path) -> None:
     """Write a document as JSON.
 
