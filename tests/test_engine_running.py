@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +18,7 @@ from tallformer_infer.runtime.ports import split_batches
 from tallformer_infer.runtime.tensorrt import cuda, running
 from tallformer_infer.runtime.tensorrt.cuda import Arena, Cuda
 from tallformer_infer.runtime.tensorrt.library import require_gpu
+from tests.pretended_gpu import SIZE, pretended_engines
 
 
 def has_gpu() -> bool:
@@ -91,3 +95,37 @@ def test_batches_cover_all_rows_in_order_and_only_the_last_is_short(rows: int, m
     assert [row for part in batches for row in range(rows)[part]] == list(range(rows))
     assert all(part.stop - part.start == most for part in batches[:-1])
     assert len(batches) == -(-rows // most)
+
+
+def test_two_engines_in_two_threads_do_not_mix_in_the_memory_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a video: the encoder in the background, 50 windows in the main thread."""
+    encoder, localizer = pretended_engines(monkeypatch, 2.0, 3.0)
+    clips = np.random.default_rng(0).standard_normal((5, SIZE)).astype(np.float32)
+    windows = np.random.default_rng(1).standard_normal((50, 1, SIZE)).astype(np.float32)
+    ended = threading.Event()
+    encoded = []
+
+    def encode() -> None:
+        while not ended.is_set():
+            encoded.append(encoder.run({"x": clips})["y"])
+
+    thread = threading.Thread(target=encode)
+    thread.start()
+    found = [localizer.run({"x": window})["y"] for window in windows]
+    ended.set()
+    thread.join()
+
+    np.testing.assert_array_equal(found, windows * np.float32(3))
+    assert len(encoded) > 5
+    for features in encoded:
+        np.testing.assert_array_equal(features, clips * np.float32(2))
+
+
+def test_one_engine_in_two_threads_gives_each_its_own_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    (engine,) = pretended_engines(monkeypatch, 2.0)
+    items = np.random.default_rng(0).standard_normal((20, 3, SIZE)).astype(np.float32)
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda each: engine.run({"x": each})["y"], items))
+
+    np.testing.assert_array_equal(found, items * np.float32(2))

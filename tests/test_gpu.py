@@ -157,27 +157,27 @@ def test_outputs_on_the_gpu_are_the_inputs_of_the_next_graph() -> None:
     assert {name: first.buffer(name).data_ptr() for name in addresses} == addresses
 
 
-def test_encoding_and_localizing_at_the_same_time_give_what_they_give_alone(
-    detectors: tuple[Detector, Detector],
-) -> None:
-    """As in a video: two threads, a new one for each video."""
+def test_fifty_windows_beside_the_encoder_give_what_they_give_alone(detectors: tuple[Detector, Detector]) -> None:
+    """As in a video: two threads, of which the encoding one is new for each video."""
     _, cuda = detectors
     clips, real = clips_of(cuda, 19)
-    windows = windows_of(cuda, 2)
-    alone, localized = cuda.runtime.encode(clips, real), cuda.runtime.localize(*windows)
+    features, starts, frames = windows_of(cuda, 50)
+    windows = [(features[row : row + 1], starts[row : row + 1], frames[row : row + 1]) for row in range(50)]
+    alone, localized = cuda.runtime.encode(clips, real), [cuda.runtime.localize(*window) for window in windows]
     together: list[NDArray[np.float32]] = []
 
     for _ in range(3):
         thread = threading.Thread(target=lambda: together.extend(cuda.runtime.encode(clips, real) for _ in range(5)))
         thread.start()
-        found = [cuda.runtime.localize(*windows) for _ in range(20)]
+        found = [cuda.runtime.localize(*window) for window in windows]
         thread.join()
-        for candidates in found:
-            np.testing.assert_array_equal(candidates.scores, localized.scores)
+        for there, here in zip(found, localized, strict=True):
+            np.testing.assert_array_equal(there.segments_frames, here.segments_frames)
+            np.testing.assert_array_equal(there.scores, here.scores)
 
     assert len(together) == 15
-    for features in together:
-        np.testing.assert_array_equal(features, alone)
+    for again in together:
+        np.testing.assert_array_equal(again, alone)
 
 
 def test_run_that_is_stopped_says_so_and_leaves_the_runtime_usable(detectors: tuple[Detector, Detector]) -> None:
@@ -193,15 +193,18 @@ def test_run_that_is_stopped_says_so_and_leaves_the_runtime_usable(detectors: tu
     assert_close(cuda.runtime.encode(clips, real), expected)
 
 
-def test_suppression_on_cuda_equals_that_on_the_cpu(detectors: tuple[Detector, Detector]) -> None:
+def test_graph_3_on_cuda_equals_what_every_command_does_on_the_host(detectors: tuple[Detector, Detector]) -> None:
+    cpu, cuda = (detector.runtime for detector in detectors)
+    assert isinstance(cuda, OnnxRuntime)
     random = np.random.default_rng(0)
     starts = random.uniform(0, 3000, (5000, 1))
     segments = np.concatenate([starts, starts + random.uniform(1, 400, (5000, 1))], axis=1).astype(np.float32)
     scores = (random.permutation(5000) / 5000 * 0.9 + 0.05).astype(np.float32)
     candidates = Candidates(segments, scores, random.integers(0, 8, 5000))
 
-    here, there = (detector.runtime.suppress(candidates) for detector in detectors)
+    here, there = cpu.suppress(candidates), cuda.suppress_in_graph(candidates)
 
+    np.testing.assert_array_equal(cuda.suppress(candidates).segments_frames, here.segments_frames)
     np.testing.assert_array_equal(there.classes, here.classes)
     np.testing.assert_allclose(there.scores, here.scores, atol=1e-6)
     np.testing.assert_allclose(there.segments_frames, here.segments_frames, atol=1e-2)

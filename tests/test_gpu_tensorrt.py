@@ -110,25 +110,33 @@ def test_candidates_equal_those_on_the_cpu(bundle: Bundle, engines: TensorRTRunt
     assert_close(np.sort(there.scores)[::-1][:best], np.sort(here.scores)[::-1][:best])
 
 
-def test_encoding_and_localizing_at_the_same_time_give_what_they_give_alone(
-    bundle: Bundle, engines: TensorRTRuntime
-) -> None:
+def test_fifty_windows_beside_the_encoder_give_what_they_give_alone(bundle: Bundle, engines: TensorRTRuntime) -> None:
     """As in a video: two threads, one stream, and one memory that both engines compute in."""
     clips, real = clips_of(bundle, 16)
-    windows = windows_of(bundle, 2)
-    alone, localized = engines.encode(clips, real), engines.localize(*windows)
+    features, starts, frames = windows_of(bundle, 50)
+    windows = [(features[row : row + 1], starts[row : row + 1], frames[row : row + 1]) for row in range(50)]
+    alone, localized = engines.encode(clips, real), [engines.localize(*window) for window in windows]
+    ended = threading.Event()
     together: list[NDArray[np.float32]] = []
 
-    thread = threading.Thread(target=lambda: together.extend(engines.encode(clips, real) for _ in range(20)))
-    thread.start()
-    found = [engines.localize(*windows) for _ in range(40)]
-    thread.join()
+    def encode() -> None:
+        while not ended.is_set():
+            together.append(engines.encode(clips, real))
 
-    assert len(together) == 20
-    for features in together:
-        np.testing.assert_array_equal(features, alone)
-    for candidates in found:
-        np.testing.assert_array_equal(candidates.scores, localized.scores)
+    thread = threading.Thread(target=encode)
+    thread.start()
+    try:
+        found = [engines.localize(*window) for window in windows]
+    finally:
+        ended.set()
+        thread.join()
+
+    assert len(together) > 1
+    for again in together:
+        np.testing.assert_array_equal(again, alone)
+    for there, here in zip(found, localized, strict=True):
+        np.testing.assert_array_equal(there.segments_frames, here.segments_frames)
+        np.testing.assert_array_equal(there.scores, here.scores)
 
 
 def test_run_that_is_stopped_says_so_and_leaves_the_runtime_usable(bundle: Bundle, engines: TensorRTRuntime) -> None:

@@ -10,10 +10,13 @@ import onnx
 import pytest
 
 from tallformer_export.suppress_graph import build_suppress_graph
+from tallformer_infer.bundle import load_bundle
 from tallformer_infer.config import SuppressConfig
 from tallformer_infer.config.recipe import Suppression
-from tallformer_infer.errors import ConfigError
+from tallformer_infer.errors import BundleError, ConfigError
 from tallformer_infer.nms import nms, nmw, pairs_above, soft_nms, suppress
+from tallformer_infer.runtime import OnnxRuntime
+from tallformer_infer.runtime.onnx_places import OnnxPlace
 from tallformer_infer.structures import Candidates
 from tests.nms_suppressors import assert_same, candidates_of, run_graph
 
@@ -155,3 +158,39 @@ def test_other_data_types_are_refused() -> None:
 def test_negative_limits_are_refused() -> None:
     with pytest.raises(ValueError, match="max_outputs=-1 must be at least 0"):
         nms(candidates_of(), tiou_threshold=0.5, max_outputs=-1)
+
+
+def crowded(count: int) -> Candidates:
+    """Candidates that overlap, in float32 as a localizer gives them."""
+    random = np.random.default_rng(0)
+    starts = random.uniform(0, 30 * count**0.5, (count, 1))
+    segments = np.concatenate([starts, starts + random.uniform(1, 400, (count, 1))], axis=1).astype(np.float32)
+    scores = (random.permutation(count) / count * 0.9 + 0.05).astype(np.float32)
+    return Candidates(segments, scores, random.integers(0, 8, count))
+
+
+def test_detect_on_a_gpu_suppresses_as_label_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit; the place of the graphs is pretended, as no graph is run."""
+    runtime = OnnxRuntime(load_bundle(), device="cpu")
+    monkeypatch.setattr(runtime, "_place", OnnxPlace(device="cuda", reason="pretended"))
+    candidates = crowded(3000)
+
+    found, labelled = runtime.suppress(candidates), suppress(candidates, load_bundle().recipe.suppress)
+
+    assert len(found) > 100
+    for name in ("segments_frames", "scores", "classes"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(labelled, name))
+
+
+def test_graph_3_of_a_bundle_gives_what_commands_do() -> None:
+    runtime = OnnxRuntime(load_bundle(), device="cpu")
+    candidates = crowded(3000)
+
+    assert_same(runtime.suppress_in_graph(candidates), runtime.suppress(candidates), atol_frames=1e-2)
+    with pytest.raises(ValueError, match="50001 candidates: graph 3 takes 50000"):
+        runtime.suppress_in_graph(crowded(50_001))
+
+
+def test_graph_3_that_is_missing_is_named() -> None:
+    with pytest.raises(BundleError, match="bundle has no graph suppress"):
+        OnnxRuntime(load_bundle("anet-demo"), device="cpu").suppress_in_graph(crowded(3))

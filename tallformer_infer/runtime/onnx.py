@@ -1,9 +1,9 @@
 """ONNX Runtime, on the CPU, on CUDA, or through its TensorRT provider.
 
 Note [where suppression runs]
-    Graph 3 and `tallformer_infer.nms` give the same actions (one test suite for both). On the CPU the NumPy functions
-    are 2.4 to 5 times as fast (`benchmarks/bench_nms`), so they are used there. On CUDA graph 3 is used, up to a
-    number of candidates: the node compares all pairs in a bit mask, N * N / 8 bytes, 0.3 GB at that number.
+    Graph 3 and `tallformer_infer.nms` give the same actions up to rounding (one test suite for both). `label`
+    suppresses stored candidates again without a device or a model, so all commands use NumPy, on every device. Graph 3
+    is for programs that run a bundle's graphs on CUDA by themselves: `suppress_in_graph` runs it there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, engine_key
 from tallformer_infer.runtime.tensorrt.targets import target_of
 from tallformer_infer.structures import Candidates, Proposals
 
-_MOST_ON_DEVICE = 50_000
+MOST_IN_GRAPH = 50_000
+"""Candidates that graph 3 takes: its node compares all pairs in a bit mask, N * N / 8 bytes, 0.3 GB at that number."""
 
 
 class OnnxRuntime:
@@ -149,8 +150,19 @@ class OnnxRuntime:
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """Candidates of a whole video to its actions, see `Runtime.suppress` and Note [where suppression runs]."""
-        if self._suppress is None or self._place.device == "cpu" or len(candidates) > _MOST_ON_DEVICE:
-            return suppress_in_numpy(candidates, self._recipe.suppress)
+        return suppress_in_numpy(candidates, self._recipe.suppress)
+
+    def suppress_in_graph(self, candidates: Candidates) -> Candidates:
+        """The same with graph 3, on the device of the other graphs.
+
+        Raises:
+            BundleError: The bundle has no graph 3.
+            ValueError: There are more candidates than it takes.
+        """
+        if self._suppress is None:
+            raise BundleError(f"{self._bundle.path}: bundle has no graph suppress")
+        if len(candidates) > MOST_IN_GRAPH:
+            raise ValueError(f"{len(candidates)} candidates: graph 3 takes {MOST_IN_GRAPH}")
         inputs = {
             "segments": candidates.segments_frames,
             "scores": candidates.scores,
@@ -195,7 +207,7 @@ class OnnxRuntime:
         return [tensorrt_provider(self._bundle.graphs[name].inputs, key, cache, captures=captures)]
 
     def _load_suppress(self) -> ort.InferenceSession | None:
-        """Graph 3, which must say what the recipe says: the CPU follows the recipe, CUDA the graph."""
+        """Graph 3, which must say what the recipe says, as NumPy follows the recipe."""
         if "suppress" not in self._bundle.graphs:
             return None
         on_gpu = [cuda_provider(captures=False)] if self._place.device == "cuda" else []

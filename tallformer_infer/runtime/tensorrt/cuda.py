@@ -1,10 +1,15 @@
 """Streams, events and memory of a GPU, through NVIDIA's bindings of the CUDA runtime (`cuda-bindings`).
 
 Note [two streams]
-    Engines run on one stream, so that they can share the memory that they compute in, and results are in the order of
-    the calls, whichever thread makes them. Pixels are copied to the GPU on a second one, so that the copy of the next
-    batch overlaps the run of this one; an event holds a run back until its copy is done. Results are small (a batch of
-    8 clips gives 0.4 MB for 38 MB of pixels) and are copied back on the stream of the runs.
+    Engines run on one stream, so that they can share the memory that they compute in. Pixels are copied to the GPU on a
+    second one, so that the copy of the next batch overlaps the run of this one; an event holds a run back until its
+    copy is done. Results are small (a batch of 8 clips gives 0.4 MB for 38 MB of pixels) and are copied back on the
+    stream of the runs.
+
+Note [one thread enqueues]
+    A stream keeps the order of kernels, not of calls: `execute_async_v3` puts hundreds of kernels on it, one by one,
+    and the binding gives up the GIL meanwhile. Two threads (encoder and localizer of a video) would mix kernels of two
+    engines that compute in the same memory. So whoever enqueues a run holds `GpuSession.enqueueing`.
 
 Note [one block of memory]
     Everything that engines need is known once they are loaded: it is planned first, and then taken as one block on the
@@ -16,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -124,6 +130,8 @@ class GpuSession:
         """Stream of the copies to the GPU."""
         self.running = self._hold("cudaStreamDestroy", self.cuda.make_stream())
         """Stream of the runs."""
+        self.enqueueing = threading.Lock()
+        """Held while a run is put on its stream, see Note [one thread enqueues]."""
 
     def plan_workspace(self, count_bytes: int) -> None:
         """Memory that an engine computes in: shared by all, as they run one after another."""

@@ -7,6 +7,7 @@ Note [two sets of buffers]
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,7 +47,7 @@ class _Buffers:
 
 
 class LoadedEngine:
-    """An engine that can run once `GpuSession.allocate` and then `bind` were called. For one thread at a time."""
+    """An engine that can run once `GpuSession.allocate` and then `bind` were called; calls wait for each other."""
 
     def __init__(self, gpu: GpuSession, trt: Any, engine: Any, batch: BatchProfile) -> None:
         """Plan its memory.
@@ -68,6 +69,7 @@ class LoadedEngine:
             raise EngineError("TensorRT cannot make a context for the engine")
         self.ports = _ports(trt, engine, self._context, batch)
         self._sets = [_Buffers(gpu, self.ports, batch.most) for _ in range(SETS)]
+        self._is_running = threading.Lock()
         gpu.plan_workspace(engine.device_memory_size_v2)
 
     def bind(self) -> None:
@@ -90,6 +92,10 @@ class LoadedEngine:
             StoppedError: It was stopped.
             DeviceError: The GPU failed.
         """
+        with self._is_running:
+            return self._run(inputs, is_stopped)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]], is_stopped: Callable[[], bool]) -> dict[str, NDArray[Any]]:
         rows = len(next(iter(inputs.values())))
         outputs = {port.name: np.empty((rows, *port.item_shape), port.dtype) for port in self._outputs}
         waiting: deque[tuple[_Buffers, slice]] = deque()
@@ -127,11 +133,12 @@ class LoadedEngine:
                 self._check(self._context.set_input_shape(port.name, (padded, *port.item_shape)), port.name)
             self._check(self._context.set_tensor_address(port.name, buffers.address(port)), port.name)
         cuda.call("cudaEventRecord", buffers.copied, gpu.copying)
-        cuda.call("cudaStreamWaitEvent", gpu.running, buffers.copied, 0)
-        self._check(self._context.execute_async_v3(int(gpu.running)), "the run")
-        for port in self._outputs:
-            cuda.copy_out(buffers.array(port, padded), buffers.address(port), gpu.running)
-        cuda.call("cudaEventRecord", buffers.done, gpu.running)
+        with gpu.enqueueing:
+            cuda.call("cudaStreamWaitEvent", gpu.running, buffers.copied, 0)
+            self._check(self._context.execute_async_v3(int(gpu.running)), "the run")
+            for port in self._outputs:
+                cuda.copy_out(buffers.array(port, padded), buffers.address(port), gpu.running)
+            cuda.call("cudaEventRecord", buffers.done, gpu.running)
 
     def _finish(self, buffers: _Buffers, part: slice, outputs: dict[str, NDArray[Any]]) -> None:
         """Wait for a batch, and take its results."""
