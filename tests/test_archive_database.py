@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 
 from tallformer_infer.archive import schema
 from tallformer_infer.archive.database import ArchiveDatabase, Labelled
-from tallformer_infer.archive.queries import ActionFilter, count_by_label, find_actions
+from tallformer_infer.archive.queries import ActionFilter, count_by_label, find_actions, list_actions
 from tallformer_infer.errors import ArchiveError
 from tallformer_infer.structures import Action
 
@@ -174,6 +178,84 @@ def test_archive_of_an_older_version_is_brought_up_to_date(tmp_path, writes, mon
         (version,) = database.connection.execute("PRAGMA user_version").fetchone()
         assert version == schema.SCHEMA_VERSION
         assert len(list(find_actions(database, ActionFilter()))) == 1
+
+
+QUERY = """
+import os, pathlib, sys
+from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.queries import ActionFilter, find_actions
+if os.geteuid() == 0:
+    os.setuid(65534)
+with ArchiveDatabase(pathlib.Path(sys.argv[1])) as database:
+    print(*[found.score for found in find_actions(database, ActionFilter())])
+"""
+
+
+@pytest.fixture
+def folder_for_all():
+    """A folder that every user can read, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def ask_without_write_access(folder):
+    """Query an archive in a folder that the process may not write to."""
+    folder.chmod(0o555)
+    done = subprocess.run([sys.executable, "-c", QUERY, str(folder)], capture_output=True, text=True, check=False)
+    folder.chmod(0o755)
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders without write access are POSIX's")
+@pytest.mark.parametrize("is_open", [False, True], ids=["after a run", "changes in the log only"])
+def test_archive_on_a_read_only_disk_can_be_queried(folder_for_all, tmp_path, is_open):
+    """Without the files of the log, and with a log that was copied without its index, as a backup has it."""
+    with with_videos(tmp_path, "/a.mp4") as database:
+        database.finish(1, LABELLED, [action(0, 1, score=0.25)])
+        for path in tmp_path.glob("archive.db*" if is_open else "nothing"):
+            if not path.name.endswith("-shm"):
+                shutil.copyfile(path, folder_for_all / path.name)
+    if not is_open:
+        shutil.copyfile(tmp_path / "archive.db", folder_for_all / "archive.db")
+
+    assert ask_without_write_access(folder_for_all) == "0.25"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders without write access are POSIX's")
+def test_archive_of_an_older_version_on_a_read_only_disk_can_be_queried(folder_for_all, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        older.setattr(schema, "SCHEMA_VERSION", 1)
+        with ArchiveDatabase(folder_for_all, writes=True) as database:
+            database.add([("/a.mp4", "a", "a", False)])
+            database.connection.execute("INSERT INTO labels VALUES (1, 'wave')")
+            database.connection.execute("INSERT INTO actions VALUES (1, 1, 1, 0, 1, 0.5)")
+    before = (folder_for_all / "archive.db").read_bytes()
+
+    assert ask_without_write_access(folder_for_all) == "0.5"
+    assert (folder_for_all / "archive.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/[!a]/*", {"/b/1.mp4", "/^/1.mp4"}),
+        ("/[^a]/*", {"/^/1.mp4", "/a/1.mp4"}),
+        ("/[ab]/1.mp?", {"/a/1.mp4", "/b/1.mp4"}),
+        ("b/1", {"/b/1.mp4"}),
+    ],
+)
+def test_pattern_of_paths_means_the_same_to_query_retry_and_export(tmp_path, path, expected):
+    sources = ["/a/1.mp4", "/b/1.mp4", "/^/1.mp4"]
+    wanted = ActionFilter(path=path)
+    with with_videos(tmp_path, *sources) as database:
+        for number in (1, 2, 3):
+            database.finish(number, LABELLED, [action(0, 1)])
+
+        assert {found.source for found in find_actions(database, wanted)} == expected
+        assert {found.source for found in list_actions(database, wanted)} == expected
+        assert {source for source in sources if wanted.matches(source)} == expected
 
 
 FILTERS = st.builds(

@@ -42,10 +42,34 @@ def test_file_of_a_folder_whose_name_says_nothing_is_a_guess(tmp_path):
     }
 
 
-def test_file_that_is_named_is_no_guess_and_need_not_exist(tmp_path):
-    missing = tmp_path / "gone"
+def test_file_that_is_named_is_no_guess(tmp_path):
+    make(tmp_path, "recording")
 
-    assert find_sources([str(missing)]) == [FoundSource(str(missing), "gone")]
+    assert find_sources([str(tmp_path / "recording")]) == [FoundSource(str(tmp_path / "recording"), "recording")]
+
+
+def test_file_that_is_named_and_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ArchiveError, match="gone: no such file or folder"):
+        find_sources([str(tmp_path / "gone")])
+
+
+def test_folder_without_a_video_is_refused(tmp_path):
+    make(tmp_path, "notes.txt", "below/.hidden.mp4")
+
+    with pytest.raises(ArchiveError, match="no video in this folder or the folders below it"):
+        find_sources([str(tmp_path)])
+
+
+def test_list_whose_files_are_all_missing_is_refused_and_a_single_missing_file_is_not(tmp_path):
+    make(tmp_path, "a.mp4")
+    (tmp_path / "list.txt").write_text("gone.mp4\na.mp4\n")
+    (tmp_path / "wrong.txt").write_text("x/gone.mp4\nx/a.mp4\n")
+
+    assert names_of(tmp_path / "list.txt") == ["gone.mp4", "a.mp4"]
+    with pytest.raises(
+        ArchiveError, match=r"none of its 2 files exists, such as .*x/gone.mp4; relative paths start at"
+    ):
+        find_sources([str(tmp_path / "wrong.txt")])
 
 
 def test_folder_that_the_run_writes_to_is_left_alone(tmp_path):

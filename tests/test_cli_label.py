@@ -9,10 +9,12 @@ import shutil
 import time
 
 import pytest
+import typer
 
 from tallformer_infer import cli
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.commands.archive_index import archive_rows
+from tallformer_infer.commands.inputs import given_options
 from tests.archive_runs import content_of
 from tests.videos import textured_pictures, write_video
 from tests.web_server import serve
@@ -160,6 +162,63 @@ def test_source_that_cannot_be_listed_is_one_line(tmp_path, capsys):
 
     assert code == 1
     assert said == f"tallformer: error: {tmp_path}/*.mp4: nothing matches this pattern\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--address", "host:6379"], "--address: has no effect with --engine processes"),
+        (["--gpu-fraction", "0.5"], "--gpu-fraction: has no effect with --engine processes"),
+        (["--engine", "ray", "--memory-gb", "4"], "--memory-gb: has no effect with --engine ray"),
+        (["--engine", "ray", "--gpus", "2"], "--gpus: has no effect with --engine ray"),
+        (["--engine", "ray", "--no-share-device"], "--no-share-device: has no effect with --engine ray"),
+        (["--device", "cpu", "--gpus", "2"], "--gpus: has no effect with --device cpu"),
+        (["--gpus", "2", "--no-share-device"], "--gpus: has no effect with --no-share-device"),
+        (["--workers", "2", "--memory-gb", "4"], "--memory-gb: has no effect with --workers"),
+        (["--store", "there", "--store-gb", "0"], "--store: has no effect with --store-gb 0"),
+    ],
+)
+def test_option_that_would_be_ignored_is_refused(videos, tmp_path, capsys, options, message):
+    code, _, said = run(capsys, "label", videos, "--out", tmp_path / "out", *options)
+
+    assert (code, message in said) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_file_is_reported_before_anything_is_made(videos, tmp_path, capsys):
+    code, _, said = run(capsys, "label", videos / "a.mp4", tmp_path / "nosuch", "--out", tmp_path / "out")
+
+    assert (code, said) == (1, f"tallformer: error: {tmp_path}/nosuch: no such file or folder\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_folder_is_an_error(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+
+    code, _, said = run(capsys, "label", tmp_path / "empty", "--out", tmp_path / "out")
+
+    assert code == 1
+    assert said == f"tallformer: error: {tmp_path}/empty: no video in this folder or the folders below it\n"
+
+
+def test_kind_of_failure_there_is_not_is_refused(archive, capsys):
+    code, _, said = run(capsys, "archive", "retry", archive, "--kind", "nosuch")
+
+    assert code == 2
+    assert "--kind nosuch: no such kind of failure; there are media, read, crash" in " ".join(said.split())
+
+
+def test_switched_off_option_is_repeated_as_it_was_given():
+    app, seen = typer.Typer(), []
+
+    @app.command()
+    def command(context: typer.Context, share: bool | None = typer.Option(None, "--share/--no-share")) -> None:
+        seen.append(given_options(context, without=()))
+
+    for flag in ("--share", "--no-share"):
+        app([flag], standalone_mode=False)
+
+    assert seen == [("--share",), ("--no-share",)]
 
 
 def test_folder_that_cannot_be_made_is_one_line(videos, tmp_path, capsys):

@@ -290,7 +290,9 @@ def test_what_is_wrong_with_a_video_is_in_its_row_and_the_others_are_done(videos
     (folder / "log.3").write_text("not a video either")
     cut_short(videos / "long.mp4", folder / "cut.mp4", keep=0.5)
 
-    done = label(folder, tmp_path / "missing.mp4", out=tmp_path / "out")
+    (tmp_path / "list.txt").write_text("missing.mp4\nvideos/good.mp4\n")
+
+    done = label(folder, tmp_path / "list.txt", out=tmp_path / "out")
 
     rows = rows_of(tmp_path / "out")
     assert {name: row.status for name, row in rows.items()} == {

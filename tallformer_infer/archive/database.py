@@ -1,11 +1,21 @@
-"""`archive.db`: one row per video, one per action. One process writes; any number read meanwhile (WAL)."""
+"""`archive.db`: one row per video, one per action. One process writes; any number read meanwhile (WAL).
+
+Note [reading without writing]
+    SQLite reads a database in WAL mode through a shared index file, which it creates where it is missing. In a folder
+    that cannot be written (a read-only disk, another user's archive) that fails. Without changes in the log the file
+    itself is all there is, and `immutable` reads it; with some, or with tables of an older version, a temporary copy
+    is read.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import json
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +69,12 @@ class ArchiveDatabase:
                 f"{folder}: no archive ({DATABASE}) in it; `tallformer label … --out {folder}` makes one"
             )
         self._lock = _take_lock(folder) if writes else None
-        self.connection = _connect(self.path)
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         try:
-            if version_of(self.connection, self.path) < SCHEMA_VERSION:
-                self._lock = self._lock or _take_lock(folder)
+            if writes:
+                self.connection = _connect(self.path)
+            else:
+                self._connect_reader()
             self._set_up(writes=writes)
         except sqlite3.Error as error:
             self.close()
@@ -70,6 +82,24 @@ class ArchiveDatabase:
         except BaseException:
             self.close()
             raise
+
+    def _connect_reader(self) -> None:
+        """See Note [reading without writing]."""
+        reader = _read_only(self.path)
+        if reader is not None:
+            self.connection = reader  # so that `close` finds it
+            if version_of(reader, self.path) == SCHEMA_VERSION:
+                return
+            reader.close()
+            if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
+                self._lock = _take_lock(self.path.parent)
+                self.connection = _connect(self.path)  # an older version, which is brought up to date
+                return
+        self._copy = tempfile.TemporaryDirectory(prefix="tallformer-", ignore_cleanup_errors=True)
+        for file in (self.path, *_beside(self.path)):
+            if file.is_file():
+                shutil.copyfile(file, Path(self._copy.name) / file.name)
+        self.connection = _connect(Path(self._copy.name) / self.path.name)
 
     def _set_up(self, *, writes: bool) -> None:
         self.connection.row_factory = sqlite3.Row
@@ -84,9 +114,11 @@ class ArchiveDatabase:
 
     def close(self) -> None:
         """Close it, and let others write. May be called twice."""
-        for connection in (self.connection, self._lock):
+        for connection in (getattr(self, "connection", None), self._lock):
             if connection is not None:
                 connection.close()
+        if self._copy is not None:
+            self._copy.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -258,11 +290,35 @@ class ArchiveDatabase:
         return tuple(Action(start_s=row[0], end_s=row[1], label=row[2], score=row[3]) for row in rows)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
     try:
-        return sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
+        return sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, uri=uri)
     except sqlite3.Error as error:
         raise ArchiveError(f"{path}: cannot be opened: {error}") from error
+
+
+def _read_only(path: Path) -> sqlite3.Connection | None:
+    """A connection that writes nothing; None where only a copy can be read. See Note [reading without writing]."""
+    address = path.resolve().as_uri()
+    wal = _beside(path)[0]
+    has_wal = wal.is_file() and wal.stat().st_size > 0
+    for mode in ("mode=ro", *([] if has_wal else ["mode=ro&immutable=1"])):
+        connection = _connect(f"{address}?{mode}", uri=True)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            connection.close()
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    return None
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """SQLite's log of changes, and its index."""
+    return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
 
 
 def _take_lock(folder: Path) -> sqlite3.Connection:

@@ -10,6 +10,7 @@ Note [which index]
 from __future__ import annotations
 
 import fnmatch
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class ActionFilter:
     to_s: float | None = None
     """Actions that start before this, in seconds on the file's own time line."""
     path: str | None = None
-    """Pattern for the source, with `*`, `?` and `[…]`; without any of these, a part of it."""
+    """Pattern for the source, with `*`, `?`, `[abc]` and `[!abc]`; without any of these, a part of it."""
     limit: int | None = 100
     """Most actions."""
 
@@ -128,8 +129,11 @@ def _label_ids(connection: sqlite3.Connection, names: tuple[str, ...]) -> list[i
 def _video_ids(connection: sqlite3.Connection, path: str | None) -> list[int] | None:
     if path is None:
         return None
-    rows = connection.execute("SELECT id FROM videos WHERE CAST(source AS TEXT) GLOB ?", (_pattern(path),))
-    return [row[0] for row in rows]
+    # Not SQLite's GLOB, in which [!a] and [^a] mean the opposite of what they mean in `ActionFilter.matches`.
+    matches = re.compile(fnmatch.translate(_pattern(path))).match
+    return [
+        number for number, source in connection.execute("SELECT id, source FROM videos") if matches(from_db(source))
+    ]
 
 
 def _pattern(path: str) -> str:

@@ -48,7 +48,8 @@ def find_sources(given: Sequence[str], *, without: Sequence[Path] = ()) -> list[
         without: Folders that are left alone inside others: those the run writes to.
 
     Raises:
-        ArchiveError: A folder or manifest cannot be read, or a pattern matches nothing.
+        ArchiveError: A file or folder does not exist, a folder holds no video or cannot be read, none of the files in
+            a manifest exists, or a pattern matches nothing.
     """
     left_alone = {os.path.realpath(folder) for folder in without}
     found: dict[str, FoundSource] = {}
@@ -67,15 +68,36 @@ def _expand(item: str, without: set[str]) -> Iterable[FoundSource]:
         return _at_address(item)
     path = Path(item)
     if path.is_dir():
-        return _in_folder(path, without)
+        found = list(_in_folder(path, without))
+        if not found:
+            raise ArchiveError(f"{item}: no video in this folder or the folders below it")
+        return found
     if path.suffix.lower() in MANIFESTS and path.is_file():
-        return [source for entry in read_manifest(path) for source in _expand(entry, without)]
+        return _listed(path, without)
     if not os.path.lexists(item) and any(character in item for character in "*?["):
         matches = sorted(glob.glob(item, recursive=True))  # noqa: PTH207
         if not matches:
             raise ArchiveError(f"{item}: nothing matches this pattern")
         return [source for match in matches for source in _matched(match, without)]
+    if not os.path.lexists(item):
+        raise ArchiveError(f"{item}: no such file or folder")
     return [_file(path)]
+
+
+def _listed(manifest: Path, without: set[str]) -> list[FoundSource]:
+    """What a manifest lists. A few missing files fail on their own; when all are missing, the paths are wrong."""
+    found: list[FoundSource] = []
+    missing: list[str] = []
+    for entry in read_manifest(manifest):
+        is_missing = not (is_address(entry) or os.path.lexists(entry) or any(sign in entry for sign in "*?["))
+        missing += [entry] if is_missing else []
+        found += [_file(Path(entry))] if is_missing else _expand(entry, without)
+    if missing and len(missing) == len(found):
+        raise ArchiveError(
+            f"{manifest}: none of its {len(missing)} files exists, such as {missing[0]}; relative paths start at "
+            f"{manifest.parent}"
+        )
+    return found
 
 
 def _matched(match: str, without: set[str]) -> Iterable[FoundSource]:

@@ -66,8 +66,13 @@ def retry(
     """Have the next `tallformer label` try failed videos again."""
     from tallformer_infer.archive.database import ArchiveDatabase
     from tallformer_infer.archive.queries import ActionFilter
+    from tallformer_infer.archive.rows import FailureKind
     from tallformer_infer.commands.text import counted
 
+    for kind in kinds or ():
+        if kind not in get_args(FailureKind):
+            names = ", ".join(get_args(FailureKind))
+            raise typer.BadParameter(f"--kind {kind}: no such kind of failure; there are {names}")
     wanted = ActionFilter(path=path)
     with ArchiveDatabase(folder, writes=True) as database:
         failed = [

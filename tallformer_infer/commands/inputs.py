@@ -77,8 +77,8 @@ def given_options(context: typer.Context, *, without: Sequence[str]) -> tuple[st
         if source.name != "COMMANDLINE":
             continue
         flag, value = max(option.opts, key=len), context.params[option.name or ""]
-        if value is True:
-            given.append(flag)
+        if isinstance(value, bool):
+            given.append(flag if value else max(option.secondary_opts, key=len))
         else:
             given += [part for item in (value if option.multiple else [value]) for part in (flag, str(item))]
     return tuple(given)

@@ -15,6 +15,7 @@ from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
 from tallformer_infer.archive.given_classes import describe_scores
 from tallformer_infer.archive.outputs import OUTPUT_FORMATS, check_formats
+from tallformer_infer.archive.places import RESULTS
 from tallformer_infer.archive.planning import Plan, plan
 from tallformer_infer.archive.processes import Engine, ProcessEngine
 from tallformer_infer.archive.run import Run, RunParts
@@ -114,6 +115,7 @@ def label_sources(options: LabelOptions) -> int:
         TallformerError: The run cannot start, or cannot go on.
         typer.BadParameter: An option does not fit.
     """
+    _refuse_ignored(options)
     formats = _formats(options.formats)
     bundle = load_bundle(options.model)
     selection = _selection(options, bundle)
@@ -127,13 +129,12 @@ def label_sources(options: LabelOptions) -> int:
         static_tolerance=options.static_tolerance,
         scores=score_file,
     )
+    found = run_interruptibly(lambda: find_sources(options.sources, without=_written_folders(options)))
     folder, place = open_places(options.out, options.state)
     with ArchiveDatabase(folder, writes=True) as database:
         watcher.loaded(bundle)
         begin_copy(database, place)
         store = _store(options, folder)
-        without = [folder, *([place.folder] if place.folder else []), *([store] if store else [])]
-        found = run_interruptibly(lambda: find_sources(options.sources, without=without))
         planned = plan(database, found, hashes, place=place, formats=formats)
         workers = choose_workers(
             bundle,
@@ -232,6 +233,35 @@ def _settings(
         store=store,
         longest_factor=options.timeout_factor,
     )
+
+
+_ONLY_WITH: dict[str, tuple[str, ...]] = {
+    "processes": ("--memory-gb", "--gpus", "--share-device", "--no-share-device"),
+    "ray": ("--address", "--gpu-fraction"),
+}
+
+
+def _refuse_ignored(options: LabelOptions) -> None:
+    """Refuse options that the other options make meaningless, instead of ignoring them."""
+    for engine, flags in _ONLY_WITH.items():
+        ignored = [flag for flag in flags if flag in options.given]
+        if ignored and engine != options.engine:
+            raise typer.BadParameter(f"{ignored[0]}: has no effect with --engine {options.engine}; leave it out")
+    is_on_cpu = options.device == "cpu" and not options.share_device
+    if options.gpus is not None and (is_on_cpu or options.share_device is False):
+        other = "--device cpu" if is_on_cpu else "--no-share-device"
+        raise typer.BadParameter(f"--gpus: has no effect with {other}; leave it out")
+    if options.memory_bytes is not None and options.workers is not None:
+        raise typer.BadParameter("--memory-gb: has no effect with --workers, which sets their number; leave one out")
+    if options.store is not None and not options.store_bytes:
+        raise typer.BadParameter("--store: has no effect with --store-gb 0, which stores nothing; leave one out")
+
+
+def _written_folders(options: LabelOptions) -> list[Path]:
+    """Folders that the run writes to; files in them are no videos to label."""
+    folder = options.state or Path(options.out)
+    store = _store(options, folder)
+    return [folder, folder / RESULTS, *([store] if store else [])]
 
 
 def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
