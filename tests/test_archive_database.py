@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -23,6 +24,8 @@ from tallformer_infer.structures import Action
 
 LABELLED = Labelled(
     duration_s=10.0,
+    missing_s=0.0,
+    decode_errors=0,
     result={"a": 1},
     selection={"top_k": 3},
     remarks=("fine",),
@@ -172,7 +175,8 @@ def test_archive_of_an_older_version_is_brought_up_to_date(tmp_path, writes, mon
         older.setattr(schema, "SCHEMA_VERSION", 1)
         older.setattr("tallformer_infer.archive.database.SCHEMA_VERSION", 1)
         with with_videos(tmp_path, "/a.mp4") as database:
-            database.finish(1, LABELLED, [action(0, 1)])
+            database.connection.execute("INSERT INTO labels VALUES (1, 'wave')")
+            database.connection.execute("INSERT INTO actions VALUES (1, 1, 1, 0, 1, 0.5)")
 
     with ArchiveDatabase(tmp_path, writes=writes) as database:
         (version,) = database.connection.execute("PRAGMA user_version").fetchone()
@@ -256,6 +260,22 @@ def test_pattern_of_paths_means_the_same_to_query_retry_and_export(tmp_path, pat
         assert {found.source for found in find_actions(database, wanted)} == expected
         assert {found.source for found in list_actions(database, wanted)} == expected
         assert {source for source in sources if wanted.matches(source)} == expected
+
+
+def test_losses_of_an_archive_of_before_are_taken_from_its_results(tmp_path, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
+        older.setattr(schema, "SCHEMA_VERSION", 2)
+        with with_videos(tmp_path, "/a.mp4", "/b.mp4", "/c.mp4", "/d.mp4") as database:
+            for number, missing_s, errors in ((1, 2.5, 1), (2, 2.5, 3), (3, 0.0, 1), (4, 0.0, 0)):
+                result = json.dumps({"missing_s": missing_s, "decode_errors": errors})
+                database.connection.execute("UPDATE videos SET result = ? WHERE id = ?", (result, number))
+
+    with ArchiveDatabase(tmp_path) as database:
+        rows = database.videos()
+
+    assert [(row.missing_s, row.decode_errors) for row in rows] == [(2.5, 1), (2.5, 3), (0.0, 1), (0.0, 0)]
+    assert [row.losses for row in rows] == [("short",), ("short", "damaged"), ("damaged",), ()]
 
 
 FILTERS = st.builds(

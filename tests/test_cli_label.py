@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import typer
@@ -16,7 +17,7 @@ from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.commands.archive_index import archive_rows
 from tallformer_infer.commands.inputs import given_options
 from tests.archive_runs import content_of
-from tests.videos import textured_pictures, write_video
+from tests.videos import cut_short, damage, textured_pictures, write_video
 from tests.web_server import serve
 
 
@@ -393,3 +394,58 @@ def test_report_of_an_archive_counts_its_actions(archive):
         sum(one.end_s - one.start_s for one in actions["a.mp4"])
     )
     assert not rows["text.mp4"].counts
+
+
+@pytest.fixture(scope="module")
+def incomplete(tmp_path_factory):
+    """Three videos: of 10 s only about half is there, one with damage in the middle, one that is whole."""
+    folder = tmp_path_factory.mktemp("incomplete")
+    whole = write_video(folder / "whole.mkv", textured_pictures(150, height_px=64, width_px=64), fps=15)
+    cut_short(whole, folder / "short.mkv", keep=0.5)
+    damage(whole, folder / "damaged.mkv", places=[0.3, 0.5], run_bytes=200)
+    return folder
+
+
+def test_short_and_damaged_videos_are_reported_everywhere(incomplete, tmp_path, capsys):
+    out = tmp_path / "out"
+    code, _, said = run(capsys, "label", incomplete, "--out", out)
+
+    assert code == 0
+    rows = {row["name"]: row for row in content_of(out)[0].values()}
+    assert 4 < rows["short.mkv"]["missing_s"] < 6
+    assert rows["damaged.mkv"]["decode_errors"] >= 1
+    assert (rows["whole.mkv"]["missing_s"], rows["whole.mkv"]["decode_errors"]) == (0.0, 0)
+    short = f"{rows['short.mkv']['duration_s']:.1f} s of 10.0 s could be read"
+    assert f"tallformer: warning: {incomplete / 'short.mkv'}: {short}" in said
+    assert re.search(r"warning: \S+damaged.mkv: \d+ places? (is|are) damaged or left out", said)
+    assert "whole.mkv" not in said
+    assert [line.split()[-1] for line in said.splitlines() if line.startswith("  of these short or damaged")] == ["2"]
+
+    shown = run(capsys, "archive", "status", out)[1]
+    assert shown.startswith("videos: 3 done, 1 damaged, 1 short; 0.01 hours\n")
+    assert f"short.mkv: {short}\n" in shown
+    described = json.loads(run(capsys, "archive", "status", out, "--json")[1])
+    assert described["losses"] == {"damaged": 1, "short": 1}
+    assert [(Path(one["path"]).name, one["losses"]) for one in described["incomplete"]] == [
+        ("damaged.mkv", ["damaged"]),
+        ("short.mkv", ["short"]),
+    ]
+    index = {Path(row.name).name: row for row in archive_rows(out)}
+    assert {name: row.status for name, row in index.items()} == {
+        "damaged.mkv": "damaged",
+        "short.mkv": "short",
+        "whole.mkv": "done",
+    }
+    assert (index["short.mkv"].note, index["short.mkv"].error) == (short, "")
+
+
+def test_json_log_warns_of_short_and_damaged_videos(incomplete, tmp_path, capsys):
+    _, _, said = run(capsys, "label", incomplete, "--out", tmp_path / "out", "--json-logs")
+
+    events = [json.loads(line) for line in said.splitlines()]
+    warned = {Path(event["path"]).name: event["message"] for event in events if event["event"] == "warning"}
+    assert set(warned) == {"damaged.mkv", "short.mkv"}
+    assert warned["short.mkv"].endswith("s of 10.0 s could be read")
+    done = {Path(event["path"]).name: event for event in events if event["event"] == "video_done"}
+    assert 4 < done["short.mkv"]["missing_s"] < 6
+    assert events[-1]["incomplete"] == 2

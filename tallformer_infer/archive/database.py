@@ -38,6 +38,10 @@ class Labelled:
 
     duration_s: float
     """Length of what was decoded, in seconds."""
+    missing_s: float
+    """Seconds that are missing at the end."""
+    decode_errors: int
+    """Places that are damaged or left out."""
     result: dict[str, Any]
     """Everything of the `Result` but its actions, as JSON."""
     selection: dict[str, Any]
@@ -212,7 +216,8 @@ class ArchiveDatabase:
             change.execute("DELETE FROM actions WHERE video_id = ?", (video_id,))
             change.execute(
                 "UPDATE videos SET status = ?, attempts = attempts + 1, error_kind = ?, error = ?, finished_at = ?, "
-                "result = NULL, duration_s = NULL, actions_hash = NULL WHERE id = ?",
+                "result = NULL, duration_s = NULL, missing_s = NULL, decode_errors = NULL, actions_hash = NULL "
+                "WHERE id = ?",
                 ("waiting" if again else "failed", kind, error, _now(), video_id),
             )
 
@@ -258,6 +263,8 @@ class ArchiveDatabase:
             )
             columns = {
                 "duration_s": labelled.duration_s,
+                "missing_s": labelled.missing_s,
+                "decode_errors": labelled.decode_errors,
                 "result": json.dumps(labelled.result),
                 "selection": json.dumps(labelled.selection),
                 "remarks": json.dumps(labelled.remarks),

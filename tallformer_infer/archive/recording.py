@@ -67,6 +67,7 @@ class Recorder:
                 self._watcher.failed(row.source, "output", error, again=True)
             return
         self._totals.done += 1
+        self._totals.incomplete += bool(result.decode_errors or result.missing_s)
         self._totals.actions += len(result.actions)
         self._totals.video_s += result.duration_s
         self._count_bytes(row)

@@ -14,6 +14,9 @@ FailureKind = Literal["media", "read", "crash", "killed", "hang", "output", "sco
 """`media`: nothing to decode; `read`: the source broke off; `crash`, `killed`, `hang`: what became of the worker;
 `output`: its results cannot be written; `scores`: the file of class scores has none of it; `bug`: anything else."""
 
+Loss = Literal["short", "damaged"]
+"""What a finished video lacks: `short`: its end; `damaged`: places that could not be decoded or were left out."""
+
 DbText = str | bytes
 
 
@@ -45,6 +48,10 @@ class VideoRow:
     """One line that says why."""
     duration_s: float | None
     """Length of what was decoded, in seconds."""
+    missing_s: float | None
+    """What its header promises and the file does not hold at its end, in seconds."""
+    decode_errors: int | None
+    """Places that are damaged or left out; a missing end is one of them."""
     result: dict[str, Any] | None
     """Everything of the `Result` but its actions, as JSON."""
     selection: dict[str, Any] | None
@@ -71,6 +78,13 @@ class VideoRow:
     """Begin of the last attempt, UTC."""
     finished_at: str | None
     """End of the last attempt, UTC."""
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """What the video lacks; nothing where it is whole, or not done."""
+        is_short = bool(self.missing_s)
+        is_damaged = (self.decode_errors or 0) > is_short
+        return (*(("short",) if is_short else ()), *(("damaged",) if is_damaged else ()))
 
 
 def row_from(record: sqlite3.Row) -> VideoRow:

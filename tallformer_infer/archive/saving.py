@@ -86,6 +86,8 @@ class ResultKeeper:
         """
         labelled = Labelled(
             duration_s=result.duration_s,
+            missing_s=result.missing_s,
+            decode_errors=result.decode_errors,
             result=to_json(dataclasses.replace(_under_path_of(row, result), actions=())),
             selection=to_json(self._selection),
             remarks=tuple(remarks),

@@ -68,6 +68,12 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX actions_by_time ON actions (start_s, end_s, score, label_id, video_id);
     CREATE INDEX actions_by_length ON actions (end_s - start_s);
     """,
+    """
+    ALTER TABLE videos ADD COLUMN missing_s REAL;
+    ALTER TABLE videos ADD COLUMN decode_errors INTEGER;
+    UPDATE videos SET missing_s = json_extract(result, '$.missing_s'),
+        decode_errors = json_extract(result, '$.decode_errors') WHERE result IS NOT NULL;
+    """,
 )
 """Each brings a file of the version before it to its own version, its place counted from 1."""
 

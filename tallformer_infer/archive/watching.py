@@ -31,6 +31,8 @@ class Totals:
     """Files that turned out not to be videos."""
     copied: int = 0
     """Of those done, the ones with the content of another."""
+    incomplete: int = 0
+    """Of those done, the ones that are short or damaged."""
     actions: int = 0
     """Actions found."""
     video_s: float = 0.0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
 from tallformer_infer.archive.rows import VideoRow
+from tallformer_infer.commands.archive_tables import row_losses
 from tallformer_infer.report import IndexRow
 
 _SUMS = (
@@ -40,9 +41,10 @@ def archive_rows(folder: Path) -> Iterator[IndexRow]:
 def _row(row: VideoRow, counts: dict[str, int], seconds: dict[str, float]) -> IndexRow:
     return IndexRow(
         name=row.source,
-        status=row.status,
+        status=" and ".join(row.losses) or row.status,
         duration_s=row.duration_s,
         counts=counts,
         seconds=seconds,
         error=(row.error or "") if row.status == "failed" else "",
+        note=row_losses(row),
     )

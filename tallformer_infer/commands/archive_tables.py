@@ -13,15 +13,18 @@ from rich.text import Text
 
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.queries import FoundAction, count_by_label
+from tallformer_infer.archive.rows import VideoRow
+from tallformer_infer.commands.tables import describe_losses
 from tallformer_infer.commands.text import clock, counted, printable
 
 
 def describe_archive(database: ArchiveDatabase) -> dict[str, Any]:
-    """Videos by status, hours, failures, models, and actions per label, as JSON."""
+    """Videos by status, hours, losses, failures, models, and actions per label, as JSON."""
     rows = database.videos()
     models = collections.Counter((row.recipe_name, row.bundle_sha256) for row in rows if row.status == "done")
     return {
         "videos": dict(sorted(collections.Counter(row.status for row in rows).items())),
+        "losses": dict(sorted(collections.Counter(loss for row in rows for loss in row.losses).items())),
         "hours": round(sum(row.duration_s or 0.0 for row in rows) / 3600, 4),
         "models": [
             {"recipe": recipe, "bundle_sha256": sha256, "videos": count} for (recipe, sha256), count in models.items()
@@ -29,6 +32,17 @@ def describe_archive(database: ArchiveDatabase) -> dict[str, Any]:
         "labels": [
             {"label": name, "actions": count, "seconds": round(seconds, 3)}
             for name, count, seconds in count_by_label(database)
+        ],
+        "incomplete": [
+            {
+                "path": row.source,
+                "missing_s": round(row.missing_s or 0.0, 3),
+                "decode_errors": row.decode_errors,
+                "losses": row.losses,
+                "message": row_losses(row),
+            }
+            for row in rows
+            if row.losses
         ],
         "failures": [
             {"path": row.source, "kind": row.error_kind, "error": row.error, "attempts": row.attempts}
@@ -38,11 +52,18 @@ def describe_archive(database: ArchiveDatabase) -> dict[str, Any]:
     }
 
 
+def row_losses(row: VideoRow) -> str:
+    """What was lost of a short or damaged video; empty where nothing was."""
+    told_s = None if row.result is None else row.result.get("video", {}).get("duration_s")
+    return describe_losses(told_s, row.missing_s or 0.0, row.decode_errors or 0)
+
+
 def show_archive(described: dict[str, Any], *, rows: int) -> None:
     """The same for people, on stdout."""
     console = Console(highlight=False)
     counts = ", ".join(f"{count} {status}" for status, count in described["videos"].items()) or "none"
-    console.print(Text(f"videos: {counts}; {described['hours']:.2f} hours"), soft_wrap=True)
+    lost = "".join(f", {count} {loss}" for loss, count in described["losses"].items())
+    console.print(Text(f"videos: {counts}{lost}; {described['hours']:.2f} hours"), soft_wrap=True)
     if len(described["models"]) > 1:
         console.print(Text(f"made with {len(described['models'])} models: `tallformer label` brings all to one"))
     if described["labels"]:
@@ -50,6 +71,11 @@ def show_archive(described: dict[str, Any], *, rows: int) -> None:
         for one in described["labels"]:
             table.add_row(Text(printable(one["label"])), f"{one['actions']}", clock(one["seconds"], digits=0))
         console.print(table)
+    incomplete = described["incomplete"]
+    for one in incomplete[:rows]:
+        console.print(Text(f"{printable(one['path'])}: {one['message']}", style="yellow"), soft_wrap=True)
+    if len(incomplete) > rows:
+        console.print(Text(f"… and {counted(len(incomplete) - rows, 'incomplete video')} more; --json lists all"))
     failures = described["failures"]
     for one in failures[:rows]:
         tries = f", after {counted(one['attempts'], 'attempt')}" if one["attempts"] > 1 else ""

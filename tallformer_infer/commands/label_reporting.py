@@ -19,7 +19,7 @@ from tallformer_infer.archive.tasks import Alive
 from tallformer_infer.archive.watching import Totals, Watcher
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.commands.saying import URGENT, write_event
-from tallformer_infer.commands.tables import UNTRAINED
+from tallformer_infer.commands.tables import UNTRAINED, losses
 from tallformer_infer.commands.text import clock, counted, naming_the_file, printable, shortened, times
 from tallformer_infer.structures import Result
 
@@ -109,9 +109,9 @@ class TerminalWatcher:
     def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
         """Move the overall bar; say what is not as it should be."""
         self._move(totals)
-        for remark in remarks:
-            if "not kept" in remark or "damaged" in remark:
-                self._print(Text(f"warning: {printable(path)}: {printable(remark)}", style="yellow"))
+        told = [remark for remark in remarks if "not kept" in remark or "damaged" in remark]
+        for remark in [losses(result), *told] if losses(result) else told:
+            self._print(Text(f"warning: {printable(path)}: {printable(remark)}", style="yellow"))
 
     def failed(self, path: str, kind: FailureKind, error: str, *, again: bool) -> None:
         """One line."""
@@ -199,16 +199,19 @@ class JsonWatcher:
             self._write("progress", worker=slot, path=path, **dataclasses.asdict(alive), totals=_facts(totals))
 
     def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
-        """Event `video_done`."""
+        """Event `video_done` and, of a short or damaged video, `warning`."""
         self._write(
             "video_done",
             path=path,
             actions=len(result.actions),
             duration_s=round(result.duration_s, 3),
             decode_errors=result.decode_errors,
+            missing_s=round(result.missing_s, 3),
             total_s=round(result.timings.total_s, 3),
             remarks=remarks,
         )
+        if lost := losses(result):
+            self._write("warning", path=path, message=lost)
 
     def failed(self, path: str, kind: FailureKind, error: str, *, again: bool) -> None:
         """Event `video_failed`."""
@@ -240,6 +243,7 @@ def summary(plan: Plan, totals: Totals) -> list[tuple[str, str]]:
     rows = [
         ("labelled", f"{totals.done}"),
         ("  of these with the content of another", f"{totals.copied}" if totals.copied else ""),
+        ("  of these short or damaged", f"{totals.incomplete}" if totals.incomplete else ""),
         ("done before", f"{len(plan.unchanged)}" if plan.unchanged else ""),
         ("failed", f"{totals.failed}"),
         ("failed before (`tallformer archive retry`)", f"{len(plan.failed_before)}" if plan.failed_before else ""),

@@ -55,13 +55,22 @@ def actions_table(result: Result, *, rows: int, known: KnownSegments | None = No
 
 def losses(result: Result) -> str:
     """What was lost of a damaged video; empty where nothing was."""
+    return describe_losses(result.video.duration_s, result.missing_s, result.decode_errors)
+
+
+def describe_losses(told_s: float | None, missing_s: float, decode_errors: int) -> str:
+    """What was lost of a damaged video; empty where nothing was.
+
+    Args:
+        told_s: Length as the header says, in seconds.
+        missing_s: What is missing of it at the end, in seconds.
+        decode_errors: Places that are damaged or left out.
+    """
     parts = []
-    told_s, missing_s = result.video.duration_s, result.missing_s
     if missing_s and told_s is not None:
         parts.append(f"{told_s - missing_s:.1f} s of {told_s:.1f} s could be read")
-    errors = result.decode_errors
-    if errors > len(parts):  # a missing end is itself one of them
-        parts.append(f"{counted(errors, 'place')} {'is' if errors == 1 else 'are'} damaged or left out")
+    if decode_errors > len(parts):  # a missing end is itself one of them
+        parts.append(f"{counted(decode_errors, 'place')} {'is' if decode_errors == 1 else 'are'} damaged or left out")
     return "; ".join(parts)
 
 

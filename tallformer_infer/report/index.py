@@ -19,7 +19,7 @@ class IndexRow:
     name: str
     """Path or address of the video."""
     status: str
-    """`done`, `failed`, or another word for where it stands."""
+    """`done`, `failed`, `short`, `damaged`, or another word for where it stands."""
     duration_s: float | None = None
     """Length in seconds; None where it is not known."""
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -28,6 +28,8 @@ class IndexRow:
     """Length of the actions by label, in seconds."""
     error: str = ""
     """Why it failed, in one line."""
+    note: str = ""
+    """What it lacks, in one line."""
     page: str | None = None
     """URL of its own page, relative to the index; None where there is none."""
 
@@ -77,6 +79,7 @@ def index_data(rows: Iterable[IndexRow]) -> dict[str, Any]:
             ],
             row.error,
             row.page,
+            row.note,
         ]
         for row in rows
     ]

@@ -2,11 +2,11 @@
 const $ = (id) => document.getElementById(id);
 const DATA = JSON.parse($("data").textContent);
 const PAGE = 200;
-const VIDEOS = DATA.rows.map(([name, status, duration, found, error, page], number) => ({
-  name, status, duration, error, page, number,
+const VIDEOS = DATA.rows.map(([name, status, duration, found, error, page, note], number) => ({
+  name, status, duration, error, page, note, number,
   found: new Map(found.map(([label, count, seconds]) => [label, { count, seconds }])),
   actions: found.reduce((sum, [, count]) => sum + count, 0),
-  text: [name, error, ...found.map(([label]) => DATA.labels[label])].join("\n").toLowerCase(),
+  text: [name, error, note, ...found.map(([label]) => DATA.labels[label])].join("\n").toLowerCase(),
 }));
 const state = { search: "", status: "", label: null, first: 0, sort: { videos: "", classes: "count" }, down: { videos: false, classes: true } };
 
@@ -85,6 +85,7 @@ function showVideos() {
     const name = video.page === null ? video.name : element("a", { href: video.page, textContent: video.name });
     const cell = element("td", {}, name);
     if (video.error) cell.append(element("div", { className: "error", textContent: video.error }));
+    if (video.note) cell.append(element("div", { className: "note", textContent: video.note }));
     return element("tr", {}, cell, element("td", { textContent: video.status }),
       element("td", { className: "number wide", textContent: clock(video.duration) }), number(keys.actions(video)));
   }));
