@@ -287,6 +287,16 @@ class ArchiveDatabase:
                 (*columns.values(), int(counts), video_id),
             )
 
+    def of_source(self, source: str) -> VideoRow | None:
+        """The row of a path or address; None where there is none."""
+        row = self.connection.execute("SELECT * FROM videos WHERE source = ?", (to_db(source),)).fetchone()
+        return None if row is None else row_from(row)
+
+    def remove(self, video_id: int) -> None:
+        """Remove a video and its actions."""
+        with self.changing() as change:
+            change.execute("DELETE FROM videos WHERE id = ?", (video_id,))
+
     def actions_of(self, video_id: int) -> tuple[Action, ...]:
         """The actions of one video, by start, end and falling score."""
         rows = self.connection.execute(

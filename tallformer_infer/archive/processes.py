@@ -114,6 +114,13 @@ class ProcessEngine:
         worker = self._workers[slot]
         return str(worker.pid) if worker is not None else ""
 
+    def drop(self, slot: int) -> None:
+        """Kill the process of a slot, whose task nobody wants any more."""
+        worker = self._workers[slot]
+        if worker is not None:
+            worker.kill()
+            self._workers[slot] = None
+
     def close(self) -> None:
         """Kill all: what they stored is good at every moment."""
         for worker in self._workers:

@@ -12,17 +12,19 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tallformer_infer.archive.concluding import conclude, given_classes
 from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.naming import choose_names
 from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.processes import Engine
 from tallformer_infer.archive.recording import Recorder, Recording
 from tallformer_infer.archive.rows import FailureKind, VideoRow
 from tallformer_infer.archive.saving import ResultKeeper, stored_result
+from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import StageHashes, storage_key
 from tallformer_infer.archive.store import FeatureStore
 from tallformer_infer.archive.tasks import (
@@ -153,14 +155,22 @@ class Run:
         scores = self._parts.class_scores
         return None if scores is None else scores.of(Path(row.source).stem)
 
-    def work(self, engine: Engine) -> None:
+    def work(self, engine: Engine, *, goes_on: Callable[[], bool] = lambda: False) -> None:
         """Label what is left, in workers.
+
+        Args:
+            engine: The workers.
+            goes_on: Asked between events, and may call `add`, `drop` and `forget`: whether to wait for further
+                videos once all are done. When it says no, what was not begun is left.
 
         Raises:
             ArchiveError: The model or its device does not work, or the database cannot be written.
         """
         self._tasks.extend(_first_task(row) for row in self._plan.label)
-        while self._tasks or self._busy:
+        waits = goes_on()
+        while self._busy or self._tasks or waits:
+            if waits and not (waits := goes_on()):
+                self._tasks.clear()
             for slot in engine.free():
                 if self._tasks and slot not in self._busy:
                     self._give(engine, slot, self._tasks.popleft())
@@ -170,6 +180,48 @@ class Run:
                 self._hear(engine, *got)
             self._shrink_now_and_then()
         self._shrink()
+
+    def add(self, found: FoundSource) -> None:
+        """Label one more video; one that is under way is not begun again. For a run that works, from its thread."""
+        row = self._database.of_source(found.source)
+        if row is None:
+            ((source, name, key),) = choose_names([found], set())
+            self._database.add([(source.source, name, key, source.is_guess)])
+            row = self._database.of_source(found.source)
+            assert row is not None, "it was just added"
+        followers = {video_id for waiting in self._waiting_for.values() for video_id in waiting}
+        if row.id in followers or any(task.video_id == row.id for task in (*self._tasks, *self._busy.values())):
+            return
+        self._database.let_wait([row.id], forget_attempts=True)
+        self._tasks.append(_first_task(row))
+
+    def drop(self, source: str) -> int | None:
+        """Do not label a video after all.
+
+        Returns:
+            The slot that works on it, whose engine must be told; None where nobody does.
+        """
+        row = self._database.of_source(source)
+        if row is None:
+            return None
+        self._tasks = deque(task for task in self._tasks if task.video_id != row.id)
+        for waiting in self._waiting_for.values():
+            waiting[:] = [video_id for video_id in waiting if video_id != row.id]
+        self._database.let_wait([row.id], forget_attempts=False)
+        for slot, task in self._busy.items():
+            if task.video_id == row.id:
+                del self._busy[slot]
+                self._by_content = {content: owner for content, owner in self._by_content.items() if owner != row.id}
+                followers = [self._database.video(number) for number in self._waiting_for.pop(row.id, [])]
+                self._tasks.extend(_first_task(follower) for follower in followers)
+                return slot
+        return None
+
+    def forget(self, source: str) -> None:
+        """Remove a video, and what was found in it, from the archive."""
+        row = self._database.of_source(source)
+        if row is not None:
+            self._database.remove(row.id)
 
     def write_left(self) -> int:
         """Once more, write the result files that could not be written; see `Recorder.write_left`."""

@@ -1,0 +1,147 @@
+"""`tallformer serve`: an HTTP API and a page."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+_ACCESS, _WORK = "Who may do what", "How jobs are done"
+
+
+@app.command()
+def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for jobs, uploads and results.")] = Path(
+        "tallformer-data"
+    ),
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; any but this machine's own needs --token.", rich_help_panel=_ACCESS),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=_ACCESS)
+    ] = 8080,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TALLFORMER_TOKEN", help="What clients must know, the page included.", rich_help_panel=_ACCESS
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Clients may name files below this folder.", rich_help_panel=_ACCESS),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", help="Clients may name http(s) addresses there; repeatable.", rich_help_panel=_ACCESS
+        ),
+    ] = None,
+    allow_private: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private", help="Allowed hosts may have private or loopback addresses.", rich_help_panel=_ACCESS
+        ),
+    ] = False,
+    max_upload_gb: Annotated[
+        float, typer.Option(min=0.001, metavar="GB", help="Largest video.", rich_help_panel=_ACCESS)
+    ] = 16.0,
+    max_queue: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most unfinished jobs; more get 429.", rich_help_panel=_ACCESS)
+    ] = 1000,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        typer.Option(help="Where to run, as for `detect`.", rich_help_panel=_WORK),
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Worker processes (default: by cores and memory).", rich_help_panel=_WORK
+        ),
+    ] = None,
+    store_gb: Annotated[
+        float, typer.Option(min=0, metavar="GB", help="Most stored features.", rich_help_panel=_WORK)
+    ] = 20.0,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Time for running jobs at shutdown.", rich_help_panel=_WORK),
+    ] = 30.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line per request.")] = False,
+) -> None:
+    """Serve detection over HTTP, with a page to drop videos on.
+
+    Jobs, uploads and results are kept in --data: they survive a crash, and
+    identical files are processed once. The page is at /, the description of
+    the API (OpenAPI) at /openapi.json.
+
+    Exit code: 0 after Ctrl-C or SIGTERM; 1 it cannot start; 2 usage.
+
+    [bold]Examples[/bold]
+
+      tallformer serve
+      tallformer serve --root /videos --data /srv/tallformer
+      tallformer serve --host 0.0.0.0 --token "$(openssl rand -hex 16)"
+    """
+    if token is None and not _is_loopback(host):
+        raise typer.BadParameter(f"--host {host}: other machines can reach this address; name a --token")
+    if token is not None and len(token) < 8:
+        raise typer.BadParameter("--token: expected 8 characters or more")
+    if root is not None and not root.is_dir():
+        raise typer.BadParameter(f"--root {root}: no such folder")
+
+    from tallformer_infer.commands.waiting import import_interruptibly
+
+    import_interruptibly("uvicorn")
+    import_interruptibly("tallformer_infer.serve")
+
+    import uvicorn
+
+    from tallformer_infer.archive.capacity import choose_threads, choose_workers
+    from tallformer_infer.bundle import load_bundle
+    from tallformer_infer.serve import ServerOptions, create_app
+    from tallformer_infer.serve.driver import DriverOptions
+
+    bundle = load_bundle(model)
+    count = choose_workers(bundle, videos=1 << 30, memory_bytes=None, workers=workers)
+    options = ServerOptions(
+        driver=DriverOptions(
+            data=data.resolve(),
+            device=device,
+            workers=count,
+            threads=choose_threads(count, None),
+            store_bytes=int(store_gb * 1e9),
+            allowed_hosts=tuple(allow_host or ()),
+            allow_private=allow_private,
+            most_bytes=int(max_upload_gb * 1e9),
+        ),
+        root=root,
+        token=token,
+        most_waiting=max_queue,
+        grace_s=grace,
+    )
+    config = uvicorn.Config(
+        create_app(bundle, options),
+        host=host,
+        port=port,
+        log_level="warning" if quiet else "info",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    uvicorn.Server(config).run()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

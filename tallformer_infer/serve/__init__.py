@@ -1,0 +1,8 @@
+"""`tallformer serve`: an HTTP API and a page over the workers and the database of an archive."""
+
+from __future__ import annotations
+
+from tallformer_infer.serve.app import ServerOptions, create_app
+from tallformer_infer.serve.jobs import Job, JobOptions, JobState, JobStore
+
+__all__ = ["Job", "JobOptions", "JobState", "JobStore", "ServerOptions", "create_app"]

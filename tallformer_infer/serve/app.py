@@ -1,0 +1,555 @@
+"""The HTTP API: what clients may ask, and what they are refused.
+
+Note [pages of others]
+    A server on this machine can be reached by every page in this machine's browsers. Their requests carry the name of
+    their own site as `Origin`, and are refused where they would change something. A name of theirs that leads to this
+    machine (DNS rebinding) would make the browser take both for one site: without a token, only names of this machine
+    are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import importlib.resources
+import ipaddress
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from tallformer_infer import __version__
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.errors import ArchiveError, ConfigError, MediaError
+from tallformer_infer.pipeline import choose_point
+from tallformer_infer.results import check_selection
+from tallformer_infer.serve.driver import Driver, DriverOptions
+from tallformer_infer.serve.fetch import check_address
+from tallformer_infer.serve.jobs import UNFINISHED, Job, JobOptions, JobState, JobStore, new_job_id
+from tallformer_infer.serve.results import ResultFormat, encode_result
+
+_LONGEST_NAME = 120
+_RETRY_AFTER_S = 10
+_EVENT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How the server behaves."""
+
+    driver: DriverOptions
+    """How jobs are done."""
+    root: Path | None = None
+    """Clients may name files below this folder; None: none."""
+    token: str | None = field(default=None, repr=False)
+    """What clients must know; None: nothing."""
+    most_waiting: int = 1000
+    """Most unfinished jobs; more are refused."""
+    upload_timeout_s: float = 60.0
+    """Longest silence of an upload, in seconds."""
+    grace_s: float = 30.0
+    """Time for running jobs when the server is told to end, in seconds."""
+
+
+class JobRequest(BaseModel):
+    """A video that the server can reach itself."""
+
+    path: str | None = Field(None, description="File below the server's --root.", max_length=4096)
+    url: str | None = Field(None, description="http(s) address on a host of --allow-host.", max_length=4096)
+    threshold: float | None = Field(None, ge=0, le=1, description="Lowest score to keep.")
+    top_k: int | None = Field(None, ge=1, le=1_000_000, description="Most actions to keep, best first.")
+    classes: list[str] | None = Field(None, description="Names of the actions to keep.")
+    operating_point: str | None = Field(None, description="Point of a calibrated model, `all` or `none`.")
+
+
+class JobView(BaseModel):
+    """A job, as clients see it."""
+
+    id: str
+    state: JobState
+    name: str
+    position_s: float = Field(description="Video time that is done, in seconds.")
+    duration_s: float | None = Field(description="Length of the video, in seconds, where it is known.")
+    error: str | None
+    remarks: list[str]
+    created_at: str
+    finished_at: str | None
+    url: str = Field(description="Of this job.")
+
+
+class ModelView(BaseModel):
+    """A model of the server."""
+
+    name: str
+    classes: list[str]
+    operating_points: list[str]
+    intended_use: str | None
+
+
+class Problem(BaseModel):
+    """What is wrong with a request."""
+
+    detail: Any
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem, "description": text}
+    for code, text in {
+        400: "The request cannot be read.",
+        401: "The token is missing or wrong.",
+        404: "There is no such job.",
+        409: "The job is not in a state for this.",
+        413: "The video is too large.",
+        422: "An option is out of range.",
+        429: "Too many unfinished jobs; see Retry-After.",
+        503: "No job can be done now.",
+    }.items()
+}
+
+
+def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
+    """The application: one model, one folder of jobs.
+
+    Args:
+        bundle: The model.
+        options: How the server behaves.
+
+    Raises:
+        ArchiveError: The folder of jobs cannot be opened.
+    """
+    options.driver.data.mkdir(parents=True, exist_ok=True)
+    jobs = JobStore(options.driver.data / "jobs.db")
+    server = _Server(bundle, jobs, Driver(bundle, jobs, options.driver), options)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(server.clean_uploads)
+        server.driver.start()
+        yield
+        await run_in_threadpool(server.driver.stop, within_s=options.grace_s)
+        jobs.close()
+
+    app = FastAPI(
+        title="tallformer",
+        version=__version__,
+        summary="Detects actions in videos: submit a video, follow the job, take the result.",
+        lifespan=lifespan,
+        docs_url=None,  # these pages load scripts from a public host
+        redoc_url=None,
+    )
+    app.middleware("http")(server.guard)
+    app.exception_handler(ArchiveError)(_unavailable)
+    _add_submission(app, server)
+    _add_jobs(app, server)
+    _add_results(app, server)
+    _add_server(app, server)
+    return app
+
+
+class _Server:
+    """What the routes share."""
+
+    def __init__(self, bundle: Bundle, jobs: JobStore, driver: Driver, options: ServerOptions) -> None:
+        self.bundle = bundle
+        self.jobs = jobs
+        self.driver = driver
+        self.options = options
+        self.uploads = options.driver.data / "uploads"
+        self.registry = CollectorRegistry()
+        self.accepted = Counter("tallformer_jobs_accepted", "Jobs accepted.", registry=self.registry)
+        self.refused = Counter("tallformer_jobs_refused", "Jobs refused.", ["reason"], registry=self.registry)
+        self.received = Counter("tallformer_upload_bytes", "Bytes of uploads.", registry=self.registry)
+        states = Gauge("tallformer_jobs", "Jobs by state.", ["state"], registry=self.registry)
+        for state in ("fetching", "queued", "running", "done", "failed", "cancelled"):
+            states.labels(state).set_function(lambda state=state: jobs.counts().get(state, 0))  # type: ignore[misc]
+        seconds = Gauge("tallformer_video_seconds", "Seconds of video done since the start.", registry=self.registry)
+        seconds.set_function(lambda: driver.totals.video_s)
+
+    async def guard(self, request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Refuse who may not ask; orchestrators may ask for health without the token."""
+        refusal = None if request.url.path in ("/healthz", "/readyz") else self._refusal(request)
+        response = refusal or await call(request)
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        response.headers.setdefault("Referrer-Policy", "no-referrer")
+        return response
+
+    def _refusal(self, request: Request) -> Response | None:
+        """Why a request is not answered; see Note [pages of others]."""
+        headers, token = request.headers, self.options.token
+        host = headers.get("host", "")
+        if token is None and not _is_this_machine(host):
+            return JSONResponse({"detail": f"host {host!r} is not this machine"}, status_code=403)
+        origin = headers.get("origin")
+        if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
+            return JSONResponse({"detail": "asked by a page of another site"}, status_code=403)
+        if token is None:
+            return None
+        if secrets.compare_digest(_given_token(headers.get("authorization", "")).encode(), token.encode()):
+            return None
+        return JSONResponse(
+            {"detail": "expected the server's token, as `Authorization: Bearer TOKEN`"},
+            status_code=401,
+            headers={"WWW-Authenticate": 'Basic realm="tallformer: any name, the token as password"'},
+        )
+
+    def clean_uploads(self) -> None:
+        """Remove what was received for jobs that were never accepted."""
+        for folder in self.uploads.glob("*"):
+            if self.jobs.get(folder.name) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def require_room(self) -> None:
+        """Refuse a job while there are too many, or none can be done."""
+        if not self.driver.is_alive:
+            raise HTTPException(503, self.driver.problem or "the server is starting or stopping")
+        counts = self.jobs.counts()
+        if sum(counts.get(state, 0) for state in UNFINISHED) >= self.options.most_waiting:
+            self.refused.labels("queue").inc()
+            raise HTTPException(429, "too many unfinished jobs", headers={"Retry-After": str(_RETRY_AFTER_S)})
+
+    def checked(self, options: JobOptions) -> JobOptions:
+        """Options that the model can do."""
+        recipe = self.bundle.recipe
+        try:
+            check_selection(
+                threshold=options.threshold,
+                top_k=options.top_k,
+                classes=options.classes,
+                known=recipe.classes,
+                see="GET /v1/models",
+            )
+            choose_point(self.bundle, options.operating_point, threshold=options.threshold)
+        except ConfigError as error:
+            raise HTTPException(422, str(error)) from error
+        return options
+
+    def job(self, job_id: str) -> Job:
+        """A job that a client names."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            raise HTTPException(404, "no such job")
+        return job
+
+    def view(self, job: Job) -> JobView:
+        """A job, as clients see it."""
+        progress = self.driver.progress(job)
+        is_over = job.state not in UNFINISHED
+        return JobView(
+            id=job.id,
+            state=job.state,
+            name=job.name,
+            position_s=(job.duration_s or 0.0) if is_over else progress.position_s,
+            duration_s=job.duration_s if is_over else progress.duration_s,
+            error=job.error,
+            remarks=list(job.remarks),
+            created_at=job.created_at,
+            finished_at=job.finished_at,
+            url=f"/v1/jobs/{job.id}",
+        )
+
+    def accept(self, job_id: str, *, name: str, idempotency_key: str | None, **job: Any) -> JSONResponse:
+        """Put a job into the queue, unless one with the same key was faster."""
+        accepted = self.jobs.add(job_id=job_id, name=_shown_name(name), idempotency_key=idempotency_key or None, **job)
+        if accepted.id == job_id:
+            self.accepted.inc()
+            self.driver.add(accepted)
+        return self._answer(accepted)
+
+    def with_key(self, idempotency_key: str | None) -> JSONResponse | None:
+        """The answer that a request got before, if it comes again."""
+        known = self.jobs.with_key(idempotency_key) if idempotency_key else None
+        return None if known is None else self._answer(known)
+
+    def _answer(self, job: Job) -> JSONResponse:
+        view = self.view(job)
+        return JSONResponse(view.model_dump(), status_code=202, headers={"Location": view.url})
+
+    def file_below_root(self, path: str) -> Path:
+        """A file that a client names: below the root, links followed."""
+        root = self.options.root
+        if root is None:
+            raise HTTPException(422, "path: this server has no --root")
+        try:
+            named = (root / path).resolve(strict=True)
+            is_inside = named.is_relative_to(root.resolve()) and named.is_file()
+        except (OSError, ValueError, RuntimeError):
+            is_inside = False
+        if not is_inside:  # the same for what is not there and for what is elsewhere
+            raise HTTPException(422, f"path: {path!r}: no such file below the root")
+        return named
+
+    async def receive(self, request: Request, target: Path) -> None:
+        """Stream an upload to the disk."""
+        most_bytes, received = self.options.driver.most_bytes, 0
+        stated = request.headers.get("content-length", "")
+        if stated.isdecimal() and int(stated) > most_bytes:
+            raise self._too_large(most_bytes)
+        target.parent.mkdir(parents=True)
+        blocks = request.stream()
+        with target.open("wb") as file:
+            while True:
+                try:
+                    block = await asyncio.wait_for(anext(blocks), self.options.upload_timeout_s)
+                except StopAsyncIteration:
+                    break
+                except TimeoutError as error:
+                    raise HTTPException(408, "the upload stopped") from error
+                received += len(block)
+                self.received.inc(len(block))
+                if received > most_bytes:
+                    raise self._too_large(most_bytes)
+                await run_in_threadpool(file.write, block)
+            if received == 0:
+                raise HTTPException(400, "expected the bytes of a video as the body")
+            await run_in_threadpool(_to_disk, file)
+
+    def _too_large(self, most_bytes: int) -> HTTPException:
+        self.refused.labels("size").inc()
+        return HTTPException(413, f"larger than the {most_bytes / 1e9:g} GB allowed here")
+
+
+def _picked(
+    threshold: Annotated[float | None, Query(ge=0, le=1, description="Lowest score to keep.")] = None,
+    top_k: Annotated[int | None, Query(ge=1, le=1_000_000, description="Most actions to keep, best first.")] = None,
+    classes: Annotated[list[str] | None, Query(description="Names of the actions to keep.")] = None,
+    operating_point: Annotated[str | None, Query(description="Point of a calibrated model, `all` or `none`.")] = None,
+) -> JobOptions:
+    """Options of a job, from the query."""
+    picked = tuple(classes) if classes else None
+    return JobOptions(threshold=threshold, top_k=top_k, classes=picked, operating_point=operating_point)
+
+
+def _add_submission(app: FastAPI, server: _Server) -> None:
+    @app.post("/v1/uploads", status_code=202, response_model=JobView, responses=_ERRORS, tags=["jobs"])
+    async def upload(
+        request: Request,
+        picked: Annotated[JobOptions, Depends(_picked)],
+        name: Annotated[str, Query(description="Name of the file.", max_length=1000)] = "video",
+        idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    ) -> Response:
+        """Submit a video: its bytes are the body. The same `Idempotency-Key` gives the same job."""
+        if (known := server.with_key(idempotency_key)) is not None:
+            return known
+        options = server.checked(picked)
+        server.require_room()
+        job_id = new_job_id()
+        source = server.uploads / job_id / _file_name(name)
+        try:
+            await server.receive(request, source)
+            return server.accept(
+                job_id, name=name, source=source, options=options, is_upload=True, idempotency_key=idempotency_key
+            )
+        except ClientDisconnect:
+            return Response(status_code=499)
+        finally:
+            if server.jobs.get(job_id) is None:
+                await run_in_threadpool(shutil.rmtree, source.parent, ignore_errors=True)
+
+    @app.post("/v1/jobs", status_code=202, response_model=JobView, responses=_ERRORS, tags=["jobs"])
+    def submit(wanted: JobRequest, idempotency_key: Annotated[str | None, Header(max_length=200)] = None) -> Response:
+        """Submit a video by its path below the server's root, or by its address."""
+        if (known := server.with_key(idempotency_key)) is not None:
+            return known
+        if (wanted.path is None) == (wanted.url is None):
+            raise HTTPException(422, "expected either path or url")
+        options = server.checked(_picked(wanted.threshold, wanted.top_k, wanted.classes, wanted.operating_point))
+        server.require_room()
+        job_id = new_job_id()
+        if wanted.path is not None:
+            source = server.file_below_root(wanted.path)
+            return server.accept(
+                job_id, name=wanted.path, source=source, options=options, idempotency_key=idempotency_key
+            )
+        try:
+            address = check_address(wanted.url or "", allowed_hosts=server.options.driver.allowed_hosts)
+        except MediaError as error:
+            raise HTTPException(422, str(error)) from error
+        return server.accept(
+            job_id,
+            name=address.path,
+            source=server.uploads / job_id / _file_name(address.path),
+            options=options,
+            url=str(address),
+            is_upload=True,
+            idempotency_key=idempotency_key,
+        )
+
+
+def _add_jobs(app: FastAPI, server: _Server) -> None:
+    @app.get("/v1/jobs", response_model=list[JobView], responses=_ERRORS, tags=["jobs"])
+    def list_jobs(
+        state: JobState | None = None,
+        before: Annotated[str | None, Query(description="Id of a job: older ones only.", max_length=64)] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    ) -> list[JobView]:
+        """Jobs, the newest first."""
+        return [server.view(job) for job in server.jobs.newest(state=state, before=before, limit=limit)]
+
+    @app.get("/v1/jobs/{job_id}", response_model=JobView, responses=_ERRORS, tags=["jobs"])
+    def job(job_id: str) -> JobView:
+        """One job: state and progress."""
+        return server.view(server.job(job_id))
+
+    @app.post("/v1/jobs/{job_id}/cancel", response_model=JobView, responses=_ERRORS, tags=["jobs"])
+    def cancel(job_id: str) -> JobView:
+        """Stop a job that has not ended."""
+        found = server.job(job_id)
+        if not server.driver.cancel(job_id):
+            raise HTTPException(409, f"the job is {found.state}")
+        return server.view(server.job(job_id))
+
+    @app.delete("/v1/jobs/{job_id}", status_code=204, response_class=Response, responses=_ERRORS, tags=["jobs"])
+    def delete(job_id: str) -> Response:
+        """Stop a job if need be, and forget it, with its upload and its result."""
+        server.job(job_id)
+        server.driver.cancel(job_id)
+        server.driver.remove(server.job(job_id))
+        return Response(status_code=204)
+
+    @app.get("/v1/jobs/{job_id}/events", response_class=StreamingResponse, responses=_ERRORS, tags=["jobs"])
+    async def events(job_id: str, request: Request) -> StreamingResponse:
+        """State and progress as server-sent events, each a job as JSON, until it has ended."""
+        server.job(job_id)
+
+        async def follow() -> AsyncIterator[str]:
+            said = ""
+            while not await request.is_disconnected():
+                found = server.jobs.get(job_id)
+                if found is None:
+                    return
+                view = server.view(found).model_dump_json()
+                if view != said:
+                    said = view
+                    yield f"data: {view}\n\n"
+                if found.state not in UNFINISHED:
+                    return
+                await asyncio.sleep(_EVENT_EVERY_S)
+
+        return StreamingResponse(follow(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _add_results(app: FastAPI, server: _Server) -> None:
+    @app.get("/v1/jobs/{job_id}/result", response_class=Response, responses=_ERRORS, tags=["results"])
+    def result(
+        job_id: str,
+        form: Annotated[ResultFormat, Query(alias="format", description="As for `tallformer detect`.")] = "json",
+    ) -> Response:
+        """The actions of a job that is done."""
+        job = server.job(job_id)
+        found = server.driver.result(job) if job.state == "done" else None
+        if found is None:
+            raise HTTPException(409, f"the job is {job.state}" if job.state != "done" else "its result is gone")
+        content, media_type, policy = encode_result(found, job, server.bundle, form)
+        return Response(content, media_type=media_type, headers={"Content-Security-Policy": policy} if policy else {})
+
+    @app.get("/v1/jobs/{job_id}/video", response_class=FileResponse, responses=_ERRORS, tags=["results"])
+    def video(job_id: str) -> FileResponse:
+        """The video of a job, whole or in ranges."""
+        job = server.job(job_id)
+        if not Path(job.source).is_file():
+            raise HTTPException(404, "the video is not there any more")
+        return FileResponse(job.source, headers={"Content-Security-Policy": "sandbox"})
+
+
+def _add_server(app: FastAPI, server: _Server) -> None:
+    @app.get("/v1/models", response_model=list[ModelView], tags=["server"])
+    def models() -> list[ModelView]:
+        """The model of this server, and what it knows."""
+        bundle = server.bundle
+        points = list(bundle.calibration.names) if bundle.calibration is not None else []
+        return [
+            ModelView(
+                name=bundle.name,
+                classes=list(bundle.recipe.classes),
+                operating_points=points,
+                intended_use=bundle.intended_use,
+            )
+        ]
+
+    @app.get("/healthz", response_model=dict[Literal["status"], str], tags=["server"])
+    def health() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", response_model=dict[Literal["status"], str], responses=_ERRORS, tags=["server"])
+    def ready() -> dict[str, str]:
+        """Whether jobs are being done."""
+        if not server.driver.is_alive:
+            raise HTTPException(503, server.driver.problem or "the server is starting or stopping")
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=Response, tags=["server"])
+    def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(generate_latest(server.registry), media_type="text/plain; version=0.0.4")
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page() -> HTMLResponse:
+        return HTMLResponse(_asset("index.html"), headers={"Content-Security-Policy": _PAGE_POLICY})
+
+    @app.get("/assets/{name}", include_in_schema=False)
+    def asset(name: Literal["serve.js", "serve.css"]) -> Response:
+        kind = "text/javascript" if name.endswith(".js") else "text/css"
+        return Response(_asset(name), media_type=kind, headers={"Cache-Control": "no-cache"})
+
+
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def _asset(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+async def _unavailable(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "the server's disk or database does not work"}, status_code=503)
+
+
+def _is_this_machine(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    return False
+
+
+def _given_token(header: str) -> str:
+    """The token in an Authorization header: as a bearer, or as a password, which is what browsers ask people for."""
+    kind, _, value = header.partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":
+        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    return ""
+
+
+def _file_name(name: str) -> str:
+    """A safe name for a file on the disk; its ending, which says what it is, stays."""
+    suffix = Path(_shown_name(name)).suffix
+    return "video" + (suffix if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 8 else "")
+
+
+def _shown_name(name: str) -> str:
+    """The last part of a name, without what cannot be shown."""
+    last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip() or "video"
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
