@@ -125,7 +125,7 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             traceback.print_exc()
         # Note [a stop can get lost] in `commands.stopping`
-        return _explain(error, as_json=as_json) if stop_signal() is None else _stopped(as_json=as_json)
+        return _explain(error, options, as_json=as_json) if stop_signal() is None else _stopped(as_json=as_json)
     if code == _TYPER_STOPPED:
         return _stopped(as_json=as_json)
     return code if isinstance(code, int) else 0
@@ -211,10 +211,10 @@ def _stopped(*, as_json: bool) -> int:
     return stop_code()
 
 
-def _explain(error: Exception, *, as_json: bool) -> int:
+def _explain(error: Exception, options: Sequence[str], *, as_json: bool) -> int:
     """Say in one line what is wrong, and give the exit code."""
     if isinstance(error, _UsageError):
-        return _explain_usage(error, as_json=as_json)
+        return _explain_usage(error, options, as_json=as_json)
     if isinstance(error, TallformerError):
         # One line for each problem of a file of annotations, else one for the error.
         for line in str(error).splitlines() if isinstance(error, AnnotationError) else [str(error)]:
@@ -226,14 +226,21 @@ def _explain(error: Exception, *, as_json: bool) -> int:
     return 1
 
 
-def _explain_usage(error: Any, *, as_json: bool) -> int:
+def _explain_usage(error: Any, options: Sequence[str], *, as_json: bool) -> int:
     message = error.format_message()
     if not message.strip():  # a group called without a command, which has printed its help
         return 2
     message = message.replace(": Value error, ", ": ").removeprefix("Invalid value: ")
     hint = f"`{error.ctx.command_path} --help` shows what it takes" if error.ctx is not None else ""
+    if file := _file_taken_for_options(options):
+        hint = f"if you mean the file {file}, write ./{file}, or put -- before it"
     _say_error(f"{message[:1].lower()}{message[1:].rstrip('.')}", hint=hint, as_json=as_json)
     return 2
+
+
+def _file_taken_for_options(options: Sequence[str]) -> str | None:
+    """The first argument that looks like an option, and is the name of a file."""
+    return next((one for one in options if one.startswith("-") and one != "-" and os.path.lexists(one)), None)
 
 
 def _say_error(message: str, *, hint: str = "", as_json: bool) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.console import Console
 
 from tallformer_infer import cli
-from tallformer_infer.results import load_schema
+from tallformer_infer.commands import reporting
+from tallformer_infer.commands.tables import actions_table
+from tallformer_infer.pipeline import Progress
+from tallformer_infer.results import Selection, load_schema
+from tests.result_samples import action, result
 from tests.small_bundle import CLASSES, FOUND, write_bundle
 from tests.videos import noise_pictures, write_video
 
+EXAMPLE = Path(__file__).parents[1] / "docs" / "example" / "example.mp4"
 EXPECTED = sorted(
     ({"segment": [start / 15, end / 15], "label": label, "score": score} for (start, end), score, label in FOUND),
     key=lambda action: action["segment"],
@@ -53,6 +61,12 @@ def detect(bundle):
     return run
 
 
+def drawn(found):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(actions_table(found, rows=20))
+    return console.file.getvalue()
+
+
 def read(path):
     document = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(load_schema()).validate(document)
@@ -60,11 +74,11 @@ def read(path):
 
 
 def assert_actions(found, expected):
-    assert [(action["label"], round(action["score"], 5)) for action in found] == [
-        (action["label"], action["score"]) for action in expected
+    assert [(one["label"], round(one["score"], 5)) for one in found] == [
+        (one["label"], one["score"]) for one in expected
     ]
-    for action, other in zip(found, expected, strict=True):
-        assert action["segment"] == pytest.approx(other["segment"], abs=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert one["segment"] == pytest.approx(other["segment"], abs=1e-5)
 
 
 def test_actions_json_fits_the_schema_and_says_what_was_found(video, folder, detect):
@@ -107,12 +121,14 @@ def test_class_with_a_comma_in_its_name_can_be_asked_for(video, folder, detect):
 
 
 def test_unknown_class_is_usage_before_anything_is_decoded(folder, detect, capsys):
-    assert detect("missing.mp4", "-o", "x.json", "--classes", "wawe") == 2
+    (folder / "empty.mp4").touch()
+
+    assert detect("empty.mp4", "-o", "x.json", "--classes", "wawe") == 2
 
     shown = capsys.readouterr().err
     assert "tallformer: error: class 'wawe': no such class; did you mean 'wave'? `tallformer info " in shown
     assert f"lists all {len(CLASSES)}" in shown
-    assert "missing.mp4" not in shown
+    assert "empty.mp4" not in shown
 
 
 def test_reference_windows_are_written_down(video, folder, detect):
@@ -199,12 +215,11 @@ def test_json_logs_are_one_object_per_line(video, detect, capsys):
     assert all({"time", "event"} <= set(event) for event in events)
     names = [event["event"] for event in events if event["event"] != "progress"]
     assert names == [
+        "video_failed",
         "loading",
         "loaded",
         "video_started",
         "video_done",
-        "video_started",
-        "video_failed",
         "error",
         "written",
     ]
@@ -263,13 +278,150 @@ def test_file_whose_name_looks_like_a_pattern_is_that_file(video, folder, detect
     assert read(folder / "x.json")["videos"][0]["path"] == "[red]?.mp4"
 
 
-@pytest.mark.parametrize("out", [".", "missing/x.json", "a.mp4", "a.mp4/x.json"])
+@pytest.mark.parametrize("out", [".", "missing/x.json", "a.mp4/x.json"])
 def test_destination_that_cannot_work_is_one_line_before_the_model_is_loaded(video, out, capsys):
     assert cli.run(["detect", "a.mp4", "--out", out, "--model", "nowhere"]) == 1
 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("tallformer: error: ")
     assert "nowhere" not in line
+
+
+def test_a_video_is_not_replaced_by_its_actions(video, capsys):
+    assert cli.run(["detect", "a.mp4", "--out", "a.mp4", "--format", "json", "--model", "nowhere"]) == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "tallformer: error: a.mp4: is what this run reads; name another file to write"
+
+
+@pytest.mark.parametrize("out", ["x.xyz", "a.mp4", "actions.txt"])
+def test_an_ending_of_no_format_is_usage(video, out, capsys):
+    assert cli.run(["detect", "a.mp4", "--out", out, "--model", "nowhere"]) == 2
+
+    first = capsys.readouterr().err.splitlines()[0]
+    assert f"--out {out}: unknown ending {out[out.index('.') :]}; expected one of .json, .html, .csv" in first
+
+
+def test_missing_files_are_reported_before_a_model_is_loaded(folder, capsys):
+    assert cli.run(["detect", "gone.mp4", "too.mp4", "--out", "x.json", "--model", "nowhere"]) == 1
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [
+        "tallformer: error: gone.mp4: no such video",
+        "tallformer: error: too.mp4: no such video",
+    ]
+    assert "nowhere" not in "".join(lines)
+
+
+def test_a_folder_stands_for_the_videos_in_it_and_below(video, folder, detect):
+    (folder / "films" / "more").mkdir(parents=True)
+    video.rename(folder / "films" / "more" / "b.MP4")
+    (folder / "films" / "notes.txt").write_text("no video")
+    (folder / "films" / ".hidden.mp4").write_text("no video")
+
+    assert detect("films", "-o", "x.json") == 0
+
+    assert [found["path"] for found in read(folder / "x.json")["videos"]] == ["films/more/b.MP4"]
+
+
+def test_a_folder_without_videos_is_usage(folder, detect, capsys):
+    (folder / "films").mkdir()
+
+    assert detect("films") == 2
+
+    assert "films: no video in this folder" in capsys.readouterr().err
+
+
+def test_a_table_shows_what_stands_out_where_the_model_is_not_calibrated():
+    """Of 670 actions of an uncalibrated model, those with a fifth of the best score, 0.6, or more."""
+    weak = [action(index, index + 1, "wave", 0.013) for index in range(668)]
+    strong = [action(700, 701, "wave", 0.6), action(710, 711, "jump", 0.12)]
+
+    shown = drawn(result("a.mp4", (*weak, *strong)))
+
+    assert "0.013" not in shown
+    assert re.search(r"wave +0\.600", shown)
+    assert re.search(r"jump +0\.120", shown)
+    assert "2 of 670 actions, with scores from 0.12 on; the model is not calibrated: --threshold 0 shows all" in shown
+
+
+def test_a_table_shows_nothing_where_no_score_is_worth_it():
+    shown = drawn(result("a.mp4", tuple(action(index, index + 1, "wave", 0.013) for index in range(670))))
+
+    assert "0.013" not in shown
+    assert "670 actions, with scores from 0.05 on" not in shown
+    assert "none of 670 actions has a score from 0.05 on" in shown
+
+
+def test_a_threshold_or_an_operating_point_takes_the_place_of_the_display_threshold():
+    weak = (action(0, 1, "wave", 0.013), action(2, 3, "wave", 0.9))
+
+    for selection in (Selection(threshold=0.0), Selection(operating_point="all")):
+        assert "0.013" in drawn(result("a.mp4", weak, selection=selection))
+
+
+def test_a_sample_model_warns_once_on_other_footage(folder, capsys):
+    for name in ("a.mp4", "b.mp4"):
+        write_video(folder / name, noise_pictures(20, height_px=64, width_px=64), fps=15)
+
+    assert cli.run(["detect", "a.mp4", "b.mp4", "-o", "x.json", "--model", "demo", "--device", "cpu", "--quiet"]) == 0
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tallformer: warning: demo is a sample model for generated videos and does not work on real")
+
+
+def test_a_sample_model_does_not_warn_on_generated_videos(folder, capsys):
+    arguments = ["detect", str(EXAMPLE), "-o", "x.json", "--model", "demo", "--device", "cpu"]
+    assert cli.run([*arguments, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+    assert cli.run(arguments) == 0
+    shown = capsys.readouterr().err
+    assert "intended use: Sample model for trying the commands." in shown
+    assert "precision 89.4 %, recall 81.7 % on 257 actions in 16 videos of annotations.json (validation)" in shown
+    assert "does not work on real footage" in read(folder / "x.json")["model"]["intended_use"]
+
+
+def test_a_format_of_one_video_per_file_creates_its_folder(video, folder, detect):
+    write_video(folder / "b.mp4", noise_pictures(10, height_px=32, width_px=32), fps=5)
+
+    assert detect("a.mp4", "b.mp4", "-o", "new/subtitles", "--format", "srt") == 0
+    assert detect("a.mp4", "-o", "other", "--format", "srt") == 0
+
+    assert sorted(path.name for path in (folder / "new" / "subtitles").iterdir()) == ["a.srt", "b.srt"]
+    assert (folder / "other" / "a.srt").is_file()
+
+
+def test_the_stream_that_was_analysed_is_in_the_document(video, folder, detect, capsys):
+    assert detect("a.mp4", "-o", "x.json", "--stream", 0) == 0
+    (found,) = read(folder / "x.json")["videos"]
+    assert (found["stream"], found["streams"]) == (0, 1)
+
+    assert detect("a.mp4", "-o", "x.json", "--stream", 1) == 1
+    assert "a.mp4: no video stream 1; expected only 0" in capsys.readouterr().err
+
+
+def test_a_log_without_a_terminal_gets_a_line_a_minute(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: now[0])
+    reporter = reporting.TerminalReporter(quiet=False, show=None)
+
+    reporter.started("a.mp4", 0, 1)
+    for now[0] in (10.0, 61.0, 62.0, 130.0):
+        reporter.progressed(Progress(position_s=2 * now[0], duration_s=600.0, speed=2.0))
+
+    assert capsys.readouterr().err.splitlines() == [
+        "tallformer: a.mp4: 2:02 of 10:00, 2× real time, 3:59 left",
+        "tallformer: a.mp4: 4:20 of 10:00, 2× real time, 2:50 left",
+    ]
+
+
+def test_a_file_name_that_starts_with_a_dash_gets_a_hint(folder, detect, capsys):
+    (folder / "-X1.mp4").touch()
+
+    assert detect("-X1.mp4") == 2
+
+    assert "if you mean the file -X1.mp4, write ./-X1.mp4" in capsys.readouterr().err
 
 
 def test_model_that_is_not_there_is_one_line(video, capsys):

@@ -81,7 +81,7 @@ def test_several_videos_in_a_format_of_one_need_a_folder_before_any_work(folder,
     assert detect("a.mp4", "b.mp4", "--out", "x.srt") == 1
 
     shown = capsys.readouterr().err
-    assert "x.srt: srt holds one video per file, and there are 2; name a folder that exists" in shown
+    assert "x.srt: srt holds one video per file, and there are 2; name a folder\n" in shown
     assert "model small" not in shown
 
 
@@ -185,3 +185,26 @@ def test_what_cannot_be_converted_is_refused_in_a_line(folder, capsys, arguments
 
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (folder / "x.json").exists()
+
+
+def test_convert_creates_the_folder_of_a_format_that_holds_one_video(folder, detect):
+    assert detect("a.mp4", "b.mp4", "--out", "actions.json") == 0
+
+    assert cli.run(["convert", "actions.json", "--to", "eaf", "--out", "new/labels"]) == 0
+
+    assert sorted(path.name for path in (folder / "new" / "labels").iterdir()) == ["a.eaf", "b.eaf"]
+
+
+def test_convert_refuses_an_ending_of_no_format(folder, detect, capsys):
+    assert detect("a.mp4", "--out", "actions.json") == 0
+    capsys.readouterr()
+
+    assert cli.run(["convert", "actions.json", "--out", "x.xyz"]) == 2
+
+    assert "--out x.xyz: unknown ending .xyz" in capsys.readouterr().err
+
+
+def test_label_refuses_stdout_as_its_folder(folder, capsys):
+    assert cli.run(["label", "a.mp4", "--out", "-"]) == 2
+
+    assert "label writes a folder; `tallformer detect --out -` writes to stdout" in capsys.readouterr().err

@@ -58,6 +58,7 @@ def stopped(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     bundle = write_bundle(tmp_path / "small")
     write_video(tmp_path / "a.mp4", noise_pictures(10, height_px=32, width_px=32), fps=5)
+    (tmp_path / "-b.mp4").touch()
     waiting = detection.run_interruptibly
 
     def run_interruptibly(work):

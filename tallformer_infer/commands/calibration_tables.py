@@ -27,12 +27,25 @@ def describe_point(calibration: Calibration, point: str | None) -> str:
     if point == ALL_ACTIONS:
         return "all: every action, with calibrated scores"
     summary = calibration.points[point]
-    precision, recall, where = summary.precision, summary.recall, "the videos it was chosen on"
+    precision, recall, how = summary.precision, summary.recall, "the data it was chosen on"
     if summary.held_out_recall is not None:
-        precision, recall, where = summary.held_out_precision, summary.held_out_recall, "videos it was not chosen on"
+        precision, recall, how = summary.held_out_precision, summary.held_out_recall, "cross-validated"
+    where = f"{measured_on(calibration)}, {how}"
     if precision is None:
         return f"{point}: kept nothing on {where}"
     return f"{point}: precision {_percent(precision)} %, recall {_percent(recall)} % on {where}"
+
+
+def measured_on(calibration: Calibration) -> str:
+    """The data that precision and recall were measured on, as far as the bundle says: `257 actions in 16 videos`."""
+    made_from = calibration.made_from
+    parts = [counted(sum(found.truths for found in calibration.classes.values()), "action")]
+    if isinstance(videos := made_from.get("videos"), int):
+        parts.append(f"in {counted(videos, 'video')}")
+    if isinstance(truth := made_from.get("truth"), str):
+        subset = made_from.get("subset")
+        parts.append(f"of {printable(truth)}" + (f" ({printable(subset)})" if isinstance(subset, str) else ""))
+    return " ".join(parts)
 
 
 def describe_calibration(calibration: Calibration) -> str:

@@ -20,7 +20,11 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     context: typer.Context,
     videos: Annotated[
         list[str],
-        typer.Argument(metavar="VIDEO", show_default=False, help="Files, patterns such as '*.mp4', addresses, or -"),
+        typer.Argument(
+            metavar="VIDEO",
+            show_default=False,
+            help="Files, folders, patterns such as '*.mp4', http(s) addresses, or - (stdin).",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -55,6 +59,15 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
             rich_help_panel=_WHERE,
         ),
     ] = "shared",
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Video stream of files that hold several, from 0 (default: the main one).",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     rates: Annotated[
         str | None,
         typer.Option(
@@ -161,6 +174,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         operating_point=operating_point,
         form=form or ("activitynet" if dialect == "activitynet" else output_format(out)),
         known=known,
+        video_stream=stream,
         show=show,
         given=given_options(context, without=("out",)),
     )

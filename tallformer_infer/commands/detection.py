@@ -14,9 +14,11 @@ from rich.console import Console, RenderableType
 
 from tallformer_infer.commands.calibration_tables import describe_point
 from tallformer_infer.commands.file_formats import OutputFormat
+from tallformer_infer.commands.inputs import missing_files
 from tallformer_infer.commands.reporting import Reporter
 from tallformer_infer.commands.result_files import RunFacts, check_result_files, partial_files, write_result_files
 from tallformer_infer.commands.stopping import StoppedError
+from tallformer_infer.commands.tables import display_floor, outside_domain
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.commands.waiting import run_interruptibly
@@ -65,6 +67,8 @@ class DetectOptions:
     """Format of what is written."""
     known: KnownSegments | None
     """What is known to happen in the videos."""
+    video_stream: int | None = None
+    """Which of a file's video streams; None takes the main one."""
     show: Callable[[Result], RenderableType]
     """The table of a video."""
     given: tuple[str, ...]
@@ -86,9 +90,11 @@ def detect_videos(options: DetectOptions, reporter: Reporter) -> int:
         check_result_files(options.out, options.form, options.videos)
     run = _Run(options, reporter)
     try:
-        run.load()
-        for index, path in enumerate(options.videos):
-            reporter.started(path, index, len(options.videos))
+        there = run.report_missing()
+        if there:
+            run.load()
+        for path in there:
+            reporter.started(path, options.videos.index(path), len(options.videos))
             run.detect(path)
         return run.finish()
     except KeyboardInterrupt as error:
@@ -104,7 +110,16 @@ class _Run:
         self._options = options
         self._reporter = reporter
         self._results: list[Result] = []
+        self._has_warned = False
         self._failures: list[Failure] = []
+
+    def report_missing(self) -> list[str]:
+        """Report files that are not there, before a model is loaded; the other videos are given back."""
+        missing = missing_files(self._options.videos)
+        for path in missing:
+            self._failures.append(Failure(path, printable(f"{path}: no such video")))
+            self._reporter.failed(self._failures[-1])
+        return [path for path in self._options.videos if path not in missing]
 
     def load(self) -> None:
         """Load the model, and check that what is asked for is something it can give."""
@@ -157,6 +172,7 @@ class _Run:
             path,
             windows=self._options.windows,
             rates=self._options.rates,
+            video_stream=self._options.video_stream,
             **{**vars(self._selection), "operating_point": self._selection.operating_point or RAW_SCORES},
             on_progress=self._reporter.progressed,
         )
@@ -174,6 +190,9 @@ class _Run:
             return
         self._results.append(result)
         self._reporter.done(result)
+        if not self._has_warned and (warning := outside_domain(result, self._detector.bundle.footage)):
+            self._has_warned = True
+            self._reporter.say("warning", f"warning: {printable(warning)}", path=path)
         if self._options.out is None:
             Console(highlight=False).print(self._options.show(result))
 
@@ -196,7 +215,7 @@ class _Run:
         out = self._options.out
         reached = {result.video.path for result in self._results} | {failure.path for failure in self._failures}
         left = [path for path in self._options.videos if path not in reached]
-        if out is not None and out != STDOUT and self._results and left and self._keep(out, left):
+        if out is not None and self._results and left and self._keep(out, left):
             return
         untouched = f"; {_named(out)} was not written" if out is not None else ""
         message = f"stopped{untouched}; to go on, run the same command again"
@@ -204,6 +223,8 @@ class _Run:
 
     def _keep(self, out: Path, left: list[str]) -> bool:
         kept, rest = partial_files(out)
+        if out == STDOUT:
+            return self._keep_on_stdout(left)
         try:
             self._write(kept)
         except OutputError as error:
@@ -212,6 +233,17 @@ class _Run:
         again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *as_arguments(left)]
         unwritten = "" if kept == out else f"{_named(out)} was not written, "
         message = f"stopped; {unwritten}what is done is in {_named(kept)}; for the rest: {printable(shlex.join(again))}"
+        self._reporter.say("interrupted", message, videos_left=left, command=again)
+        return True
+
+    def _keep_on_stdout(self, left: list[str]) -> bool:
+        try:
+            self._write(STDOUT)
+        except OutputError as error:
+            self._reporter.say("error", printable(error))
+            return False
+        again = ["tallformer", "detect", *self._options.given, "--out", "-", *as_arguments(left)]
+        message = f"stopped; what is done was written to stdout; for the rest: {printable(shlex.join(again))}"
         self._reporter.say("interrupted", message, videos_left=left, command=again)
         return True
 
@@ -224,6 +256,13 @@ class _Run:
         numbers = {"out": str(out), "videos": len(self._results), "actions": found}
         done = f"{counted(found, 'action')} of {counted(len(self._results), 'video')}"
         self._reporter.say("written", f"wrote {done} to {_named(out)}", **numbers)
+        low = sum(action.score < display_floor(result) for result in self._results for action in result.actions)
+        if low and form not in ("json", "activitynet"):
+            hint = (
+                f"{low} of them have low scores: the model is not calibrated; --threshold X leaves out those below X, "
+                "`tallformer calibrate` finds a threshold"
+            )
+            self._reporter.say("hint", hint)
 
 
 def split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import typer
+
 OutputFormat = Literal[
     "json",
     "html",
@@ -63,11 +65,36 @@ _BY_SUFFIX: dict[str, _Suffixed] = {
 
 
 def output_format(out: Path | None) -> OutputFormat:
-    """What `detect` writes to a file of this name when not told; JSON where the ending says nothing."""
-    suffix = "" if out is None else out.suffix.lower()
-    return "html" if suffix in (".html", ".htm") else _BY_SUFFIX.get(suffix, "json")
+    """What `detect` writes to a file of this name when not told; JSON for a name without an ending.
+
+    Raises:
+        typer.BadParameter: The ending is that of no format.
+    """
+    suffix = "" if out is None or not _is_file_name(out) else out.suffix.lower()
+    if suffix in (".html", ".htm"):
+        return "html"
+    if suffix in ("", ".json"):
+        return "json"
+    return _known_suffix(suffix, out, (".json", ".html"))
 
 
 def converted_format(out: Path) -> ConvertedFormat:
-    """What `convert` writes to a file of this name when not told; truth where the ending says nothing."""
-    return _BY_SUFFIX.get(out.suffix.lower(), "truth")
+    """What `convert` writes to a file of this name when not told; truth for .json and for a name without an ending.
+
+    Raises:
+        typer.BadParameter: The ending is that of no format.
+    """
+    suffix = out.suffix.lower() if _is_file_name(out) else ""
+    return "truth" if suffix in ("", ".json") else _known_suffix(suffix, out, (".json",))
+
+
+def _is_file_name(out: Path) -> bool:
+    """Whether the ending of a name means something: not that of a folder, a pipe or a device."""
+    return not out.exists() or out.is_file()
+
+
+def _known_suffix(suffix: str, out: Path | None, others: tuple[str, ...]) -> _Suffixed:
+    if suffix not in _BY_SUFFIX:
+        known = ", ".join((*others, *_BY_SUFFIX))
+        raise typer.BadParameter(f"--out {out}: unknown ending {suffix}; expected one of {known}, or name the format")
+    return _BY_SUFFIX[suffix]

@@ -15,10 +15,10 @@ if TYPE_CHECKING:  # it would import NumPy
 
 
 def expand_videos(given: Sequence[str]) -> tuple[str, ...]:
-    """File names and addresses, with the patterns that the shell left alone filled in.
+    """File names and addresses; patterns that the shell left alone, and folders, become the files in them.
 
     Raises:
-        typer.BadParameter: A pattern matches no file, or a video is named twice.
+        typer.BadParameter: A pattern matches no file, a folder holds no video, or a video is named twice.
     """
     videos = [video for item in given for video in _expand(item)]
     seen: set[str] = set()
@@ -28,6 +28,11 @@ def expand_videos(given: Sequence[str]) -> tuple[str, ...]:
             raise typer.BadParameter(f"{video}: is named twice; name each video once")
         seen.add(place)
     return tuple(videos)
+
+
+def missing_files(videos: Sequence[str]) -> tuple[str, ...]:
+    """Those that name no file; addresses and standard input are not looked at."""
+    return tuple(video for video in videos if not _is_address(video) and not os.path.lexists(video))
 
 
 def parse_windows(given: str) -> Windows | float:
@@ -85,12 +90,28 @@ def given_options(context: typer.Context, *, without: Sequence[str]) -> tuple[st
 
 
 def _expand(item: str) -> list[str]:
+    if Path(item).is_dir():
+        return _videos_in(item)
     if _is_address(item) or Path(item).exists() or not any(character in item for character in "*?["):
         return [item]
     files = sorted(match for match in glob.glob(item, recursive=True) if Path(match).is_file())  # noqa: PTH207
     if not files:
         raise typer.BadParameter(f"{item}: no file matches this pattern")
     return files
+
+
+def _videos_in(folder: str) -> list[str]:
+    """Files of a folder and those below it whose names end as those of videos do, by name; hidden ones are left out."""
+    from tallformer_infer.archive.sources import VIDEO_SUFFIXES
+
+    found = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = [Path(here, name) for name in sorted(files) if not name.startswith(".")]
+        found += [str(path) for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+    if not found:
+        raise typer.BadParameter(f"{folder}: no video in this folder, judged by the endings of its files")
+    return found
 
 
 def _is_address(item: str) -> bool:

@@ -189,6 +189,8 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     from tallformer_infer.commands.inputs import given_options, parse_rates
     from tallformer_infer.commands.waiting import import_interruptibly
 
+    if out == "-":
+        raise typer.BadParameter("--out -: label writes a folder; `tallformer detect --out -` writes to stdout")
     import_interruptibly("tallformer_infer.commands.labelling")
 
     from tallformer_infer.commands.labelling import LabelOptions, label_sources

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from tallformer_infer.errors import OutputError
 from tallformer_infer.formats import FORMATS, LabelFormat, LabelledVideo, encode_labels, require_libraries
-from tallformer_infer.results import STDOUT, check_destination, write_content
+from tallformer_infer.results import STDOUT, check_destination, make_folder, write_content
 
 
 def check_label_files(
@@ -16,7 +16,7 @@ def check_label_files(
     """Refuse a destination or format before hours are spent on what is to be written.
 
     Args:
-        out: A file, `-` for standard output, or, for a format of one video per file, a folder.
+        out: A file, `-` for standard output, or, for a format of one video per file, a folder, which is created.
         form: Name of the format.
         videos: With or without their segments.
         inputs: Files that the run reads, and that must not be replaced.
@@ -26,8 +26,15 @@ def check_label_files(
         ExtraError: A library that the format needs is not installed.
     """
     require_libraries(form)
+    if FORMATS[form].holds_one_video and is_folder_name(out):
+        make_folder(out)
     for path in label_files(out, form, videos):
         check_destination(path, inputs=inputs, example=f"labels{FORMATS[form].suffix}")
+
+
+def is_folder_name(out: Path) -> bool:
+    """Whether a name that is not there yet is that of a folder: one without an ending."""
+    return out != STDOUT and not out.exists() and not out.suffix
 
 
 def label_files(out: Path, form: LabelFormat, videos: Sequence[LabelledVideo]) -> list[Path]:
@@ -40,9 +47,7 @@ def label_files(out: Path, form: LabelFormat, videos: Sequence[LabelledVideo]) -
     if not facts.holds_one_video or (len(videos) == 1 and not out.is_dir()):
         return [out]
     if out == STDOUT or not out.is_dir():
-        raise OutputError(
-            f"{out}: {form} holds one video per file, and there are {len(videos)}; name a folder that exists"
-        )
+        raise OutputError(f"{out}: {form} holds one video per file, and there are {len(videos)}; name a folder")
     found: dict[Path, str] = {}
     for video in videos:
         path = out / f"{PurePath(video.bare_name).name}{facts.suffix}"  # never outside of the folder

@@ -19,6 +19,9 @@ from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.results import Failure
 from tallformer_infer.structures import Result
 
+LINE_EVERY_S = 60.0
+"""Seconds between lines of progress where there is no terminal."""
+
 
 class Reporter(Protocol):
     """Told what happens, in the order in which it happens."""
@@ -63,6 +66,8 @@ class TerminalReporter:
         self._console = Console(stderr=True, highlight=False)
         self._bar: ProgressBar | None = None
         self._status: Status | None = None
+        self._path = ""
+        self._next_line_s = 0.0
 
     def loading(self, device: str) -> None:
         """Show that something is going on, where there is a terminal to show it on."""
@@ -77,11 +82,15 @@ class TerminalReporter:
         if not self._quiet:
             line = f"model {detector.bundle.name} on {runtime.device} with {runtime.name}: {runtime.device_reason}"
             self._print(Text(printable(line), style="dim"))
+            if detector.bundle.intended_use:
+                self._print(Text(f"intended use: {printable(detector.bundle.intended_use)}", style="dim"))
         if not detector.bundle.trained:
             self._print(Text(f"warning: {UNTRAINED}", style="bold yellow"))
 
     def started(self, path: str, index: int, count: int) -> None:
-        """Show the bar, where there is a terminal to show it on."""
+        """Show the bar, where there is a terminal to show it on; else a line a minute will do."""
+        self._path = path
+        self._next_line_s = time.monotonic() + LINE_EVERY_S
         if self._quiet or not self._console.is_terminal:
             return
         which = f"{index + 1}/{count} " if count > 1 else ""
@@ -103,6 +112,7 @@ class TerminalReporter:
         """Move the bar: position, speed as a multiple of real time, time left."""
         bar = self._bar
         if bar is None:
+            self._progress_line(progress)
             return
         position, total = progress.position_s, progress.duration_s
         known = total is not None and total > 0
@@ -114,6 +124,16 @@ class TerminalReporter:
             speed=f"{times(progress.speed)} real time",
             left=f"{clock(_left_s(progress), digits=0)} left" if known and progress.speed > 0 else "",
         )
+
+    def _progress_line(self, progress: Progress) -> None:
+        """Where there is no terminal: how far it is, once a minute."""
+        if self._quiet or self._console.is_terminal or time.monotonic() < self._next_line_s:
+            return
+        self._next_line_s = time.monotonic() + LINE_EVERY_S
+        total = f" of {clock(progress.duration_s, digits=0)}" if progress.duration_s else ""
+        left = f", {clock(_left_s(progress), digits=0)} left" if progress.duration_s and progress.speed > 0 else ""
+        position = f"{clock(progress.position_s, digits=0)}{total}, {times(progress.speed)} real time{left}"
+        self._print(Text(f"{printable(self._path)}: {position}"))
 
     def done(self, result: Result) -> None:
         """Take the bar away, and show the table where one is wanted."""
@@ -161,7 +181,7 @@ class JsonReporter:
         """Events `loaded` and, of an untrained model, `warning`."""
         runtime, bundle = detector.runtime, detector.bundle
         facts = {"device": runtime.device, "device_reason": runtime.device_reason, "runtime": runtime.name}
-        self._write("loaded", model=bundle.name, trained=bundle.trained, **facts)
+        self._write("loaded", model=bundle.name, trained=bundle.trained, intended_use=bundle.intended_use, **facts)
         if not bundle.trained:
             self._write("warning", message=UNTRAINED)
 

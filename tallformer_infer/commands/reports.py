@@ -53,6 +53,7 @@ def write_report(options: ReportOptions, speaker: Speaker) -> None:
     require_report()
     out = options.out or options.source.with_suffix(".html")
     check_destination(out, inputs=[str(options.source), *options.videos], example="report.html")
+    _check_page_name(out)
     chosen = _choose(options)
     known = None if options.truth is None else KnownSegments(options.truth)
     folder = _folder(out)
@@ -88,6 +89,7 @@ def write_index(options: ReportOptions, speaker: Speaker) -> None:
     require_report()
     out = options.out or options.source / "index.html"
     check_destination(out, example="index.html")
+    _check_page_name(out)
     rows = list(_rows_in(options.source, _folder(out)))
     if not rows:
         raise AnnotationError(f"{options.source}: has no actions.json, by whatever name, in it or below it")
@@ -95,6 +97,11 @@ def write_index(options: ReportOptions, speaker: Speaker) -> None:
     failed = sum(bool(row.error) for row in rows)
     done = f"wrote an index of {counted(len(rows), 'video')}, {failed} of them failed, to {_named(out)}"
     speaker.say("written", done, out=str(out), videos=len(rows), failed=failed)
+
+
+def _check_page_name(out: Path) -> None:
+    if out.suffix.lower() not in ("", ".html", ".htm") and (out.is_file() or not out.exists()):
+        raise typer.BadParameter(f"--out {out}: a page is a file that ends in .html")
 
 
 def _rows_in(source: Path, folder: Path) -> Iterator[IndexRow]:

@@ -108,6 +108,6 @@ def _page(results: Sequence[Result], out: Path, facts: RunFacts) -> bytes:
 
 def partial_files(out: Path) -> tuple[Path, Path]:
     """Where what is done goes when a run is told to stop, and where the rest should go."""
-    if out.is_dir():  # every video has a file of its own
+    if out == STDOUT or out.is_dir():  # every video has a file of its own
         return out, out
     return out.with_name(f"{out.stem}.partial{out.suffix}"), out.with_name(f"{out.stem}.rest{out.suffix}")

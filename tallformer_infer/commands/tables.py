@@ -14,6 +14,8 @@ from tallformer_infer.results import select_actions
 from tallformer_infer.structures import Result
 
 _BAR_CELLS = 10
+_LEAST_SHOWN = 0.05
+_LEAST_PART_SHOWN = 0.2
 UNTRAINED = "untrained model: its weights are random and these actions mean nothing"
 
 
@@ -22,11 +24,12 @@ def actions_table(result: Result, *, rows: int, known: KnownSegments | None = No
 
     Args:
         result: What was found.
-        rows: Most actions to show, those of the highest scores, in the order of the video.
+        rows: Most actions to show, those of the highest scores, in the order of the video; see also `display_floor`.
         known: What is known to happen; shown next to what was found, where it knows the video.
     """
     parts: list[RenderableType] = [_headline(result)]
-    shown = select_actions(result.actions, top_k=rows) if rows else ()
+    floor = display_floor(result)
+    shown = select_actions(result.actions, threshold=floor, top_k=rows) if rows else ()
     truth = None if known is None else known.of(result.video.path)
     if truth is not None:
         pairs = pair_up(result.actions, truth)
@@ -49,8 +52,36 @@ def actions_table(result: Result, *, rows: int, known: KnownSegments | None = No
         parts.append(Padding(table, (0, 0, 0, 2), expand=False))
     if known is not None and truth is None:
         parts.append(Text(f"  {printable(str(known.path))} does not have this video", style="yellow"))
-    parts += [Text(f"  {line}", style=style) for line, style in _remarks(result, len(shown))]
+    parts += [Text(f"  {line}", style=style) for line, style in _remarks(result, len(shown), floor)]
     return Group(*parts, Text())
+
+
+def display_floor(result: Result) -> float:
+    """Lowest score of an action that a table shows; files always hold them all.
+
+    A model that was never calibrated gives hundreds of actions, nearly all of which mean nothing. Where no threshold
+    was asked for, a table shows what has at least a fifth of the best score, and at least 0.05.
+    """
+    selection = result.selection
+    if selection.threshold is not None or selection.operating_point is not None or not result.actions:
+        return 0.0
+    best = max(action.score for action in result.actions)
+    return min(max(_LEAST_SHOWN, _LEAST_PART_SHOWN * best), 1.0)
+
+
+def outside_domain(result: Result, footage: str | None) -> str:
+    """A warning where a model of generated videos is used on other footage; empty where there is nothing to warn of.
+
+    Args:
+        result: Of a video.
+        footage: What the model was trained on, as its bundle says.
+    """
+    if footage != "generated" or result.video.is_generated:
+        return ""
+    return (
+        f"{result.provenance.model_name} is a sample model for generated videos and does not work on real footage: "
+        "its actions mean nothing here; `tallformer models` lists other models"
+    )
 
 
 def losses(result: Result) -> str:
@@ -88,14 +119,25 @@ def _score(score: float) -> Text:
     return Text.assemble(f"{score:.3f} ", ("━" * cells, "green"))
 
 
-def _remarks(result: Result, shown: int) -> list[tuple[str, str]]:
+def _remarks(result: Result, shown: int, floor: float) -> list[tuple[str, str]]:
     remarks: list[tuple[str, str]] = []
     found = len(result.actions)
+    above = sum(action.score >= floor for action in result.actions)
     if not found:
         remarks.append(("no action found", "dim"))
+    elif above < found:
+        which = f"{shown} of {counted(found, 'action')}, with scores from {floor:.2f} on"
+        lead = which if above else f"none of {counted(found, 'action')} has a score from {floor:.2f} on"
+        remarks.append(
+            (
+                f"{lead}; the model is not calibrated: --threshold 0 shows all, "
+                "`tallformer calibrate` finds a threshold",
+                "dim",
+            )
+        )
     elif shown < found:
         lead = f"the best {shown} of {counted(found, 'action')}" if shown else counted(found, "action")
-        remarks.append((f"{lead}; --rows {found} shows all, --threshold keeps the surer", "dim"))
+        remarks.append((f"{lead}; --rows {found} shows all, --threshold X only the surer", "dim"))
     if lost := losses(result):
         remarks.append((lost, "yellow"))
     if not result.provenance.model_trained:
