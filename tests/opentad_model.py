@@ -3,7 +3,7 @@
 Written apart from the model of this project, step by step and without masks that are multiplied: what lies behind the
 end of a video is left out where it must not count.
 
-Source: OpenTAD (github.com/sming256/OpenTAD, Apache-2.0): `configs/re2tal/e2e_thumos_actionformer_swin_tiny.py`,
+Source: OpenTAD (github.com/sming256/OpenTAD, commit 3dd7b03, Apache-2.0): `configs/re2tal/e2e_thumos_actionformer_swin_tiny.py`,
 `configs/_base_/models/actionformer.py`, and the parts they name; mmaction2's `SwinTransformer3D` for the encoder.
 """
 
@@ -116,12 +116,12 @@ def detect(
     for index in range(2):
         x = _zero_behind(_run_conv_norm(weights, f"projection.embed.{index}", x, valid), valid)
     for index in range(2):
-        x = _run_block(weights, f"projection.stem.{index}", x, valid, valid, (1, sizes.attention_heads, width))
+        x = run_block(weights, f"projection.stem.{index}", x, valid, (1, sizes.attention_heads, width))
     levels, lengths = [x], [valid]
     for index in range(sizes.branches):
         shorter = (lengths[-1] + 1) // 2
         shape = (2, sizes.attention_heads, width)
-        levels.append(_run_block(weights, f"projection.branch.{index}", levels[-1], lengths[-1], shorter, shape))
+        levels.append(run_block(weights, f"projection.branch.{index}", levels[-1], shorter, shape))
         lengths.append(shorter)
     scores, segments = [], []
     for index, (level, length) in enumerate(zip(levels, lengths, strict=True)):
@@ -143,11 +143,20 @@ def _run_conv_norm(weights: dict[str, Tensor], at: str, x: Tensor, valid: int) -
     return torch.relu(_layer_norm(weights, f"{at}.norm", _zero_behind(convolved, valid), 1e-6))
 
 
-def _run_block(
-    weights: dict[str, Tensor], at: str, x: Tensor, valid: int, after: int, shape: tuple[int, int, int | None]
+def run_block(
+    weights: dict[str, Tensor], at: str, x: Tensor, after: int, shape: tuple[int, int, int | None]
 ) -> Tensor:
+    """One transformer block.
+
+    Args:
+        weights: By OpenTAD's names.
+        at: What the names of the block begin with.
+        x: Shape (C, S).
+        after: Steps that belong to the video behind the block.
+        shape: Stride, heads, and the width of local attention (None for all steps).
+    """
     stride, heads, width = shape
-    normed = _zero_behind(_layer_norm(weights, f"{at}.ln1", x, 1e-5), valid)
+    normed = _layer_norm(weights, f"{at}.ln1", x, 1e-5)  # its bias is read by the convolutions behind the end, too
     mixed = _attend(weights, f"{at}.attn", normed, after, stride, heads, width)
     if stride == 2:  # the larger of each step and its neighbours
         padded = F.pad(x, (1, 1), value=-torch.inf)

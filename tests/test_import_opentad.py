@@ -19,8 +19,9 @@ from tallformer_training.checkpoint import load_detector
 from tallformer_training.importing import import_checkpoint
 from tallformer_training.importing.naming import official_names
 from tallformer_training.model import Detector
+from tallformer_training.model.transformer_pyramid import ConvTransformerBlock
 from tests.official_file import saved
-from tests.opentad_model import Sizes, detect, shapes
+from tests.opentad_model import Sizes, detect, run_block, shapes
 from tests.point_recipe import CLIPS, SIZES, WHOLE_WINDOW, opentad_weights
 
 WEIGHTS = {"rtol": 1e-4, "atol": 1e-4}
@@ -114,7 +115,9 @@ def test_a_normaliser_saved_before_training_is_a_whole_number(tmp_path: Path) ->
     assert state["head.loss_normaliser"].dtype == torch.float32
 
 
-@pytest.mark.parametrize(("real_frames", "width"), [(64, None), (41, None), (2, None), (64, 5), (41, 5)])
+@pytest.mark.parametrize(
+    ("real_frames", "width"), [(64, None), (41, None), (42, None), (6, None), (2, None), (64, 5), (41, 5), (6, 3)]
+)
 def test_scores_and_segments_are_those_of_the_second_derivation(
     tmp_path: Path, real_frames: int, width: int | None
 ) -> None:
@@ -136,6 +139,40 @@ def test_scores_and_segments_are_those_of_the_second_derivation(
     expected = (segments * 2).clamp(min=0, max=real_frames) + 64  # OpenTAD's are limited to the video only
     np.testing.assert_allclose(found.segments_frames[0, is_real], expected, rtol=1e-4, atol=1e-3)
     assert not found.scores[0, ~is_real].any()
+
+
+@pytest.mark.parametrize(
+    ("stride", "steps", "valid", "expected"),
+    [
+        (1, 4, 2, [[0.673642, 0.258225, -0.293878, 1.168522], [0.236484, 1.164262, -1.050951, 1.251881]]),
+        (2, 8, 3, [[0.690563, 0.744501, -0.420671, 1.322749], [0.214473, 0.918526, 0.504958, 1.296818]]),
+    ],
+)
+def test_a_block_whose_window_is_not_full_gives_the_values_of_opentad(
+    stride: int, steps: int, valid: int, expected: list[list[float]]
+) -> None:
+    """Computed with OpenTAD's `TransformerBlock` (commit 3dd7b03), rows are steps of the video.
+
+    Weights are .5 sin(n + k) for the n-th number of the k-th tensor, sorted by our names.
+    """
+    config = replace(WHOLE_WINDOW.model.pyramid, heads=2, drop_path=0.0)
+    block = ConvTransformerBlock(4, config, stride=stride, width=None).eval()
+    state = block.state_dict()
+    for number, name in enumerate(sorted(state)):
+        state[name] = (0.5 * torch.sin(torch.arange(state[name].numel()) + number)).reshape(state[name].shape)
+    block.load_state_dict(state)
+    is_real = (torch.arange(steps) < valid).float()
+    x = torch.cos(torch.arange(4 * steps).float()).reshape(4, steps) * is_real
+
+    with torch.no_grad():
+        found = block(x[None], is_real[None, None, ::stride])[0]
+    names = official_names(WHOLE_WINDOW.model, (f"pyramid.stem.0.{name}" for name in state))
+    weights = {official: state[name.removeprefix("pyramid.stem.0.")] for name, official in names.items()}
+    again = run_block(weights, "projection.stem.0", x, -(-valid // stride), (stride, 2, None))
+
+    np.testing.assert_allclose(found[:, :2].T, expected, atol=2e-6)
+    np.testing.assert_allclose(again[:, :2].T, expected, atol=2e-6)
+    assert not found[:, 2:].any()
 
 
 def test_what_lies_behind_the_video_changes_at_most_what_its_last_step_sees(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Training losses of the point head: focal loss for classes, DIoU loss for segments.
 
 Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as OpenTAD has it (github.com/sming256/OpenTAD, commit
-cd0ca96, Apache-2.0; behaviour only).
+3dd7b03, Apache-2.0; behaviour only).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What other projects call the weights: everything is translated to the official TALLFormer names first.
 
 Source: the official TALLFormer code (commit 5519140, Apache-2.0) and OpenTAD (github.com/sming256/OpenTAD, commit
-cd0ca96, Apache-2.0) for detectors; Video Swin (official), mmaction2 and
+3dd7b03, Apache-2.0) for detectors; Video Swin (official), mmaction2 and
 torchvision (`models/video/swin_transformer.py`, BSD-3-Clause) for backbones. All four order the channels of a patch
 merging and the rows of a relative position table alike. piergiaj/pytorch-i3d (Apache-2.0; names only) for I3D.
 """

@@ -1,7 +1,7 @@
 """Point head: at every position of every level, how far away the ends of its action are, and what it is.
 
 Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as OpenTAD has it (github.com/sming256/OpenTAD, commit
-cd0ca96, Apache-2.0; behaviour only).
+3dd7b03, Apache-2.0; behaviour only).
 """
 
 from __future__ import annotations

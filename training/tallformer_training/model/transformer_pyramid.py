@@ -1,11 +1,13 @@
 """ActionFormer's temporal pyramid: convolutions, then transformer blocks, most of which halve the steps.
 
 # Note [steps behind the end of a video]
-A window may be longer than its video. Steps behind the end are set to 0 after every part, and nothing attends to them,
-so what is found does not depend on what stands there, apart from the first convolution's last step in the video.
+A window may be longer than its video. Steps behind the end are set to 0 after every convolution and every block, and
+nothing attends to them. Norms have a bias, so after a norm these steps are not 0, and a convolution directly behind it
+(queries, keys and values of a block, the head's first) reads that bias at the last step of the video, as in OpenTAD:
+weights are trained with it. What stands behind the end reaches the last step through the first convolution only.
 
 Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as OpenTAD has it (github.com/sming256/OpenTAD, commit
-cd0ca96, Apache-2.0; behaviour only); scaled residual branches after arXiv 2103.17239.
+3dd7b03, Apache-2.0; behaviour only); scaled residual branches after arXiv 2103.17239.
 """
 
 from __future__ import annotations
@@ -60,10 +62,10 @@ class TransformerPyramid(nn.Module):
         for embed in self.embed:
             x = embed(x, masks[0])
         for block in self.stem:
-            x = block(x, masks[0], masks[0])
+            x = block(x, masks[0])
         levels = [x]
-        for index, block in enumerate(self.branch):
-            levels.append(block(levels[-1], masks[index], masks[index + 1]))
+        for block, mask in zip(self.branch, masks[1:], strict=True):
+            levels.append(block(levels[-1], mask))
         return levels
 
 
@@ -100,9 +102,9 @@ class ConvTransformerBlock(nn.Module):
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
-    def forward(self, x: Tensor, mask: Tensor, out_mask: Tensor) -> Tensor:
-        """Map (B, C, S) to (B, C, S / stride), rounded up; masks of the steps before and after, (B, 1, …)."""
-        attended = self.attn(over_channels(self.ln1, x), mask, out_mask)
+    def forward(self, x: Tensor, out_mask: Tensor) -> Tensor:
+        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` is that of the steps after, (B, 1, S / stride)."""
+        attended = self.attn(over_channels(self.ln1, x), out_mask)
         x = self.pool(x) * out_mask + self.drop_path(self.attn_scale * attended)
         hidden = self.fc2(self.act(self.fc1(over_channels(self.ln2, x))))
         out: Tensor = x + self.drop_path(self.mlp_scale * (hidden * out_mask))
@@ -139,9 +141,8 @@ class ConvAttention(nn.Module):
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
-    def forward(self, x: Tensor, mask: Tensor, out_mask: Tensor) -> Tensor:
-        """Map (B, C, S) to (B, C, S / stride), rounded up; masks of the steps before and after, (B, 1, …)."""
-        x = x * mask
+    def forward(self, x: Tensor, out_mask: Tensor) -> Tensor:
+        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` is that of the steps after, (B, 1, S / stride)."""
         query = self._split(self.query(over_channels(self.query_norm, self.query_conv(x) * out_mask)))
         key = self._split(self.key(over_channels(self.key_norm, self.key_conv(x) * out_mask)))
         value = self._split(self.value(over_channels(self.value_norm, self.value_conv(x) * out_mask)))
