@@ -3,8 +3,9 @@
 Written apart from the model of this project, step by step and without masks that are multiplied: what lies behind the
 end of a video is left out where it must not count.
 
-Source: OpenTAD (github.com/sming256/OpenTAD, commit 3dd7b03, Apache-2.0): `configs/re2tal/e2e_thumos_actionformer_swin_tiny.py`,
-`configs/_base_/models/actionformer.py`, and the parts they name; mmaction2's `SwinTransformer3D` for the encoder.
+Source: OpenTAD (github.com/sming256/OpenTAD, commit 3dd7b03, Apache-2.0):
+`configs/re2tal/e2e_thumos_actionformer_swin_tiny.py`, `configs/_base_/models/actionformer.py`, and the parts they name;
+mmaction2's `SwinTransformer3D` for the encoder.
 """
 
 from __future__ import annotations
@@ -143,9 +144,7 @@ def _run_conv_norm(weights: dict[str, Tensor], at: str, x: Tensor, valid: int) -
     return torch.relu(_layer_norm(weights, f"{at}.norm", _zero_behind(convolved, valid), 1e-6))
 
 
-def run_block(
-    weights: dict[str, Tensor], at: str, x: Tensor, after: int, shape: tuple[int, int, int | None]
-) -> Tensor:
+def run_block(weights: dict[str, Tensor], at: str, x: Tensor, after: int, shape: tuple[int, int, int | None]) -> Tensor:
     """One transformer block.
 
     Args:

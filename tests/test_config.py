@@ -14,6 +14,7 @@ from tallformer_infer.config import (
     Recipe,
     SamplingConfig,
     SuppressConfig,
+    from_json,
     preset,
     read_recipe,
     recipe_from_json,
@@ -123,3 +124,12 @@ def test_architectures_that_cannot_be_built_are_refused() -> None:
             sampling=SamplingConfig(),
             window=type(preset("tiny").window)(window_frames=480, clip_frames=3),
         )
+
+
+def test_the_resize_filter_changes_no_description_that_has_the_default():
+    default, other = SamplingConfig(), SamplingConfig(resize_filter="bilinear")
+
+    assert "resize_filter" not in to_json(default)  # feature stores and caches hash it
+    assert to_json(other)["resize_filter"] == "bilinear"
+    for sampling in (default, other):
+        assert from_json(SamplingConfig, to_json(sampling), where="sampling") == sampling

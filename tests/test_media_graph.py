@@ -110,6 +110,19 @@ def test_squash_and_none_ignore_the_shape():
     assert resized_px(1280, 720, SamplingConfig(resize="none")) == (1280, 720)
 
 
+def test_a_bilinear_recipe_gives_the_pixels_of_opencv(tmp_path):
+    """`cv2.resize(picture, (16, 16), interpolation=cv2.INTER_LINEAR)` of OpenCV 5.0 gives this row."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:, 4:] = 200
+    path = write_video(tmp_path / "a.mkv", [picture] * 3, codec="ffv1", pixel_format="bgr0")
+    sampling = SamplingConfig(resize_px=16, crop_px=16, resize_filter="bilinear")
+
+    with open_video(path, sampling) as video:
+        frame = next(video)
+
+    assert frame[5, :, 0].tolist() == [0] * 7 + [50, 150] + [200] * 7
+
+
 @pytest.mark.parametrize(("height_px", "width_px"), [(240, 320), (101, 57), (319, 239)])
 def test_resizing_equals_swscale_bicubic_called_without_a_graph(tmp_path, height_px, width_px):
     path = write_video(

@@ -88,7 +88,7 @@ OPENTAD_SWIN_T = Recipe(
     model=ModelConfig(
         backbone=replace(SWIN_T, frozen_stages=-1), tcm=None, pyramid=ACTIONFORMER, head=PointHeadConfig(kind="points")
     ),
-    sampling=SamplingConfig(resize="short_side", resize_px=224, fill="edge"),
+    sampling=SamplingConfig(resize="short_side", resize_px=224, resize_filter="bilinear", fill="edge"),
     window=WindowConfig(window_frames=1024, clip_frames=1024, overlap=0.5),
     candidates=CandidateConfig(per_window=2000),
     suppress=SuppressConfig(

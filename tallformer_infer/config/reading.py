@@ -45,7 +45,11 @@ def recipe_from_json(value: object) -> Recipe:
 def to_json(value: Any) -> Any:
     """Turn a (nested) frozen dataclass into plain JSON values; the inverse of `from_json`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: to_json(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not (field.metadata.get("left_out_as_default") and getattr(value, field.name) == field.default)
+        }
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if isinstance(value, dict):

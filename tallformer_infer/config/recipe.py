@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tallformer_infer.config.model import ModelConfig
 from tallformer_infer.errors import ConfigError
 
 Resize = Literal["squash", "short_side", "none"]
+ResizeFilter = Literal["bicubic", "bilinear"]
 Fill = Literal["mean", "black", "edge"]
 Suppression = Literal["nmw", "nms", "soft_linear", "soft_gaussian"]
+LEFT_OUT_AS_DEFAULT = {"left_out_as_default": True}
+"""Marks fields that came later: JSON has them only where they differ from the default, so that hashes of recipes
+(feature stores, frame caches, memories) stay what they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,8 @@ class SamplingConfig:
     """`squash`: to a square of `resize_px`; `short_side`: shorter side to `resize_px`, aspect ratio kept; `none`."""
     resize_px: int = 256
     """Size after resizing; without meaning for `none`."""
+    resize_filter: ResizeFilter = field(default="bicubic", metadata=LEFT_OUT_AS_DEFAULT)
+    """`bicubic`, as ffmpeg resizes by default, or `bilinear`, for weights that were trained on pictures of OpenCV."""
     crop_px: int = 224
     """Side of the centre crop that the encoder sees."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)

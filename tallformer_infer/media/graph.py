@@ -3,9 +3,10 @@
 # Note [the same pixels as ffmpeg]
 
 The reference extracts frames with `ffmpeg -vf fps=15 -s 256x256`. The graph here holds the same filters in the same
-order: rotation, `fps` (rounds to the nearest), `scale` with `flags=bicubic`, `format=rgb24`. Colour is left to that
-command's defaults on purpose, for the weights were trained on them: `scale` takes matrix and range from what the
-stream is tagged with (BT.709 and full range included) and untagged video as limited-range BT.601, whatever its size.
+order: rotation, `fps` (rounds to the nearest), `scale` with `flags=bicubic` (or `bilinear`, see `resize_filter`),
+`format=rgb24`. Colour is left to that command's defaults on purpose, for the weights were trained on them: `scale`
+takes matrix and range from what the stream is tagged with (BT.709 and full range included) and untagged video as
+limited-range BT.601, whatever its size.
 One thing differs: the grid of `fps` starts at the first frame instead of at time 0, so a file at the recipe's rate
 that starts between two grid points, or has its times rounded to milliseconds, gives each of its frames exactly once.
 """
@@ -128,7 +129,7 @@ class PictureSampler:
         steps = [
             *self._orientation.filters,
             ("fps", f"fps={exact_rate(self._sampling.sample_fps)}:round=near"),
-            ("scale", f"w={width_px}:h={height_px}:flags=bicubic"),
+            ("scale", f"w={width_px}:h={height_px}:flags={self._sampling.resize_filter}"),
             ("format", "pix_fmts=rgb24"),
         ]
         return _FilterGraph(traits, self._time_base, steps, threads=self._threads)

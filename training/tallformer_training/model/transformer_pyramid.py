@@ -103,7 +103,7 @@ class ConvTransformerBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor, out_mask: Tensor) -> Tensor:
-        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` is that of the steps after, (B, 1, S / stride)."""
+        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` is of the steps after, (B, 1, S / stride)."""
         attended = self.attn(over_channels(self.ln1, x), out_mask)
         x = self.pool(x) * out_mask + self.drop_path(self.attn_scale * attended)
         hidden = self.fc2(self.act(self.fc1(over_channels(self.ln2, x))))
@@ -142,7 +142,7 @@ class ConvAttention(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor, out_mask: Tensor) -> Tensor:
-        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` is that of the steps after, (B, 1, S / stride)."""
+        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` is of the steps after, (B, 1, S / stride)."""
         query = self._split(self.query(over_channels(self.query_norm, self.query_conv(x) * out_mask)))
         key = self._split(self.key(over_channels(self.key_norm, self.key_conv(x) * out_mask)))
         value = self._split(self.value(over_channels(self.value_norm, self.value_conv(x) * out_mask)))
