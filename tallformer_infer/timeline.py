@@ -127,12 +127,14 @@ class _PooledTimeline:
 class Timeline:
     """Collects the features of clips and gives out windows as soon as they are whole.
 
-    Windows start at 0, step, 2·step, …; the first that reaches the end of the video is the last. It is filled up with
-    the features of an empty clip. Features are kept only as long as a coming window needs them.
+    Windows start at 0, step, 2·step, …; the first that reaches the end of the video (with `ends_partly`, beyond it) is
+    the last. It is filled up with the features of an empty clip. Features are kept only as long as a coming window
+    needs them.
     """
 
     def __init__(self, window: WindowConfig, step_frames: int) -> None:
         self._window = window
+        self._beyond = 1 if window.ends_partly else 0  # frames of the last window that must be behind the video's end
         self._step = step_frames
         self._clips: dict[int, NDArray[np.float32]] = {}
         self._next_start = 0
@@ -155,7 +157,8 @@ class Timeline:
 
     def needs_empty(self, frames: int) -> bool:
         """Whether the last window of a video of so many frames, 1 or more, has a clip beyond its end."""
-        last_window = max(-(-(frames - self._window.window_frames) // self._step), 0) * self._step
+        wanted = frames + self._beyond - self._window.window_frames
+        last_window = max(-(-wanted // self._step), 0) * self._step
         return last_window + self._window.window_frames - self._window.clip_frames >= frames
 
     def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
@@ -174,7 +177,7 @@ class Timeline:
         if self._next_start == 0:
             return True
         end_before = self._next_start - self._step + self._window.window_frames
-        return end_before < self._frames
+        return end_before < self._frames + self._beyond
 
     def _has_all_clips(self) -> bool:
         return all(start in self._clips for start in self._clip_starts())

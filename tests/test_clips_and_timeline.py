@@ -46,12 +46,13 @@ def expected_starts(count: int, step: int, window_frames: int) -> list[int]:
     count=st.integers(0, 200),
     layout=st.sampled_from([("shared", (1,)), ("reference", (1,)), ("shared", (1, 3))]),
     overlap=st.sampled_from([0, 0.25, 0.6]),
+    ends_partly=st.booleans(),
 )
 def test_whether_an_empty_clip_is_needed_is_known_from_the_length(
-    count: int, layout: tuple[Windows, tuple[int, ...]], overlap: float
+    count: int, layout: tuple[Windows, tuple[int, ...]], overlap: float, ends_partly: bool
 ) -> None:
     windows, factors = layout
-    window = WindowConfig(window_frames=24, clip_frames=12, overlap=overlap)
+    window = WindowConfig(window_frames=24, clip_frames=12, overlap=overlap, ends_partly=ends_partly)
     timelines = Timelines(window, step_frames(window, windows), factors)
     asked: list[int] = []
 
@@ -84,6 +85,18 @@ def test_windows_tile_the_video_as_the_official_code_does(count: int, windows: W
             frame = item.start_frame + 2 * index
             clip_start = item.start_frame + index // 2 * 4
             assert value == (frame if clip_start < count else -1)
+
+
+@given(count=st.integers(1, 200), overlap=st.sampled_from([0, 0.25, 2 / 3]))
+def test_with_ends_partly_the_last_window_and_no_other_reaches_beyond_the_end(count: int, overlap: float) -> None:
+    window = WindowConfig(window_frames=24, clip_frames=4, overlap=overlap, ends_partly=True)
+
+    _, laid = lay_windows(count, window, "shared")
+
+    assert [item.real_frames for item in laid[:-1]] == [24] * (len(laid) - 1)
+    assert laid[-1].real_frames < 24
+    step = step_frames(window, "shared")
+    assert [item.start_frame for item in laid] == [step * index for index in range(len(laid))]
 
 
 @given(count=st.integers(1, 200))

@@ -127,7 +127,7 @@ def _facts_table(recipe: Recipe) -> Table:
         ("encoder", recipe.model.backbone.text),
         ("input", f"{sampling.crop_px}×{sampling.crop_px}, {recipe.rate_text}, resize {sampling.resize}"),
         ("window", f"{window.window_frames} frames ({recipe.window_text}), clips of {window.clip_frames} frames"),
-        ("pyramid", f"a step every {', '.join(map(str, recipe.model.level_strides))} frames"),
+        _steps(recipe),
         ("head", _head(recipe)),
         ("candidates", f"{candidates.per_window or 'all'} per window"),
         ("suppression", f"{suppress.text}, {suppress.max_per_video} per video"),
@@ -137,10 +137,21 @@ def _facts_table(recipe: Recipe) -> Table:
     return table
 
 
+def _steps(recipe: Recipe) -> tuple[str, str]:
+    from tallformer_infer.config import ContrastHeadConfig
+
+    has_pyramid = not isinstance(recipe.model.head, ContrastHeadConfig)
+    return "pyramid" if has_pyramid else "steps", f"one every {', '.join(map(str, recipe.model.level_strides))} frames"
+
+
 def _head(recipe: Recipe) -> str:
-    from tallformer_infer.config import HeadConfig, PointHeadConfig
+    from tallformer_infer.config import ContrastHeadConfig, HeadConfig, PointHeadConfig
 
     head = recipe.model.head
+    if isinstance(head, ContrastHeadConfig):
+        step_s = recipe.model.encoder_stride / recipe.sampling.sample_fps
+        shortest, longest = (head.lengths_steps[index] * step_s for index in (0, -1))
+        return f"contrast: segments of {shortest:.1f} to {longest:.0f} s in which a class is likelier than around them"
     if isinstance(head, HeadConfig):
         return f"anchors, {recipe.candidates.anchors_per_level} per level"
     if isinstance(head, PointHeadConfig):

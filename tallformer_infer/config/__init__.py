@@ -13,6 +13,7 @@ from tallformer_infer.config.calibration import (
 from tallformer_infer.config.encoder import AnyEncoderConfig, BackboneConfig, I3dConfig
 from tallformer_infer.config.model import (
     AnyHeadConfig,
+    ContrastHeadConfig,
     HeadConfig,
     ModelConfig,
     PointHeadConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "CalibratedClass",
     "Calibration",
     "CandidateConfig",
+    "ContrastHeadConfig",
     "Cut",
     "Difference",
     "HeadConfig",

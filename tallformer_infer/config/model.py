@@ -5,6 +5,8 @@ Source: TALLFormer (arXiv 2204.01680) and its official code, commit 5519140, Apa
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +14,7 @@ from tallformer_infer.config.encoder import AnyEncoderConfig
 from tallformer_infer.config.sizes import require_positive
 from tallformer_infer.errors import ConfigError
 
+Margins = Literal["mean", "larger"]
 Pyramid = Literal["attention", "convolution", "transformer"]
 Norm = Literal["batch", "group"]
 ClassifierInput = Literal["encoder", "tcm"]
@@ -149,7 +152,86 @@ class PointHeadConfig:
         require_positive("head", stacked_convs=self.stacked_convs)
 
 
-AnyHeadConfig = HeadConfig | RefinedHeadConfig | PointHeadConfig
+@dataclass(frozen=True, kw_only=True)
+class ContrastHeadConfig:
+    """Head without trained localization: segments inside of which a class is likelier than around them.
+
+    A linear classifier says at each feature step of the encoder what is shown. Candidates are all segments of a grid.
+    Such a model has neither reduction, `tcm` nor pyramid.
+    """
+
+    kind: Literal["contrast"]
+    """Tells the kinds of heads apart."""
+    lengths_steps: tuple[int, ...] = (3, 4, 5, 6, 8, 10, 12, 15, 19, 24, 30, 38, 47, 59, 74, 93, 116, 148, 186)
+    """Lengths of segments, in feature steps, rising."""
+    stride_part: float = 0.125
+    """Distance of the starts of segments, as a part of their length; rounded down to 1, 2, 4, … steps."""
+    margin_part: float = 0.25
+    """Length of the margin on either side of a segment, as a part of the segment's."""
+    least_margin_steps: int = 3
+    """Shortest margin."""
+    most_margin_steps: int = 25
+    """Longest margin."""
+    margins: Margins = "mean"
+    """What counts of the two margins: the `mean` of both, or the `larger` one."""
+    edge_part: float = 0.0
+    """What steps of a margin beyond the video's ends count as, as a part of the mean inside the segment: 0 as nothing,
+    1 so that they give no contrast."""
+    temperature: float = 1.0
+    """What the classifier's outputs are divided by before the softmax."""
+    logit_steps: int = 1
+    """Feature steps over which the classifier's outputs are averaged, odd."""
+    smoothing_steps: int = 3
+    """Feature steps over which probabilities are averaged, odd."""
+    contrast_weight: float = 1.0
+    """What the probability around is multiplied by before it is subtracted from that inside; that is the contrast."""
+    inside_power: float = 0.0
+    """Score is `inside ** inside_power * contrast ** contrast_power`, means over the steps of the segment."""
+    contrast_power: float = 1.0
+    """See `inside_power`."""
+
+    def __post_init__(self) -> None:
+        lengths = self.lengths_steps
+        require_positive("head", lengths_steps=lengths, least_margin_steps=self.least_margin_steps)
+        if not lengths or any(longer <= shorter for shorter, longer in itertools.pairwise(lengths)):
+            raise ConfigError(f"head: lengths_steps={list(lengths)} must be given, each longer than the one before")
+        if self.most_margin_steps < self.least_margin_steps:
+            raise ConfigError(
+                f"head: most_margin_steps={self.most_margin_steps} must be at least "
+                f"least_margin_steps={self.least_margin_steps}"
+            )
+        for name in ("logit_steps", "smoothing_steps"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise ConfigError(f"head: {name}={getattr(self, name)} must be odd and at least 1")
+        for name in ("stride_part", "margin_part", "temperature", "contrast_power"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"head: {name}={getattr(self, name)} must be above 0")
+        for name in ("edge_part", "contrast_weight", "inside_power"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"head: {name}={getattr(self, name)} must be at least 0")
+
+    def margin_steps(self, length_steps: int) -> int:
+        """Steps of the margin on either side of a segment of so many steps."""
+        wanted = math.floor(length_steps * self.margin_part + 0.5)
+        return min(max(wanted, self.least_margin_steps), self.most_margin_steps)
+
+    def stride_steps(self, length_steps: int, clip_steps: int) -> int:
+        """Steps between the starts of segments of so many steps: a power of two that divides a clip.
+
+        So a film that is shifted by a clip has the same segments, shifted.
+        """
+        stride = 1
+        while 2 * stride <= length_steps * self.stride_part and clip_steps % (2 * stride) == 0:
+            stride *= 2
+        return stride
+
+    @property
+    def reach_steps(self) -> int:
+        """Steps beyond its own that the score of a segment may depend on, on either side."""
+        return max(map(self.margin_steps, self.lengths_steps)) + self.logit_steps // 2 + self.smoothing_steps // 2
+
+
+AnyHeadConfig = HeadConfig | RefinedHeadConfig | PointHeadConfig | ContrastHeadConfig
 """One of the heads; `kind` tells which."""
 
 
@@ -164,7 +246,7 @@ class ModelConfig:
     tcm: TcmConfig | None = TcmConfig()
     """Transformer over the window, or none."""
     pyramid: PyramidConfig = PyramidConfig()
-    """Temporal pyramid and feature pyramid network."""
+    """Temporal pyramid and feature pyramid network; without meaning for `head.kind=contrast`, as `channels` are."""
     head: AnyHeadConfig = HeadConfig()
     """What finds segments on the levels of the pyramid."""
 
@@ -175,7 +257,10 @@ class ModelConfig:
                 f"pyramid: fpn_channels={self.pyramid.fpn_channels} must be a multiple of {GROUPS} "
                 "for head.kind=refined"
             )
-        if self.pyramid.kind == "transformer":
+        if isinstance(self.head, ContrastHeadConfig):
+            if self.tcm is not None:
+                raise ConfigError("model: tcm must be null for head.kind=contrast, which takes the encoder's steps")
+        elif self.pyramid.kind == "transformer":
             self._require_transformer()
 
     def _require_transformer(self) -> None:
@@ -208,11 +293,14 @@ class ModelConfig:
     @property
     def reduction_stride(self) -> int:
         """Feature steps of the encoder per step of the finest level."""
-        return 1 if self.pyramid.kind == "transformer" else self.backbone.reduction_stride
+        is_direct = self.pyramid.kind == "transformer" or isinstance(self.head, ContrastHeadConfig)
+        return 1 if is_direct else self.backbone.reduction_stride
 
     @property
     def level_strides(self) -> tuple[int, ...]:
-        """Frames per feature step of every pyramid level."""
+        """Frames per feature step of every pyramid level; of the encoder where there is no pyramid."""
+        if isinstance(self.head, ContrastHeadConfig):
+            return (self.encoder_stride,)
         return tuple(self.encoder_stride * self.reduction_stride * 2**level for level in range(self.pyramid.levels))
 
 

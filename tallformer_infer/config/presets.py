@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tallformer_infer.config.class_lists import ACTIVITYNET_CLASSES, THUMOS14_CLASSES
+from tallformer_infer.config.class_lists import ACTIVITYNET_CLASSES, KINETICS400_CLASSES, THUMOS14_CLASSES
 from tallformer_infer.config.encoder import BackboneConfig, I3dConfig
 from tallformer_infer.config.model import (
+    ContrastHeadConfig,
     HeadConfig,
     ModelConfig,
     PointHeadConfig,
@@ -80,6 +81,18 @@ ANET_I3D = replace(
     model=replace(ANET_SWIN_B.model, backbone=I3D),
     sampling=replace(ANET_SWIN_B.sampling, resize_px=112, crop_px=96, mean=I3D_PIXELS, std=I3D_PIXELS),
 )
+
+KINETICS400_I3D = Recipe(
+    name="kinetics400-i3d",
+    classes=KINETICS400_CLASSES,
+    model=ModelConfig(backbone=I3D, tcm=None, head=ContrastHeadConfig(kind="contrast")),
+    sampling=SamplingConfig(
+        sample_fps=25.0, resize="short_side", resize_px=224, crop_px=224, mean=I3D_PIXELS, std=I3D_PIXELS, fill="edge"
+    ),
+    window=WindowConfig(window_frames=2560, clip_frames=64, overlap=0.775, ends_partly=True),
+    candidates=CandidateConfig(per_window=2000),
+)
+"""I3D as it was trained on Kinetics-400, with its own classifier."""
 
 ACTIONFORMER = PyramidConfig(kind="transformer", levels=6, heads=4, attention_steps=(), fpn_channels=512)
 OPENTAD_SWIN_T = Recipe(
@@ -192,6 +205,7 @@ RECIPES = {
         ANET_SWIN_B_12GB,
         ANET_SWIN_T,
         ANET_I3D,
+        KINETICS400_I3D,
         HACS_SWIN_B,
         OPENTAD_SWIN_T,
         THUMOS14_SWIN_T_ACTIONFORMER,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tallformer_infer.config.model import ModelConfig
+from tallformer_infer.config.model import ContrastHeadConfig, ModelConfig
 from tallformer_infer.errors import ConfigError
 
 Resize = Literal["squash", "short_side", "none"]
@@ -66,6 +66,9 @@ class WindowConfig:
     """Sampled frames the encoder sees at once; must divide `window_frames`, and may be as many."""
     overlap: float = 0.25
     """Part of a window that it shares with the next, in [0, 1)."""
+    ends_partly: bool = False
+    """Whether the last window always reaches beyond the end of the video, by which it is known as the last. Otherwise
+    a video may end where a window does."""
 
     def __post_init__(self) -> None:
         if self.window_frames < 1 or self.clip_frames < 1 or self.window_frames % self.clip_frames:
@@ -181,6 +184,24 @@ class Recipe:
             raise ConfigError(
                 f"tcm.max_steps={tcm.max_steps} must be at least {steps} for window_frames={self.window.window_frames}"
             )
+        if isinstance(self.model.head, ContrastHeadConfig):
+            self._require_contrast(self.model.head)
+
+    def _require_contrast(self, head: ContrastHeadConfig) -> None:
+        """Each segment must lie in exactly one window with all that its score depends on."""
+        window = self.window
+        if not window.ends_partly or window.reference_step_frames != window.shared_step_frames:
+            raise ConfigError(
+                f"window: head.kind=contrast needs ends_partly=true and an overlap by whole clips; got "
+                f"{window.window_frames} frames that step by {window.reference_step_frames}, in clips of "
+                f"{window.clip_frames}"
+            )
+        needed = self.window_step_steps + head.lengths_steps[-1] + 2 * head.reach_steps
+        if self.window_steps < needed:
+            raise ConfigError(
+                f"window_frames={window.window_frames} must be at least {needed * self.model.encoder_stride} for the "
+                f"longest of lengths_steps, {head.lengths_steps[-1]}, and its margins; or take a larger overlap"
+            )
 
     @property
     def rate_text(self) -> str:
@@ -204,6 +225,11 @@ class Recipe:
     def window_steps(self) -> int:
         """Feature steps per window."""
         return self.window.window_frames // self.model.encoder_stride
+
+    @property
+    def window_step_steps(self) -> int:
+        """Feature steps between the starts of windows."""
+        return self.window.shared_step_frames // self.model.encoder_stride
 
     @property
     def finest_steps(self) -> int:

@@ -23,6 +23,7 @@ from tallformer_training.model.pyramid import sinusoids
 _COUNTER = ".num_batches_tracked"
 _FOLLOWED = ".loss_normaliser"
 """A whole number in files that were saved before training, else not."""
+_CLASSIFIER = "head.classifier.weight"
 _FLOW_CHANNELS = 2
 _FRESH_SEED = 0
 """Seed of the weights that a file is allowed to lack, so that an import can be repeated."""
@@ -136,6 +137,8 @@ class _Matching:
 
     def _load(self, name: str, ours: str, tensor: Tensor) -> None:
         wanted = self.state[ours]
+        if ours == _CLASSIFIER and tensor.dim() == 5:
+            tensor = tensor.flatten(1)  # a convolution of one place, (K, C, 1, 1, 1)
         if ours in self.sources:
             self.conflicts.append(f"{name} and {self.sources[ours]} are the same parameter")
         elif tensor.shape != wanted.shape:

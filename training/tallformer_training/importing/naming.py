@@ -12,13 +12,22 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tallformer_infer.config import BackboneConfig, I3dConfig, ModelConfig, PointHeadConfig, RefinedHeadConfig
+from tallformer_infer.config import (
+    BackboneConfig,
+    ContrastHeadConfig,
+    I3dConfig,
+    ModelConfig,
+    PointHeadConfig,
+    RefinedHeadConfig,
+)
 from tallformer_infer.errors import CheckpointError
 
 Rules = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
 """Patterns, and what stands in their place."""
 I3D_STEM = "Conv3d_1a_7x7"
 """First layer of I3D."""
+_I3D_LOGITS = "logits.conv3d."
+"""Its classifier of clips."""
 _REFINED = "coarse_pyramid_detection"
 """Member of the official ActivityNet detector that holds everything but the encoder."""
 _IN_OPENTAD = "model.backbone."
@@ -133,7 +142,14 @@ def _i3d_layout(first: set[str], model: ModelConfig) -> Layout:
         )
     if not isinstance(model.backbone, I3dConfig):
         raise CheckpointError("holds an I3D encoder, the recipe's is a Video Swin; take a recipe such as thumos14-i3d")
-    return Layout("I3D", True, lambda name: f"cls_head.{name}" if name.startswith("logits.") else f"backbone.{name}")
+    is_classifying = isinstance(model.head, ContrastHeadConfig)
+    return Layout("I3D", not is_classifying, lambda name: _from_i3d(name, is_classifying=is_classifying))
+
+
+def _from_i3d(name: str, *, is_classifying: bool) -> str:
+    if not name.startswith("logits."):
+        return f"backbone.{name}"
+    return name.replace(_I3D_LOGITS, "head.classifier.") if is_classifying else f"cls_head.{name}"
 
 
 def _detector_layout(names: list[str], first: set[str], model: ModelConfig) -> Layout | None:

@@ -3,6 +3,7 @@
 Source: TALLFormer (arXiv 2204.01680); its official code, commit 5519140, Apache-2.0, decides every number.
 """
 
+from tallformer_training.model.contrast_head import ContrastOutputs
 from tallformer_training.model.decoding import Segments
 from tallformer_training.model.detector import Detector, Outputs
 from tallformer_training.model.head import HeadOutputs
@@ -10,4 +11,13 @@ from tallformer_training.model.point_head import PointOutputs
 from tallformer_training.model.proposals import Proposals
 from tallformer_training.model.refined_head import RefinedOutputs
 
-__all__ = ["Detector", "HeadOutputs", "Outputs", "PointOutputs", "Proposals", "RefinedOutputs", "Segments"]
+__all__ = [
+    "ContrastOutputs",
+    "Detector",
+    "HeadOutputs",
+    "Outputs",
+    "PointOutputs",
+    "Proposals",
+    "RefinedOutputs",
+    "Segments",
+]

@@ -7,8 +7,16 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
-from tallformer_infer.config import HeadConfig, ModelConfig, PointHeadConfig, Recipe, RefinedHeadConfig
+from tallformer_infer.config import (
+    ContrastHeadConfig,
+    HeadConfig,
+    ModelConfig,
+    PointHeadConfig,
+    Recipe,
+    RefinedHeadConfig,
+)
 from tallformer_training.model.clips import encode_clip_major, encode_clips, encode_frames, encode_halves
+from tallformer_training.model.contrast_head import ContrastHead, ContrastOutputs
 from tallformer_training.model.decoding import Segments, decode_windows
 from tallformer_training.model.encoder import make_encoder
 from tallformer_training.model.fpn import FeaturePyramid
@@ -21,7 +29,7 @@ from tallformer_training.model.refined_head import RefinedHead, RefinedOutputs, 
 from tallformer_training.model.tcm import TemporalConsistency
 from tallformer_training.model.transformer_pyramid import LevelNorms, TransformerPyramid, level_masks
 
-Outputs = HeadOutputs | RefinedOutputs | PointOutputs
+Outputs = HeadOutputs | RefinedOutputs | PointOutputs | ContrastOutputs
 """What one of the heads says."""
 
 
@@ -81,16 +89,19 @@ class Detector(nn.Module):
         Args:
             features: Shape (B, C, S).
             real_frames: Frames of each window that are not padding, shape (B,); None where all are. Only a pyramid of
-                kind `transformer` and the point head look at it.
+                kind `transformer`, the point head and the contrast head look at it.
 
         Raises:
             ValueError: S is more than the recipe's window has.
         """
+        if real_frames is None:
+            real_frames = torch.full(features.shape[:1], self.recipe.window.window_frames, device=features.device)
+        if isinstance(self.head, ContrastHead):
+            contrast: ContrastOutputs = self.head(features, real_frames)
+            return contrast
         x: Tensor = self.reduction(features)
         if self.tcm is not None:
             x = self.tcm(x)
-        if real_frames is None:
-            real_frames = torch.full(features.shape[:1], self.recipe.window.window_frames, device=features.device)
         masks = [
             mask.to(features.dtype) for mask in level_masks(real_frames, x.shape[-1], self.recipe.model.level_strides)
         ]
@@ -101,6 +112,8 @@ class Detector(nn.Module):
                 outputs = self.head(levels)
             case PointHeadConfig():
                 outputs = self.head(levels, masks)
+            case ContrastHeadConfig():
+                raise AssertionError("it has neither reduction nor pyramid")
             case RefinedHeadConfig(classifier_input=seen):
                 outputs = self.head(levels, features if seen == "encoder" else x)
         return outputs
@@ -121,6 +134,9 @@ class Detector(nn.Module):
             assert isinstance(config, RefinedHeadConfig), "what another head says"
             proposals = self.propose(outputs, window_start_frames, real_frames)
             return with_classes(proposals, classes_per_proposal=config.classes_per_proposal)
+        if isinstance(outputs, ContrastOutputs):
+            assert isinstance(self.head, ContrastHead), "what another head says"
+            return self.head.decode(outputs, window_start_frames, real_frames)
         if isinstance(outputs, PointOutputs):
             return decode_points(
                 outputs,
@@ -148,11 +164,13 @@ class Detector(nn.Module):
         )
 
 
-def _head(recipe: Recipe) -> AnchorHead | RefinedHead | PointHead:
+def _head(recipe: Recipe) -> AnchorHead | RefinedHead | PointHead | ContrastHead:
     model, classes = recipe.model, len(recipe.classes)
     match model.head:
         case HeadConfig():
             return AnchorHead(model.pyramid.fpn_channels, classes, model.head)
+        case ContrastHeadConfig():
+            return ContrastHead(recipe, model.head)
         case PointHeadConfig():
             return PointHead(model.pyramid.fpn_channels, model.head, classes=classes, levels=model.pyramid.levels)
         case RefinedHeadConfig():
@@ -169,13 +187,15 @@ def _head(recipe: Recipe) -> AnchorHead | RefinedHead | PointHead:
 
 
 def _reduction(model: ModelConfig) -> Reduction | nn.Identity:
-    if model.pyramid.kind == "transformer":
+    if model.pyramid.kind == "transformer" or isinstance(model.head, ContrastHeadConfig):
         return nn.Identity()
     return Reduction(model.backbone.out_channels, model.channels, stride=model.reduction_stride)
 
 
-def _pyramid(recipe: Recipe) -> AttentionPyramid | ConvolutionPyramid | TransformerPyramid:
+def _pyramid(recipe: Recipe) -> AttentionPyramid | ConvolutionPyramid | TransformerPyramid | nn.Identity:
     model, config = recipe.model, recipe.model.pyramid
+    if isinstance(model.head, ContrastHeadConfig):
+        return nn.Identity()
     match config.kind:
         case "attention":
             return AttentionPyramid(model.channels, config, max_steps=recipe.finest_steps)
@@ -187,8 +207,10 @@ def _pyramid(recipe: Recipe) -> AttentionPyramid | ConvolutionPyramid | Transfor
             assert_never(config.kind)
 
 
-def _fpn(recipe: Recipe) -> FeaturePyramid | LevelNorms:
+def _fpn(recipe: Recipe) -> FeaturePyramid | LevelNorms | nn.Identity:
     model, config = recipe.model, recipe.model.pyramid
+    if isinstance(model.head, ContrastHeadConfig):
+        return nn.Identity()
     if config.kind == "transformer":
         return LevelNorms(model.channels, levels=config.levels)
     return FeaturePyramid(model.channels, config.fpn_channels, levels=config.levels, norm=config.norm)

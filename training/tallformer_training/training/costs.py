@@ -10,7 +10,7 @@ from torch import Tensor
 from tallformer_infer.config import Recipe
 from tallformer_training.assignment import Targets
 from tallformer_training.losses import detection_losses
-from tallformer_training.model import Outputs, PointOutputs, RefinedOutputs
+from tallformer_training.model import ContrastOutputs, Outputs, PointOutputs, RefinedOutputs
 from tallformer_training.point_losses import point_losses
 from tallformer_training.point_targets import PointTargets
 from tallformer_training.refined_losses import refined_losses
@@ -63,6 +63,7 @@ def window_costs(
         segment = config.points.segment_weight * points.segment
         return Costs(points.classification + segment, points.classification, segment)
     assert isinstance(targets, Targets), "targets of another head"
+    assert not isinstance(outputs, ContrastOutputs), "it is not trained"
     targets = _moved(targets, anchors_frames.device)
     losses = detection_losses(outputs, anchors_frames, targets, classes=len(recipe.classes))
     return Costs(losses.total, losses.classification.sum(), losses.segment.sum())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer import __version__
-from tallformer_infer.config import Recipe, to_json
+from tallformer_infer.config import ContrastHeadConfig, Recipe, to_json
 from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_training.datasets import DatasetRequest
 from tallformer_training.memory.files import file_sha256, write_whole
@@ -61,9 +61,15 @@ def check_run(job: TrainingJob) -> None:
     A run begins with `begin_run`, so that a mistake that is found before leaves no run behind.
 
     Raises:
-        ConfigError: There is a run already, or none to go on with, or it was begun with other settings.
+        ConfigError: There is a run already, or none to go on with, or it was begun with other settings, or the recipe's
+            head is not trained.
         OutputError: The folder cannot be written.
     """
+    if isinstance(job.recipe.model.head, ContrastHeadConfig):
+        raise ConfigError(
+            f"recipe {job.recipe.name}: head.kind=contrast has nothing to train; `tallformer train --suggest` makes a "
+            "recipe of another head for your annotations"
+        )
     path = job.out / RUN_FILE
     if path.exists():
         if not job.resume:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tallformer_infer.config import HeadConfig, PointHeadConfig, Recipe, RefinedHeadConfig
+from tallformer_infer.config import ContrastHeadConfig, HeadConfig, PointHeadConfig, Recipe, RefinedHeadConfig
 from tallformer_training.assignment import Targets, Truth, make_targets
 from tallformer_training.augmentation import mirrored
 from tallformer_training.datasets import LabelledVideo, crop_truth
@@ -71,6 +71,8 @@ class TargetMaker:
                 targets = make_targets(self.anchors_frames, truth, classes=classes, config=self._config.assignment)
                 positive = _count_positive(targets)
                 return StepTargets(targets, positive, positive)
+            case ContrastHeadConfig():
+                raise AssertionError("refused before: it is not trained")
             case _:
                 assert_never(recipe.model.head)
 

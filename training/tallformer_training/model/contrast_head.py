@@ -1,0 +1,148 @@
+"""Contrast head: detection without trained localization, from what a classifier of clips says at each feature step.
+
+# Note [contrast]
+An action is where a class is likelier than before and after. Candidates are all segments of a fixed grid; of each, the
+mean probability inside is set against the means in a margin on either side (outer-inner contrast). Means are products
+of 0/1 matrices, (segments x steps) times (steps x classes), so all of it is matrix products and element-wise operators.
+
+# Note [a segment's own window]
+Windows overlap, and a segment near the end of one has a margin that only the next one sees whole. So that where windows
+lie changes nothing, each segment is scored in exactly one window: the one in which it starts between `reach` and
+`reach + step` steps, where `reach` is all that a score may depend on besides the segment's own steps, and `step` lies
+between windows. The first window also has what starts before, the last, which is known by frames behind the video's end
+(`WindowConfig.ends_partly`), what starts behind.
+
+Source: outer-inner contrast, Shou et al., "AutoLoc" (ECCV 2018, arXiv 1807.08333), there a loss; the idea only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tallformer_infer.config import ContrastHeadConfig, Recipe
+from tallformer_training.model.decoding import Segments
+
+_LEAST_REAL_PART = 0.5
+"""Of a segment that reaches beyond the end of the video; it is cut off there."""
+
+
+class ContrastOutputs(NamedTuple):
+    """What the classifier says about B windows."""
+
+    probabilities: Tensor
+    """Of each class at each step, smoothed, 0 behind the video's end, shape (B, S, K)."""
+    is_real: Tensor
+    """1 for steps in the video and 0 behind it, shape (B, S)."""
+
+
+class ContrastHead(nn.Module):
+    """A linear classifier of feature steps, and segments scored by contrast; see Note [contrast]."""
+
+    starts: Tensor
+    lengths: Tensor
+    margins: Tensor
+    steps: Tensor
+
+    def __init__(self, recipe: Recipe, config: ContrastHeadConfig) -> None:
+        """Make the head with a fresh classifier.
+
+        Args:
+            recipe: Windows, clips and classes.
+            config: Segments and how they are scored.
+        """
+        super().__init__()
+        self.config = config
+        self.stride_frames = recipe.model.encoder_stride
+        self.window_frames = recipe.window.window_frames
+        self.home_steps = (config.reach_steps, config.reach_steps + recipe.window_step_steps)
+        self.classifier = nn.Linear(recipe.model.backbone.out_channels, len(recipe.classes))
+        rows = segment_grid(config, window_steps=recipe.window_steps, clip_steps=recipe.clip_steps)
+        for name, column in zip(("starts", "lengths", "margins"), rows.unbind(1), strict=True):
+            self.register_buffer(name, column.clone(), persistent=False)
+        self.register_buffer("steps", torch.arange(recipe.window_steps), persistent=False)
+
+    def forward(self, features: Tensor, real_frames: Tensor) -> ContrastOutputs:
+        """Classify each step.
+
+        Args:
+            features: Of the encoder, shape (B, C, S).
+            real_frames: Frames of each window that are not padding, shape (B,).
+        """
+        real_steps = (real_frames + (self.stride_frames - 1)) // self.stride_frames
+        is_real = (self.steps < real_steps[:, None]).to(features.dtype)  # (B, S)
+        logits = self._averaged(self.classifier(features.transpose(1, 2)), is_real, self.config.logit_steps)
+        probabilities = (logits / self.config.temperature).softmax(dim=-1)
+        return ContrastOutputs(self._averaged(probabilities, is_real, self.config.smoothing_steps), is_real)
+
+    def decode(self, outputs: ContrastOutputs, window_start_frames: Tensor, real_frames: Tensor) -> Segments:
+        """Score all segments of the grid; those of another window, and those behind the video's end, get 0.
+
+        Args:
+            outputs: From `forward`.
+            window_start_frames: First frame of each window in the video, shape (B,).
+            real_frames: Frames of each window that are not padding, shape (B,).
+        """
+        scores = self._scores(outputs)
+        is_own = self._are_own(outputs, window_start_frames, real_frames)
+        scores = scores * is_own[..., None].to(scores.dtype)
+        ends = self.starts + self.lengths
+        segments = torch.stack([self.starts, ends], dim=-1).to(scores.dtype) * self.stride_frames  # (A, 2)
+        limits = real_frames.to(scores.dtype)[:, None, None]
+        return Segments(torch.minimum(segments, limits) + window_start_frames.to(scores.dtype)[:, None, None], scores)
+
+    def _scores(self, outputs: ContrastOutputs) -> Tensor:
+        """Scores of all segments, shape (B, A, K)."""
+        config = self.config
+        ends = self.starts + self.lengths
+        inside, count = self._sums(outputs, self.starts, ends)
+        inside = inside / count.clamp(min=1)
+        sides = []
+        for first, last in ((self.starts - self.margins, self.starts), (ends, ends + self.margins)):
+            total, count = self._sums(outputs, first, last)
+            margin = self.margins[:, None].to(total.dtype)
+            sides.append((total + (margin - count) * config.edge_part * inside) / margin)
+        outside = torch.maximum(*sides) if config.margins == "larger" else (sides[0] + sides[1]) / 2
+        contrast = (inside - config.contrast_weight * outside).clamp(min=0)
+        score = contrast if config.contrast_power == 1 else contrast**config.contrast_power
+        return score if config.inside_power == 0 else score * inside**config.inside_power
+
+    def _sums(self, outputs: ContrastOutputs, firsts: Tensor, lasts: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of probabilities over steps [first, last), shape (B, A, K), and how many are real, shape (B, A, 1)."""
+        is_inside = (self.steps >= firsts[:, None]) & (self.steps < lasts[:, None])  # (A, S), constant
+        weights = is_inside.to(outputs.probabilities.dtype)
+        return weights @ outputs.probabilities, (weights @ outputs.is_real[..., None])
+
+    def _are_own(self, outputs: ContrastOutputs, window_start_frames: Tensor, real_frames: Tensor) -> Tensor:
+        """Which segments are this window's to score, shape (B, A); see Note [a segment's own window]."""
+        first, last = self.home_steps
+        is_first = (window_start_frames == 0)[:, None]
+        is_last = (real_frames < self.window_frames)[:, None]
+        real_steps = outputs.is_real.sum(dim=1, keepdim=True)
+        inside = real_steps - self.starts.to(real_steps.dtype)  # steps of the video from the start on
+        is_long_enough = inside >= self.lengths.to(inside.dtype) * _LEAST_REAL_PART
+        return (is_first | (self.starts >= first)) & (is_last | (self.starts < last)) & is_long_enough & (inside > 0)
+
+    def _averaged(self, values: Tensor, is_real: Tensor, width: int) -> Tensor:
+        """Averages of (B, S, K) over so many steps, as far as they are real; 0 for steps that are not."""
+        if width == 1:
+            return values * is_real[..., None]
+        is_near = (self.steps - self.steps[:, None]).abs() <= width // 2  # (S, S), constant
+        near = is_near.to(values.dtype)
+        count = (near @ is_real[..., None]).clamp(min=1)
+        return near @ (values * is_real[..., None]) / count * is_real[..., None]
+
+
+def segment_grid(config: ContrastHeadConfig, *, window_steps: int, clip_steps: int) -> Tensor:
+    """Candidates of a window: start, length and margin in steps, shape (A, 3), the shortest first.
+
+    Segments that begin in the window and end behind it are there, too: the video may end before they do.
+    """
+    rows = [
+        (start, length, config.margin_steps(length))
+        for length in config.lengths_steps
+        for start in range(0, window_steps, config.stride_steps(length, clip_steps))
+    ]
+    return torch.tensor(rows)
