@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tallformer_infer.bundle_files import files_beside, read_member
+from tallformer_infer.bundle_files import MOST_BYTES, files_beside, read_member
 from tallformer_infer.config import (
     CALIBRATION_VERSION,
     PARITY_VERSION,
@@ -27,7 +27,8 @@ from tallformer_infer.config import (
     to_json,
 )
 from tallformer_infer.errors import BundleError, ConfigError
-from tallformer_infer.graph_check import refusal
+from tallformer_infer.graph_check import metadata, refusal
+from tallformer_infer.graph_sizes import excess
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
@@ -39,6 +40,9 @@ GraphName = Literal["encoder", "localizer", "suppress"]
 GRAPHS: tuple[GraphName, ...] = ("encoder", "localizer", "suppress")
 
 _OWN_SHA256 = "description_sha256"
+_DESCRIPTION_BYTES = 2**24
+_OTHER_BYTES = 2**28
+"""Of bundle.json, and of a file beside the graphs, at most; graphs say how large they are."""
 _BUNDLED = Path(__file__).parent / "bundles"
 
 
@@ -63,6 +67,8 @@ class GraphInfo:
     """Shape of each input; a name stands for any number."""
     outputs: dict[str, tuple[int | str, ...]]
     """Shape of each output."""
+    size_bytes: int | None = None
+    """Of the file; None in bundles of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +202,13 @@ class Bundle:
         """
         graphs = {self.graphs[name].file: name for name in GRAPHS if name in self.graphs}
         for name in files_beside(self.path, DESCRIPTION):
-            yield name, self.read_graph(graphs.pop(name)) if name in graphs else read_member(self.path, name)
+            is_graph = name in graphs
+            yield (
+                name,
+                self.read_graph(graphs.pop(name))
+                if is_graph
+                else read_member(self.path, name, most_bytes=_OTHER_BYTES),
+            )
         for missing in graphs.values():
             self.read_graph(missing)
 
@@ -209,16 +221,25 @@ class Bundle:
         info = self.graphs.get(name)
         if info is None:
             raise BundleError(f"{self.path}: bundle has no graph {name!r}; it has {', '.join(self.graphs)}")
-        content = read_member(self.path, info.file)
+        content = read_member(
+            self.path, info.file, most_bytes=MOST_BYTES if info.size_bytes is None else info.size_bytes
+        )
         found = hashlib.sha256(content).hexdigest()
         if found != info.sha256:
             raise BundleError(
                 f"{self.path}: {info.file} has sha256 {found[:12]}…, bundle.json says {info.sha256[:12]}…: "
                 "the file was changed or damaged; fetch or export the bundle again"
             )
-        if problem := refusal(content, name):
+        problem = refusal(content, name)
+        if problem is None and name != "suppress" and not self.is_bundled:  # graph 3 has sizes that depend on data
+            problem = excess(content, [*info.inputs.values(), *info.outputs.values()])
+        if problem is not None:
             raise BundleError(f"{self.path}: {info.file} {problem}")
         return content
+
+    def graph_metadata(self, name: GraphName) -> dict[str, str]:
+        """What the ONNX file of a graph says of itself; see `read_graph` for what is raised."""
+        return metadata(self.read_graph(name))
 
 
 def bundled_models() -> dict[str, Path]:
@@ -236,7 +257,7 @@ def load_bundle(source: str | Path | None = None) -> Bundle:
         BundleError: There is none, or it is damaged or of another version.
     """
     path = _locate(DEFAULT_MODEL if source is None else source)
-    content = read_member(path, DESCRIPTION)
+    content = read_member(path, DESCRIPTION, most_bytes=_DESCRIPTION_BYTES)
     return Bundle(path, _parse(content, path), hashlib.sha256(content).hexdigest())
 
 

@@ -4,7 +4,8 @@ Note [what is refused]
     A graph is data from someone else, and ONNX lets it name files: tensors kept elsewhere, libraries of functions,
     engines. A bundle's graphs are one file each and compute with standard operators only, so all else is refused: a
     tensor outside the file (whatever its path), an operator that is not listed here, functions that the file defines
-    itself, parts for training, and ONNX Runtime's own format, in which none of this could be seen.
+    itself, parts for training, sparse tensors (whose few values may stand for any size), and ONNX Runtime's own format,
+    in which none of this could be seen. How much memory a graph asks for is another question, see `graph_sizes`.
 
 Note [reading without onnx]
     The `onnx` package is no part of the base install. ONNX files are protocol buffers, of which only the tree of nodes
@@ -60,10 +61,8 @@ _CHILDREN: dict[tuple[Walked, int], Walked] = {
     ("attribute", 11): "graph",
     ("attribute", 22): "sparse",
     ("attribute", 23): "sparse",
-    ("sparse", 1): "tensor",
-    ("sparse", 2): "tensor",
 }
-_TRAINING, _FUNCTIONS = 20, 25  # of a model
+_METADATA, _TRAINING, _FUNCTIONS = 14, 20, 25  # of a model
 _OP_TYPE, _DOMAIN = 4, 7  # of a node
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -91,6 +90,18 @@ def refusal(content: bytes, graph: str) -> str | None:
         return _NO_ONNX
 
 
+def metadata(content: bytes) -> dict[str, str]:
+    """What an ONNX file that was checked says of itself."""
+    said = {}
+    for number, wire, at, size in _fields(content, 0, len(content)):
+        if number == _METADATA and wire == _BYTES:
+            entry = {
+                field: content[place : place + length] for field, _, place, length in _fields(content, at, at + size)
+            }
+            said[entry.get(1, b"").decode(errors="replace")] = entry.get(2, b"").decode(errors="replace")
+    return said
+
+
 def _walk(content: bytes, allowed: frozenset[str], graph: str) -> str | None:
     waiting: list[tuple[Walked, int, int]] = [("model", 0, len(content))]
     has_graph = False
@@ -100,6 +111,8 @@ def _walk(content: bytes, allowed: frozenset[str], graph: str) -> str | None:
         op_types: list[str] = []
         for number, wire, at, size in _fields(content, start, end):
             child = _CHILDREN.get((kind, number)) if wire == _BYTES else None
+            if child == "sparse":
+                return "has a sparse tensor; a bundle's graphs have none"
             if child is not None:
                 waiting.append((child, at, at + size))
             elif kind == "tensor" and number in (_EXTERNAL_DATA, _DATA_LOCATION) and (size or at):

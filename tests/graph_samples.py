@@ -70,7 +70,7 @@ def serialised(made: onnx.GraphProto, **options: object) -> bytes:
     return bytes(model.SerializeToString())
 
 
-PLACES: list[Callable[[TensorProto], onnx.GraphProto]] = [in_initializer, in_constant, in_sparse, in_loop]
+PLACES: list[Callable[[TensorProto], onnx.GraphProto]] = [in_initializer, in_constant, in_loop]
 """Where a graph may have weights."""
 
 

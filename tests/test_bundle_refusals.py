@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 
 from tallformer_infer import cli
 from tallformer_infer.bundle import DESCRIPTION, GRAPHS, load_bundle
@@ -200,4 +204,100 @@ def test_a_graph_that_is_no_onnx_file_is_refused_and_the_file_named(bundle: Path
     put(bundle, "encoder", b"not an onnx file at all")
 
     with pytest.raises(BundleError, match=r"small: encoder\.onnx is not an ONNX file"):
+        OnnxRuntime(load_bundle(bundle), device="cpu")
+
+
+# Sizes
+
+
+def test_a_zip_that_unpacks_to_more_than_it_may_is_read_no_further(tmp_path: Path) -> None:
+    """A gigabyte of blanks in a megabyte."""
+    path = tmp_path / "bomb.zip"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(DESCRIPTION, "w", force_zip64=True) as member,
+    ):
+        for _ in range(1024):
+            member.write(b" " * 2**20)
+    tracemalloc.start()
+
+    why = refusal_of(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert why == f"{path}: {DESCRIPTION} is larger than 16,777,216 bytes, which is the most that it may have"
+    assert peak < 100 * 2**20
+
+
+def test_a_graph_larger_than_the_description_says_is_read_no_further(bundle: Path) -> None:
+    description = json.loads((bundle / DESCRIPTION).read_text())
+    del description["description_sha256"]
+    size = (bundle / "encoder.onnx").stat().st_size
+    description["graphs"]["encoder"]["size_bytes"] = size - 1
+    (bundle / DESCRIPTION).write_text(json.dumps(description))
+
+    assert str(refusal_of(bundle)).endswith(
+        f"encoder.onnx is larger than {size - 1:,} bytes, which is the most that it may have"
+    )
+
+    description["graphs"]["encoder"]["size_bytes"] = size
+    (bundle / DESCRIPTION).write_text(json.dumps(description))
+    assert refusal_of(bundle) is None
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_with_two_files_of_one_name_is_refused(zipped: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "twice.zip"
+    path.write_bytes(zipped)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("encoder.onnx", b"another")
+
+    assert "it has two files named encoder.onnx" in str(refusal_of(path))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_zip_packed_by_a_method_that_may_take_gigabytes_is_refused(
+    packing: int, bundle: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "packed.zip"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for file in bundle.iterdir():
+            archive.write(file, file.name)
+
+    assert f"{DESCRIPTION} is packed by another method than Deflate" in str(refusal_of(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("special", ["pipe", "device", "folder"])
+def test_a_file_that_is_none_is_not_read(special: str, bundle: Path) -> None:
+    """A pipe would wait for ever, and /dev/zero has no end."""
+    file = bundle / "encoder.onnx"
+    file.unlink()
+    match special:
+        case "pipe":
+            os.mkfifo(file)
+        case "device":
+            file.symlink_to("/dev/zero")
+        case _:
+            file.mkdir()
+
+    assert str(refusal_of(bundle)).endswith("encoder.onnx is not a regular file")
+
+
+def test_a_graph_that_asks_for_a_terabyte_is_refused_before_it_is_loaded(bundle: Path) -> None:
+    model = onnx.load(bundle / "encoder.onnx")
+    (output,) = model.graph.output
+    sizes = numpy_helper.from_array(np.array([2**38]), "sizes")
+    model.graph.initializer.append(sizes)
+    model.graph.node.extend(
+        [
+            helper.make_node("ConstantOfShape", ["sizes"], ["huge"]),
+            helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+            helper.make_node("Add", [output.name, "sum"], ["features_and_sum"]),
+        ]
+    )
+    output.name = "features_and_sum"
+    put(bundle, "encoder", model.SerializeToString())
+
+    with pytest.raises(BundleError, match=r"encoder.onnx asks for 1,099.5 GB; the shapes in bundle.json allow"):
         OnnxRuntime(load_bundle(bundle), device="cpu")

@@ -14,7 +14,7 @@ from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer.bundle import GRAPHS, bundled_models, load_bundle
 from tallformer_infer.config import SuppressConfig
 from tallformer_infer.graph_check import ALLOWED_OPS, refusal
-from tests.graph_samples import PLACES, in_a_branch, in_initializer, inside, outside, serialised, with_node
+from tests.graph_samples import PLACES, in_a_branch, in_initializer, in_sparse, inside, outside, serialised, with_node
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -33,6 +33,10 @@ def test_weights_said_to_be_outside_without_a_place_are_refused_too() -> None:
     tensor.data_location = TensorProto.EXTERNAL
 
     assert str(refusal(serialised(in_initializer(tensor)), "encoder")).startswith("keeps weights in another file;")
+
+
+def test_sparse_weights_are_refused_as_they_may_stand_for_any_size() -> None:
+    assert refusal(serialised(in_sparse(inside())), "suppress") == "has a sparse tensor; a bundle's graphs have none"
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -192,5 +192,5 @@ def test_graph_3_of_a_bundle_gives_what_commands_do() -> None:
 
 
 def test_graph_3_that_is_missing_is_named() -> None:
-    with pytest.raises(BundleError, match="bundle has no graph suppress"):
+    with pytest.raises(BundleError, match="bundle has no graph 'suppress'; it has encoder, localizer"):
         OnnxRuntime(load_bundle("anet-demo"), device="cpu").suppress_in_graph(crowded(3))

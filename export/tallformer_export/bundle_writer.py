@@ -120,6 +120,7 @@ def _fill(
         described[name] = GraphInfo(
             file=file.name,
             sha256=hashlib.sha256(content).hexdigest(),
+            size_bytes=len(content),
             precision=precision_of(model),
             inputs={value.name: _shape(value) for value in model.graph.input},
             outputs={value.name: _shape(value) for value in model.graph.output},

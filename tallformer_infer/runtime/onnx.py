@@ -71,7 +71,8 @@ class OnnxRuntime:
         else:
             self._on_gpu = self._load_on_gpu()
             self._encoder, self._localizer = self._on_gpu.session("encoder"), self._on_gpu.session("localizer")
-        self._suppress = self._load_suppress()
+        self._suppress: ort.InferenceSession | None = None
+        self._check_suppress()
         self._check_shapes()
 
     @property
@@ -159,10 +160,11 @@ class OnnxRuntime:
             BundleError: The bundle has no graph 3.
             ValueError: There are more candidates than it takes.
         """
-        if self._suppress is None:
-            raise BundleError(f"{self._bundle.path}: bundle has no graph suppress")
         if len(candidates) > MOST_IN_GRAPH:
             raise ValueError(f"{len(candidates)} candidates: graph 3 takes {MOST_IN_GRAPH}")
+        if self._suppress is None:
+            on_gpu = [cuda_provider(captures=False)] if self._place.device == "cuda" else []
+            self._suppress = self._session("suppress", [*on_gpu, CPU])
         inputs = {
             "segments": candidates.segments_frames,
             "scores": candidates.scores,
@@ -206,19 +208,16 @@ class OnnxRuntime:
         cache.make()
         return [tensorrt_provider(self._bundle.graphs[name].inputs, key, cache, captures=captures)]
 
-    def _load_suppress(self) -> ort.InferenceSession | None:
-        """Graph 3, which must say what the recipe says, as NumPy follows the recipe."""
+    def _check_suppress(self) -> None:
+        """Graph 3 must say what the recipe says, as NumPy follows the recipe."""
         if "suppress" not in self._bundle.graphs:
-            return None
-        on_gpu = [cuda_provider(captures=False)] if self._place.device == "cuda" else []
-        session = self._session("suppress", [*on_gpu, CPU])
-        made_for = session.get_modelmeta().custom_metadata_map.get(SUPPRESS_SETTINGS, "null")
+            return
+        made_for = self._bundle.graph_metadata("suppress").get(SUPPRESS_SETTINGS, "null")
         if json.loads(made_for) != to_json(self._recipe.suppress):
             raise BundleError(
                 f"{self._bundle.path}: graph suppress was made for other settings than the recipe's `suppress`; "
                 "export the bundle again, or remove the graph from bundle.json"
             )
-        return session
 
     def _load_cpu_encoder(self) -> CpuEncoder:
         content = self._bundle.read_graph("encoder")
