@@ -119,6 +119,13 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+_BYTES = {"type": "string", "format": "binary", "minLength": 1}
+_NEXT = {
+    operation: {"operationId": operation, "parameters": {"job_id": "$response.body#/id"}}
+    for operation in ("job", "cancel", "result", "video", "events", "delete")
+}
+_ACCEPTED: dict[int | str, dict[str, Any]] = {**_ERRORS, 202: {"description": "Accepted.", "links": _NEXT}}
+
 
 def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
     """The application: one model, one folder of jobs.
@@ -149,6 +156,7 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # these pages load scripts from a public host
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.middleware("http")(server.guard)
     app.exception_handler(ArchiveError)(_unavailable)
@@ -333,7 +341,14 @@ def _picked(
 
 
 def _add_submission(app: FastAPI, server: _Server) -> None:
-    @app.post("/v1/uploads", status_code=202, response_model=JobView, responses=_ERRORS, tags=["jobs"])
+    @app.post(
+        "/v1/uploads",
+        status_code=202,
+        response_model=JobView,
+        responses=_ACCEPTED,
+        openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": _BYTES}}}},
+        tags=["jobs"],
+    )
     async def upload(
         request: Request,
         picked: Annotated[JobOptions, Depends(_picked)],
@@ -358,7 +373,7 @@ def _add_submission(app: FastAPI, server: _Server) -> None:
             if server.jobs.get(job_id) is None:
                 await run_in_threadpool(shutil.rmtree, source.parent, ignore_errors=True)
 
-    @app.post("/v1/jobs", status_code=202, response_model=JobView, responses=_ERRORS, tags=["jobs"])
+    @app.post("/v1/jobs", status_code=202, response_model=JobView, responses=_ACCEPTED, tags=["jobs"])
     def submit(wanted: JobRequest, idempotency_key: Annotated[str | None, Header(max_length=200)] = None) -> Response:
         """Submit a video by its path below the server's root, or by its address."""
         if (known := server.with_key(idempotency_key)) is not None:
