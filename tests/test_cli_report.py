@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from datetime import datetime
 
 import pytest
 
@@ -222,4 +224,25 @@ def test_detect_writes_the_page_with_truth_and_failures(folder, detect):
     assert len(video["truth"]) == 1
     page = (folder / "x.html").read_text()
     assert "The weights of this model are random" in page
-    assert "b.mp4: " in page
+    assert "<b>b.mp4</b>: b.mp4: " in page
+    assert "<dt>model</dt><dd>small</dd>" in page
+
+
+def test_report_shows_the_run_that_the_document_describes(folder, detect):
+    write_video(folder / "a.mp4", noise_pictures(40, height_px=48, width_px=64), fps=2)
+    assert detect("a.mp4", "gone.mp4", "--out", "x.json", "--threshold", "0.3") == 1
+    os.utime(folder / "x.json", (1_700_000_000, 1_700_000_000))
+    document = json.loads((folder / "x.json").read_text())
+    document["videos"][0] |= {"stream": 1, "streams": 2}
+    (folder / "y.json").write_text(json.dumps(document))
+    os.utime(folder / "y.json", (1_700_000_000, 1_700_000_000))
+
+    assert cli.run(["report", "y.json", "--out", "y.html"]) == 0
+
+    page = (folder / "y.html").read_text()
+    when = datetime.fromtimestamp(1_700_000_000).astimezone().strftime("%Y-%m-%d %H:%M")
+    for name, value in (("model", "small"), ("threshold", "0.3"), ("date", when)):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page
+    assert "<b>gone.mp4</b>: gone.mp4: no such video" in page
+    (video,) = data(folder / "y.html")["videos"]
+    assert (video["stream"], video["streams"]) == (1, 2)

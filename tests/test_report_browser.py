@@ -186,6 +186,131 @@ def test_click_in_the_list_plays_the_action(browser, page):
     assert browser.run("return document.querySelector('tr[aria-current=true] .label').textContent") == "sit"
 
 
+def test_the_whole_row_plays_and_space_pauses_after_a_click(browser, page):
+    browser.open(page())
+    browser.wait("return player.readyState > 1")
+
+    browser.click("#rows tr:nth-child(2) td.label")
+    browser.wait("return !player.paused")
+    browser.press(" ")
+    browser.wait("return player.paused")
+    assert browser.run("return player.currentTime") == pytest.approx(10.0, abs=1.0)
+
+    browser.click("#rows tr:nth-child(2) button")
+    browser.wait("return !player.paused")
+    browser.press(" ")
+    browser.wait("return player.paused")
+
+
+MANY = tuple(
+    PageAction(start_s=number / 4, end_s=number / 4 + 0.2, label=f"class {number % 14:02}", score=0.5)
+    for number in range(160)
+)
+
+
+@pytest.mark.parametrize(("width_px", "height_px"), [(1400, 900), (900, 800), (390, 844)])
+def test_video_and_timeline_stay_in_sight_while_the_list_scrolls(browser, page, width_px, height_px):
+    browser.open(page(actions=MANY), width_px=width_px, height_px=height_px)
+
+    browser.click("#rows tr:nth-child(150) td.label")
+
+    boxes = browser.run(
+        "return ['#video', '#chart-box', '#rows tr[aria-current=true]'].map((place) => {"
+        "const box = document.querySelector(place).getBoundingClientRect(); return [box.top, box.bottom]; })"
+    )
+    for top, bottom in boxes:
+        assert 0 <= round(top) < round(bottom) <= height_px
+    (_, video_end), (chart, chart_end), (row, _) = boxes
+    assert video_end <= chart
+    assert width_px > 720 or row >= chart_end  # beside it, or below it
+    assert browser.run("return document.documentElement.scrollWidth") <= width_px
+
+
+def test_actions_of_one_class_that_overlap_stand_in_rows_of_their_own(browser, page):
+    spans = [(0, 10), (2, 5), (4, 8), (6, 9), (11, 12)]
+    overlapping = tuple(PageAction(start_s=start, end_s=end, label="jump", score=0.5) for start, end in spans)
+    browser.open(page(actions=(*overlapping, PageAction(start_s=0, end_s=1, label="sit", score=0.5))))
+    bars(browser)
+
+    found = browser.run("return Array.from(document.getElementById('chart').data[0].y)")
+
+    assert found == [0.5, 1.5, 2.5, 1.5, 0.5, 4.0]  # the lane of "sit" begins half a row below the three of "jump"
+
+
+def test_every_class_has_a_colour_of_its_own(browser, page):
+    browser.open(page(actions=MANY))
+
+    colours = browser.run(
+        "return [...document.querySelectorAll('#classes .dot')].map((dot) => getComputedStyle(dot).backgroundColor)"
+    )
+
+    assert len(colours) == len(set(colours)) == 14
+
+
+def test_a_list_without_rows_says_why(browser, page):
+    browser.open(page(actions=()))
+    assert browser.text("#empty-text") == "No action was found in this video."
+    assert browser.run("return document.getElementById('show-all').hidden")
+
+    browser.open(page())
+    assert browser.run("return document.getElementById('empty').hidden")
+    slide(browser, 1)
+    assert browser.text("#empty-text") == "No action passes the filters: 4 actions hidden."
+    browser.click("#show-all")
+    assert browser.text("#counts") == "4 of 4 actions, 3 classes"
+
+
+def test_the_page_says_which_stream_was_analysed_where_there_are_several(browser, page):
+    browser.open(page())
+    assert browser.run("return document.getElementById('stream').hidden")
+
+    browser.open(page(stream=1, streams=2))
+
+    assert not browser.run("return document.getElementById('stream').hidden")
+    assert browser.text("#stream").startswith("Video stream 1 (of 0 to 1) was analysed; a browser shows stream 0")
+
+
+def test_header_has_the_facts_and_the_videos_that_failed(browser, tmp_path):
+    video = PageVideo(name="a.mp4", source="", actions=ACTIONS, end_s=45.0)
+    path = tmp_path / "page.html"
+    facts, failures = [("model", MARK), ("threshold", "0.5")], [("gone.mp4", "no such video"), ("b.mp4", MARK)]
+    path.write_bytes(render_page([video], title="a", facts=facts, failures=failures))
+
+    browser.open(path)
+
+    assert browser.texts("#facts dd") == [MARK, "0.5"]
+    assert browser.text("#failures summary") == "2 videos failed"
+    assert browser.texts("#failures li") == ["gone.mp4: no such video", f"b.mp4: {MARK}"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_menus_can_be_read_in_light_and_in_dark(browser, page, scheme):
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.open(page(PageVideo(name="b.mp4", source="", actions=())))
+
+    for place in ("#video-choice", "#video-choice option", "#next"):
+        ink, ground = browser.run(
+            "const style = getComputedStyle(document.querySelector(arguments[0]));"
+            "return [style.color, style.backgroundColor]",
+            place,
+        )
+        assert contrast(ink, ground) >= 7, place
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def contrast(ink, ground):
+    """Contrast of two colours such as `rgb(1, 2, 3)`, 1 to 21. Source: WCAG 2.2, relative luminance."""
+
+    def luminance(colour):
+        parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    lighter, darker = sorted([luminance(ink), luminance(ground)], reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
 def test_keys_play_seek_and_go_from_action_to_action(browser, page):
     browser.open(page())
     browser.wait("return player.readyState > 1")

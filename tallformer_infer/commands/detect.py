@@ -103,7 +103,17 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="Actions to keep, by name; may be given again.", rich_help_panel=_WHICH),
+        typer.Option(
+            metavar="A,B",
+            help="Actions to keep: names, or groups such as @sports (`tallformer info` lists them); repeatable.",
+            rich_help_panel=_WHICH,
+        ),
+    ] = None,
+    classes_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Text file of actions to keep, one name or @group per line.", rich_help_panel=_WHICH
+        ),
     ] = None,
     rows: Annotated[
         int, typer.Option(min=0, metavar="N", help="Most rows to show per video.", rich_help_panel=_SAY)
@@ -144,7 +154,13 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer detect match.mp4 --rates 15,5,1.67
       tallformer detect a.mp4 --classes "spin left,zigzag" -o - | jq .videos
     """
-    from tallformer_infer.commands.inputs import expand_videos, given_options, parse_rates, parse_windows
+    from tallformer_infer.commands.inputs import (
+        expand_videos,
+        given_options,
+        parse_rates,
+        parse_windows,
+        wanted_classes,
+    )
 
     named = expand_videos(videos)  # before the imports that take time
 
@@ -170,7 +186,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         class_scores=class_scores,
         threshold=threshold,
         top_k=top_k,
-        classes=tuple(classes or ()),
+        classes=wanted_classes(classes, classes_file),
         operating_point=operating_point,
         form=form or ("activitynet" if dialect == "activitynet" else output_format(out)),
         known=known,

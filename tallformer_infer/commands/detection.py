@@ -23,6 +23,7 @@ from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
+from tallformer_infer.config.class_groups import expand_groups
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
 from tallformer_infer.evaluation import read_class_scores
 from tallformer_infer.pipeline import Detector, choose_layout, choose_point, choose_windows
@@ -135,9 +136,9 @@ class _Run:
         finally:
             self._reporter.stopped()
         bundle = self._detector.bundle
-        classes = split_classes(options.classes, bundle.recipe.classes)
         see = shlex.join(["tallformer", "info", options.model or bundle.name])
         try:
+            classes = split_classes(options.classes, bundle.recipe.classes)
             check_selection(
                 threshold=options.threshold,
                 top_k=options.top_k,
@@ -266,9 +267,13 @@ class _Run:
 
 
 def split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:
-    """Class names as typed, each once; a name that has a comma in it is not split. None where none was typed."""
-    names = [name for value in values for name in ([value] if value in known else value.split(","))]
-    return tuple(dict.fromkeys(name.strip() for name in names)) or None
+    """Class names as typed, each once, `@groups` expanded; a name that has a comma in it is not split.
+
+    Raises:
+        ConfigError: A group is unknown, or the model knows none of its classes.
+    """
+    names = [name.strip() for value in values for name in ([value] if value in known else value.split(","))]
+    return expand_groups(names, known) or None
 
 
 def as_arguments(videos: Sequence[str]) -> list[str]:

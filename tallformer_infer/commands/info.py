@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,8 +88,17 @@ def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
         *_points(bundle),
         *_parity(bundle),
         *((name, _short(value), "dim") for name, value in bundle.provenance.items()),
+        *_groups(recipe.classes),
         (f"{len(recipe.classes)} classes", " · ".join(recipe.classes), ""),
     ]
+
+
+def _groups(classes: Sequence[str]) -> list[tuple[str, str, str]]:
+    from tallformer_infer.config.class_groups import groups_of
+
+    found = groups_of(classes)
+    text = " · ".join(f"@{name} ({count})" for name, count in found.items())
+    return [("class groups", f"{text}; for --classes", "")] if found else []
 
 
 def _points(bundle: Bundle) -> list[tuple[str, str, str]]:

@@ -35,6 +35,25 @@ def missing_files(videos: Sequence[str]) -> tuple[str, ...]:
     return tuple(video for video in videos if not _is_address(video) and not os.path.lexists(video))
 
 
+def wanted_classes(typed: Sequence[str] | None, file: Path | None) -> tuple[str, ...]:
+    """The values of `--classes`, and the lines of `--classes-file`: a class or an `@group` each; `#` begins a comment.
+
+    Raises:
+        typer.BadParameter: The file cannot be read, or names no class.
+    """
+    if file is None:
+        return tuple(typed or ())
+    try:
+        lines = [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise typer.BadParameter(f"--classes-file {file}: {reason}") from None
+    names = [line for line in lines if line]
+    if not names:
+        raise typer.BadParameter(f"--classes-file {file}: no class in it; expected one per line")
+    return (*(typed or ()), *names)
+
+
 def parse_windows(given: str) -> Windows | float:
     """A layout of windows by its name, or the seconds of one.
 

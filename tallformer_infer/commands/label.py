@@ -144,7 +144,17 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="Actions to keep, by name; may be given again.", rich_help_panel=_WHICH),
+        typer.Option(
+            metavar="A,B",
+            help="Actions to keep: names, or groups such as @sports (`tallformer info` lists them); repeatable.",
+            rich_help_panel=_WHICH,
+        ),
+    ] = None,
+    classes_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Text file of actions to keep, one name or @group per line.", rich_help_panel=_WHICH
+        ),
     ] = None,
     max_attempts: Annotated[
         int,
@@ -186,7 +196,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
       tallformer label videos/ --out labels --threshold 0.4
       tallformer label list.csv s3://bucket/raw/ --out labels --workers 8
     """
-    from tallformer_infer.commands.inputs import given_options, parse_rates
+    from tallformer_infer.commands.inputs import given_options, parse_rates, wanted_classes
     from tallformer_infer.commands.waiting import import_interruptibly
 
     if out == "-":
@@ -213,7 +223,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         static_tolerance=skip_static,
         threshold=threshold,
         top_k=top_k,
-        classes=tuple(classes or ()),
+        classes=wanted_classes(classes, classes_file),
         operating_point=operating_point,
         max_attempts=max_attempts,
         timeout_factor=timeout_factor,

@@ -274,9 +274,9 @@ def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
-    classes = split_classes(options.classes, bundle.recipe.classes)
     see = shlex.join(["tallformer", "info", options.model or bundle.name])
     try:
+        classes = split_classes(options.classes, bundle.recipe.classes)
         check_selection(
             threshold=options.threshold, top_k=options.top_k, classes=classes, known=bundle.recipe.classes, see=see
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.truth_table import Known, KnownSegments, pair_up
@@ -14,8 +17,68 @@ from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo
 from tallformer_infer.structures import Action
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageHeader:
+    """What a page says above its videos."""
+
+    facts: tuple[tuple[str, str], ...] = ()
+    """Name and value of what was done: model, threshold, date."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know first, a sentence each."""
+    failures: tuple[tuple[str, str], ...] = ()
+    """Path and error of videos that gave no result."""
+    streams: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By the path of a video: which of its video streams was analysed, and how many it has."""
+
+
+def page_header(document: Mapping[str, Any], *, when: datetime) -> PageHeader:
+    """What an `actions.json`, in either dialect, says of its run; what is not there, or is something else, is left out.
+
+    Args:
+        document: As it was read, or is going to be written.
+        when: Time of the results.
+    """
+    run = _part(document, "external_data") or document
+    model, settings = _part(run, "model"), _part(run, "settings")
+    if not isinstance(model.get("name"), str):
+        return PageHeader()
+    facts = [("model", model["name"])]
+    if isinstance(settings.get("operating_point"), str):
+        facts.append(("operating point", settings["operating_point"]))
+    threshold = settings.get("threshold")
+    facts.append(("threshold", f"{threshold:g}" if isinstance(threshold, (int, float)) else "none"))
+    facts.append(("date", when.strftime("%Y-%m-%d %H:%M")))
+    if isinstance(model.get("intended_use"), str):
+        facts.append(("intended use", model["intended_use"]))
+    notes = [model["notice"]] if isinstance(model.get("notice"), str) else []
+    failures = [failure for failure in run.get("failures") or () if isinstance(failure, dict)]
+    videos = run.get("videos")
+    described = [video for video in videos if isinstance(video, dict)] if isinstance(videos, list) else []
+    return PageHeader(
+        facts=tuple(facts),
+        notes=tuple(notes),
+        failures=tuple((str(failure.get("path")), str(failure.get("error"))) for failure in failures),
+        streams={
+            str(video.get("path")): (video["stream"], video["streams"])
+            for video in described
+            if isinstance(video.get("stream"), int) and isinstance(video.get("streams"), int)
+        },
+    )
+
+
+def _part(value: Mapping[str, Any], key: str) -> dict[str, Any]:
+    part = value.get(key)
+    return part if isinstance(part, dict) else {}
+
+
 def page_video(
-    video: LabelledVideo, *, file: str, folder: Path, known: KnownSegments | None = None, embed: bool = False
+    video: LabelledVideo,
+    *,
+    file: str,
+    folder: Path,
+    known: KnownSegments | None = None,
+    embed: bool = False,
+    streams: tuple[int, int] = (0, 1),
 ) -> PageVideo:
     """One video of a page.
 
@@ -25,6 +88,7 @@ def page_video(
         folder: Where the page will lie.
         known: What is known to happen; None where nothing is.
         embed: Put the file into the page.
+        streams: Which of its video streams was analysed, from 0, and how many it has.
 
     Raises:
         OutputError: The file is to be put into the page, and cannot be read.
@@ -38,6 +102,8 @@ def page_video(
         truth=None if truth is None else tuple(PageTruth(**vars(each)) for each in truth),
         start_s=video.start_s,
         end_s=video.duration_s,
+        stream=streams[0],
+        streams=streams[1],
         content=_content_of(file) if embed else None,
     )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePath
 
 import typer
 
 from tallformer_infer import __version__
 from tallformer_infer.commands.archive_index import archive_rows, is_archive
-from tallformer_infer.commands.pages import index_row, page_video
+from tallformer_infer.commands.pages import PageHeader, index_row, page_header, page_video
 from tallformer_infer.commands.saying import Speaker
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.truth_table import KnownSegments
@@ -56,18 +57,27 @@ def write_report(options: ReportOptions, speaker: Speaker) -> None:
     _check_page_name(out)
     chosen = _choose(options)
     known = None if options.truth is None else KnownSegments(options.truth)
-    folder = _folder(out)
+    folder, header = _folder(out), _header(options.source)
     for video, file in chosen:
         if "://" not in file and not Path(file).is_file():
             speaker.say("warning", f"{file}: there is no such file; the page lets people choose it")
         if known is not None and known.named(video.bare_name) is None:
             speaker.say("warning", f"{options.truth} does not have the video {video.name}")
     pages = [
-        page_video(video, file=file, folder=folder, known=known, embed=options.embed and Path(file).is_file())
+        page_video(
+            video,
+            file=file,
+            folder=folder,
+            known=known,
+            embed=options.embed and Path(file).is_file(),
+            streams=header.streams.get(video.name, (0, 1)),
+        )
         for video, file in chosen
     ]
     title = options.title or (pages[0].name if len(pages) == 1 else options.source.name)
-    content = render_page(pages, title=title, notes=_notes(options.source), maker=MAKER)
+    content = render_page(
+        pages, title=title, facts=header.facts, notes=header.notes, failures=header.failures, maker=MAKER
+    )
     if len(content) > _LARGE_BYTES:
         speaker.say("warning", f"the page has {len(content) / 1e6:.0f} MB; leave out --embed to keep videos out of it")
     write_content(content, out)
@@ -141,16 +151,15 @@ def _named_as(file: str, videos: Sequence[LabelledVideo], source: Path) -> Label
     raise typer.BadParameter(f"{file}: is not in {source}, which has {names}")
 
 
-def _notes(source: Path) -> list[str]:
-    """What `actions.json` says that a reader must know first."""
+def _header(source: Path) -> PageHeader:
+    """What `actions.json` says of its run; nothing of labels."""
     if source.suffix.lower() != ".json":
-        return []
+        return PageHeader()
     try:
-        model = read_json_object(source).get("model")
+        document = read_json_object(source)
     except AnnotationError:  # Label Studio's are lists
-        return []
-    notice = model.get("notice") if isinstance(model, dict) else None
-    return [notice] if isinstance(notice, str) else []
+        return PageHeader()
+    return page_header(document, when=datetime.fromtimestamp(source.stat().st_mtime).astimezone())
 
 
 def _rows_of(path: Path, folder: Path) -> Iterator[IndexRow]:

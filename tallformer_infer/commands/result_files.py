@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from tallformer_infer.commands.file_formats import OutputFormat
 from tallformer_infer.commands.label_files import check_label_files, write_label_files
-from tallformer_infer.commands.pages import page_video
+from tallformer_infer.commands.pages import page_header, page_video
 from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.formats import LabelledVideo, labelled_video, notes_on
 from tallformer_infer.report import render_page, require_report
 from tallformer_infer.results import (
     STDOUT,
-    UNTRAINED_NOTICE,
     Failure,
     Selection,
     actions_document,
@@ -96,14 +96,27 @@ def write_result_files(results: Sequence[Result], form: OutputFormat, out: Path,
 
 def _page(results: Sequence[Result], out: Path, facts: RunFacts) -> bytes:
     folder = Path() if out == STDOUT else out.parent
+    document = actions_document(results, selection=facts.selection, failures=facts.failures)
+    header = page_header(document, when=datetime.now().astimezone())
     videos = [
-        page_video(labelled_video(result), file=result.video.path, folder=folder, known=facts.known)
+        page_video(
+            labelled_video(result),
+            file=result.video.path,
+            folder=folder,
+            known=facts.known,
+            streams=(result.video.stream, result.video.streams),
+        )
         for result in results
     ]
-    notes = [] if results[0].provenance.model_trained else [UNTRAINED_NOTICE]
-    notes += [f"{failure.path}: {failure.error}" for failure in facts.failures]
     title = videos[0].name if len(videos) == 1 else f"{len(videos)} videos"
-    return render_page(videos, title=title, notes=notes, maker=f"tallformer {results[0].provenance.tool_version}")
+    return render_page(
+        videos,
+        title=title,
+        facts=header.facts,
+        notes=header.notes,
+        failures=header.failures,
+        maker=f"tallformer {results[0].provenance.tool_version}",
+    )
 
 
 def partial_files(out: Path) -> tuple[Path, Path]:

@@ -10,6 +10,7 @@ from typing import Any
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.config import Recipe
+from tallformer_infer.config.class_groups import expand_groups
 from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.media import FrameStream, VideoInput, given_video, name_of, open_video
@@ -118,7 +119,7 @@ class Detector:
                 again. None: the recipe's own only.
             threshold: Least score of an action, in [0, 1]; None keeps all that the recipe, or the point, keeps.
             top_k: Most actions, best first; None keeps all.
-            classes: Names of actions to keep; None keeps all.
+            classes: Names of actions to keep, or groups such as `@sports`; None keeps all.
             video_stream: Which of the file's video streams, from 0; None takes the main one.
             operating_point: One that the model was calibrated for, with scores that say how likely an action is right;
                 `all` for every action with such scores; `none` for every action with the model's own. None takes the
@@ -137,6 +138,7 @@ class Detector:
             ValueError: Pictures of another shape or type, or times that do not rise.
         """
         source = given_video(video, fps=fps)
+        classes = self._expanded(classes)
         check_selection(threshold=threshold, top_k=top_k, classes=classes, known=self.bundle.recipe.classes)
         laid, span_s = choose_windows(self.bundle.recipe, windows)
         layout = choose_layout(self.bundle.recipe, laid, rates)
@@ -224,6 +226,7 @@ class Detector:
         Args, Raises: As `detect`.
         """
         source = given_video(video, fps=fps)
+        classes = self._expanded(classes)
         check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
         laid, span_s = choose_windows(self.bundle.recipe, windows)
         layout = choose_layout(self.bundle.recipe, laid, rates)
@@ -240,6 +243,9 @@ class Detector:
                 yield from select_actions(actions, threshold=threshold, classes=classes)
             actions = at_point(run.suppress(pools.all(), stream), self.bundle, point)
             yield from select_actions(actions, threshold=threshold, classes=classes)
+
+    def _expanded(self, classes: Sequence[str] | None) -> Sequence[str] | None:
+        return classes if classes is None or isinstance(classes, str) else expand_groups(classes, self.classes)
 
     def _open(self, video: GivenVideo, span_s: float | None, video_stream: int | None) -> FrameStream:
         sampling = self.bundle.recipe.sampling

@@ -53,6 +53,10 @@ class PageVideo:
     """Time of the first frame, in seconds."""
     end_s: float | None = None
     """Time of the end, in seconds; None where it is not known."""
+    stream: int = 0
+    """Which of the file's video streams was analysed, from 0."""
+    streams: int = 1
+    """Video streams of the file."""
     content: bytes | None = None
     """The file itself, to be put into the page; None leaves it where it is."""
 
@@ -73,6 +77,8 @@ def page_data(videos: Sequence[PageVideo]) -> dict[str, Any]:
                 "embedded": None if video.content is None else next(embedded),
                 "start_s": video.start_s,
                 "end_s": _end_s(video),
+                "stream": video.stream,
+                "streams": video.streams,
                 "actions": [_row(action, labels) for action in video.actions],
                 "truth": None
                 if video.truth is None

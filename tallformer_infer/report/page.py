@@ -21,14 +21,22 @@ _SCRIPTS = ("state.js", "player.js", "chart.js", "page.js")
 
 
 def render_page(
-    videos: Sequence[PageVideo], *, title: str, notes: Sequence[str] = (), maker: str = "tallformer"
+    videos: Sequence[PageVideo],
+    *,
+    title: str,
+    facts: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+    failures: Sequence[tuple[str, str]] = (),
+    maker: str = "tallformer",
 ) -> bytes:
     """The page of one or more videos.
 
     Args:
         videos: In the order in which they can be chosen; the first is shown at first.
         title: Heading.
+        facts: Name and value of what was done: model, threshold, date.
         notes: What a reader must know first, a sentence each.
+        failures: Path and error of videos that gave no result.
         maker: What made it.
 
     Raises:
@@ -44,7 +52,9 @@ def render_page(
     template = Environment(autoescape=True).from_string(asset("page.html.j2"))
     page = template.render(
         title=title,
+        facts=facts,
         notes=notes,
+        failures=failures,
         maker=maker,
         videos=videos,
         data=page_data(videos),

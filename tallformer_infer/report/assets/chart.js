@@ -1,6 +1,8 @@
-// The timeline: a lane per class, and below each action lane one for the truth where it is known.
+// The timeline: a lane per class, with a row for each of its actions that overlap, and below them one for the truth.
 const chart = $("chart");
+const MOST_ROWS = 4, ROW_PX = 20, LANE_GAP = 0.5;
 let isDrawn = false, wantsDrawing = false, lanes = [];
+let laid = { rows: new Map(), tops: new Map(), units: 1 };
 
 // What Plotly draws as text it reads as a kind of HTML, so that labels are escaped for it.
 function escaped(text, most) {
@@ -9,11 +11,33 @@ function escaped(text, most) {
   return short.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;") || "·";
 }
 
-function laneOf(label) {
-  return lanes.indexOf(label);
+// Rows of the shown actions inside their lanes, and where each lane begins, in rows from the top.
+function layLanes() {
+  const rows = new Map(), counts = new Map(), ends = new Map();
+  for (const action of [...shownActions()].sort((a, b) => a.start - b.start || b.end - a.end)) {
+    const taken = ends.get(action.label) || [];
+    let row = taken.findIndex((end) => end <= action.start);
+    if (row < 0) row = Math.min(taken.length, MOST_ROWS - 1);
+    taken[row] = Math.max(taken[row] ?? -Infinity, action.end);
+    ends.set(action.label, taken);
+    rows.set(action.number, row);
+    counts.set(action.label, taken.length);
+  }
+  const tops = new Map();
+  let top = 0;
+  for (const label of lanes) {
+    tops.set(label, top);
+    top += heightOf(counts, label) + LANE_GAP;
+  }
+  laid = { rows, tops, counts, units: Math.max(top, 1) };
 }
 
-function bars(items, { offset, width, isTruth }) {
+const heightOf = (counts, label) => Math.max(1, counts.get(label) || 0) + (state.video.truth ? 1 : 0);
+const middleOf = (label) => laid.tops.get(label) + heightOf(laid.counts, label) / 2;
+const actionPlace = (action) => laid.tops.get(action.label) + laid.rows.get(action.number) + 0.5;
+const truthPlace = (known) => laid.tops.get(known.label) + heightOf(laid.counts, known.label) - 0.5;
+
+function bars(items, { place, width, isTruth }) {
   const text = (item) => escaped(DATA.labels[item.label], 80) + "<br>" + clock(item.start) + " – " + clock(item.end) +
     (isTruth ? "<br>truth" : item.score === null ? "" : "<br>score " + item.score.toFixed(3));
   const colour = (item) => isTruth ? "rgba(0,0,0,0)" : colourOf(item.label);
@@ -21,7 +45,7 @@ function bars(items, { offset, width, isTruth }) {
     type: "bar", orientation: "h", textposition: "none", hoverinfo: "text", name: isTruth ? "truth" : "actions",
     base: items.map((item) => item.start),
     x: items.map((item) => item.end - item.start),
-    y: items.map((item) => laneOf(item.label) + offset),
+    y: items.map(place),
     width: items.map(() => width),
     hovertext: items.map(text),
     customdata: items.map((item) => item.number),
@@ -35,13 +59,12 @@ function bars(items, { offset, width, isTruth }) {
 
 function traces() {
   const truth = state.video.truth && state.video.truth.filter((known) => !state.hidden.has(known.label));
-  const split = truth ? { offset: -0.2, width: 0.36 } : { offset: 0, width: 0.7 };
-  const drawn = [bars(shownActions(), { ...split, isTruth: false })];
-  if (truth) drawn.push(bars(truth, { offset: 0.2, width: 0.3, isTruth: true }));
+  const drawn = [bars(shownActions(), { place: actionPlace, width: 0.86, isTruth: false })];
+  if (truth) drawn.push(bars(truth, { place: truthPlace, width: 0.6, isTruth: true }));
   return drawn;
 }
 
-const margins = () => ({ l: chart.clientWidth < 600 ? 84 : 150, r: 12, t: 8, b: 40 });
+const margins = () => ({ l: chart.clientWidth < 600 ? 84 : 150, r: 12, t: 22, b: 4 });
 
 function layout() {
   const ink = getComputedStyle(document.body).color;
@@ -50,15 +73,15 @@ function layout() {
   const grid = "rgba(128,128,128,0.25)";
   return {
     width: chart.clientWidth,
-    height: 70 + Math.max(1, lanes.length) * (state.video.truth ? 44 : 30),
+    height: 26 + Math.round(laid.units * ROW_PX),
     margin: margins(),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12 },
     showlegend: false, barmode: "overlay", dragmode: isTouch ? false : "pan", hovermode: "closest", bargap: 0,
     uirevision: state.number, // keeps the zoom while the filter changes
-    xaxis: { range: [state.video.start_s, state.video.end_s], ...ticks(), gridcolor: grid, zeroline: false },
+    xaxis: { range: [state.video.start_s, state.video.end_s], ...ticks(), side: "top", gridcolor: grid, zeroline: false },
     yaxis: {
-      fixedrange: true, range: [Math.max(1, lanes.length) - 0.5, -0.5], tickmode: "array", gridcolor: grid, zeroline: false,
-      tickvals: lanes.map((_, place) => place),
+      fixedrange: true, range: [laid.units, -LANE_GAP / 2], tickmode: "array", gridcolor: grid, zeroline: false,
+      tickvals: lanes.map(middleOf),
       ticktext: lanes.map((label) => escaped(DATA.labels[label], isNarrow ? 11 : 20)),
     },
   };
@@ -82,6 +105,7 @@ function draw() {
   requestAnimationFrame(async () => {
     wantsDrawing = false;
     const view = isDrawn && chart.layout.uirevision === state.number ? [...chart.layout.xaxis.range] : null;
+    layLanes();
     const wanted = layout();
     if (view) wanted.xaxis = { ...wanted.xaxis, range: view, ...ticks(view) };
     await Plotly.react(chart, traces(), wanted, { displayModeBar: false, scrollZoom: true });
@@ -137,6 +161,10 @@ function pan(part) {
 
 function bringIntoView(action) {
   if (!isDrawn) return;
+  if (laid.rows.has(action.number)) {
+    const box = $("chart-box"), y = margins().t + (actionPlace(action) + LANE_GAP / 2) * ROW_PX;
+    if (y < box.scrollTop + 2 * ROW_PX || y > box.scrollTop + box.clientHeight - ROW_PX) box.scrollTop = y - box.clientHeight / 2;
+  }
   const [first, last] = chart.layout.xaxis.range;
   if (action.start >= first && action.end <= last) return;
   const half = Math.max((last - first) / 2, (action.end - action.start) * 0.75);

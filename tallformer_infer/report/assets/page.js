@@ -41,6 +41,7 @@ function showRows() {
   const items = sorted([...shownActions(), ...missed]);
   $("rows").replaceChildren(...items.slice(0, state.limit).map(rowOf));
   $("truth-heading").hidden = !state.video.truth;
+  showEmpty(items.length);
   const more = $("more-rows");
   more.hidden = items.length <= state.limit;
   more.textContent = "show all " + items.length;
@@ -50,11 +51,18 @@ function showRows() {
   }
 }
 
+// What stands in place of a list without rows.
+function showEmpty(rows) {
+  $("empty").hidden = rows > 0;
+  const isFiltered = state.video.actions.length > 0;
+  $("empty-text").textContent = isFiltered
+    ? "No action passes the filters: " + counted(state.video.actions.length, "action") + " hidden."
+    : "No action was found in this video.";
+  $("show-all").hidden = !isFiltered;
+}
+
 function rowOf(item) {
   const start = element("button", { type: "button", textContent: clock(item.start), title: "Play" });
-  start.addEventListener("click", () => {
-    if (item.isMissed) seek(item.start); else playAction(item);
-  });
   const cells = [
     element("td", {}, start),
     element("td", { className: "wide", textContent: clock(item.end) }),
@@ -69,6 +77,10 @@ function rowOf(item) {
     cells.push(element("td", {}, times, verdict));
   }
   const row = element("tr", { className: item.isMissed ? "missed" : "" }, ...cells);
+  row.addEventListener("click", () => {
+    if (String(getSelection())) return; // text is being selected
+    if (item.isMissed) seek(item.start); else playAction(item);
+  });
   if (!item.isMissed) {
     row.dataset.number = item.number;
     row.setAttribute("aria-current", item.number === state.current);
@@ -80,6 +92,7 @@ function showClasses() {
   const video = state.video;
   const labels = new Set([...video.actions, ...(video.truth || [])].map((item) => item.label));
   lanes = [...labels].sort((a, b) => a - b);
+  $("classes").closest("fieldset").hidden = lanes.length === 0;
   $("classes").replaceChildren(...lanes.map((label) => {
     const box = element("input", { type: "checkbox", checked: !state.hidden.has(label) });
     box.addEventListener("change", () => {
@@ -146,6 +159,16 @@ $("score").addEventListener("input", (event) => {
   state.lowest = Number(event.target.value);
   refresh();
 });
+$("show-all").addEventListener("click", () => {
+  state.lowest = 0;
+  $("score").value = 0;
+  setAllClasses(true);
+});
+// Where the stage is above the list, the head of the table stops below it.
+new ResizeObserver(() => {
+  const isAbove = $("stage").offsetLeft === $("side").offsetLeft && getComputedStyle($("stage")).position === "sticky";
+  document.documentElement.style.setProperty("--stage-px", isAbove ? $("stage").offsetHeight + "px" : "0px");
+}).observe($("stage"));
 $("all-classes").addEventListener("click", () => setAllClasses(true));
 $("no-classes").addEventListener("click", () => setAllClasses(false));
 $("more-rows").addEventListener("click", () => {

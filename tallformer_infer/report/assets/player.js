@@ -7,6 +7,7 @@ function openVideo() {
   player.pause();
   $("video-problem").hidden = true;
   $("watch").classList.remove("broken");
+  showStream();
   if (video.embedded === null) {
     if (video.source) player.src = video.source; else showProblem("The video is not beside this page.");
     return;
@@ -14,6 +15,13 @@ function openVideo() {
   const text = atob($("video-" + video.embedded).textContent);
   const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
   player.src = URL.createObjectURL(new Blob([bytes]));
+}
+
+function showStream() {
+  const { stream, streams } = state.video;
+  $("stream").hidden = streams < 2;
+  $("stream").textContent = `Video stream ${stream} (of 0 to ${streams - 1}) was analysed; a browser shows ` +
+    (stream ? "stream 0, so the picture here may be another one." : "the same one, usually.");
 }
 
 function seek(seconds) {
@@ -40,12 +48,8 @@ function select(action) {
   bringIntoView(action);
 }
 
-// Scrolls the list and never the page, which would take the video out of sight.
-function showInList(row) {
-  const list = $("list");
-  const isVisible = row.offsetTop >= list.scrollTop + 40 && row.offsetTop + row.offsetHeight <= list.scrollTop + list.clientHeight;
-  if (!isVisible) list.scrollTop = row.offsetTop - list.clientHeight / 2;
-}
+// Video and timeline stick to the page's top, so that scrolling never takes them out of sight.
+const showInList = (row) => row.scrollIntoView({ block: "nearest" });
 
 // The next shown action in order of time, or the one before.
 function step(direction) {
@@ -87,6 +91,11 @@ $("video-file").addEventListener("change", (event) => {
   $("video-problem").hidden = true;
   player.src = URL.createObjectURL(file);
 });
+// Space plays and pauses after a button was clicked, too: a mouse leaves no focus behind.
+document.addEventListener("click", (event) => {
+  const button = event.detail && event.target.closest("button");
+  if (button) button.blur();
+});
 $("previous").addEventListener("click", () => step(-1));
 $("next").addEventListener("click", () => step(1));
 
@@ -94,7 +103,7 @@ document.addEventListener("keydown", (event) => {
   const target = event.target;
   const isTyping = target.closest("input, select, textarea");
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping || target === player) return;
-  const onButton = target.closest("button, a, label");
+  const onButton = target.closest("button, a, label, summary") && !target.closest("#rows");
   const keys = {
     " ": () => { stopAt = null; if (player.paused) player.play().catch(() => {}); else player.pause(); },
     ArrowLeft: () => { stopAt = null; seek(player.currentTime - 1); },

@@ -5,7 +5,8 @@ const DATA = JSON.parse($("data").textContent);
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a6761d", "#8e6bbf", "#7f8c2d", "#c23b5a"];
 const state = { video: null, number: 0, lowest: 0, hidden: new Set(), sort: "start", down: false, current: -1, limit: 300 };
 
-const colourOf = (label) => COLOURS[label % COLOURS.length];
+// The first ten are told apart by most colour-blind people too; behind them, hues a golden angle apart.
+const colourOf = (label) => COLOURS[label] || `hsl(${Math.round(label * 137.508) % 360}, 60%, ${label % 2 ? 42 : 58}%)`;
 
 // An action is shown if it is sure enough and of a class that is chosen; one without a score always is sure.
 function isShown(action) {
