@@ -214,6 +214,8 @@ class Result:
     patch, times too far off to be true, and an end that is missing."""
     missing_s: float = 0.0
     """What the header promises and the file does not hold at its end, in seconds; 0 where nothing is known to miss."""
+    notes: tuple[str, ...] = ()
+    """What else there is to know of the video, one line each: jumps in its times, colours that are not supported."""
     video_sha256: str | None
     """Hash of the file; None for what is not a regular file."""
     timings: StageSeconds

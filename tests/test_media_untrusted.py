@@ -147,7 +147,22 @@ def test_a_name_that_looks_like_a_pattern_opens_no_other_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["image2", "hls", "dash", "concat", "imf", "sdp", "rtsp", "lavfi", "avisynth", "png_pipe"]
+    "name",
+    [
+        "image2",
+        "hls",
+        "dash",
+        "concat",
+        "imf",
+        "sdp",
+        "rtsp",
+        "lavfi",
+        "avisynth",
+        "png_pipe",
+        "mlv",
+        "vobsub",
+        "webm_dash_manifest",
+    ],
 )
 def test_no_demuxer_that_opens_other_things_is_allowed(name):
     assert name not in SELF_CONTAINED_FORMATS.split(",")

@@ -190,6 +190,39 @@ def test_a_slow_clip_holds_up_neither_the_clips_after_it_nor_their_order() -> No
     assert encoder.encode_s <= time.perf_counter() - started < 0.5  # one after the other they take 0.54 s
 
 
+@pytest.mark.parametrize(("at_once", "per_call"), [(2, 1), (1, 1), (3, 3)])
+def test_a_clip_that_equals_the_one_before_is_not_encoded_again(at_once: int, per_call: int) -> None:
+    runtime = CountingRuntime()
+    runtime.clips_at_once, runtime.clips_per_call = at_once, per_call
+    values = [7, 7, 7, 7, 7, 8, 7, 9, 9]
+    clips = [Clip(32 * index, np.full((32, 4, 4, 3), value, np.uint8), 32) for index, value in enumerate(values)]
+    clips.append(Clip(288, clips[-1].frames, 20))
+
+    encoded = list(ClipEncoder(runtime, preset("tiny")).encode(iter(clips)))  # type: ignore[arg-type]
+
+    assert [float(one.features[0, 0]) for one in encoded] == [*values, 9]
+    assert [(one.start_frame, one.real_frames) for one in encoded] == [
+        (clip.start_frame, clip.real_frames) for clip in clips
+    ]
+    assert sorted(runtime.encoded) == [7, 7, 8, 9, 9]  # the last has other real frames
+
+
+class CountingRuntime:
+    """Features are the clip's first pixel."""
+
+    clips_at_once, clips_per_call = 1, 1
+
+    def __init__(self) -> None:
+        self.encoded: list[int] = []
+
+    def encode(
+        self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation
+    ) -> NDArray[np.float32]:
+        values = clips[:, 0, 0, 0, 0]
+        self.encoded += values.tolist()
+        return np.broadcast_to(values[:, None, None], (len(values), 2, 16)).astype(np.float32)
+
+
 def test_a_clip_is_handed_on_while_the_video_goes_on() -> None:
     """As in a stream that is watched live: at most one clip waits for the next."""
     taken: list[int] = []

@@ -105,6 +105,7 @@ def test_video_carries_its_facts_and_timings():
         "streams": 1,
         "codec": "h264",
         "decode_errors": 2,
+        "notes": [],
     }
     assert video["timings_s"] == {"decode": 0.5, "encode": 1.5, "localize": 0.25, "suppress": 0.125, "total": 2.0}
 

@@ -89,6 +89,7 @@ def conclude(
         duration_s=facts.frame_count / facts.sample_fps,
         decode_errors=facts.decode_errors,
         missing_s=facts.missing_s,
+        notes=facts.notes,
         video_sha256=content.removeprefix("sha256:") if content.startswith("sha256:") else None,
         timings=StageSeconds(
             decode_s=timings.decode_s,

@@ -23,6 +23,8 @@ class VideoFacts:
     """Places that are damaged or left out."""
     missing_s: float
     """What the header promises and the file does not hold at its end, in seconds."""
+    notes: tuple[str, ...] = ()
+    """What else there is to know of it, one line each."""
     runtime: str
     """Name and version of what ran the encoder."""
     device: str

@@ -103,7 +103,7 @@ class Labeller:
             timings=work.timings,
             classes=given_classes(settings, task.class_scores),
         )
-        return Finished(result, tuple(dict.fromkeys(work.remarks)), work.clips_encoded)
+        return Finished(result, tuple(dict.fromkeys([*work.remarks, *result.notes])), work.clips_encoded)
 
     def _localize_stored(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates | None:
         """Candidates from stored features; None where there are none, or damaged ones."""
@@ -218,6 +218,7 @@ class Labeller:
             frame_count=stream.frame_count,
             decode_errors=stream.decode_errors,
             missing_s=stream.missing_s,
+            notes=stream.notes,
             runtime=runtime.name,
             device=runtime.device,
             clips=encoder.clips,

@@ -85,8 +85,9 @@ def outside_domain(result: Result, footage: str | None) -> str:
 
 
 def losses(result: Result) -> str:
-    """What was lost of a damaged video; empty where nothing was."""
-    return describe_losses(result.video.duration_s, result.missing_s, result.decode_errors)
+    """What was lost of a damaged video and what else there is to know of it; empty where there is nothing."""
+    lost = describe_losses(result.video.duration_s, result.missing_s, result.decode_errors)
+    return "; ".join([*([lost] if lost else []), *result.notes])
 
 
 def describe_losses(told_s: float | None, missing_s: float, decode_errors: int) -> str:

@@ -15,12 +15,14 @@ from av.video.stream import VideoStream
 
 from tallformer_infer.cores import available_cores
 from tallformer_infer.media.containers import best_video, is_generated, moving_pictures, open_container
-from tallformer_infer.media.lengths import ToldLength, told_length
+from tallformer_infer.media.lengths import ToldLength, told_length, wrap_ticks
 from tallformer_infer.media.skipping import SKIPPED_CODECS, FrameSkipper, LeftOut
 from tallformer_infer.media.sources import ByteSource
 
 UNKNOWN_RATE = Fraction(25)
 """What FFmpeg, too, takes for a stream that tells no rate."""
+MAX_PIXEL_ASPECT = Fraction(4)
+"""Most that a pixel is wider than high, or higher than wide; the largest in use is 32:11."""
 MAX_REORDERED_FRAMES = 16
 """Most frames that H.264 and HEVC show between the picture of one packet and that of the next."""
 
@@ -72,6 +74,9 @@ class Decoder:
         self.average_fps = _fraction(self._stream.average_rate)
         self.guessed_fps = _fraction(self._stream.guessed_rate) or self.average_fps or UNKNOWN_RATE
         self.start_ticks = int(self._stream.start_time or 0)
+        self.wrap_ticks = wrap_ticks(self._container)
+        self.pixel_aspect = _pixel_aspect(self._stream)
+        """Width of a pixel over its height."""
         self._packets = 0
         self._frames = 0
         self._place = _Place()
@@ -234,6 +239,12 @@ class _Place:
         self.frames_since = self.frames_since + 1 if ticks is None else 0
         self.ticks = self.ticks if ticks is None else ticks
         self.errors = 0
+
+
+def _pixel_aspect(stream: VideoStream) -> Fraction:
+    """Width of a pixel over its height: 1 where the file tells none, or one that no camera or disc has."""
+    told = _fraction(stream.sample_aspect_ratio)
+    return told if told is not None and 1 / MAX_PIXEL_ASPECT <= told <= MAX_PIXEL_ASPECT else Fraction(1)
 
 
 def _fraction(rational: Fraction | None) -> Fraction | None:

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media.graph import exact_rate
+from tallformer_infer.media.graph import SQUARE, exact_rate
 from tallformer_infer.media.orientation import UPRIGHT
 from tallformer_infer.structures import VideoInfo
 
@@ -167,7 +167,9 @@ class OpenedFrames:
 
     errors = 0
     missing_s = 0.0
+    notes: tuple[str, ...] = ()
     orientation = UPRIGHT
+    pixel_aspect = SQUARE
 
     def __init__(self, given: GivenFrames) -> None:
         """Take the first picture.

@@ -2,17 +2,19 @@
 
 # Note [the same pixels as ffmpeg]
 
-The reference extracts frames with `ffmpeg -vf fps=15 -s 256x256`. The graph here holds the same filters in the same
-order: rotation, `fps` (rounds to the nearest), `scale` with `flags=bicubic` (or `bilinear`, see `resize_filter`),
-`format=rgb24`. Colour is left to that command's defaults on purpose, for the weights were trained on them: `scale`
-takes matrix and range from what the stream is tagged with (BT.709 and full range included) and untagged video as
-limited-range BT.601, whatever its size.
+The reference extracts frames with `ffmpeg -vf fps=15 -s 256x256`. Two graphs here hold the same filters: `fps` (rounds
+to the nearest), then, for each frame that it picks, rotation, `scale` with `flags=bicubic` (or `bilinear`, see
+`resize_filter`), `format=rgb24`. A frame that is picked again and again (a still, a gap) is converted once. Colour is
+left to that command's defaults on purpose, as the weights were trained on them: `scale` takes matrix and range from
+what the stream is tagged with (BT.709 and full range included) and untagged video as limited-range BT.601, whatever its
+size. Tags that it refuses: `colour.py`.
 One thing differs: the grid of `fps` starts at the first frame instead of at time 0, so a file at the recipe's rate
 that starts between two grid points, or has its times rounded to milliseconds, gives each of its frames exactly once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,9 +29,12 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
+from tallformer_infer.media.colour import make_supported
 from tallformer_infer.media.orientation import Orientation
 from tallformer_infer.structures import VideoInfo
 
+SQUARE = Fraction(1)
+"""Width over height of a square pixel."""
 MAX_DENOMINATOR = 1001
 """Rates are whole numbers or NTSC's n/1001."""
 
@@ -39,16 +44,26 @@ def exact_rate(rate_fps: float) -> Fraction:
     return Fraction(rate_fps).limit_denominator(MAX_DENOMINATOR)
 
 
-def resized_px(width_px: int, height_px: int, sampling: SamplingConfig) -> tuple[int, int]:
-    """Width and height after resizing; the longer side rounds half up, as ffmpeg's `scale=-1:N` does."""
+def resized_px(
+    width_px: int, height_px: int, sampling: SamplingConfig, *, pixel_aspect: Fraction = SQUARE
+) -> tuple[int, int]:
+    """Width and height after resizing; the longer side rounds half up, as ffmpeg's `scale=-1:N` does.
+
+    Args:
+        width_px: Width of the picture.
+        height_px: Height of the picture.
+        sampling: How it is resized. Only `short_side` keeps the shape, as shown: with square pixels.
+        pixel_aspect: Width of a pixel over its height.
+    """
     side_px = sampling.resize_px
+    wide, high = width_px * pixel_aspect.numerator, height_px * pixel_aspect.denominator
     match sampling.resize:
         case "squash":
             return side_px, side_px
-        case "short_side" if width_px >= height_px:
-            return (2 * side_px * width_px + height_px) // (2 * height_px), side_px
+        case "short_side" if wide >= high:
+            return (2 * side_px * wide + high) // (2 * high), side_px
         case "short_side":
-            return side_px, (2 * side_px * height_px + width_px) // (2 * width_px)
+            return side_px, (2 * side_px * high + wide) // (2 * wide)
         case "none":
             return width_px, height_px
         case _:
@@ -65,6 +80,7 @@ class PictureSampler:
         *,
         time_base: Fraction,
         orientation: Orientation,
+        pixel_aspect: Fraction = SQUARE,
         threads: int | None = None,
     ) -> None:
         """Prepare for the frames of one stream.
@@ -74,6 +90,7 @@ class PictureSampler:
             info: The video.
             time_base: Seconds per tick of the frames' times.
             orientation: How stored pictures become upright ones.
+            pixel_aspect: Width of a stored pixel over its height.
             threads: Threads of the filters; None lets them choose.
 
         Raises:
@@ -81,14 +98,21 @@ class PictureSampler:
         """
         self.count = 0
         """Pictures given so far."""
+        self.notes: dict[str, None] = {}
+        """What else there is to know of the pictures, one line each."""
         self._sampling = sampling
         self._time_base = time_base
         self._orientation = orientation
         self._threads = threads
         self._path = info.path
+        self._pixel_aspect = 1 / pixel_aspect if orientation.is_transposed else pixel_aspect
         self._resized_px(info.width_px, info.height_px)
-        self._graph: _FilterGraph | None = None
+        self._picker: _FilterGraph | None = None
+        self._converter: _FilterGraph | None = None
+        self._traits: _Traits | None = None
         self._last: VideoFrame | None = None
+        self._picked: VideoFrame | None = None
+        self._picture: NDArray[np.uint8] | None = None
 
     def push(self, frame: VideoFrame, ticks: int) -> Iterator[NDArray[np.uint8]]:
         """Take a frame that is shown from `ticks` on; give the pictures that are settled by it.
@@ -98,44 +122,59 @@ class PictureSampler:
         Raises:
             MediaError: The picture has changed its size to one that is smaller than the crop.
         """
+        note = make_supported(frame)
+        if note:
+            self.notes[note] = None
         traits = _Traits.of(frame)
-        if self._graph is None or self._graph.traits != traits:
+        if self._traits != traits:
             # A new graph starts its grid at the time of its first frame, so the old one is run up to exactly there.
             yield from self._run_to(ticks)
-            self._graph = self._build(traits)
+            self._build(traits)
         frame.pts = ticks
         self._last = frame
-        yield from self._pull(self._graph, frame)
+        yield from self._pull(frame)
 
     def finish(self, end_ticks: int) -> Iterator[NDArray[np.uint8]]:
         """Give what remains; the last frame is shown until `end_ticks`. At least one picture comes of any video."""
-        one_picture = int(1 / exact_rate(self._sampling.sample_fps) / self._time_base) + 1
+        one_picture = math.ceil(1 / (2 * exact_rate(self._sampling.sample_fps) * self._time_base))  # rounds to 1
         yield from self._run_to(end_ticks if self.count else max(end_ticks, one_picture))
-        self._graph = self._last = None
+        self._picker = self._converter = self._traits = self._last = self._picked = self._picture = None
 
     def _run_to(self, ticks: int) -> Iterator[NDArray[np.uint8]]:
-        if self._graph is not None and self._last is not None:
+        if self._last is not None:
             self._last.pts = ticks
-            yield from self._pull(self._graph, self._last)
+            yield from self._pull(self._last)
 
-    def _pull(self, graph: _FilterGraph, frame: VideoFrame) -> Iterator[NDArray[np.uint8]]:
-        for picture in graph.run(frame):
+    def _pull(self, frame: VideoFrame) -> Iterator[NDArray[np.uint8]]:
+        assert self._picker is not None, "built with the first frame"
+        for picked in self._picker.run(frame):
             self.count += 1
-            yield _centre_crop(picture, self._sampling.crop_px)
+            yield self._convert(picked)
 
-    def _build(self, traits: _Traits) -> _FilterGraph:
+    def _convert(self, picked: VideoFrame) -> NDArray[np.uint8]:
+        """The picture of a frame; of one that was picked before, a copy. Holding that one keeps its memory its own."""
+        assert self._converter is not None, "built with the first frame"
+        if self._picture is not None and self._picked is not None and _is_same(self._picked, picked):
+            return self._picture.copy()
+        (converted,) = self._converter.run(picked)
+        self._picked, self._picture = picked, _centre_crop(converted, self._sampling.crop_px)
+        return self._picture.copy()
+
+    def _build(self, traits: _Traits) -> None:
         upright_px = self._orientation.upright_px(traits.width_px, traits.height_px)
         width_px, height_px = self._resized_px(*upright_px)
-        steps = [
+        pick = [("fps", f"fps={exact_rate(self._sampling.sample_fps)}:round=near")]
+        convert = [
             *self._orientation.filters,
-            ("fps", f"fps={exact_rate(self._sampling.sample_fps)}:round=near"),
             ("scale", f"w={width_px}:h={height_px}:flags={self._sampling.resize_filter}"),
             ("format", "pix_fmts=rgb24"),
         ]
-        return _FilterGraph(traits, self._time_base, steps, threads=self._threads)
+        self._picker = _FilterGraph(traits, self._time_base, pick, threads=1)
+        self._converter = _FilterGraph(traits, self._time_base, convert, threads=self._threads)
+        self._traits, self._picked, self._picture = traits, None, None
 
     def _resized_px(self, width_px: int, height_px: int) -> tuple[int, int]:
-        resized = resized_px(width_px, height_px, self._sampling)
+        resized = resized_px(width_px, height_px, self._sampling, pixel_aspect=self._pixel_aspect)
         crop_px = self._sampling.crop_px
         if min(resized) < crop_px:
             raise MediaError(
@@ -166,7 +205,6 @@ class _FilterGraph:
     def __init__(
         self, traits: _Traits, time_base: Fraction, steps: list[tuple[str, str]], *, threads: int | None
     ) -> None:
-        self.traits = traits
         self._graph = Graph()
         if threads and hasattr(self._graph, "threads"):  # not in every PyAV that is supported
             self._graph.threads = threads
@@ -193,6 +231,11 @@ class _FilterGraph:
                 return
             assert isinstance(picture, VideoFrame)
             yield picture
+
+
+def _is_same(one: VideoFrame, other: VideoFrame) -> bool:
+    """Whether two frames are references to the same memory."""
+    return one is other or one.planes[0].buffer_ptr == other.planes[0].buffer_ptr
 
 
 def _centre_crop(picture: VideoFrame, crop_px: int) -> NDArray[np.uint8]:

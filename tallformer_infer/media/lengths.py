@@ -13,6 +13,10 @@ WITH_HEADERS = frozenset({"mov", "matroska", "avi", "flv", "mxf"})
 """FFmpeg's demuxers whose lengths stand in a header. For others FFmpeg itself goes by the size or the last packets."""
 COUNTED_FROM_ZERO = frozenset({"matroska", "nut"})
 """FFmpeg's demuxers whose lengths are times of the end: a stream from 100 s to 110 s has 110 s."""
+WRAPPING = frozenset({"mpegts", "mpeg"})
+"""FFmpeg's demuxers of formats whose clock has 33 bits of 1/90000 s: it starts again every 26.5 hours."""
+WRAP_TICKS = 1 << 33
+"""Ticks of that clock."""
 MICROSECONDS = 1_000_000
 """FFmpeg's AV_TIME_BASE."""
 _TAGGED_TIME = re.compile(r"(\d{1,9}):(\d\d):(\d\d(?:\.\d{1,9})?)")
@@ -27,6 +31,11 @@ class ToldLength:
     promised_end_s: float | None
     """End on the file's own time line, in seconds; None but where a header tells it and tells it of the video stream
     alone, so that longer audio has no part in it."""
+
+
+def wrap_ticks(container: InputContainer) -> int | None:
+    """Ticks after which the clock of a file starts again; None where it never does."""
+    return WRAP_TICKS if WRAPPING & frozenset(container.format.name.split(",")) else None
 
 
 def told_length(
@@ -44,6 +53,8 @@ def told_length(
     start_s = first_frame_s if stream.start_time is None else float(stream.start_time * time_base)
     own_s = _own_length_s(formats, stream, time_base)
     length_s = own_s or max(container.duration or 0, 0) / MICROSECONDS
+    if formats & WRAPPING and length_s > float(WRAP_TICKS // 2 * time_base):
+        return ToldLength(None, None)  # files joined end to end: a clock that went back reads as if it had wrapped
     if formats & COUNTED_FROM_ZERO and length_s > first_frame_s:  # else some writer has left the start out already
         start_s, length_s = first_frame_s, length_s - first_frame_s
     if not length_s:

@@ -11,7 +11,6 @@ from av.video.frame import VideoFrame
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media.decoding import Decoder
 from tallformer_infer.media.orientation import orientation_of
-from tallformer_infer.media.skipping import LeftOut
 from tallformer_infer.media.sources import ByteSource, open_source, seek_hint
 from tallformer_infer.media.timestamps import FrameClock
 from tallformer_infer.structures import VideoInfo
@@ -48,8 +47,15 @@ class OpenedVideo:
         """
         self._decoder = Decoder(source, path, threads=threads, video_stream=video_stream)
         self.time_base = self._decoder.time_base
-        self._frames = self._decoder.frames()
-        first = next(self._frames, None)
+        self._decoded = self._decoder.frames()
+        self._clock = FrameClock(
+            time_base=self.time_base,
+            nominal_ticks=max(round(1 / (self._decoder.guessed_fps * self.time_base)), 1),
+            start_ticks=self._decoder.start_ticks,
+            wrap_ticks=self._decoder.wrap_ticks,
+        )
+        self._frames = self._clock.run(self._decoded)
+        first, self._first_ticks = next(self._frames, (None, 0))
         if not isinstance(first, VideoFrame):  # nothing is left out before it
             self.close()
             reason = source.failure or f"errors: {self._decoder.damage.errors}"
@@ -57,13 +63,8 @@ class OpenedVideo:
         self.missing_s = 0.0
         """What the header promises and the file does not hold at its end, in seconds; known after the last frame."""
         self._first = first
-        self._clock = FrameClock(
-            time_base=self.time_base,
-            nominal_ticks=max(round(1 / (self._decoder.guessed_fps * self.time_base)), 1),
-            start_ticks=self._decoder.start_ticks,
-        )
-        self._first_ticks = self._stamp(first)
         self.orientation = orientation_of(first)
+        self.pixel_aspect = self._decoder.pixel_aspect
         self._told = self._decoder.length(self._clock.start_s)
         self.info = self._describe(path)
 
@@ -73,6 +74,15 @@ class OpenedVideo:
         damage = self._decoder.damage
         is_cut_unnoticed = self.missing_s > 0 and not damage.is_last
         return damage.errors + damage.patched_frames + self._clock.jumps + is_cut_unnoticed
+
+    @property
+    def notes(self) -> list[str]:
+        """What else there is to know of the times so far, one line each."""
+        clock = self._clock
+        if not clock.gaps:
+            return []
+        places = "1 place" if clock.gaps == 1 else f"{clock.gaps} places"
+        return [f"times jump ahead in {places}, by {clock.gap_s:.1f} s in all; the picture before stands there"]
 
     @property
     def end_ticks(self) -> int:
@@ -87,19 +97,15 @@ class OpenedVideo:
         """
         self._decoder.skip_unused(self._first, rate)
         yield self._first, self._first_ticks
-        for frame in self._frames:
-            ticks = self._stamp(frame)
+        for frame, ticks in self._frames:
             if isinstance(frame, VideoFrame):
                 yield frame, ticks
         self.missing_s = self._find_missing_s()
 
     def close(self) -> None:
         """Close the container, not the source."""
-        self._frames.close()
+        self._decoded.close()
         self._decoder.close()
-
-    def _stamp(self, frame: VideoFrame | LeftOut) -> int:
-        return self._clock.stamp(pts=frame.pts, dts=frame.dts, duration=frame.duration)
 
     def _find_missing_s(self) -> float:
         told, clock = self._told, self._clock

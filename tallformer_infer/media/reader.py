@@ -20,6 +20,7 @@ from tallformer_infer.errors import MediaError
 from tallformer_infer.media.frame_queue import FrameQueue, run_ahead
 from tallformer_infer.media.given import FileObjectBytes, GivenFrames, GivenVideo, OpenedFrames, name_of
 from tallformer_infer.media.graph import PictureSampler, exact_rate
+from tallformer_infer.media.measuring import length_s
 from tallformer_infer.media.probe import OpenedVideo
 from tallformer_infer.media.rates import video_rate
 from tallformer_infer.media.remote import RemoteBytes
@@ -112,6 +113,11 @@ class FrameStream:
         return self._work.missing_s
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know of the video, one line each; complete after the last frame."""
+        return self._work.notes
+
+    @property
     def decode_s(self) -> float:
         """Time the decoding thread was busy so far, in seconds."""
         return self._work.busy_s
@@ -162,6 +168,7 @@ class _Work:
         self.frames: FrameQueue[Picture] = FrameQueue(queue_frames)
         self.busy_s = 0.0
         self._video: OpenedVideo | OpenedFrames | None = None
+        self._sampler: PictureSampler | None = None
         self._path = str(source) if isinstance(source, RemoteBytes) else name_of(source)
         self._video_stream = video_stream
         self._span_s = span_s
@@ -176,6 +183,11 @@ class _Work:
     @property
     def missing_s(self) -> float:
         return self._video.missing_s if self._video else 0.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        times = self._video.notes if self._video else ()
+        return (*times, *(self._sampler.notes if self._sampler else ()))
 
     def stop(self) -> None:
         self.opened.close()
@@ -195,17 +207,19 @@ class _Work:
 
     def _decode(self) -> None:
         mark_s = time.perf_counter()
+        whole_s = self._length_s()
         self._video = video = self._open()
         try:
             if self.sampling.most_frames is not None:
-                covered_s = video.info.duration_s if self._span_s is None else self._span_s
+                covered_s = self._span_s or whole_s or video.info.duration_s
                 rate_fps = video_rate(self.sampling, self._path, source_fps=video.info.source_fps, covered_s=covered_s)
                 self.sampling = replace(self.sampling, sample_fps=rate_fps)
-            sampler = PictureSampler(
+            self._sampler = sampler = PictureSampler(
                 self.sampling,
                 video.info,
                 time_base=video.time_base,
                 orientation=video.orientation,
+                pixel_aspect=video.pixel_aspect,
                 threads=self._threads,
             )
             self.opened.put(video.info)
@@ -220,6 +234,12 @@ class _Work:
         self.busy_s += time.perf_counter() - mark_s
         if self._source.failure:
             raise MediaError(f"{self._path}: cannot be read further: {self._source.failure}")
+
+    def _length_s(self) -> float | None:
+        """Length of the video, where the rate depends on it and the source can be read twice."""
+        if self._most_frames is None or isinstance(self._source, GivenFrames):
+            return None
+        return length_s(self._source, self._path, video_stream=self._video_stream)
 
     def _open(self) -> OpenedVideo | OpenedFrames:
         if isinstance(self._source, GivenFrames):

@@ -162,6 +162,7 @@ class Detector:
                 timings=run.timings(stream.decode_s),
                 provenance=self._provenance(layout, span_s),
                 missing_s=stream.missing_s,
+                notes=stream.notes,
                 selection=Selection(
                     threshold=threshold,
                     top_k=top_k,

@@ -87,15 +87,20 @@ class ClipEncoder:
         return self._busy.total_s
 
     def encode(self, clips: Iterable[Clip]) -> Iterator[EncodedClip]:
-        """Each clip's features, in the order of the clips."""
-        remaining = iter(clips)
+        """Each clip's features, in the order of the clips.
+
+        A clip that equals the one before it is not encoded again: stills and gaps of a recording cost next to nothing.
+        """
+        marked = _mark_repeats(clips)
         per_call = self._runtime.clips_per_call
-        batches = iter(lambda: list(itertools.islice(remaining, per_call)), [])
-        if self._calls_at_once > 1:
-            yield from self._encode_side_by_side(batches)
-        else:
-            for batch in batches:
-                yield from self._encode_batch(batch)
+        batches = iter(lambda: list(itertools.islice(marked, per_call)), [])
+        is_parallel = self._calls_at_once > 1
+        encoded = self._encode_side_by_side(batches) if is_parallel else map(self._encode_batch, batches)
+        last: NDArray[np.float32] | None = None
+        for clip, features in itertools.chain.from_iterable(encoded):
+            last = last if features is None else features
+            assert last is not None, "the first clip repeats none"
+            yield EncodedClip(clip.start_frame, clip.real_frames, last)
 
     def prepare_empty(self) -> None:
         """Begin with what `encode_empty` will be asked for, see Note [the empty clip]."""
@@ -114,31 +119,52 @@ class ClipEncoder:
         features: NDArray[np.float32] = self._run(pixels, np.zeros(1, np.int64))[0]
         return features
 
-    def _encode_side_by_side(self, batches: Iterator[Sequence[Clip]]) -> Iterator[EncodedClip]:
+    def _encode_side_by_side(self, batches: Iterator[Sequence[_Marked]]) -> Iterator[list[_Encoded]]:
         """See Note [a clip in waiting]."""
-        calls: deque[Future[list[EncodedClip]]] = deque()
+        calls: deque[Future[list[_Encoded]]] = deque()
         try:
             for batch in batches:
                 calls.append(self._threads.submit(self._encode_batch, batch))
                 while calls and (calls[0].done() or len(calls) > self._calls_at_once):
-                    yield from calls.popleft().result()
+                    yield calls.popleft().result()
             while calls:
-                yield from calls.popleft().result()
+                yield calls.popleft().result()
         finally:
             for call in calls:
                 call.cancel()
 
-    def _encode_batch(self, batch: Sequence[Clip]) -> list[EncodedClip]:
-        pixels = np.stack([clip.frames for clip in batch])
-        real_frames = np.array([clip.real_frames for clip in batch], np.int64)
-        return [
-            EncodedClip(clip.start_frame, clip.real_frames, steps)
-            for clip, steps in zip(batch, self._run(pixels, real_frames), strict=True)
-        ]
+    def _encode_batch(self, batch: Sequence[_Marked]) -> list[_Encoded]:
+        """Clips with their features; None for those that repeat the clip before."""
+        new = [clip for clip, is_repeat in batch if not is_repeat]
+        if not new:
+            return [(clip, None) for clip, _ in batch]
+        real_frames = np.array([clip.real_frames for clip in new], np.int64)
+        features = iter(self._run(np.stack([clip.frames for clip in new]), real_frames))
+        return [(clip, None if is_repeat else next(features)) for clip, is_repeat in batch]
 
     def _run(self, pixels: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
         with self._busy.counted():
             return self._runtime.encode(pixels, real_frames, self.cancellation)
+
+
+_Marked = tuple[Clip, bool]
+"""A clip, and whether it equals the one before."""
+_Encoded = tuple[Clip, NDArray[np.float32] | None]
+"""A clip and its features; None where it equals the one before."""
+
+
+def _mark_repeats(clips: Iterable[Clip]) -> Iterator[_Marked]:
+    before: Clip | None = None
+    for clip in clips:
+        is_repeat = before is not None and _are_equal(clip, before)
+        before = clip
+        yield clip, is_repeat
+
+
+def _are_equal(one: Clip, other: Clip) -> bool:
+    if one.real_frames != other.real_frames or not np.array_equal(one.frames[0], other.frames[0]):
+        return False
+    return np.array_equal(one.frames, other.frames)
 
 
 class BusyTime:

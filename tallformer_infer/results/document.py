@@ -133,6 +133,7 @@ def describe_file(result: Result) -> dict[str, Any]:
         "streams": result.video.streams,
         "codec": result.video.codec,
         "decode_errors": result.decode_errors,
+        "notes": list(result.notes),
         "timings_s": {
             "decode": _rounded(timings.decode_s),
             "encode": _rounded(timings.encode_s),
