@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from tallformer_infer.errors import CheckpointError
+from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.importing import import_checkpoint
 from tallformer_training.weight_files import file_kind
 from tests.official_file import official, saved
@@ -86,8 +88,8 @@ def test_the_loss_history_of_mmengine_is_passed_over(tmp_path: Path, monkeypatch
     ("value", "message"),
     [
         ([1, 2], "expected a state dict, got list"),
-        ({}, "expected a state dict, .*not tensors: nothing"),
-        ({"state_dict": {}}, "expected a state dict, .*not tensors: nothing"),
+        ({}, "holds an empty state dict, no weights$"),
+        ({"state_dict": {}}, "holds an empty state dict, no weights$"),
         ({"epoch": 3, "model": {"a": torch.zeros(1)}}, "not tensors: epoch, model"),
         ({"a": torch.eye(2).to_sparse()}, "not tensors: a"),
         (
@@ -116,16 +118,59 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes) -
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<!DOCTYPE html><html>", r"and it begins with '<!DOCTYPE html><'$"),
-        (b"version https://git-lfs.github.com/spec/v1", r"and it begins with 'version https://'$"),
-        (b"", "and it is empty$"),
+        (b"<!DOCTYPE html><html>", "is a web page, not the file itself; open the download link in a browser"),
+        (b"\n <html lang='en'>", "is a web page, not the file itself"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 351\n",
+            "is a Git LFS pointer, not the file itself; fetch the file with `git lfs pull`$",
+        ),
+        (b"", "is empty$"),
+        (b"hello", "expected a file of torch.save .* and it begins with 'hello'$"),
     ],
 )
-def test_a_file_of_something_else_is_shown(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_file_of_something_else_is_recognised(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(CheckpointError, match=f"not a checkpoint; expected a file of torch.save .*{message}"):
+    with pytest.raises(CheckpointError, match=f"{name}: {message}"):
         import_checkpoint(tmp_path / name, SMALL)
+    with pytest.raises(CheckpointError, match=message.replace("a file of torch.save .*", "a safetensors file,")):
+        load_checkpoint(tmp_path / name)
+
+
+def test_a_damaged_weight_is_noticed_by_its_checksum(tmp_path: Path) -> None:
+    """Torch reads zeros in the place of weights without a word; the zip has a checksum of each member."""
+    path = saved(tmp_path, {"state_dict": official()})
+    largest = max(zipfile.ZipFile(path).infolist(), key=lambda member: member.file_size)
+    content = path.read_bytes()
+    start = content.index(zipfile.ZipFile(path).read(largest))
+    path.write_bytes(content[: start + 64] + bytes(4096) + content[start + 64 + 4096 :])
+
+    assert torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match=rf"damaged, the checksum of {largest.filename} is another one; download"):
+        import_checkpoint(path, SMALL)
+
+
+def test_a_file_that_was_saved_without_checksums_is_read_and_said_to_have_none(tmp_path: Path) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tmp_path, {"state_dict": official()})
+    finally:
+        torch.serialization.set_crc32_options(before)
+
+    report = import_checkpoint(path, SMALL)[1]
+
+    assert not report.has_checksums
+    assert "the file has no checksums, so damage to single weights cannot be noticed" in report.lines()
+
+
+def test_a_zip_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", pickle.dumps({}))
+        archive.writestr("bomb/data/0", bytes(10_000_000))
+
+    with pytest.raises(CheckpointError, match=r"bomb\.pth: a compressed zip; torch\.save does not compress"):
+        import_checkpoint(tmp_path / "bomb.pth", SMALL)
 
 
 def test_a_file_under_the_name_of_another_kind_is_told_its_kind(tmp_path: Path) -> None:
@@ -154,11 +199,23 @@ def test_a_folder_is_one_line(tmp_path: Path) -> None:
         import_checkpoint(tmp_path, SMALL)
 
 
+def test_a_truncated_safetensors_file_is_one_line(tmp_path: Path) -> None:
+    save_file({name: tensor.clone() for name, tensor in official().items()}, tmp_path / "a.safetensors")
+    content = (tmp_path / "a.safetensors").read_bytes()
+
+    for size in (len(content) - 1, len(content) // 2, 100):
+        (tmp_path / "a.safetensors").write_bytes(content[:size])
+        with pytest.raises(CheckpointError, match=r"not a readable safetensors file: .*; download or copy it again$"):
+            import_checkpoint(tmp_path / "a.safetensors", SMALL)
+
+
 def test_a_truncated_file_is_one_line(tmp_path: Path) -> None:
     path = saved(tmp_path, official())
     path.write_bytes(path.read_bytes()[:20000])
 
-    with pytest.raises(CheckpointError, match=r"official\.pth: not a readable checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"official\.pth: cut off, its end is missing; download or copy it again$"
+    ):
         import_checkpoint(path, SMALL)
 
 

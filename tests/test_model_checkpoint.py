@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tallformer_infer.errors import CheckpointError, OutputError
@@ -104,6 +106,32 @@ def test_a_damaged_file_is_one_line(saved: Path, length: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_changed_weight_is_noticed(saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[-100] ^= 1  # of the last tensor: still a number, and finite
+    saved.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged, its weights do not have the hash"):
+        load_checkpoint(saved)
+
+
+def test_a_checkpoint_of_before_there_was_a_hash_is_read(saved: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        header = json.loads(file.metadata()["tallformer"])
+    del header["weights_sha256"]
+
+    assert load_checkpoint(with_header(saved, json.dumps(header))).recipe == SMALL
+
+
+def test_a_pickle_is_pointed_to_import(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(pickle.dumps({"a": 1}))
+
+    with pytest.raises(
+        CheckpointError, match="not a tallformer checkpoint but a pickle; to make one of it: tallformer"
+    ):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
 def test_a_foreign_safetensors_file_is_pointed_to_import(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
 
@@ -141,8 +169,6 @@ def test_weights_that_do_not_fit_their_recipe_are_refused(tmp_path: Path) -> Non
 
 
 def test_the_header_is_json_that_others_can_read(saved: Path) -> None:
-    from safetensors import safe_open  # noqa: PLC0415
-
     with safe_open(saved, framework="np") as file:
         header = json.loads(file.metadata()["tallformer"])
 

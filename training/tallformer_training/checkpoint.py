@@ -1,11 +1,13 @@
 """Checkpoints: weights and the recipe they belong to, in one safetensors file.
 
-The file's metadata has one entry, `tallformer`, a JSON object with `schema` (1), `recipe` and `provenance`.
+The file's metadata has one entry, `tallformer`, a JSON object with `schema` (1), `recipe`, `provenance` and
+`weights_sha256`: a hash of all tensors, since safetensors files have no checksums (older checkpoints lack it).
 Tables that follow from the recipe (relative position indices, sinusoids, masks) are not stored.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -23,7 +25,7 @@ from torch import Tensor
 from tallformer_infer.config import Recipe, recipe_from_json, to_json
 from tallformer_infer.errors import CheckpointError, ConfigError, OutputError
 from tallformer_training.model import Detector
-from tallformer_training.weight_files import file_kind, reason, shown_start
+from tallformer_training.weight_files import file_kind, not_weights, reason
 
 SCHEMA = 1
 """Version of the layout that this module writes and reads."""
@@ -58,10 +60,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor], recipe: Recipe, *, 
     """
     if not isinstance(provenance.get("trained"), bool):
         raise ValueError("provenance must say whether the weights are trained: {'trained': bool, …}")
-    header = json.dumps({"schema": SCHEMA, "recipe": to_json(recipe), "provenance": provenance})
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
+    description = {"schema": SCHEMA, "recipe": to_json(recipe), "provenance": provenance}
+    header = json.dumps(description | {"weights_sha256": _weights_sha256(tensors)})
     try:
         target = path.resolve()
         if target.exists() and not target.is_file():
@@ -91,12 +94,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise CheckpointError(
                     f"{path}: not a tallformer checkpoint, no `{METADATA_KEY}` metadata; {_how_to_import(path)}"
                 )
-            recipe, provenance = _read_header(path, header)
+            recipe, provenance, sha256 = _read_header(path, header)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint: {reason(error)}") from error
+        raise CheckpointError(f"{path}: not a readable checkpoint: {reason(error)}; copy it again") from error
+    if sha256 is not None and _weights_sha256(state) != sha256:
+        raise CheckpointError(f"{path}: damaged, its weights do not have the hash that it names; copy it again")
     return Checkpoint(recipe=recipe, state=state, provenance=provenance)
 
 
@@ -117,11 +122,11 @@ def load_detector(path: Path, *, checkpointing: bool = False) -> tuple[Detector,
 
 def _refuse_other_kinds(path: Path) -> None:
     kind = file_kind(path)
-    if kind == "torch":
-        raise CheckpointError(f"{path}: not a tallformer checkpoint but a file of torch.save; {_how_to_import(path)}")
+    if kind in ("torch", "arrays"):
+        what = "a file of torch.save" if kind == "torch" else "a pickle"
+        raise CheckpointError(f"{path}: not a tallformer checkpoint but {what}; {_how_to_import(path)}")
     if kind == "other":
-        start = shown_start(path)
-        raise CheckpointError(f"{path}: not a readable checkpoint: expected a safetensors file, and {start}")
+        raise CheckpointError(f"{path}: not a readable checkpoint: {not_weights(path, expected='a safetensors file')}")
 
 
 def _how_to_import(path: Path) -> str:
@@ -130,7 +135,8 @@ def _how_to_import(path: Path) -> str:
     return f"to make one of it: {shlex.join(command)}"
 
 
-def _read_header(path: Path, header: str) -> tuple[Recipe, dict[str, Any]]:
+def _read_header(path: Path, header: str) -> tuple[Recipe, dict[str, Any], str | None]:
+    """Recipe, provenance, and the hash of the weights (None in files of before there was one)."""
     try:
         value = json.loads(header)
         if value["schema"] != SCHEMA:
@@ -140,11 +146,20 @@ def _read_header(path: Path, header: str) -> tuple[Recipe, dict[str, Any]]:
         provenance = value["provenance"]
         if not isinstance(provenance["trained"], bool):
             raise TypeError("`trained` is not true or false")
-        return recipe_from_json(value["recipe"]), provenance
+        return recipe_from_json(value["recipe"]), provenance, value.get("weights_sha256")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged `{METADATA_KEY}` metadata: {_first_line(error)}") from error
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hash of all names and bytes, whatever the order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {state[name].dtype} {list(state[name].shape)}\n".encode())
+        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -12,6 +12,10 @@ _LONGEST_HEADER_BYTES = 100_000_000
 """What the safetensors library reads at most."""
 _TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 """Near the start of a pickle that `torch.save` wrote."""
+ZIP_MAGIC = b"PK\x03\x04"
+"""How a zip begins, as `torch.save` writes them since torch 1.6."""
+_LFS_POINTER = b"version https://git-lfs."
+"""How the small text file begins that stands for a large file in a repository."""
 
 
 def file_kind(path: Path) -> Kind:
@@ -22,7 +26,7 @@ def file_kind(path: Path) -> Kind:
         OSError: It cannot be read.
     """
     head = first_bytes(path)
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(ZIP_MAGIC):
         return "torch"
     # Before pickles: the length of the header that a safetensors file begins with may have 0x80 as its first byte.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER_BYTES:
@@ -42,14 +46,24 @@ def first_bytes(path: Path) -> bytes:
         return file.read(32)
 
 
-def shown_start(path: Path) -> str:
-    """How a file begins, to be recognised by people: a web page, a pointer of git-lfs.
+def not_weights(path: Path, *, expected: str) -> str:
+    """One sentence about a file of kind `other`: what it is where that is known, else how it begins.
+
+    Args:
+        path: The file.
+        expected: What should have been there, for files that are not known.
 
     Raises:
         OSError: It cannot be read.
     """
-    head = first_bytes(path)[:16]
-    return f"it begins with {head.decode('latin-1')!a}" if head else "it is empty"
+    head = first_bytes(path)
+    if not head:
+        return "is empty"
+    if head.startswith(_LFS_POINTER):
+        return "is a Git LFS pointer, not the file itself; fetch the file with `git lfs pull`"
+    if re.match(rb"\s*<(!doctype|html|\?xml)", head, re.IGNORECASE):
+        return "is a web page, not the file itself; open the download link in a browser, it may ask for a confirmation"
+    return f"expected {expected}, and it begins with {head[:16].decode('latin-1')!a}"
 
 
 def reason(error: Exception) -> str:

@@ -59,7 +59,7 @@ def match_checkpoint(
     Raises:
         CheckpointError: The file cannot be read, or is not of a known kind.
     """
-    container, tensors = read_tensors(path)
+    container, tensors, has_checksums = read_tensors(path)
     is_jax = is_jax_i3d(tensors)
     if is_jax:
         tensors = as_pytorch_i3d(tensors)
@@ -77,6 +77,7 @@ def match_checkpoint(
         recipe_name=recipe.name,
         layout=f"{layout.title} of JAX" if is_jax else layout.title,
         container=container,
+        has_checksums=has_checksums,
         loaded=tuple(matching.loaded),
         missing=missing,
         initialised=initialised,

@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +17,12 @@ from torch import Tensor
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.checkpoint import METADATA_KEY
 from tallformer_training.importing.jax_checkpoint import read_array_pickle
-from tallformer_training.weight_files import Kind, file_kind, reason, shown_start
+from tallformer_training.weight_files import ZIP_MAGIC, Kind, file_kind, first_bytes, not_weights, reason
 
 _CONTAINERS = ("state_dict_ema", "state_dict")
 """Members that hold the weights; the averaged ones are the better model, so they come first."""
 _SAFETENSORS = ".safetensors"
+_AGAIN = "download or copy it again"
 _WRAPPER = "module."
 """Prefix that data-parallel training leaves on every name."""
 
@@ -32,6 +34,8 @@ class ForeignTensors(NamedTuple):
     """Member of the file that held them, or `` where the file is a bare state dict."""
     tensors: dict[str, Tensor]
     """By the file's names, without a `module.` before all of them."""
+    has_checksums: bool
+    """Whether the file's bytes were compared with checksums that it holds."""
 
 
 def read_tensors(path: Path) -> ForeignTensors:
@@ -43,21 +47,25 @@ def read_tensors(path: Path) -> ForeignTensors:
     """
     kind = _check_kind(path)
     if path.suffix == _SAFETENSORS:
-        return ForeignTensors("", _unwrap(_read_safetensors(path)))
+        return ForeignTensors("", _unwrap(_read_safetensors(path)), has_checksums=False)
     if kind == "arrays":
-        return ForeignTensors("", read_array_pickle(path))
+        return ForeignTensors("", read_array_pickle(path), has_checksums=False)
+    has_checksums = _check_archive(path)
     value = _read_pickle(path)
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a state dict, got {type(value).__name__}")
     container = next((name for name in _CONTAINERS if isinstance(value.get(name), dict)), "")
     state = value[container] if container else value
+    if not state:
+        raise CheckpointError(f"{path}: holds an empty state dict, no weights")
     odd = [str(name) for name, item in state.items() if not isinstance(name, str) or not _is_dense(item)]
-    if odd or not state:
-        found = ", ".join(odd[:5]) if odd else "nothing"
+    if odd:
         raise CheckpointError(
-            f"{path}: expected a state dict, bare or under {' or '.join(reversed(_CONTAINERS))}; not tensors: {found}"
+            f"{path}: expected a state dict, bare or under {' or '.join(reversed(_CONTAINERS))}; "
+            f"not tensors: {', '.join(odd[:5])}"
         )
-    return ForeignTensors(container, _unwrap({name: item.detach() for name, item in state.items()}))
+    tensors = _unwrap({name: item.detach() for name, item in state.items()})
+    return ForeignTensors(container, tensors, has_checksums=has_checksums)
 
 
 def file_sha256(path: Path) -> str:
@@ -70,15 +78,13 @@ def _check_kind(path: Path) -> Kind:
     """Refuse what is no file of weights by its first bytes, or is one by a wrong name; tell which kind it is."""
     try:
         kind = file_kind(path)
-        start = shown_start(path)
+        if kind == "other":
+            expected = "a file of torch.save (.pth) or a .safetensors file"
+            raise CheckpointError(f"{path}: {not_weights(path, expected=expected)}")
     except OSError as error:
         raise CheckpointError(f"{path}: {reason(error)}") from error
     is_named_safetensors = path.suffix == _SAFETENSORS
     match kind:
-        case "other":
-            raise CheckpointError(
-                f"{path}: not a checkpoint; expected a file of torch.save (.pth) or a .safetensors file, and {start}"
-            )
         case "safetensors" if not is_named_safetensors:
             raise CheckpointError(f"{path}: is a safetensors file; give it a name that ends in {_SAFETENSORS}")
         case "torch" if is_named_safetensors:
@@ -95,7 +101,36 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
                 raise CheckpointError(f"{path}: is a tallformer checkpoint already; use it as it is")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {reason(error)}") from error
+        raise CheckpointError(f"{path}: not a readable safetensors file: {reason(error)}; {_AGAIN}") from error
+
+
+def _check_archive(path: Path) -> bool:
+    """Compare all members of a zip that `torch.save` wrote with their checksums, which torch does not read.
+
+    Returns:
+        Whether there are checksums: older files are no zips, and `torch.serialization.set_crc32_options(False)` leaves
+        them all 0.
+    """
+    if not first_bytes(path).startswith(ZIP_MAGIC):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise CheckpointError(f"{path}: a compressed zip; torch.save does not compress")
+            if not any(member.CRC for member in members):
+                return False
+            damaged = archive.testzip()
+    except CheckpointError:
+        raise
+    except zipfile.BadZipFile as error:
+        what = "cut off, its end is missing" if "not a zip" in str(error) else f"damaged ({error})"
+        raise CheckpointError(f"{path}: {what}; {_AGAIN}") from error
+    except Exception as error:  # zipfile raises whatever a damaged directory makes it stumble over
+        raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_AGAIN}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged, the checksum of {damaged} is another one; {_AGAIN}")
+    return True
 
 
 def _read_pickle(path: Path) -> Any:

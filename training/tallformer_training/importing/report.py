@@ -27,6 +27,8 @@ class ImportReport:
     """Where its names come from."""
     container: str
     """Member of the file that held the weights, or `` for a bare state dict."""
+    has_checksums: bool
+    """Whether the file has checksums of its weights, which fit."""
     loaded: tuple[str, ...]
     """Our names of what was loaded."""
     missing: tuple[str, ...]
@@ -92,6 +94,8 @@ class ImportReport:
         lines += _listed("unexpected", self.unexpected)
         lines += _listed("reshaped", self.reshaped)
         lines += _listed("contradictory", self.conflicts)
+        if not self.has_checksums:
+            lines.append("the file has no checksums, so damage to single weights cannot be noticed")
         reasons = Counter(reason for _, reason in self.ignored)
         return lines + [f"ignored: {count}, {reason}" for reason, count in reasons.items()]
 
