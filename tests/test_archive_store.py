@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tallformer_infer.archive import features
 from tallformer_infer.archive.facts import VideoFacts
-from tallformer_infer.archive.features import DamagedError, FeatureWriter, rounded
+from tallformer_infer.archive.features import DamagedError, FeatureWriter, InUseError, rounded
 from tallformer_infer.archive.repeats import is_repeat
 from tallformer_infer.archive.store import FeatureStore, StoredCandidates
 from tallformer_infer.clips import Clip
@@ -138,6 +139,59 @@ def test_full_disk_is_an_error_that_can_be_caught(tmp_path):
         writer.append(CLIPS[0])
     writer.discard()
     assert not list(tmp_path.iterdir())
+
+
+def test_second_writer_of_the_same_features_is_refused_until_the_first_is_done(tmp_path):
+    store = FeatureStore(tmp_path)
+    first = store.write_features(KEY, SHAPE)
+    first.append(CLIPS[0])
+
+    with pytest.raises(InUseError):
+        store.write_features(KEY, SHAPE)
+
+    first.close()
+    second = store.write_features(KEY, SHAPE)
+    assert second.stored == 1
+    for clip in CLIPS[1:]:
+        second.append(clip)
+    second.finish(FACTS)
+    assert_same(list(store.read_features(KEY, SHAPE).clips()), CLIPS)
+
+
+def test_writer_that_opened_the_file_before_it_was_finished_leaves_it_alone(tmp_path, monkeypatch):
+    """The first one finishes between the opening and the locking of the second."""
+    store = FeatureStore(tmp_path)
+    first = store.write_features(KEY, SHAPE)
+    for clip in CLIPS:
+        first.append(clip)
+
+    def finish_first(file):
+        first.finish(FACTS)
+        return True
+
+    monkeypatch.setattr(features, "_try_lock", finish_first)
+    with pytest.raises(InUseError):
+        store.write_features(KEY, SHAPE)
+
+    assert_same(list(store.read_features(KEY, SHAPE).clips()), CLIPS)
+
+
+def test_writer_whose_file_was_removed_does_not_take_the_file_of_the_next(tmp_path):
+    store = FeatureStore(tmp_path)
+    first = store.write_features(KEY, SHAPE)
+    first.append(CLIPS[0])
+    store.forget_features(KEY)
+    second = store.write_features(KEY, SHAPE)
+    for clip in CLIPS:
+        second.append(clip)
+
+    with pytest.raises(InUseError):
+        first.finish(FACTS)
+    first.discard()
+
+    assert store.read_features(KEY, SHAPE) is None
+    second.finish(FACTS)
+    assert_same(list(store.read_features(KEY, SHAPE).clips()), CLIPS)
 
 
 def candidates(count):

@@ -128,6 +128,22 @@ def test_model_that_scores_segments_itself_takes_no_file(videos, tmp_path, capsy
     assert "this one scores every segment itself" in " ".join(capsys.readouterr().err.split())
 
 
+def test_equal_files_are_encoded_once_by_two_workers(model, videos, tmp_path, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("b", "c"):
+        shutil.copy(videos / f"{name}.mp4", folder)
+    options = ["--model", model, "--class-scores", scores(tmp_path, **FIRST), "--workers", 2, "--json-logs"]
+
+    assert cli.run([str(argument) for argument in ["label", folder, "--out", tmp_path / "out", *options]]) == 0
+
+    finished = json.loads(capsys.readouterr().err.splitlines()[-1])
+    clips = label(folder / "b.mp4", out=tmp_path / "one", model=model).encoded
+    assert (finished["done"], finished["clips_encoded"]) == (2, clips)
+    labels = {name: {action.label for action in found} for name, found in actions_of(tmp_path / "out").items()}
+    assert labels == {"b": {"jump"}, "c": {"wave"}}
+
+
 def test_workers_and_a_shared_device_give_the_same(model, videos, tmp_path):
     file = scores(tmp_path, **FIRST)
     label(videos, out=tmp_path / "expected", model=model, class_scores=file)

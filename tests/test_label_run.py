@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.features import PARTIAL
+from tallformer_infer.archive.features import PARTIAL, FeatureWriter
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.results import Selection
 from tests.archive_runs import content_of, demo_with, label
@@ -343,6 +343,26 @@ def test_store_that_cannot_be_written_is_a_remark(videos, tmp_path):
 
     assert done.run.totals.done == 1
     assert "features are not kept: Not a directory" in rows_of(tmp_path / "out")["a.mp4"].remarks
+
+
+def test_video_whose_features_another_run_is_storing_is_labelled_without_storing_them(archive, first, tmp_path):
+    """Two archives that share a store, at the same video."""
+    video = next(row.source for row in rows_of(archive).values() if row.source.endswith("a.mp4"))
+    shared = tmp_path / "store"
+    label(video, out=tmp_path / "before", store=shared)
+    for path in shared.glob("*/*.candidates"):
+        path.unlink()
+    (whole,) = shared.glob("*/*.features")
+    whole.unlink()
+
+    writer = FeatureWriter(whole, (256, 16))
+    done = label(video, out=tmp_path / "out", store=shared)
+    writer.close()
+
+    (row,) = rows_of(tmp_path / "out").values()
+    assert (done.run.totals.done, row.remarks) == (1, ("features are being stored by another worker",))
+    assert content_of(tmp_path / "out")[1] == content_of(tmp_path / "before")[1]
+    assert not whole.exists()
 
 
 def test_results_that_cannot_be_written_fail_and_are_tried_again(videos, tmp_path):

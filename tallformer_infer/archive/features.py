@@ -6,14 +6,21 @@ Note [a file of records]
     most one torn one, which the checksum tells; the next goes on behind the last whole one. About 15 KB per second of
     video at 1024 channels. Features are rounded to float16 before anything is computed from them, so that actions do
     not depend on whether they were stored in between.
+
+Note [one writer per file]
+    Two runs may share a store, and one run may meet the same content twice. The partial file is locked by its writer,
+    and a second one is refused; the lock ends with the process that holds it. A writer whose file was renamed or
+    removed meanwhile notices: the path no longer leads to the file that it has open.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +32,11 @@ from tallformer_infer.archive.facts import VideoFacts
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline.encoding import EncodedClip
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 PARTIAL = ".partial"
 _HEADER = struct.Struct("<8sII")
 _RECORD = struct.Struct("<qi")
@@ -32,6 +44,8 @@ _CHECKSUM = struct.Struct("<I")
 _MAGIC = b"TFfeat1\n"
 _FACTS = -1
 _LONGEST_FACTS = 1 << 20
+_LOCKED_BYTE = 0x7FFFFFFE
+"""On Windows a lock is on bytes and keeps others from reading them: one that no file reaches."""
 
 Shape = tuple[int, int]
 """(C, clip steps)."""
@@ -39,6 +53,10 @@ Shape = tuple[int, int]
 
 class DamagedError(Exception):
     """A stored file is not what was written."""
+
+
+class InUseError(OSError):
+    """Another worker is writing the file."""
 
 
 def rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -98,6 +116,7 @@ class FeatureWriter:
         """Open or make `path` with `.partial` behind it, and cut off what is torn.
 
         Raises:
+            InUseError: Another worker writes it, see Note [one writer per file].
             OSError: It cannot be written.
         """
         self._path = path
@@ -106,6 +125,10 @@ class FeatureWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
+        self._opened = os.fstat(descriptor)
+        if not (_try_lock(self._file) and self._is_in_place()):
+            self._file.close()
+            raise InUseError(errno.EBUSY, "another worker is writing them", str(self._partial))
         self.stored = self._go_to_end()
         """Clips that it held already."""
 
@@ -132,25 +155,41 @@ class FeatureWriter:
         """Add what is known of the video, and give the file its final name.
 
         Raises:
+            InUseError: The file was removed, and another worker may write a new one.
             OSError: There is no space left.
         """
         encoded = facts.encoded()
         content = _RECORD.pack(_FACTS, len(encoded)) + encoded
         self._write(content + _CHECKSUM.pack(zlib.crc32(content)))
         os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial.replace(self._path)
+        if not self._is_in_place():
+            raise InUseError(errno.EBUSY, "another worker is writing them", str(self._partial))
+        if sys.platform == "win32":  # which renames no open file
+            self._file.close()
+            self._partial.replace(self._path)
+        else:
+            self._partial.replace(self._path)  # before the lock ends with the file's closing
+            self._file.close()
 
     def close(self) -> None:
         """Leave the file for a later run."""
         self._file.close()
 
     def discard(self) -> None:
-        """Close and remove it."""
+        """Close and remove it, unless it is another worker's by now."""
+        is_own = self._is_in_place()
         with contextlib.suppress(OSError):
             self._file.close()
-        with contextlib.suppress(OSError):
-            self._partial.unlink()
+        if is_own:
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
+
+    def _is_in_place(self) -> bool:
+        """Whether the path of the partial file still leads to the file that is open here."""
+        try:
+            return os.path.samestat(self._opened, self._partial.stat())
+        except OSError:
+            return False
 
     def _go_to_end(self) -> int:
         """Count whole records, and put the place for the next one behind them."""
@@ -175,6 +214,26 @@ class FeatureWriter:
         view = memoryview(content)
         while view:  # a file without a buffer may take a part only
             view = view[self._file.write(view) :]
+
+
+def _try_lock(file: io.FileIO) -> bool:
+    """Lock a file until it is closed; False where another process, or another writer of this one, has locked it."""
+    if sys.platform == "win32":
+        file.seek(_LOCKED_BYTE)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            file.seek(0)
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that has no locks
+        return True
+    return True
 
 
 def _check_header(file: io.RawIOBase | io.BufferedIOBase, shape: Shape) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tallformer_infer.archive.concluding import conclude, given_classes
 from tallformer_infer.archive.facts import VideoFacts
-from tallformer_infer.archive.features import DamagedError, FeatureReader, FeatureWriter
+from tallformer_infer.archive.features import DamagedError, FeatureReader, FeatureWriter, InUseError
 from tallformer_infer.archive.given_classes import ProposingOnly
 from tallformer_infer.archive.identity import identify
 from tallformer_infer.archive.remote_runtime import RemoteRuntime
@@ -180,6 +180,9 @@ class Labeller:
             return None
         try:
             return self._store.write_features(storage_key(task.content, self._hashes.encoder), self._shape)
+        except InUseError:
+            work.remarks.append("features are being stored by another worker")
+            return None
         except OSError as error:
             work.remarks.append(f"features are not kept: {error.strerror or error}")
             return None

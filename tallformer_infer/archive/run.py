@@ -89,7 +89,7 @@ class Run:
         self._tasks: deque[Task] = deque()
         self._busy: dict[int, Task] = {}
         self._by_content: dict[str, int] = {}
-        self._waiting_for: dict[int, list[int]] = {}
+        self._waiting_for: dict[int, list[LabelTask]] = {}
         self._started_s = time.monotonic()
         self._shrunk_s = self._started_s
         self.totals = Totals(planned=len(plan.label) + len(plan.conclude), planned_bytes=plan.size_bytes)
@@ -173,7 +173,9 @@ class Run:
                 self._tasks.clear()
             for slot in engine.free():
                 if self._tasks and slot not in self._busy:
-                    self._give(engine, slot, self._tasks.popleft())
+                    task = self._tasks.popleft()
+                    self._give(engine, slot, task)
+                    self._parts.watcher.started(slot, task.source, engine.place(slot))
             got = engine.next_event(_WAIT_S)
             self.totals.wall_s = time.monotonic() - self._started_s
             if got is not None:
@@ -230,15 +232,14 @@ class Run:
     def stop(self) -> None:
         """Leave what was begun to a later run."""
         begun = [task.video_id for task in self._busy.values()]
-        begun += [video_id for followers in self._waiting_for.values() for video_id in followers]
+        begun += [task.video_id for followers in self._waiting_for.values() for task in followers]
+        begun += [task.video_id for task in self._tasks if isinstance(task, LabelTask)]
         self._database.let_wait(begun, forget_attempts=False)
 
     def _give(self, engine: Engine, slot: int, task: Task) -> None:
         self._database.start(task.video_id)
         self._busy[slot] = task
         engine.give(slot, task)
-        if isinstance(task, IdentifyTask):
-            self._parts.watcher.started(slot, task.source, engine.place(slot))
 
     def _hear(self, engine: Engine, slot: int, event: Event) -> None:
         task = self._busy[slot]
@@ -279,24 +280,22 @@ class Run:
         row = self._database.video(row.id)
         if is_as_before and row.result is not None:
             self._recorder.keep_as_it_was(row, stored_result(self._database, row))
-        elif self._parts.class_scores is not None:  # which go by names: equal files may show different things
-            self._give_with_scores(engine, slot, row, seen)
-        elif self._by_content.get(seen.content, row.id) != row.id:
-            self._waiting_for[self._by_content[seen.content]].append(row.id)
-        elif same := self._parts.keeper.same_content(row):
-            self._copy(row, *same)
-        else:
-            self._by_content[seen.content] = row.id
-            self._waiting_for.setdefault(row.id, [])
-            self._give(engine, slot, LabelTask(row.id, row.source, seen.content))
-
-    def _give_with_scores(self, engine: Engine, slot: int, row: VideoRow, seen: Identified) -> None:
+            return
         try:
             scores = self._class_scores_of(row)
         except AnnotationError as error:
             self._fail(row, "scores", str(error))
             return
-        self._give(engine, slot, LabelTask(row.id, row.source, seen.content, scores))
+        task = LabelTask(row.id, row.source, seen.content, scores)
+        can_share = scores is None or self._store is not None
+        if can_share and self._by_content.get(seen.content, row.id) != row.id:
+            self._waiting_for[self._by_content[seen.content]].append(task)
+        elif scores is None and (same := self._parts.keeper.same_content(row)):
+            self._copy(row, *same)
+        else:
+            self._by_content[seen.content] = row.id
+            self._waiting_for.setdefault(row.id, [])
+            self._give(engine, slot, task)
 
     def _note(self, row: VideoRow, seen: Identified) -> None:
         self._database.identify(
@@ -310,12 +309,16 @@ class Run:
     def _release(self, leader: VideoRow) -> None:
         """Give the videos that wait for another of the same content what became of it."""
         self._by_content = {content: owner for content, owner in self._by_content.items() if owner != leader.id}
-        for video_id in self._waiting_for.pop(leader.id, []):
-            row = self._database.video(video_id)
-            if same := self._parts.keeper.same_content(row):
+        leader = self._database.video(leader.id)
+        for task in self._waiting_for.pop(leader.id, []):
+            row = self._database.video(task.video_id)
+            if leader.result is not None and task.class_scores is not None:
+                self._tasks.appendleft(
+                    task
+                )  # equal files, each with scores of its own; the candidates are stored by now
+            elif same := self._parts.keeper.same_content(row):
                 self._copy(row, *same)
             else:
-                leader = self._database.video(leader.id)
                 kind, error = leader.error_kind or "bug", leader.error or "failed"
                 self._database.fail(row.id, kind, error.replace(leader.source, row.source), again=False)
                 self._recorder.count_failure(row, kind, error.replace(leader.source, row.source))
