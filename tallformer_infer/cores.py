@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+_USED_PART = 0.85
 _THIS_PROCESS = Path("/proc/self")
 
 
@@ -26,6 +27,17 @@ def available_cores(*, process: Path = _THIS_PROCESS) -> int:
         process: Folder in which Linux describes it.
     """
     return cores_by_quota(process=process) or allowed_cores()
+
+
+def share_cores(cores: int, most: int) -> int:
+    """How many calls to run side by side, `cores // calls` threads each: at most `most`, and few cores left over.
+
+    More calls of fewer threads are faster, so it is the largest number that uses at least 85% of the cores; where none
+    does, the one that uses most.
+    """
+    counts = range(min(cores, most), 0, -1)
+    used = {count: count * (cores // count) for count in counts}
+    return next((count for count in counts if used[count] >= _USED_PART * cores), max(counts, key=used.__getitem__))
 
 
 def allowed_cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tallformer_infer.archive import features
 from tallformer_infer.archive.facts import VideoFacts
 from tallformer_infer.archive.features import DamagedError, FeatureWriter, InUseError, rounded
 from tallformer_infer.archive.repeats import is_repeat
-from tallformer_infer.archive.store import FeatureStore, StoredCandidates
+from tallformer_infer.archive.store import FeatureStore, StoredCandidates, StoreLimit
 from tallformer_infer.clips import Clip
 from tallformer_infer.pipeline.encoding import EncodedClip
 from tallformer_infer.structures import Candidates, VideoInfo
@@ -252,6 +253,52 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
 
     assert {path.name.partition(".")[0] for path in tmp_path.glob("*/*")} == {keys[0], keys[1]}
     assert left == 2 * size
+
+
+class CountingStore(FeatureStore):
+    """Counts how often its files are listed, and in which threads."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.threads = []
+
+    def shrink(self, budget_bytes, *, keep=()):
+        self.threads.append(threading.current_thread())
+        return super().shrink(budget_bytes, keep=keep)
+
+
+def test_store_is_listed_again_only_after_a_tenth_of_its_budget_was_written(tmp_path):
+    """100 videos of one size into a store that holds 20 of them: listed once, and then for every third or so."""
+    store = CountingStore(tmp_path)
+    stored = StoredCandidates(FACTS, candidates(10), 0.0)
+    store.write_candidates("f" * 64, stored)
+    size = next(tmp_path.glob("*/*")).stat().st_size
+    limit = StoreLimit(store, 20 * size)
+    most = 0
+    for number in range(100):
+        key = f"{number:064d}"
+        store.write_candidates(key, stored)
+        limit.count([key], keep={key})
+        limit._thread.join()
+        most = max(most, len(list(tmp_path.glob("*/*"))))
+    limit.close()
+
+    assert most <= 21
+    assert len(list(tmp_path.glob("*/*"))) <= 20
+    assert len(store.threads) <= 1 + 100 // 2
+    assert threading.current_thread() not in store.threads
+
+
+def test_store_within_its_budget_is_listed_once(tmp_path):
+    store = CountingStore(tmp_path)
+    limit = StoreLimit(store, 1 << 40)
+    for number in range(100):
+        store.write_candidates(f"{number:064d}", StoredCandidates(FACTS, candidates(1), 0.0))
+        limit.count([f"{number:064d}"], keep=())
+    limit.close()
+
+    assert len(store.threads) == 1
+    assert len(list(tmp_path.glob("*/*"))) == 100
 
 
 def test_empty_store_has_nothing_to_remove(tmp_path):

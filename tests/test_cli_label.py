@@ -14,6 +14,10 @@ import typer
 
 from tallformer_infer import cli
 from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.planning import Plan
+from tallformer_infer.archive.tasks import Alive
+from tallformer_infer.archive.watching import Totals
+from tallformer_infer.commands import label_reporting
 from tallformer_infer.commands.archive_index import archive_rows
 from tallformer_infer.commands.inputs import given_options
 from tests.archive_runs import content_of
@@ -449,3 +453,21 @@ def test_json_log_warns_of_short_and_damaged_videos(incomplete, tmp_path, capsys
     done = {Path(event["path"]).name: event for event in events if event["event"] == "video_done"}
     assert 4 < done["short.mkv"]["missing_s"] < 6
     assert events[-1]["incomplete"] == 2
+
+
+def test_log_without_a_terminal_gets_one_line_a_minute(monkeypatch, capsys):
+    now_s = [1000.0]
+    monkeypatch.setattr(label_reporting.time, "monotonic", lambda: now_s[0])
+    watcher = label_reporting.TerminalWatcher(quiet=False)
+    totals = Totals(planned=10, planned_bytes=100)
+    watcher.planned(Plan(), totals, workers=2)
+    for passed_s in (0, 30, 59, 61, 100, 120, 122):
+        now_s[0] = 1000.0 + passed_s
+        totals.done, totals.done_bytes, totals.video_s, totals.wall_s = passed_s // 30, passed_s, 7200, passed_s or 1
+        watcher.alive(0, "/a.mp4", Alive(5.0), totals)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "tallformer: 10 videos to label; 2 workers",
+        "tallformer: 2/10 videos, 2.00 h of video, 118× real time, 0:39 left",
+        "tallformer: 4/10 videos, 2.00 h of video, 59× real time, 0:00 left",
+    ]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tallformer_infer import cores
+from tallformer_infer.archive.capacity import share_videos
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.cores import allowed_cores, available_cores, core_quota, cores_by_quota
+from tallformer_infer.cores import allowed_cores, available_cores, core_quota, cores_by_quota, share_cores
 from tallformer_infer.media import decoding
 from tallformer_infer.media.decoding import Decoder
 from tallformer_infer.media.sources import open_source
@@ -177,3 +178,40 @@ def test_quota_of_this_process_can_be_asked() -> None:
 
     assert quota is None or quota > 0
     assert 1 <= available_cores() <= allowed_cores()
+
+
+@pytest.mark.parametrize(
+    ("number", "most", "calls"),
+    [
+        (1, 8, 1),
+        (2, 8, 2),
+        (8, 8, 8),
+        (9, 8, 8),
+        (12, 8, 6),
+        (13, 8, 6),
+        (15, 8, 7),
+        (16, 8, 8),
+        (20, 8, 6),
+        (12, 1, 1),
+    ],
+)
+def test_clips_side_by_side_leave_few_cores_idle(number, most, calls):
+    """Of 12 and 15 cores only 8 were used: eight clips of one thread each."""
+    assert share_cores(number, most) == calls
+    assert calls * (number // calls) >= 0.85 * number
+
+
+@pytest.mark.parametrize(
+    ("number", "videos", "most", "workers"),
+    [
+        (12, 1000, 99, 12),
+        (12, 8, 99, 4),  # two rounds of three threads; eight of one thread would leave four cores idle
+        (12, 1000, 8, 4),  # memory for eight workers only
+        (15, 1000, 99, 15),
+        (12, 1, 99, 1),
+        (2, 5, 99, 2),
+        (2, 5, 0, 1),
+    ],
+)
+def test_workers_use_the_cores_that_there_are(number, videos, most, workers):
+    assert share_videos(number, videos=videos, most=most) == workers

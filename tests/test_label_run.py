@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.features import PARTIAL, FeatureWriter
+from tallformer_infer.archive.places import ResultFolder
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.results import Selection
 from tests.archive_runs import content_of, demo_with, label
@@ -363,6 +365,33 @@ def test_video_whose_features_another_run_is_storing_is_labelled_without_storing
     assert (done.run.totals.done, row.remarks) == (1, ("features are being stored by another worker",))
     assert content_of(tmp_path / "out")[1] == content_of(tmp_path / "before")[1]
     assert not whole.exists()
+
+
+class MeetingPlace(ResultFolder):
+    """A folder in which no file is written before another one is being written, too."""
+
+    def __init__(self, out):
+        super().__init__(out)
+        self._both = threading.Barrier(2, timeout=30)
+
+    def write(self, name, content):
+        self._both.wait()
+        super().write(name, content)
+
+
+def test_result_files_are_written_beside_each_other_and_beside_the_workers(videos, first, tmp_path):
+    """One at a time, the first would wait for ever."""
+    chosen = [videos / "a.mp4", videos / "below" / "b.mp4"]
+
+    done = label(*chosen, out=tmp_path / "out", place=MeetingPlace(tmp_path / "out"))
+
+    assert done.run.totals.done == 2
+    expected, _ = content_of(first[0])
+    found, files = content_of(tmp_path / "out")
+    assert {source: row["actions"] for source, row in found.items()} == {
+        str(source): expected[str(source)]["actions"] for source in chosen
+    }
+    assert len(files) == 2
 
 
 def test_results_that_cannot_be_written_fail_and_are_tried_again(videos, tmp_path):

@@ -129,6 +129,7 @@ class FeatureWriter:
         if not (_try_lock(self._file) and self._is_in_place()):
             self._file.close()
             raise InUseError(errno.EBUSY, "another worker is writing them", str(self._partial))
+        os.utime(self._partial)  # in use: the last that a store that is full would remove
         self.stored = self._go_to_end()
         """Clips that it held already."""
 

@@ -21,12 +21,12 @@ from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.naming import choose_names
 from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.processes import Engine
-from tallformer_infer.archive.recording import Recorder, Recording
+from tallformer_infer.archive.recording import WRITERS, Recorder, Recording
 from tallformer_infer.archive.rows import FailureKind, VideoRow
 from tallformer_infer.archive.saving import ResultKeeper, stored_result
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import StageHashes, storage_key
-from tallformer_infer.archive.store import FeatureStore
+from tallformer_infer.archive.store import FeatureStore, StoreLimit
 from tallformer_infer.archive.tasks import (
     Alive,
     Broken,
@@ -49,9 +49,7 @@ from tallformer_infer.structures import Result
 
 _TRIED_AGAIN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
 _WAIT_S = 0.2
-_WRITERS = 8
 _CONCLUDED_AT_ONCE = 64
-_SHRINK_EVERY_S = 20.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,12 +84,12 @@ class Run:
         self._plan = plan
         self._database = parts.database
         self._store = None if parts.settings.store is None else FeatureStore(parts.settings.store)
+        self._limit = None if self._store is None else StoreLimit(self._store, parts.store_bytes)
         self._tasks: deque[Task] = deque()
         self._busy: dict[int, Task] = {}
         self._by_content: dict[str, int] = {}
         self._waiting_for: dict[int, list[LabelTask]] = {}
         self._started_s = time.monotonic()
-        self._shrunk_s = self._started_s
         self.totals = Totals(planned=len(plan.label) + len(plan.conclude), planned_bytes=plan.size_bytes)
         """How far it is."""
         self._recorder = Recorder(parts.database, parts.keeper, parts.watcher, self.totals)
@@ -104,7 +102,7 @@ class Run:
         """
         rows = self._plan.conclude
         self._database.forget_outputs(row.id for row in rows)
-        threads = ThreadPoolExecutor(_WRITERS)
+        threads = ThreadPoolExecutor(WRITERS)
         try:
             for start in range(0, len(rows), _CONCLUDED_AT_ONCE):
                 batch = rows[start : start + _CONCLUDED_AT_ONCE]
@@ -168,20 +166,27 @@ class Run:
         """
         self._tasks.extend(_first_task(row) for row in self._plan.label)
         waits = goes_on()
-        while self._busy or self._tasks or waits:
+        while self._busy or self._tasks or self._recorder.writing or waits:
             if waits and not (waits := goes_on()):
                 self._tasks.clear()
-            for slot in engine.free():
-                if self._tasks and slot not in self._busy:
-                    task = self._tasks.popleft()
-                    self._give(engine, slot, task)
-                    self._parts.watcher.started(slot, task.source, engine.place(slot))
-            got = engine.next_event(_WAIT_S)
+            if not self._recorder.is_full:
+                self._give_to_free(engine)
+            hears = bool(self._busy) or not self._recorder.writing
+            got = engine.next_event(_WAIT_S) if hears else None
             self.totals.wall_s = time.monotonic() - self._started_s
             if got is not None:
                 self._hear(engine, *got)
-            self._shrink_now_and_then()
-        self._shrink()
+            for row in self._recorder.take_written(0.0 if hears else _WAIT_S):
+                self._release(row)
+        if self._limit is not None:
+            self._limit.close()
+
+    def _give_to_free(self, engine: Engine) -> None:
+        for slot in engine.free():
+            if self._tasks and slot not in self._busy:
+                task = self._tasks.popleft()
+                self._give(engine, slot, task)
+                self._parts.watcher.started(slot, task.source, engine.place(slot))
 
     def add(self, found: FoundSource) -> None:
         """Label one more video; one that is under way is not begun again. For a run that works, from its thread."""
@@ -191,8 +196,9 @@ class Run:
             self._database.add([(source.source, name, key, source.is_guess)])
             row = self._database.of_source(found.source)
             assert row is not None, "it was just added"
-        followers = {video_id for waiting in self._waiting_for.values() for video_id in waiting}
-        if row.id in followers or any(task.video_id == row.id for task in (*self._tasks, *self._busy.values())):
+        followers = [task for waiting in self._waiting_for.values() for task in waiting]
+        under_way = {task.video_id for task in (*followers, *self._tasks, *self._busy.values())}
+        if row.id in under_way or row.id in self._recorder.writing:
             return
         self._database.let_wait([row.id], forget_attempts=True)
         self._tasks.append(_first_task(row))
@@ -208,30 +214,35 @@ class Run:
             return None
         self._tasks = deque(task for task in self._tasks if task.video_id != row.id)
         for waiting in self._waiting_for.values():
-            waiting[:] = [video_id for video_id in waiting if video_id != row.id]
+            waiting[:] = [task for task in waiting if task.video_id != row.id]
         self._database.let_wait([row.id], forget_attempts=False)
-        for slot, task in self._busy.items():
-            if task.video_id == row.id:
-                del self._busy[slot]
-                self._by_content = {content: owner for content, owner in self._by_content.items() if owner != row.id}
-                followers = [self._database.video(number) for number in self._waiting_for.pop(row.id, [])]
-                self._tasks.extend(_first_task(follower) for follower in followers)
-                return slot
-        return None
+        self._recorder.writing.discard(row.id)
+        self._by_content = {content: owner for content, owner in self._by_content.items() if owner != row.id}
+        followers = [self._database.video(task.video_id) for task in self._waiting_for.pop(row.id, [])]
+        self._tasks.extend(_first_task(follower) for follower in followers)
+        slot = next((slot for slot, task in self._busy.items() if task.video_id == row.id), None)
+        if slot is not None:
+            del self._busy[slot]
+        return slot
 
     def forget(self, source: str) -> None:
         """Remove a video, and what was found in it, from the archive."""
         row = self._database.of_source(source)
         if row is not None:
+            self._recorder.writing.discard(row.id)
             self._database.remove(row.id)
 
     def write_left(self) -> int:
         """Once more, write the result files that could not be written; see `Recorder.write_left`."""
-        return self._recorder.write_left()
+        untried = self._recorder.write_left()
+        self._recorder.close()
+        return untried
 
     def stop(self) -> None:
         """Leave what was begun to a later run."""
+        self._recorder.close()
         begun = [task.video_id for task in self._busy.values()]
+        begun += self._recorder.writing
         begun += [task.video_id for followers in self._waiting_for.values() for task in followers]
         begun += [task.video_id for task in self._tasks if isinstance(task, LabelTask)]
         self._database.let_wait(begun, forget_attempts=False)
@@ -257,8 +268,8 @@ class Run:
                 self.totals.ignored += 1
             case Finished():
                 self.totals.clips_encoded += event.clips_encoded
+                self._count_stored(task, event)
                 self._recorder.keep(row, event.result, event.remarks)
-                self._release(row)
             case Failed():
                 self._fail(row, event.kind, event.error)
             case Lost():
@@ -334,16 +345,16 @@ class Run:
         self._recorder.count_failure(row, kind, error)
         self._release(row)
 
-    def _shrink_now_and_then(self) -> None:
-        if time.monotonic() - self._shrunk_s > _SHRINK_EVERY_S:
-            self._shrink()
-            self._shrunk_s = time.monotonic()
-
-    def _shrink(self) -> None:
-        if self._store is not None:
-            contents = [task.content for task in self._busy.values() if isinstance(task, LabelTask)]
-            keep = {storage_key(content, self._parts.hashes.encoder) for content in contents}
-            self._store.shrink(self._parts.store_bytes, keep=keep)
+    def _count_stored(self, task: Task, done: Finished) -> None:
+        """Tell the store's limit what a worker has stored."""
+        if self._limit is None or not isinstance(task, LabelTask):
+            return
+        hashes = (*([self._parts.hashes.encoder] if done.clips_encoded else []), self._parts.hashes.localizer)
+        labelled = [other.content for other in self._busy.values() if isinstance(other, LabelTask)]
+        self._limit.count(
+            [storage_key(task.content, stage) for stage in hashes],
+            keep={storage_key(content, self._parts.hashes.encoder) for content in labelled},
+        )
 
 
 def _first_task(row: VideoRow) -> Task:

@@ -6,8 +6,9 @@ import contextlib
 import io
 import os
 import secrets
+import threading
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tallformer_infer.errors import ConfigError
 from tallformer_infer.structures import Candidates
 
 _MAGIC = b"TFcand1\n"
+_LEFT_PART = 0.9
 _FEATURES, _CANDIDATES, _TEMPORARY = ".features", ".candidates", ".temporary"
 
 
@@ -125,8 +127,68 @@ class FeatureStore:
                     left_bytes -= size
         return left_bytes
 
+    def size_bytes(self, keys: Iterable[str]) -> int:
+        """Bytes of what is stored under some keys."""
+        total = 0
+        for key in keys:
+            for kind in (_FEATURES, _CANDIDATES):
+                with contextlib.suppress(OSError):
+                    total += self._path(key, kind).stat().st_size
+        return total
+
     def _path(self, key: str, kind: str) -> Path:
         return self._folder / key[:2] / f"{key}{kind}"
+
+
+class StoreLimit:
+    """Keeps a store within its budget, at a cost per video that does not grow with the store.
+
+    Note [when the store is listed]
+        Listing 200,000 files took 4 to 6 s. So they are listed once in the beginning, what is stored after that is
+        added up, and they are listed again when the sum exceeds the budget. A tenth of the budget is freed then, so
+        that a tenth has to be written before the next time. All of it is done by a thread beside the driver.
+    """
+
+    def __init__(self, store: FeatureStore, budget_bytes: int) -> None:
+        self._store = store
+        self._budget_bytes = budget_bytes
+        self._stored_bytes = 0
+        self._counting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._begin(budget_bytes, frozenset())
+
+    def count(self, keys: Iterable[str], *, keep: Collection[str]) -> None:
+        """Files have been stored.
+
+        Args:
+            keys: Under which.
+            keep: Keys of what is being written now.
+        """
+        size_bytes = self._store.size_bytes(keys)
+        with self._counting:
+            self._stored_bytes += size_bytes
+        is_idle = self._thread is None or not self._thread.is_alive()
+        if self._stored_bytes > self._budget_bytes and is_idle:
+            self._begin(int(_LEFT_PART * self._budget_bytes), keep)
+
+    def close(self) -> None:
+        """Nothing more will be stored: wait until the store is within its budget."""
+        if self._thread is not None:
+            self._thread.join()
+        if self._stored_bytes > self._budget_bytes:
+            self._shrink(int(_LEFT_PART * self._budget_bytes), frozenset())
+
+    def _begin(self, left_bytes: int, keep: Collection[str]) -> None:
+        self._thread = threading.Thread(
+            target=self._shrink, args=(left_bytes, keep), name="tallformer-store", daemon=True
+        )
+        self._thread.start()
+
+    def _shrink(self, left_bytes: int, keep: Collection[str]) -> None:
+        before = self._stored_bytes
+        left = self._store.shrink(left_bytes, keep=keep)
+        with self._counting:
+            self._stored_bytes += left - before  # what was counted meanwhile stays counted
 
 
 def _encode(stored: StoredCandidates) -> bytes:

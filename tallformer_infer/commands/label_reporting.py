@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -24,6 +24,8 @@ from tallformer_infer.commands.text import clock, counted, naming_the_file, prin
 from tallformer_infer.structures import Result
 
 _TELL_EVERY_S = 1.0
+LINE_EVERY_S = 60.0
+"""Between lines of progress where there is no terminal."""
 
 
 class LabelWatcher(Watcher, Protocol):
@@ -52,6 +54,7 @@ class TerminalWatcher:
         self._bar: ProgressBar | None = None
         self._all: TaskID | None = None
         self._rows: dict[int, TaskID] = {}
+        self._line_s: float | None = None
 
     def loaded(self, bundle: Bundle) -> None:
         """Warn if the model is untrained."""
@@ -95,6 +98,7 @@ class TerminalWatcher:
     def alive(self, slot: int, path: str, alive: Alive, totals: Totals) -> None:
         """Move the worker's row, and the overall one."""
         if self._bar is None or slot not in self._rows:
+            self._move(totals)
             return
         total_s = alive.duration_s
         so_far = clock(alive.position_s, digits=0) + (f" / {clock(total_s, digits=0)}" if total_s else "")
@@ -149,24 +153,57 @@ class TerminalWatcher:
             self._print(Text(message))
 
     def _move(self, totals: Totals) -> None:
-        if self._bar is None or self._all is None:
+        if self._quiet:
             return
-        ended = totals.done + totals.failed + totals.ignored
-        part = totals.done_bytes / totals.planned_bytes if totals.planned_bytes else ended / max(totals.planned, 1)
-        left = totals.wall_s * max(1 / part - 1, 0) if part else None
-        failures = f", {totals.failed} failed" if totals.failed else ""
+        if self._bar is None or self._all is None:
+            self._tell_now_and_then(totals)
+            return
+        shown = _so_far(totals)
         self._bar.update(
             self._all,
             total=totals.planned,
-            completed=ended,
-            description=f"{ended}/{totals.planned}{failures}",
-            so_far=f"{totals.video_s / 3600:.2f} h",
-            speed=f"{times(totals.video_s / totals.wall_s)} real time" if totals.wall_s and totals.video_s else "",
-            left=f"{clock(left, digits=0)} left" if left is not None else "",
+            completed=totals.done + totals.failed + totals.ignored,
+            description=shown.videos,
+            so_far=shown.hours,
+            speed=shown.speed,
+            left=shown.left,
         )
+
+    def _tell_now_and_then(self, totals: Totals) -> None:
+        """One line a minute, where there is no terminal to move a bar on."""
+        now_s = time.monotonic()
+        if self._line_s is None:
+            self._line_s = now_s
+        elif now_s - self._line_s >= LINE_EVERY_S:
+            self._line_s = now_s
+            shown = _so_far(totals)
+            parts = (f"{shown.videos} videos", f"{shown.hours} of video", shown.speed, shown.left)
+            self._print(Text(", ".join(part for part in parts if part)))
 
     def _print(self, text: Text) -> None:
         self._console.print(Text.assemble("tallformer: ", text), soft_wrap=True)
+
+
+class _SoFar(NamedTuple):
+    """How far a run is, for people."""
+
+    videos: str
+    hours: str
+    speed: str
+    left: str
+
+
+def _so_far(totals: Totals) -> _SoFar:
+    ended = totals.done + totals.failed + totals.ignored
+    part = totals.done_bytes / totals.planned_bytes if totals.planned_bytes else ended / max(totals.planned, 1)
+    left_s = totals.wall_s * max(1 / part - 1, 0) if part else None
+    failures = f" ({totals.failed} failed)" if totals.failed else ""
+    return _SoFar(
+        videos=f"{ended}/{totals.planned}{failures}",
+        hours=f"{totals.video_s / 3600:.2f} h",
+        speed=f"{times(totals.video_s / totals.wall_s)} real time" if totals.wall_s and totals.video_s else "",
+        left=f"{clock(left_s, digits=0)} left" if left_s is not None else "",
+    )
 
 
 class JsonWatcher:

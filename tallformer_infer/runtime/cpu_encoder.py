@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from tallformer_infer.cores import available_cores
+from tallformer_infer.cores import available_cores, share_cores
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
 from tallformer_infer.runtime.providers import CPU
 from tallformer_infer.runtime.sessions import open_session
@@ -42,7 +42,7 @@ class CpuEncoder:
             is_bf16: Whether it computes in bfloat16.
         """
         threads = threads or available_cores()
-        self.clips_at_once = min(threads, most_clips)
+        self.clips_at_once = share_cores(threads, most_clips)
         made = cpu_encoder_graph(content, sha256=sha256, is_bf16=is_bf16)
         self.session = open_session(
             made or content,
