@@ -11,7 +11,8 @@ import pytest
 from tallformer_infer import cli
 from tallformer_infer.commands import file_formats
 from tallformer_infer.evaluation import Predictions, evaluate, protocol_named, read_truth
-from tallformer_infer.formats import LabelFormat, ReadableFormat, read_labels
+from tallformer_infer.formats import FORMATS, LabelFormat, ReadableFormat, read_labels
+from tallformer_infer.media.probe import probe
 from tallformer_infer.structures import Action
 from tests.small_bundle import FOUND, write_bundle
 from tests.videos import noise_pictures, write_video
@@ -208,3 +209,59 @@ def test_label_refuses_stdout_as_its_folder(folder, capsys):
     assert cli.run(["label", "a.mp4", "--out", "-"]) == 2
 
     assert "label writes a folder; `tallformer detect --out -` writes to stdout" in capsys.readouterr().err
+
+
+FROM_ZERO = ("srt", "vtt", "eaf", "labelstudio", "via", "boris", "ffmetadata")
+"""Formats whose times count from the first frame, as players do."""
+
+
+@pytest.fixture(params=[600.0, 95442.2], ids=["600s", "before the wrap"])
+def late(request, tmp_path, monkeypatch):
+    """A transport stream whose time does not begin at 0; 2^33 ticks of 1/90000 s are 95443.7 s."""
+    monkeypatch.chdir(tmp_path)
+    pictures = noise_pictures(40, height_px=48, width_px=64)
+    return write_video(tmp_path / "late.ts", pictures, fps=2, start_s=request.param)
+
+
+@pytest.mark.parametrize("form", FROM_ZERO)
+def test_labels_of_a_video_that_begins_late_count_from_its_first_frame(form, late, detect):
+    path = late.parent / f"labels{FORMATS[form].suffix}"
+    start_s = probe(late).start_s
+    assert abs(start_s) > 1
+
+    assert detect(late.name, "--format", form, "--out", path) == 0
+
+    (found,) = read_labels(path)
+    assert rows(found) == EXPECTED
+
+
+@pytest.mark.parametrize("form", FROM_ZERO)
+def test_convert_puts_labels_back_on_the_time_line_of_a_video_that_begins_late(form, late, detect):
+    start_s = probe(late).start_s
+    assert detect(late.name, "--out", "actions.json") == 0
+    assert cli.run(["convert", "actions.json", "--to", form, "--fps", "2", "--out", f"late{FORMATS[form].suffix}"]) == 0
+
+    assert cli.run(["convert", f"late{FORMATS[form].suffix}", "--out", "late.jsonl"]) == 0
+    assert cli.run(["convert", "late.jsonl", "--to", "srt", "--out", "again.srt"]) == 0
+
+    (found,) = read_labels(late.parent / "late.jsonl")
+    expected = [(start_s + start, start_s + end, label) for start, end, label in EXPECTED]
+    assert [each[2] for each in rows(found)] == [each[2] for each in expected]
+    for one, other in zip(rows(found), expected, strict=True):
+        assert one[:2] == pytest.approx(other[:2], abs=2e-3)
+    (again,) = read_labels(late.parent / "again.srt")
+    for one, other in zip(rows(again), EXPECTED, strict=True):
+        assert one[:2] == pytest.approx(other[:2], abs=2e-3)
+
+
+def test_labels_whose_video_is_elsewhere_count_as_they_do(late, detect):
+    assert detect(late.name, "--out", "late.srt") == 0
+    late.rename(late.parent / "moved.ts")
+
+    assert cli.run(["convert", "late.srt", "--out", "late.csv"]) == 0
+    assert cli.run(["convert", "late.srt", "--video", "moved.ts", "--out", "moved.csv"]) == 0
+
+    assert rows(read_labels(late.parent / "late.csv")[0]) == EXPECTED
+    start_s = probe(late.parent / "moved.ts").start_s
+    for one, other in zip(rows(read_labels(late.parent / "moved.csv")[0]), EXPECTED, strict=True):
+        assert one[0] == pytest.approx(start_s + other[0], abs=2e-3)

@@ -14,12 +14,15 @@ import typer
 
 from tallformer_infer import cli
 from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.exporting import EXPORT_FORMATS
 from tallformer_infer.archive.planning import Plan
+from tallformer_infer.archive.queries import ActionFilter
 from tallformer_infer.archive.tasks import Alive
 from tallformer_infer.archive.watching import Totals
 from tallformer_infer.commands import label_reporting
 from tallformer_infer.commands.archive_index import archive_rows
 from tallformer_infer.commands.inputs import given_options
+from tallformer_infer.structures import Action
 from tests.archive_runs import content_of
 from tests.videos import cut_short, damage, textured_pictures, write_video
 from tests.web_server import serve
@@ -310,6 +313,56 @@ def read(path, form):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("form", EXPORT_FORMATS)
+def test_everything_that_is_exported_is_read_by_convert(archive, tmp_path, capsys, form):
+    if form in ("otio", "edl", "fcp7"):
+        pytest.skip("editing programs' files hold whole frames, and are not read")
+    expected = sorted(
+        (
+            line["path"].rpartition("/")[2].removesuffix(".mp4"),
+            *(round(1000 * line[end]) for end in ("start_s", "end_s")),
+        )
+        for line in lines_of(capsys, archive)
+    )
+    out = tmp_path / (f"all.{form}" if form in ("parquet", "csv", "jsonl", "tsv", "boris") else "all.json")
+
+    assert run(capsys, "archive", "export", archive, "--out", out, "--format", form)[0] == 0
+    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    truth = tmp_path / "truth.json"
+    code, _, said = run(capsys, "convert", *files, "--out", truth)
+
+    assert code == 0, said
+    rows = [
+        (name, *(round(1000 * end) for end in each["segment"]))
+        for name, entry in json.loads(truth.read_text())["database"].items()
+        for each in entry["annotations"]
+    ]
+    assert sorted(rows) == expected
+
+
+def test_path_means_the_same_in_query_and_export(tmp_path, capsys):
+    from tests.test_archive_database import LABELLED  # noqa: PLC0415
+
+    names = ["/x/a1.mp4", "/x/ab.mp4", "/x/a^.mp4", "/x/caf\udce9.mp4"]
+    with ArchiveDatabase(tmp_path, writes=True) as database:
+        database.add([(name, f"{place}", f"{place}", False) for place, name in enumerate(names)])
+        for place in range(len(names)):
+            action = Action(start_s=place, end_s=place + 1, label="jump", score=0.5)
+            database.finish(place + 1, LABELLED, [action])
+
+    def found(pattern):
+        queried = [line["path"] for line in lines_of(capsys, tmp_path, "--path", pattern)]
+        wanted = ActionFilter(path=pattern)
+        with ArchiveDatabase(tmp_path) as database:
+            matching = [row.source for row in database.videos("done") if wanted.matches(row.source)]
+        assert sorted(queried) == sorted(matching)
+        return sorted(matching)
+
+    assert found("*/a[!0-9].mp4") == ["/x/a^.mp4", "/x/ab.mp4"]
+    assert found("caf") == ["/x/caf\udce9.mp4"]
+    assert found("/x/a?.mp4") == ["/x/a1.mp4", "/x/a^.mp4", "/x/ab.mp4"]
+
+
 @pytest.mark.parametrize("form", ["activitynet", "tsv", "labelstudio", "via", "boris"])
 def test_exports_of_whole_videos_name_all_of_them(archive, tmp_path, capsys, form):
     out = tmp_path / "all"
@@ -358,8 +411,6 @@ def test_export_of_whole_videos_is_what_detect_writes(archive, videos, tmp_path,
 
 
 def test_cell_that_a_spreadsheet_would_compute_gets_an_apostrophe(videos, tmp_path, capsys, monkeypatch):
-    from tallformer_infer.archive.database import ArchiveDatabase  # noqa: PLC0415
-    from tallformer_infer.structures import Action  # noqa: PLC0415
     from tests.test_archive_database import LABELLED  # noqa: PLC0415
 
     with ArchiveDatabase(tmp_path, writes=True) as database:

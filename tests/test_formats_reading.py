@@ -62,7 +62,8 @@ def test_vtt_with_notes_styles_identifiers_and_tags_is_read(file):
         ("a.srt", "1\n00:00:05,000 --> 00:00:02,000\nx\n", r"line 1: ends at 2 s, before it starts at 5 s"),
         ("a.srt", "\n\n1\n00:00:01,000 --> 00:00:02,000\n\n", r"line 3: has no text; expected the name of the action"),
         ("a.vtt", "00:01.000 --> 00:02.500\njump\n", r"expected WEBVTT on the first line, got '00:01.000"),
-        ("a.srt", b"\xff\xfe1\x00", r"not text in UTF-8 \(byte 0\); save it as UTF-8"),
+        ("a.srt", b"B\xfcro", r"not text in UTF-8 \(byte 1\); save it as UTF-8"),
+        ("a.srt", b"\xff\xfe1\x00\x00", r"not text in UTF-16 \(byte 4\); save it as UTF-8"),
     ],
 )
 def test_subtitles_that_are_wrong_are_refused(file, name, text, message):
@@ -149,12 +150,6 @@ def test_elan_annotation_without_a_value_is_named_after_its_tier(file):
     assert spans(found) == [(1.25, 3.001, "jump"), (1.25, 3.001, "jump"), (1.25, 3.001, "x #2")]
 
 
-def test_elan_tiers_that_depend_on_others_are_passed_over(file):
-    (found,) = read_labels(file("a.eaf", elan(tier("jump", "jump") + tier("words", "up", more='PARENT_REF="jump"'))))
-
-    assert spans(found) == [(1.25, 3.001, "jump")]
-
-
 def test_elan_document_whose_zero_is_elsewhere_in_the_video_is_shifted(file):
     (found,) = read_labels(file("a.eaf", elan(tier("jump", "jump"), origin='TIME_ORIGIN="500"')))
 
@@ -209,7 +204,7 @@ def test_label_studio_frames_become_seconds(file):
 
     (found,) = read_labels(file("a.json", exported([timeline(26, 50), other], fps=25)))
 
-    assert (found.name, spans(found)) == ("/data/upload/a.mp4", [(1.0, 2.0, "jump")])
+    assert (found.name, spans(found)) == ("a.mp4", [(1.0, 2.0, "jump")])
 
 
 def test_label_studio_range_that_was_not_moved_keeps_its_exact_time(file):
@@ -235,7 +230,7 @@ def test_label_studio_tasks_that_nobody_labelled_are_left_out_where_others_were(
 def test_label_studio_task_that_was_labelled_twice_needs_one_that_counts(file):
     twice = json.loads(exported([timeline(1, 25)], [timeline(26, 50)], fps=25))
 
-    with pytest.raises(AnnotationError, match=r"a\.json: task 1: /data/upload/a\.mp4 was labelled 2 times"):
+    with pytest.raises(AnnotationError, match=r"a\.json: task 1: a\.mp4 was labelled 2 times"):
         read_labels(file("a.json", json.dumps(twice)))
     twice[0]["annotations"][1]["ground_truth"] = True
     assert spans(read_labels(file("a.json", json.dumps(twice)))[0]) == [(1.0, 2.0, "jump")]

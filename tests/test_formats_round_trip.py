@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from pathlib import PurePath
 
@@ -14,8 +15,10 @@ from tallformer_infer.errors import AnnotationError
 from tallformer_infer.formats import FORMATS, encode_labels, read_labels
 from tests.label_samples import ODD_LABELS, segment, video, videos
 
-READ_BACK = ("truth", "activitynet", "csv", "tsv", "jsonl", "srt", "vtt", "eaf", "labelstudio", "via", "boris")
-WITHOUT_SCORES = ("truth",)
+NOT_READ = ("labelstudio-config", "otio", "edl", "fcp7")
+"""No labels, and editing programs' files, which hold whole frames."""
+READ_BACK = tuple(form for form in FORMATS if form not in NOT_READ)
+WITHOUT_SCORES = ("truth", "ffmetadata")
 FULL_NAMES = ("csv", "tsv", "jsonl", "labelstudio", "via", "boris")
 
 
@@ -108,6 +111,29 @@ def test_name_of_the_video_comes_back_from_elan(folder):
         (after,) = there_and_back([video(segment(1, 2), name=f"some/folder/{name}")], "eaf", folder)
 
         assert after.name == name
+
+
+def test_all_videos_come_back_through_every_format_one_after_another(folder):
+    """Each writes what the one before was read as: names, times and labels are the same in the end."""
+    before = [
+        video(segment(1.5, 2.25, "jump"), segment(2, 4, "sit"), name="a.mp4"),
+        video(segment(1.5, 2.25, "jump"), name="b.mp4"),
+    ]
+
+    after = before
+    for form in READ_BACK:
+        if FORMATS[form].holds_one_video:
+            after = [read for each in after for read in there_and_back([each], form, folder)]
+            after = [
+                dataclasses.replace(read, name=old.name, has_bare_name=False)
+                for read, old in zip(after, before, strict=True)
+            ]
+        else:
+            after = list(there_and_back(after, form, folder))
+        after = [dataclasses.replace(each, fps=25.0) for each in after]
+        assert [each.bare_name for each in after] == ["a", "b"], form
+
+    assert [rows(each, scored=False) for each in after] == [rows(each, scored=False) for each in before]
 
 
 @settings(max_examples=120)

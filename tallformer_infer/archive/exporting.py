@@ -6,7 +6,6 @@ import csv
 import itertools
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tallformer_infer.archive.saving import stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
 from tallformer_infer.formats import encode_labels, is_label_format, labelled_video, require_libraries
+from tallformer_infer.formats.escaping import CELL, escape, guard_formula
 from tallformer_infer.results import (
     Failure,
     Selection,
@@ -43,7 +43,6 @@ EXPORT_FORMATS: tuple[ExportFormat, ...] = (
 )
 COLUMNS = ("path", "start_s", "end_s", "label", "score")
 _ROWS_AT_ONCE = 50_000
-_FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
 
 
 def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: ExportFormat) -> int:
@@ -104,7 +103,7 @@ def _write_parquet(path: Path, actions: Iterator[FoundAction]) -> int:
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:
         while rows := list(itertools.islice(actions, _ROWS_AT_ONCE)):
-            values = [_as_row(row) for row in rows]
+            values = [{**_as_row(row), "path": _as_text(row.source)} for row in rows]
             writer.write_table(pyarrow.Table.from_pylist(values, schema=schema))
             count += len(rows)
     return count
@@ -118,13 +117,13 @@ def _write_text(
 
 
 def _write_csv(file: IO[str], actions: Iterator[FoundAction]) -> int:
-    """What begins like a formula gets an apostrophe before it. Source: OWASP, "CSV Injection"."""
+    """As `tables.encode_csv` has its cells, so that `convert` reads them back."""
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
     count = 0
     for count, action in enumerate(actions, 1):  # noqa: B007 (the last one is the count)
         cells = [_as_row(action)[column] for column in COLUMNS]
-        writer.writerow([f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in cells])
+        writer.writerow([guard_formula(escape(cell, CELL)) if isinstance(cell, str) else cell for cell in cells])
     return count
 
 
@@ -145,6 +144,11 @@ def _as_row(action: FoundAction) -> dict[str, Any]:
         "label": action.label,
         "score": action.score,
     }
+
+
+def _as_text(source: str) -> str:
+    """A name for columns that hold UTF-8 only; of one that is not, the bytes that are not become escapes."""
+    return source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _write_results(

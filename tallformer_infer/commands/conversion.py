@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,19 @@ import typer
 from tallformer_infer.commands.label_files import check_label_files, write_label_files
 from tallformer_infer.commands.saying import Speaker
 from tallformer_infer.commands.text import counted, printable
-from tallformer_infer.errors import AnnotationError
-from tallformer_infer.formats import LabelFormat, LabelledVideo, ReadableFormat, notes_on, read_labels
+from tallformer_infer.errors import AnnotationError, TallformerError
+from tallformer_infer.evaluation.video_files import SUFFIXES
+from tallformer_infer.formats import (
+    FORMATS,
+    LabelFile,
+    LabelFormat,
+    LabelledVideo,
+    ReadableFormat,
+    notes_on,
+    read_label_file,
+    shifted,
+)
+from tallformer_infer.media.probe import probe
 from tallformer_infer.results import STDOUT
 
 
@@ -35,6 +48,8 @@ class ConvertOptions:
     """Frames per second of videos that do not say it."""
     subset: str | None
     """Subset of all videos; None leaves them as they are."""
+    tiers: tuple[str, ...] = ()
+    """Tiers of ELAN documents to read; none for all that have times."""
 
 
 def convert_files(options: ConvertOptions, speaker: Speaker) -> None:
@@ -46,11 +61,7 @@ def convert_files(options: ConvertOptions, speaker: Speaker) -> None:
     """
     if options.fps is not None and not (math.isfinite(options.fps) and options.fps > 0):
         raise typer.BadParameter(f"--fps {options.fps}: expected frames per second, such as 29.97")
-    videos = [_changed(video, options) for video in _read_all(options)]
-    if options.video is not None:
-        if len(videos) != 1:
-            raise typer.BadParameter(f"--video names one video, and there are {len(videos)} in what was read")
-        videos = [dataclasses.replace(videos[0], name=options.video, has_bare_name=False)]
+    videos = [_changed(video, options) for video in _read_all(options, speaker)]
     check_label_files(options.out, options.write, videos, inputs=[str(path) for path in options.files])
     for note in notes_on(videos, options.write):
         speaker.say("warning", note)
@@ -61,18 +72,63 @@ def convert_files(options: ConvertOptions, speaker: Speaker) -> None:
     speaker.say("written", done, out=str(options.out), videos=len(videos), segments=segments, format=options.write)
 
 
-def _read_all(options: ConvertOptions) -> list[LabelledVideo]:
+def _read_all(options: ConvertOptions, speaker: Speaker) -> list[LabelledVideo]:
+    files = [read_label_file(path, form=options.read, fps=options.fps, tiers=options.tiers) for path in options.files]
+    for file in files:
+        if options.tiers and file.form != "eaf":
+            raise typer.BadParameter(f"--tier is for ELAN documents, and {file.path} is {file.form}")
+        for note in file.notes:
+            speaker.say("warning", note)
+    count = sum(len(file.videos) for file in files)
+    if options.video is not None and count != 1:
+        raise typer.BadParameter(f"--video names one video, and there are {count} in what was read")
     found: dict[str, Path] = {}
     videos: list[LabelledVideo] = []
-    for path in options.files:
-        for video in read_labels(path, form=options.read, fps=options.fps):
+    for file in files:
+        for video in file.videos:
             if video.name in found:
                 raise AnnotationError(
-                    f"{path}: has the video {video.name}, as {found[video.name]} has; keep one of them"
+                    f"{file.path}: has the video {video.name}, as {found[video.name]} has; keep one of them"
                 )
-            found[video.name] = path
-            videos.append(video)
+            found[video.name] = file.path
+            if options.video is not None:
+                video = dataclasses.replace(video, name=options.video, has_bare_name=False)  # noqa: PLW2901
+            videos.append(_on_its_time_line(video, file, options.write, speaker))
     return videos
+
+
+def _on_its_time_line(video: LabelledVideo, file: LabelFile, write: LabelFormat, speaker: Speaker) -> LabelledVideo:
+    """The video with times of its own time line, and its start, where the file of it is there to tell that.
+
+    See Note [where times begin] in `formats.writing`.
+    """
+    counts_from_zero = file.form in FORMATS and FORMATS[file.form].counts_from_zero
+    if counts_from_zero == FORMATS[write].counts_from_zero or video.start_s:
+        return video
+    path = _file_of(video, file.path.parent)
+    if path is None:
+        return video
+    try:
+        start_s = round(probe(path).start_s, 6)
+    except TallformerError as error:
+        speaker.say("warning", f"{path}: when it begins is not known, and is taken to be 0: {error}")
+        return video
+    if not counts_from_zero:
+        return dataclasses.replace(video, start_s=start_s)
+    return shifted(video, start_s)
+
+
+def _file_of(video: LabelledVideo, folder: Path) -> Path | None:
+    """The file of a video on this machine: where its name says, or beside the labels; None where there is none."""
+    if "://" in video.name:
+        return None
+    places = [Path(video.name), folder / video.name, folder / re.split(r"[/\\]", video.name)[-1]]
+    for path in places:
+        if not video.has_bare_name and os.path.isfile(path):  # noqa: PTH113 (False for names that no file can have)
+            return path
+    named = {os.path.abspath(f"{path}{suffix}") for path in places[1:] for suffix in SUFFIXES}  # noqa: PTH100
+    found = [Path(path) for path in named if os.path.isfile(path)]  # noqa: PTH113
+    return found[0] if len(found) == 1 else None
 
 
 def _changed(video: LabelledVideo, options: ConvertOptions) -> LabelledVideo:

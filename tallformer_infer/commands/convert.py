@@ -44,6 +44,10 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
         float | None,
         typer.Option(metavar="X", help="Frames per second, where labels count frames and do not say it."),
     ] = None,
+    tiers: Annotated[
+        list[str] | None,
+        typer.Option("--tier", metavar="NAME", help="ELAN tier to read; may be repeated. Default: all with times."),
+    ] = None,
     subset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Subset to put all videos into: training, validation, testing.")
     ] = None,
@@ -53,7 +57,8 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
     """Turn labels of one tool into those of another, such as hand-corrected ones into truth.
 
     Reads json (ActivityNet truth and results, actions.json), csv, tsv, jsonl,
-    srt, vtt, eaf (ELAN), labelstudio, via (VIA 3) and boris.
+    parquet, srt, vtt, eaf (ELAN), labelstudio, via (VIA 3), boris and
+    ffmetadata.
 
     Writes truth (ActivityNet form, for `eval`, `calibrate` and `train`),
     activitynet (results), csv, tsv, jsonl, srt, vtt, eaf, labelstudio,
@@ -65,6 +70,7 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
       tallformer convert *.srt --out truth.json --subset validation
       tallformer convert actions.json --to eaf --out folder
       tallformer convert export.json --fps 29.97 --out truth.json
+      tallformer convert study.eaf --tier action --out truth.json
     """
     from tallformer_infer.commands.waiting import import_interruptibly
 
@@ -82,6 +88,7 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
         video=video,
         fps=fps,
         subset=subset,
+        tiers=tuple(tiers or ()),
     )
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         convert_files(options, speaker)

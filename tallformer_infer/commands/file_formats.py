@@ -47,7 +47,9 @@ ConvertedFormat = Literal[
 ]
 """What `convert` writes."""
 
-ReadFormat = Literal["json", "csv", "tsv", "jsonl", "srt", "vtt", "eaf", "labelstudio", "via", "boris"]
+ReadFormat = Literal[
+    "json", "csv", "tsv", "jsonl", "parquet", "srt", "vtt", "eaf", "labelstudio", "via", "boris", "ffmetadata"
+]
 """What `convert` reads."""
 
 _Suffixed = Literal["csv", "tsv", "jsonl", "srt", "vtt", "eaf", "boris", "otio", "edl"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +19,9 @@ from numpy.typing import NDArray
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.problems import Problems
+
+MOST_UNPACKED_BYTES = 1 << 29
+"""Content of a packed file; labels of a thousand hours are a hundredth of it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,26 @@ class Columns:
     """Shape (N,), or (0,) where scores were not asked for."""
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; of one that ends in `.gz`, what is packed in it.
+
+    Raises:
+        AnnotationError: It cannot be read or unpacked.
+    """
+    try:
+        if path.suffix.lower() != ".gz":
+            return path.read_bytes()
+        with gzip.open(path) as packed:
+            content = packed.read(MOST_UNPACKED_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise AnnotationError(f"{path}: not gzip, or cut short: {error}") from error
+    except OSError as error:
+        raise AnnotationError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if len(content) > MOST_UNPACKED_BYTES:
+        raise AnnotationError(f"{path}: unpacks to more than {MOST_UNPACKED_BYTES >> 20} MB")
+    return content
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file whose top level is an object.
 
@@ -63,9 +88,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         AnnotationError: There is no such file, it is not JSON, a key appears twice, or it is not an object.
     """
     try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=_object_without_duplicates)
-    except OSError as error:
-        raise AnnotationError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        value = json.loads(read_bytes(path), object_pairs_hook=_object_without_duplicates)
     except RecursionError as error:
         raise AnnotationError(f"{path}: not JSON: nested too deeply") from error
     except _DuplicateKeyError as error:

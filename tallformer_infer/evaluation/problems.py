@@ -14,10 +14,16 @@ class Problems:
     def __init__(self, source: str) -> None:
         self._source = source
         self._lines: list[str] = []
+        self.notes: list[str] = []
+        """What was passed over although nothing is wrong with it, one line each."""
 
     def add(self, key: str, problem: str) -> None:
         """Note a problem at `key` (a path into the file, or a line of it)."""
         self._lines.append(f"{self._source}: {key}: {problem}")
+
+    def note(self, text: str) -> None:
+        """Note what was passed over."""
+        self.notes.append(f"{self._source}: {text}")
 
     @property
     def count(self) -> int:

@@ -4,9 +4,9 @@ Result ─ labelled_video ─▶ LabelledVideo ─ encode_labels ─▶ bytes of
                                          ◀─ read_labels ──
 """
 
-from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, labelled_video
+from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, labelled_video, shifted
 from tallformer_infer.formats.places import address_of, relative_address_of
-from tallformer_infer.formats.reading import ReadableFormat, format_of, read_labels
+from tallformer_infer.formats.reading import LabelFile, ReadableFormat, format_of, read_label_file, read_labels
 from tallformer_infer.formats.writing import (
     FORMATS,
     FormatFacts,
@@ -21,6 +21,7 @@ from tallformer_infer.formats.writing import (
 __all__ = [
     "FORMATS",
     "FormatFacts",
+    "LabelFile",
     "LabelFormat",
     "LabelledSegment",
     "LabelledVideo",
@@ -32,7 +33,9 @@ __all__ = [
     "is_label_format",
     "labelled_video",
     "notes_on",
+    "read_label_file",
     "read_labels",
     "relative_address_of",
     "require_libraries",
+    "shifted",
 ]

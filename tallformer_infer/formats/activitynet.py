@@ -70,13 +70,12 @@ def bare_names(videos: Sequence[LabelledVideo]) -> list[str]:
     return list(seen)
 
 
-def videos_of_document(document: dict[str, Any], path: Path) -> tuple[LabelledVideo, ...]:
+def videos_of_document(document: dict[str, Any], problems: Problems, path: Path) -> tuple[LabelledVideo, ...]:
     """Videos of a `database` (every subset), of `results`, or of `actions.json`.
 
     Raises:
         AnnotationError: It is none of these, or has wrong segments in it; one line each.
     """
-    problems = Problems(str(path))
     found = GatheredVideos(problems)
     if "database" in document:
         for name, entry in _items(document["database"], "database", problems):

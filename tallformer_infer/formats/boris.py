@@ -8,12 +8,12 @@ Source: BORIS user guide and project files of version 7, by their published form
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tallformer_infer.evaluation.json_rows import shown
@@ -63,13 +63,15 @@ def boris_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
     }
 
 
-def videos_of_observations(project: dict[str, Any], path: Path) -> tuple[LabelledVideo, ...]:
-    """Videos of a project and their state events; point events are passed over.
+def videos_of_observations(project: dict[str, Any], problems: Problems) -> tuple[LabelledVideo, ...]:
+    """Videos of a project and their state events; point events and observations without a video are passed over.
+
+    BORIS counts the time of an observation through all files of its first player, one after another, and adds the
+    observation's time offset and, where the observation says so, the time at which the file was made.
 
     Raises:
-        AnnotationError: An observation has several videos, or an event that begins and does not end; one line each.
+        AnnotationError: An event begins and does not end, or the length of a queued file is not known; one line each.
     """
-    problems = Problems(str(path))
     found = GatheredVideos(problems)
     behaviours = project.get("behaviors_conf")
     points = {
@@ -77,15 +79,60 @@ def videos_of_observations(project: dict[str, Any], path: Path) -> tuple[Labelle
         for each in (behaviours.values() if isinstance(behaviours, dict) else ())
         if str(_at(each, "type")).startswith("Point")
     }
+    seen: dict[str, str] = {}
     for name, observation in project["observations"].items():
-        files = _at(observation, "file", _PLAYER)
-        if not isinstance(files, list) or len(files) != 1 or not isinstance(files[0], str):
-            problems.add(f"observations.{name}", f"expected one video in player {_PLAYER}, got {shown(files)}")
+        key = f"observations.{name}"
+        files = _files_of(observation)
+        if files is None:
+            problems.note(f"{key}: has no video, but is of type {shown(_at(observation, 'type'))}; it was not read")
             continue
-        facts = {field: number(_at(observation, "media_info", key, files[0])) for field, key in _FACTS.items()}
-        found.add_video(files[0], **facts)
-        _add_pairs(found, files[0], f"observations.{name}", _events(observation, name, points, problems), problems)
+        queue = _Queue(key, observation, files, problems)
+        for file in files:
+            if file in seen:
+                problems.note(f"{key}: {file} is in {seen[file]}, too; the actions of both were put together")
+            seen[file] = key
+            facts = {field: number(_at(observation, "media_info", fact, file)) for field, fact in _FACTS.items()}
+            found.add_video(file, **facts)
+        for start_s, end_s, event in _pairs(_events(observation, name, points, problems), key, problems):
+            score = _SCORE.fullmatch(event.comment)
+            for file, ends_s in queue.parts(start_s, end_s):
+                found.add(file, key, ends_s, event.code, score=score[1] if score else None)
     return found.videos()
+
+
+class _Queue:
+    """The files of an observation, one after another on its time line."""
+
+    def __init__(self, key: str, observation: Any, files: list[str], problems: Problems) -> None:
+        self._files = files
+        self._offset_s = number(_at(observation, "time offset")) or 0.0
+        if _at(observation, "media_creation_date_as_offset"):
+            self._offset_s += number(_at(observation, "media_info", "media_creation_time", files[0])) or 0.0
+        lengths_s = [number(_at(observation, "media_info", "length", file)) for file in files[:-1]]
+        for file, length_s in zip(files, lengths_s, strict=False):
+            if length_s is None:
+                problems.add(key, f"does not say how long {file} is, so where the next file begins is not known")
+        self._starts_s = [0.0, *itertools.accumulate(length_s or 0.0 for length_s in lengths_s)]
+
+    def parts(self, start_s: float, end_s: float) -> Iterator[tuple[str, list[float]]]:
+        """The file of an action and its ends there; one that goes on in the next file is cut in two."""
+        start_s, end_s = round(start_s - self._offset_s, 6), round(end_s - self._offset_s, 6)
+        first = max(0, bisect.bisect_right(self._starts_s, start_s) - 1)
+        last = max(first, bisect.bisect_left(self._starts_s, end_s) - 1)
+        for place in range(first, last + 1):
+            begin_s = self._starts_s[place]
+            stop_s = end_s if place == last else self._starts_s[place + 1]
+            yield self._files[place], [round(max(start_s, begin_s) - begin_s, 6), round(stop_s - begin_s, 6)]
+
+
+def _files_of(observation: Any) -> list[str] | None:
+    """The files of the first player that has any."""
+    players = _at(observation, "file")
+    for player in sorted(players) if isinstance(players, dict) else ():
+        files = players[player]
+        if isinstance(files, list) and files and all(isinstance(file, str) and file for file in files):
+            return files
+    return None
 
 
 def _at(value: Any, *keys: str) -> Any:
@@ -172,14 +219,14 @@ def _observation(video: LabelledVideo) -> dict[str, Any]:
     }
 
 
-def _add_pairs(found: GatheredVideos, video: str, key: str, events: list[_Event], problems: Problems) -> None:
+def _pairs(events: list[_Event], key: str, problems: Problems) -> Iterator[tuple[float, float, _Event]]:
+    """Start and end of every action, and the event that it begins with."""
     begun: dict[tuple[str, str], _Event] = {}
     for event in events:
         first = begun.pop((event.subject, event.code), None)
         if first is None:
             begun[event.subject, event.code] = event
-            continue
-        score = _SCORE.fullmatch(first.comment)
-        found.add(video, key, [first.time_s, event.time_s], event.code, score=score[1] if score else None)
+        else:
+            yield first.time_s, event.time_s, first
     for event in begun.values():
         problems.add(key, f"{event.code!r} begins at {event.time_s:g} s and does not end")

@@ -14,12 +14,13 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from tallformer_infer.errors import AnnotationError
+from tallformer_infer.evaluation.json_rows import read_bytes
 from tallformer_infer.evaluation.problems import Problems
 from tallformer_infer.formats.escaping import unescape, xml_attribute, xml_text
-from tallformer_infer.formats.files import parse_xml, read_bytes
+from tallformer_infer.formats.files import parse_xml
 from tallformer_infer.formats.labelled import (
     LabelledSegment,
     LabelledVideo,
@@ -29,7 +30,7 @@ from tallformer_infer.formats.labelled import (
     only_video,
 )
 from tallformer_infer.formats.places import address_of, relative_address_of
-from tallformer_infer.formats.rows import GatheredVideos
+from tallformer_infer.formats.rows import GatheredVideos, named_after
 
 _ACTION, _SCORE, _SCORE_TYPE = "action", "score", "tallformer-score"
 _HEAD = (
@@ -71,31 +72,103 @@ def encode_eaf(videos: Sequence[LabelledVideo], folder: Path | None) -> str:
     return "".join([_HEAD, _header(video, folder, last), f"<TIME_ORDER>\n{slots}</TIME_ORDER>\n", body, _TAIL])
 
 
-def read_eaf(path: Path) -> tuple[LabelledVideo, ...]:
-    """Read what stands on tiers of their own time; a label that is empty is the name of its tier.
+def read_eaf(path: Path, problems: Problems, *, tiers: Sequence[str] = ()) -> tuple[LabelledVideo, ...]:
+    """Read the annotations that have times; a label that is empty is the name of its tier.
+
+    Tiers with times are those of their own time line and those below others whose annotations have times of their own
+    ("Included In", "Time Subdivision"). A tier of labels for the annotations of another ("Symbolic Association") is
+    read where it is asked for, with the times of those.
+
+    Args:
+        path: The file.
+        problems: Gets what is wrong, and which tiers were passed over.
+        tiers: Names of the tiers to read; none for all that have times.
 
     Raises:
-        AnnotationError: The file cannot be read, is no ELAN document, or has annotations without time.
+        AnnotationError: The file cannot be read, is no ELAN document, lacks one of `tiers`, or has annotations without
+            time.
     """
     root = parse_xml(read_bytes(path), str(path))
     if root.tag != "ANNOTATION_DOCUMENT":
         raise AnnotationError(f"{path}: expected <ANNOTATION_DOCUMENT> of ELAN, got <{root.tag}>")
-    problems = Problems(str(path))
     found = GatheredVideos(problems)
     named, origin_s = _media_of(root, path)
-    name = named or path.stem
-    found.add_video(name, has_bare_name=not named)
-    times_s = _times_s(root, origin_s, problems)
-    scores = _scores_of(root)
-    tiers = {tier.get("TIER_ID", "") for tier in root.iter("TIER")}
-    for tier in root.iter("TIER"):
-        label_of_tier = _class_of_tier(tier.get("TIER_ID", ""), tiers)
-        for annotation in tier.iter("ALIGNABLE_ANNOTATION") if tier.get("PARENT_REF") is None else ():
-            identity = annotation.get("ANNOTATION_ID", "")
-            ends = [times_s.get(annotation.get(f"TIME_SLOT_REF{end}", "")) for end in (1, 2)]
-            label = unescape(annotation.findtext("ANNOTATION_VALUE") or "") or label_of_tier
-            found.add(name, f"annotation {identity}", ends, label, score=scores.get(identity) or None)
+    about = LabelledVideo(name=named) if named else named_after(path)
+    name = about.name
+    found.add_video(name, has_bare_name=about.has_bare_name)
+    document = _Document(root, _times_s(root, origin_s, problems), problems)
+    for tier in document.chosen(tiers, path):
+        label_of_tier = _class_of_tier(tier.get("TIER_ID", ""), set(document.names))
+        for identity, value, ends in document.annotations(tier):
+            label = unescape(value) or label_of_tier
+            found.add(name, f"annotation {identity}", ends, label, score=document.scores.get(identity) or None)
     return found.videos()
+
+
+class _Document:
+    """Tiers and annotations of a document."""
+
+    def __init__(self, root: ET.Element, times_s: dict[str, float], problems: Problems) -> None:
+        self._tiers = [tier for tier in root.iter("TIER") if tier.get("LINGUISTIC_TYPE_REF") != _SCORE_TYPE]
+        self._times_s, self._problems = times_s, problems
+        self.names = [tier.get("TIER_ID", "") for tier in root.iter("TIER")]
+        self.scores = _scores_of(root)
+        for tier in self._tiers:
+            _fill_between(tier, times_s)
+        self._ends = {
+            annotation.get("ANNOTATION_ID", ""): self._ends_of(annotation)
+            for annotation in root.iter("ALIGNABLE_ANNOTATION")
+        }
+
+    def chosen(self, wanted: Sequence[str], path: Path) -> list[ET.Element]:
+        """The tiers of these names, or all that have times."""
+        names = [tier.get("TIER_ID", "") for tier in self._tiers]
+        if missing := [name for name in wanted if name not in names]:
+            raise AnnotationError(f"{path}: has no tier {missing[0]!r}; it has {', '.join(map(repr, names)) or 'none'}")
+        if wanted:
+            return [tier for tier in self._tiers if tier.get("TIER_ID", "") in wanted]
+        timeless = [tier.get("TIER_ID", "") for tier in self._tiers if tier.find(".//REF_ANNOTATION") is not None]
+        if timeless:
+            self._problems.note(
+                f"tiers without times of their own were not read: {', '.join(timeless)}; --tier NAME reads one"
+            )
+        return [tier for tier in self._tiers if tier.find(".//REF_ANNOTATION") is None]
+
+    def annotations(self, tier: ET.Element) -> Iterator[tuple[str, str, list[float | None]]]:
+        """Identity, value, start and end in seconds of every annotation of a tier."""
+        parents: set[str] = set()
+        for annotation in tier.iter():
+            if annotation.tag not in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION"):
+                continue
+            identity, value = annotation.get("ANNOTATION_ID", ""), annotation.findtext("ANNOTATION_VALUE") or ""
+            ends = self._ends.get(identity, [None, None])
+            if annotation.tag == "REF_ANNOTATION":
+                parent = annotation.get("ANNOTATION_REF", "")
+                if parent in parents:
+                    self._problems.add(f"annotation {identity}", f"shares the time of {parent} with another, undivided")
+                parents.add(parent)
+                ends = self._ends[identity] = self._ends.get(parent, [None, None])
+            yield identity, value, ends
+
+    def _ends_of(self, annotation: ET.Element) -> list[float | None]:
+        return [self._times_s.get(annotation.get(f"TIME_SLOT_REF{end}", "")) for end in (1, 2)]
+
+
+def _fill_between(tier: ET.Element, times_s: dict[str, float]) -> None:
+    """Give ends without a time, which neighbours on a tier share, even steps between those that have one, as ELAN."""
+    chain: list[str] = []
+    for annotation in tier.iter("ALIGNABLE_ANNOTATION"):
+        first, last = (annotation.get(f"TIME_SLOT_REF{end}", "") for end in (1, 2))
+        if first in times_s:
+            chain = [first]
+        if not chain or chain[-1] != first:
+            chain = []
+            continue
+        chain.append(last)
+        if last in times_s:
+            start_s, step_s = times_s[chain[0]], (times_s[last] - times_s[chain[0]]) / (len(chain) - 1)
+            for place, slot in enumerate(chain[1:-1], start=1):
+                times_s[slot] = round(start_s + place * step_s, 3)
 
 
 def _tiers(video: LabelledVideo) -> list[_Tier]:
@@ -170,12 +243,15 @@ def _media_of(root: ET.Element, path: Path) -> tuple[str, float]:
         raise AnnotationError(
             f"{path}: counts in {header.get('TIME_UNITS')}, expected milliseconds; save it anew in ELAN"
         )
-    media = next(root.iter("MEDIA_DESCRIPTOR"), None)
+    descriptors = sorted(
+        root.iter("MEDIA_DESCRIPTOR"), key=lambda media: not media.get("MIME_TYPE", "").startswith("video/")
+    )  # sound may come first
+    media = next(iter(descriptors), None)
     address = "" if media is None else media.get("RELATIVE_MEDIA_URL") or media.get("MEDIA_URL") or ""
     origin = "0" if media is None else media.get("TIME_ORIGIN", "0")
     if not re.fullmatch(r"-?\d{1,12}", origin):
         raise AnnotationError(f"{path}: TIME_ORIGIN: expected milliseconds, got {origin!r}")
-    name = unquote(urlsplit(address).path, errors="surrogateescape").rpartition("/")[2]
+    name = unquote(re.split(r"[?#]", address)[0], errors="surrogateescape").rpartition("/")[2]
     return name, int(origin) / 1000
 
 

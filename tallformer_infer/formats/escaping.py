@@ -13,12 +13,18 @@ import re
 
 SUBTITLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]|-(?=->)|\A\s|\s\Z")
 """What would break a line of a subtitle, end it, or be trimmed from it."""
+SUBRIP = re.compile(
+    rf"{SUBTITLE.pattern}|<(?=/?(?:[bius]|font|c|v|lang|ruby|rt)[\s.>])|\{{(?=\\|/?[bius]\}})", re.IGNORECASE
+)
+"""The same in SubRip, where some tags and braces are markup and nothing else stands for them."""
 XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What no XML 1.0 document may hold, not even as a reference."""
 LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
 """What cannot stand in a line of text, or in XML."""
 CELL = re.compile(r"[\x00\ud800-\udfff]")
 """What cannot stand in a quoted cell."""
+CHAPTER = re.compile(r"[\x00\r\ud800-\udfff]")
+"""What cannot stand in FFmpeg's metadata, where a line break may, behind a backslash."""
 
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _ESCAPE = re.compile(r"\\(?:([\\nrt])|u([0-9a-fA-F]{4}))")

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import codecs
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from xml.parsers import expat
 
 from tallformer_infer.errors import AnnotationError
+from tallformer_infer.evaluation.json_rows import read_bytes
+
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+def read_decoded(path: Path) -> str:
+    """The content of a text file in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        AnnotationError: It cannot be read.
+        AnnotationError: It cannot be read, or is neither.
     """
+    content = read_bytes(path)
+    encoding = _BYTE_ORDER_MARKS.get(content[:2], "utf-8-sig")
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AnnotationError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = encoding.removesuffix("-sig").upper()
+        raise AnnotationError(f"{path}: not text in {name} (byte {error.start}); save it as UTF-8") from error
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file in UTF-8, with or without a byte order mark; every line ends with one line feed.
+    """As `read_decoded`; every line ends with one line feed.
 
     Raises:
-        AnnotationError: It cannot be read, or is not UTF-8.
+        AnnotationError: It cannot be read, or is not text.
     """
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return read_decoded(path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_xml(content: bytes, source: str) -> ET.Element:

@@ -1,6 +1,7 @@
 """Label Studio: a task per video with the actions as a prediction, and the tasks that it exports.
 
-Label Studio counts whole frames from 1, both ends included. The exact times travel along in the task's data: a range
+Its timelines count whole frames from 1, both ends included; its labels on sound and on series of numbers, which its own
+template for video uses, count seconds. The exact times travel along in the task's data: a range
 that nobody moved keeps its time to the microsecond, one that was moved has that of its frames. Labels are as in the
 labelling interface, which is XML; see Note [labels with escapes].
 
@@ -10,10 +11,12 @@ Source: Label Studio's documentation of TimelineLabels, Video, and of the JSON f
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from tallformer_infer.errors import AnnotationError, OutputError
 from tallformer_infer.evaluation.json_rows import shown
@@ -22,7 +25,14 @@ from tallformer_infer.formats.escaping import XML, escape, unescape, xml_attribu
 from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, by_class, in_time_order
 from tallformer_infer.formats.rows import GatheredVideos, number
 
-_FROM, _TO, _KIND, _EXACT = "timelineLabels", "video", "timelinelabels", "tallformer_exact"
+_FROM, _TO, _KIND, _EXACT, _NAME = "timelineLabels", "video", "timelinelabels", "tallformer_exact", "tallformer_video"
+_IN_SECONDS = ("labels", "timeserieslabels")
+_RATES = ("fps", "frameRate", "framerate", "frame_rate")
+_MEDIA = re.compile(
+    r"(?i)\.(mp4|mkv|webm|avi|mov|m4v|mpe?g|ts|mts|m2ts|flv|wmv|3gp|og[vga]|mp3|wav|flac|m4a)(?=$|[?#&])"
+)
+_UPLOAD = re.compile(r"(?:.*/)?data/upload/(?:\d+/)?(?:[0-9a-f]{8}-)?([^/]+)")
+_LOCAL = re.compile(r"(?:.*/)?data/local-files/?\?(?:.*&)?d=([^&]*)")
 _Exact = dict[tuple[int, int, str], list[tuple[float, float]]]
 
 
@@ -47,28 +57,43 @@ def label_studio_config(videos: Sequence[LabelledVideo]) -> str:
     )
 
 
-def videos_of_tasks(tasks: Sequence[Any], path: Path, *, fps: float | None = None) -> tuple[LabelledVideo, ...]:
-    """Videos of tasks that Label Studio exported as JSON, or of tasks to import.
+def videos_of_tasks(tasks: Sequence[Any], problems: Problems, *, fps: float | None = None) -> tuple[LabelledVideo, ...]:
+    """Videos of tasks that Label Studio exported as JSON or JSON-MIN, or of tasks to import.
 
     Where any task was labelled, tasks that nobody labelled are left out: their predictions were checked by no one.
 
     Args:
         tasks: The list in the file.
-        path: The file, for messages.
+        problems: Gets what is wrong, and which kinds of results were passed over.
         fps: Frames per second of the videos whose task does not say it.
 
     Raises:
         AnnotationError: A task cannot be understood, or was labelled twice; one line each.
     """
-    problems = Problems(str(path))
     found = GatheredVideos(problems)
     read = [_Task(task, f"task {place}", problems, fps) for place, task in enumerate(tasks, start=1)]
     problems.raise_if_any()
+    _keep_names_apart(read, problems)
     was_labelled = any(task.annotations for task in read)
+    skipped: Counter[str] = Counter()
     for task in read:
         if task.annotations or not was_labelled:
-            task.add_to(found)
+            skipped.update(task.add_to(found))
+    if skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
+        problems.note(f"results that are no labels in time were not read: {kinds}")
     return found.videos()
+
+
+def _keep_names_apart(tasks: list[_Task], problems: Problems) -> None:
+    """Tasks of different videos whose names are the same without what Label Studio put before them keep that."""
+    addresses: dict[str, set[str]] = defaultdict(set)
+    for task in tasks:
+        addresses[task.name].add(task.address)
+    for task in tasks:
+        if len(addresses[task.name]) > 1:
+            problems.note(f"{task.address}: another task has a video {task.name}; it keeps its whole address")
+            task.name = task.address
 
 
 def _task(video: LabelledVideo, model_version: str) -> dict[str, Any]:
@@ -85,7 +110,8 @@ def _task(video: LabelledVideo, model_version: str) -> dict[str, Any]:
         [*frames, escape(segment.label, XML), round(segment.start_s, 6) + 0.0, round(segment.end_s, 6) + 0.0]
         for frames, segment in rows
     ]
-    return {"data": {"video": video.name, "fps": round(fps, 6), _EXACT: exact}, "predictions": [prediction]}
+    data = {"video": video.name, "fps": round(fps, 6), _NAME: video.name, _EXACT: exact}
+    return {"data": data, "predictions": [prediction]}
 
 
 def _region(identity: str, frames: tuple[int, int], segment: LabelledSegment) -> dict[str, Any]:
@@ -110,37 +136,74 @@ class _Task:
 
     def __init__(self, task: Any, key: str, problems: Problems, fps: float | None) -> None:
         self._key, self._problems = key, problems
+        if isinstance(task, dict) and isinstance(task.get("task"), dict):  # an annotation of its own, with its task
+            task = {**task["task"], "annotations": [task]}
+        if isinstance(task, dict) and not isinstance(task.get("data"), dict):
+            task = _unfolded(task)
         data = task.get("data") if isinstance(task, dict) else None
-        if not isinstance(data, dict) or not isinstance(data.get("video"), str):
+        self.address, self.name = "", ""
+        if not isinstance(data, dict):
             problems.add(key, f'expected an object with "data": {{"video": ...}}, got {shown(task)}')
-            data, task = {"video": ""}, {}
-        self._name: str = data["video"]
-        self._fps = number(data.get("fps")) or fps
+            data, task = {}, {}
+        else:
+            self._find_video(data, task.get("file_upload"))
+        rates = [rate for name in _RATES if (rate := number(data.get(name)))]
+        self._fps = rates[0] if rates else fps
         self._exact = _exact_times(data.get(_EXACT))
-        done = [each for each in _objects(task.get("annotations")) if not each.get("was_cancelled")]
+        labelled = _objects(task.get("annotations")) or _objects(task.get("completions"))
+        done = [each for each in labelled if not each.get("was_cancelled")]
         self.annotations = [each for each in done if each.get("ground_truth")] or done
         self._predictions = _objects(task.get("predictions"))
         if len(self.annotations) > 1:
-            problems.add(key, f"{self._name} was labelled {len(self.annotations)} times; mark one as ground truth")
+            problems.add(key, f"{self.name} was labelled {len(self.annotations)} times; mark one as ground truth")
 
-    def add_to(self, found: GatheredVideos) -> None:
-        found.add_video(self._name, fps=self._fps)
-        for region in self._regions():
-            value = region.get("value")
-            ranges = value.get("ranges") if isinstance(value, dict) else None
-            labels = value.get(_KIND) if isinstance(value, dict) else None
-            if not isinstance(ranges, list) or not isinstance(labels, list):
-                self._problems.add(self._key, f'expected "ranges" and "{_KIND}", got {shown(value)}')
-                continue
-            for span in ranges:
-                for label in labels:
-                    self._add(found, span, label, region.get("score"))
-
-    def _regions(self) -> Iterator[dict[str, Any]]:
+    def add_to(self, found: GatheredVideos) -> Counter[str]:
+        """Note the video and its labels; gives the kinds of results that are none."""
+        found.add_video(self.name, fps=self._fps)
+        skipped: Counter[str] = Counter()
         for source in (self.annotations or self._predictions)[:1]:
-            yield from (region for region in _objects(source.get("result")) if region.get("type") == _KIND)
+            for region in _objects(source.get("result")):
+                kind, value = region.get("type"), region.get("value")
+                if kind == _KIND:
+                    self._add_frames(found, value, region.get("score"))
+                elif kind in _IN_SECONDS and isinstance(value, dict) and "text" not in value:
+                    self._add_seconds(found, value, str(kind), region.get("score"))
+                else:
+                    skipped[str(kind)] += 1
+        return skipped
 
-    def _add(self, found: GatheredVideos, span: Any, label: Any, score: Any) -> None:
+    def _find_video(self, data: dict[str, Any], file_upload: Any) -> None:
+        """The address in the task's data: that of `video`, or the only one that looks like a video or sound."""
+        texts = {key: value for key, value in data.items() if isinstance(value, str) and value and key != _NAME}
+        named = texts.get("video")
+        likely = [named] if named else list(dict.fromkeys(text for text in texts.values() if _MEDIA.search(text)))
+        if len(likely) > 1:
+            likely = list(
+                dict.fromkeys(text for key, text in texts.items() if "video" in key.lower() and text in likely)
+            )
+        if not likely and isinstance(file_upload, str) and file_upload:
+            likely = [f"data/upload/{file_upload}"]
+        if len(likely) != 1:
+            keys = ", ".join(data) or "none"
+            self._problems.add(
+                self._key, f'cannot tell which of its data is the video ({keys}); call the key "video": {shown(data)}'
+            )
+            return
+        self.address = likely[0]
+        original = data.get(_NAME)
+        self.name = original if isinstance(original, str) and original else _name_at(self.address)
+
+    def _add_frames(self, found: GatheredVideos, value: Any, score: Any) -> None:
+        ranges = value.get("ranges") if isinstance(value, dict) else None
+        labels = value.get(_KIND) if isinstance(value, dict) else None
+        if not isinstance(ranges, list) or not isinstance(labels, list):
+            self._problems.add(self._key, f'expected "ranges" and "{_KIND}", got {shown(value)}')
+            return
+        for span in ranges:
+            for label in labels:
+                self._add_range(found, span, label, score)
+
+    def _add_range(self, found: GatheredVideos, span: Any, label: Any, score: Any) -> None:
         ends = (span.get("start"), span.get("end")) if isinstance(span, dict) else (None, None)
         first, last = (None if (frame := number(end)) is None else int(frame) for end in ends)
         if first is None or last is None or not isinstance(label, str):
@@ -150,11 +213,45 @@ class _Task:
         if known:
             start_s, end_s = known.pop(0)
         elif self._fps:
-            start_s, end_s = (first - 1) / self._fps, last / self._fps
+            start_s, end_s = max(0, first - 1) / self._fps, last / self._fps
         else:
             self._problems.add(self._key, "does not say its frames per second; give them with --fps")
             return
-        found.add(self._name, self._key, [start_s, end_s], unescape(label), score=score)
+        found.add(self.name, self._key, [start_s, end_s], unescape(label), score=score)
+
+    def _add_seconds(self, found: GatheredVideos, value: dict[str, Any], kind: str, score: Any) -> None:
+        labels = value.get(kind)
+        if not isinstance(labels, list) or not labels:
+            self._problems.add(self._key, f'expected "start", "end" and "{kind}", got {shown(value)}')
+            return
+        for label in labels:
+            text = unescape(label) if isinstance(label, str) else label
+            found.add(self.name, self._key, [value.get("start"), value.get("end")], text, score=score)
+
+
+def _unfolded(task: dict[str, Any]) -> dict[str, Any]:
+    """A task of the JSON-MIN form, in which data and results stand side by side, as one of the full form."""
+    result = [
+        {"type": kind, "value": value}
+        for rows in task.values()
+        for value in _objects(rows)
+        for kind in (_KIND, *_IN_SECONDS)
+        if isinstance(value.get(kind), list) and ("ranges" in value or "start" in value)
+    ]
+    has_results = bool(result) or "annotation_id" in task or "annotator" in task
+    if not has_results:
+        return task
+    data = {key: value for key, value in task.items() if not _objects(value)}
+    return {"data": data, "annotations": [{"result": result}]}
+
+
+def _name_at(address: str) -> str:
+    """The name of a video at an address of Label Studio: of an upload without the hash that was put before it."""
+    if local := _LOCAL.fullmatch(address):
+        return unquote(local[1].replace("+", " "))
+    if upload := _UPLOAD.fullmatch(address):
+        return unquote(re.split(r"[?#]", upload[1])[0])
+    return unquote(re.split(r"[?#]", address)[0]) if "://" in address else address
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -182,6 +279,15 @@ def parse_tasks(content: bytes, path: Path) -> list[Any]:
         tasks = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: not JSON: {error}") from error
+    if isinstance(tasks, dict) and is_task(tasks):
+        return [tasks]
     if not isinstance(tasks, list) or not tasks:
         raise AnnotationError(f"{path}: expected a list of Label Studio tasks, got {shown(tasks)}")
     return tasks
+
+
+def is_task(document: dict[str, Any]) -> bool:
+    """Whether a JSON object is one task, or one annotation with its task, as Label Studio fills storages."""
+    if isinstance(document.get("task"), dict):
+        return isinstance(document.get("result"), list)
+    return isinstance(document.get("data"), dict) and ("annotations" in document or "predictions" in document)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from tallformer_infer.errors import OutputError
+from tallformer_infer.evaluation.video_names import bare_name_of
 from tallformer_infer.structures import Result
 
 
@@ -46,7 +47,7 @@ class LabelledVideo:
     @property
     def bare_name(self) -> str:
         """The name by which truth and predictions know it: without folder and ending."""
-        return self.name if self.has_bare_name else PurePath(self.name).stem
+        return self.name if self.has_bare_name else bare_name_of(self.name)
 
 
 def labelled_video(result: Result) -> LabelledVideo:
@@ -60,6 +61,21 @@ def labelled_video(result: Result) -> LabelledVideo:
         duration_s=result.video.start_s + result.duration_s,
         start_s=result.video.start_s,
         fps=result.video.source_fps or result.sample_fps,
+    )
+
+
+def shifted(video: LabelledVideo, by_s: float) -> LabelledVideo:
+    """The same video with all its times later by `by_s` seconds."""
+    if not by_s:
+        return video
+    return dataclasses.replace(
+        video,
+        segments=tuple(
+            dataclasses.replace(segment, start_s=round(segment.start_s + by_s, 6), end_s=round(segment.end_s + by_s, 6))
+            for segment in video.segments
+        ),
+        duration_s=None if video.duration_s is None else round(video.duration_s + by_s, 6),
+        start_s=round(video.start_s + by_s, 6),
     )
 
 

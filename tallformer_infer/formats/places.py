@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 
 def address_of(video: str) -> str:
-    """The URL of a video: of a file on this machine, `file:` and its whole path; an address as it is."""
+    """The URL of a video: of a file on this machine, `file:` and its whole path; an address as it is, quoted."""
     if _is_address(video):
-        return video
+        return quote(video.encode("utf-8", "surrogatepass"), safe="!#$%&'()*+,/:;=?@[]~")
     path = Path(os.path.abspath(video))  # noqa: PTH100 (links stay)
     return f"file://{'' if path.as_posix().startswith('/') else '/'}{_quoted(path.as_posix())}"
 

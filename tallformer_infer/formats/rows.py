@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 from tallformer_infer.evaluation.json_rows import shown
 from tallformer_infer.evaluation.problems import Problems
+from tallformer_infer.evaluation.video_files import SUFFIXES
 from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo
 
 
@@ -23,6 +25,10 @@ class GatheredVideos:
         """Note a video; `facts` are fields of `LabelledVideo`."""
         self._segments.setdefault(name, [])
         self._facts.setdefault(name, {}).update(facts)
+
+    def refuse(self, key: str, problem: str) -> None:
+        """Note what is wrong at `key`."""
+        self._problems.add(key, problem)
 
     def add(self, video: str, key: str, ends_s: Sequence[object], label: object, *, score: object = None) -> None:
         """Note a segment from its start and end; what is wrong with it goes to the problems, at `key`."""
@@ -53,6 +59,14 @@ class GatheredVideos:
             LabelledVideo(name=name, segments=tuple(segments), **self._facts[name])
             for name, segments in self._segments.items()
         )
+
+
+def named_after(path: Path) -> LabelledVideo:
+    """The video that a file of labels is about where it names none: `a.srt` is about `a`, `a.mp4.srt` about `a.mp4`."""
+    name = path.name
+    for suffix in (".gz", path.suffix if path.suffix.lower() != ".gz" else Path(path.stem).suffix, ".ffmetadata"):
+        name = name.removesuffix(suffix) if len(name) > len(suffix) else name
+    return LabelledVideo(name=name, has_bare_name=PurePath(name).suffix.lower() not in SUFFIXES)
 
 
 def number(value: object) -> float | None:

@@ -1,10 +1,14 @@
 """SubRip (.srt) and WebVTT (.vtt): a cue per action, its label on the first line and its score on the second.
 
+Markup in labels (`<i>`, `<font ...>`, `<v Ann>`, `{\\an8}`) is how they look, and is taken off. The library pysubs2
+reads both formats, too, but passes over lines that it does not understand; here they are errors, so tests use it only.
+
 Source: WebVTT, W3C; SubRip has no standard: what FFmpeg, players and Whisper write and read.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,39 +16,46 @@ from pathlib import Path
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.problems import Problems
-from tallformer_infer.formats.escaping import SUBTITLE, escape, unescape
+from tallformer_infer.formats.escaping import SUBRIP, SUBTITLE, escape, unescape
 from tallformer_infer.formats.files import read_text
 from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, in_time_order, milliseconds, only_video
+from tallformer_infer.formats.rows import named_after
 
 _SCORE = re.compile(r"score (0(?:\.\d+)?|1(?:\.0+)?)")
-_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[,.](\d{1,3})"
+_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[,.](\d{1,3})\d*)?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
 _TAG = re.compile(r"<[^>]*>")
+_SUBRIP_MARKUP = re.compile(
+    r"</?(?:[bius]|font|c|v|lang|ruby|rt)(?:[\s.][^>]*)?>|\{\\[^}]*\}|\{/?[bius]\}", re.IGNORECASE
+)
 
 
 def encode_srt(videos: Sequence[LabelledVideo]) -> str:
     """One video as SubRip."""
-    cues = _cues(only_video(videos, "srt"), comma=",", clean=lambda text: text)
+    cues = _cues(only_video(videos, "srt"), comma=",", clean=lambda text: escape(text, SUBRIP))
     return "".join(f"{number}\n{cue}\n" for number, cue in enumerate(cues, start=1))
 
 
 def encode_vtt(videos: Sequence[LabelledVideo]) -> str:
     """One video as WebVTT; `&`, `<` and `>` become references."""
-    cues = _cues(only_video(videos, "vtt"), comma=".", clean=lambda text: html.escape(text, quote=False))
+    cues = _cues(
+        only_video(videos, "vtt"), comma=".", clean=lambda text: html.escape(escape(text, SUBTITLE), quote=False)
+    )
     return "".join(["WEBVTT\n\n", *(f"{cue}\n" for cue in cues)])
 
 
-def read_srt(path: Path) -> tuple[LabelledVideo, ...]:
+def read_srt(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
     """Read SubRip; the video is named after the file.
 
     Raises:
         AnnotationError: The file cannot be read, or has lines that belong to no cue.
     """
-    return _read(path, read_text(path).split("\n"), first=0, plain=lambda text: text)
+    lines = read_text(path).split("\n")
+    return _read(path, lines, problems, first=0, plain=lambda text: _SUBRIP_MARKUP.sub("", text))
 
 
-def read_vtt(path: Path) -> tuple[LabelledVideo, ...]:
-    """Read WebVTT; the video is named after the file. Notes, styles, regions and tags are passed over.
+def read_vtt(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    """Read WebVTT; the video is named after the file. The header, notes, styles, regions and tags are passed over.
 
     Raises:
         AnnotationError: The file cannot be read, or has lines that belong to no cue.
@@ -52,14 +63,17 @@ def read_vtt(path: Path) -> tuple[LabelledVideo, ...]:
     lines = read_text(path).split("\n")
     if not re.match(r"WEBVTT(\s|$)", lines[0]):
         raise AnnotationError(f"{path}: expected WEBVTT on the first line, got {lines[0][:40]!r}")
-    return _read(path, lines, first=1, plain=lambda text: html.unescape(_TAG.sub("", text)))
+    first = next((place for place, line in enumerate(lines) if place and (not line.strip() or "-->" in line)), 1)
+    if any(line.startswith("X-TIMESTAMP-MAP") for line in lines[:first]):
+        problems.note("X-TIMESTAMP-MAP is not applied: times are those of the cues, from the start of the video")
+    return _read(path, lines, problems, first=first, plain=lambda text: html.unescape(_TAG.sub("", text)))
 
 
 def _cues(video: LabelledVideo, *, comma: str, clean: Callable[[str], str]) -> Iterator[str]:
     for segment in in_time_order(video.segments):
         start, end = (_clock(max(0.0, time_s), comma) for time_s in (segment.start_s, segment.end_s))
         score = "" if segment.score is None else f"score {round(segment.score, 6):.6f}".rstrip("0").rstrip(".") + "\n"
-        yield f"{start} --> {end}\n{clean(escape(segment.label, SUBTITLE))}\n{score}"
+        yield f"{start} --> {end}\n{clean(segment.label)}\n{score}"
 
 
 def _clock(seconds: float, comma: str) -> str:
@@ -68,13 +82,14 @@ def _clock(seconds: float, comma: str) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}{comma}{ticks:03d}"
 
 
-def _read(path: Path, lines: list[str], *, first: int, plain: Callable[[str], str]) -> tuple[LabelledVideo, ...]:
-    problems = Problems(str(path))
+def _read(
+    path: Path, lines: list[str], problems: Problems, *, first: int, plain: Callable[[str], str]
+) -> tuple[LabelledVideo, ...]:
     segments = []
     for number, block in _blocks(lines, first):
         times = [place for place, line in enumerate(block[:2]) if _TIMES.fullmatch(line)]
         if not times:
-            if first and block[0].split(" ")[0].strip() in ("NOTE", "STYLE", "REGION"):
+            if first and re.match(r"(NOTE|STYLE|REGION)(\s|$)", block[0]):
                 continue
             problems.add(f"line {number}", f"expected a line such as 00:01:02,500 --> 00:01:04,000, got {block[0]!r}")
             continue
@@ -86,7 +101,7 @@ def _read(path: Path, lines: list[str], *, first: int, plain: Callable[[str], st
         else:
             segments.append(segment)
     problems.raise_if_any()
-    return (LabelledVideo(name=path.stem, segments=tuple(segments), has_bare_name=True),)
+    return (dataclasses.replace(named_after(path), segments=tuple(segments)),)
 
 
 def _blocks(lines: list[str], first: int) -> Iterator[tuple[int, list[str]]]:
@@ -105,7 +120,7 @@ def _segment(times: str, text: list[str]) -> LabelledSegment | None:
     assert found is not None
     groups = [int(group or 0) for group in found.groups()]
     # "0:01,5" is half a second after one: digits after the comma are a fraction
-    parts = [found[4], found[8]]
+    parts = [found[4] or "0", found[8] or "0"]
     start_s, end_s = (
         (hours * 3600 + minutes * 60 + seconds) + int(part.ljust(3, "0")) / 1000
         for (hours, minutes, seconds), part in zip((groups[:3], groups[4:7]), parts, strict=True)

@@ -11,20 +11,39 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.json_rows import shown
+from tallformer_infer.errors import AnnotationError, ExtraError
+from tallformer_infer.evaluation.json_rows import read_bytes, shown
 from tallformer_infer.evaluation.problems import Problems
 from tallformer_infer.formats.escaping import CELL, LINE, escape, guard_formula, unescape, unguard_formula
-from tallformer_infer.formats.files import read_bytes, read_text
+from tallformer_infer.formats.files import read_decoded, read_text
 from tallformer_infer.formats.labelled import LabelledVideo, in_time_order, milliseconds
-from tallformer_infer.formats.rows import GatheredVideos, number
+from tallformer_infer.formats.rows import GatheredVideos, named_after, number
 
 CSV_COLUMNS = ("video", "start_s", "end_s", "label", "score")
 TSV_COLUMNS = ("start", "end", "text", "score", "video")
+REQUIRED = ("start_s", "end_s", "label")
+"""Columns without which there is nothing to read."""
+_ALIASES = {
+    alias: name
+    for name, aliases in {
+        "video": "path file filename file_name video_id video_name video_path media_file media_file_name",
+        "start_s": "start_seconds start_sec t_start start_timestamp",
+        "end_s": "stop_s end_seconds stop_seconds end_sec t_end stop_timestamp end_timestamp",
+        "start": "begin start_time begin_time",
+        "end": "stop end_time stop_time",
+        "label": "text action class behavior behaviour",
+        "score": "confidence probability",
+    }.items()
+    for alias in aliases.split()
+}
+"""Other programs' names of columns."""
+_SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\r?\n', re.IGNORECASE)
+_CLOCK = re.compile(r"(-?)(?:(\d+):)?([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
 
 
 def encode_csv(videos: Sequence[LabelledVideo]) -> str:
@@ -57,48 +76,51 @@ def encode_jsonl(videos: Sequence[LabelledVideo]) -> str:
     return "".join(f"{_json(row)}\n" for row in _rows(videos, times=_seconds))
 
 
-def read_csv(path: Path) -> tuple[LabelledVideo, ...]:
-    """Read CSV with a heading: `start_s`, `end_s` and `label`, perhaps `video` and `score`, in any order.
+def read_csv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    """Read cells with a heading, as spreadsheet programs save them.
 
-    A file without the column `video` is of one video, named after the file. Cells may be separated by semicolons, and
-    numbers then have commas, as spreadsheet programs of some countries save them.
+    Columns, in any order and in capitals or not: `start_s`, `end_s` (seconds, or hours:minutes:seconds) and `label`,
+    perhaps `video` or `path`, and `score`; `start` and `end` where the cells are such clocks. A file without a video
+    column is of one video, named after the file. Cells are separated by commas, semicolons, tabs or bars, or by what a
+    line `sep=` before the heading says.
 
     Raises:
         AnnotationError: The file cannot be read, lacks a column, or has wrong rows; one line each.
     """
-    text = read_bytes(path)
+    text, first_line = read_decoded(path), 1
+    if told := _SEPARATOR.match(text):
+        text, first_line = text[told.end() :], 2
+    heading = text.lstrip("\r\n").partition("\n")[0]
+    separator = told[1] if told else max(",;\t|", key=heading.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        decoded = text.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
-    separator = ";" if decoded.partition("\n")[0].count(";") > decoded.partition("\n")[0].count(",") else ","
-    rows = csv.reader(io.StringIO(decoded, newline=""), delimiter=separator, strict=True)
-    try:
-        table = [(rows.line_num, row) for row in rows]
+        table = [(rows.line_num + first_line - 1, row) for row in rows if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise AnnotationError(f"{path}: line {rows.line_num}: not CSV: {error}") from error
-    to_number = _with_commas if separator == ";" else number
-    return _read_table(path, table, names=("start_s", "end_s", "label"), to_seconds=to_number)
+        raise AnnotationError(f"{path}: line {rows.line_num + first_line - 1}: not CSV: {error}") from error
+    return _read_table(path, table, problems, _time_or_thousands if separator == "," else _time)
 
 
-def read_tsv(path: Path) -> tuple[LabelledVideo, ...]:
+def read_tsv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
     """Read cells between tabs with a heading: `start`, `end` (milliseconds) and `text`, perhaps `score` and `video`.
+
+    With the columns of CSV, it is read as that.
 
     Raises:
         AnnotationError: The file cannot be read, lacks a column, or has wrong rows; one line each.
     """
     lines = read_text(path).split("\n")
-    table = [(place, line.split("\t")) for place, line in enumerate(lines, start=1) if line]
-    return _read_table(path, table, names=("start", "end", "text"), to_seconds=_from_milliseconds)
+    table = [(place, line.split("\t")) for place, line in enumerate(lines, start=1) if line.strip()]
+    if table and {"start_s", "label"} <= {_column(cell) for cell in table[0][1]}:
+        return read_csv(path, problems)
+    return _read_table(path, table, problems, _time_in_milliseconds, are_milliseconds=True)
 
 
-def read_jsonl(path: Path) -> tuple[LabelledVideo, ...]:
-    """Read one JSON object per line: `start_s`, `end_s` and `label`, perhaps `video` and `score`.
+def read_jsonl(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    """Read one JSON object per line: `start_s`, `end_s` and `label`, perhaps `video` or `path`, and `score`.
 
     Raises:
         AnnotationError: The file cannot be read, or has wrong lines; one line each.
     """
-    problems = Problems(str(path))
     found = GatheredVideos(problems)
     for place, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
@@ -108,17 +130,42 @@ def read_jsonl(path: Path) -> tuple[LabelledVideo, ...]:
         except (ValueError, RecursionError) as error:
             problems.add(f"line {place}", f"not JSON: {error}")
             continue
-        if not isinstance(row, dict) or not isinstance(row.get("video", ""), str):
-            problems.add(f"line {place}", f'expected an object with "start_s", "end_s" and "label", got {shown(row)}')
+        expected = f'expected an object with "start_s", "end_s" and "label", got {shown(row)}'
+        if not isinstance(row, dict):
+            problems.add(f"line {place}", expected)
             continue
-        video = row.get("video", path.stem)
-        if "video" not in row:
-            found.add_video(video, has_bare_name=True)
-        if "video" in row and all(row.get(key) is None for key in ("start_s", "end_s", "label")):
-            found.add_video(video)
+        row = {_column(key): value for key, value in reversed(row.items())}
+        if not isinstance(row.get("video", ""), str | None):
+            problems.add(f"line {place}", expected)
             continue
-        ends_s = [row.get("start_s"), row.get("end_s")]
-        found.add(video, f"line {place}", ends_s, row.get("label"), score=row.get("score"))
+        _add_row(found, f"line {place}", row, path, _time_or_thousands)
+    return found.videos()
+
+
+def read_parquet(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    """Read the columns of `archive export`: `path`, `start_s`, `end_s`, `label` and `score`.
+
+    Raises:
+        AnnotationError: The file cannot be read, lacks a column, or has wrong rows; one line each.
+        ExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: PLC0415 (an extra)
+        from pyarrow import parquet  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ExtraError(
+            "parquet needs the extra 'archive' (pyarrow is not installed): pip install 'tallformer[archive]'"
+        ) from error
+    try:
+        table = parquet.read_table(pyarrow.BufferReader(read_bytes(path)))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise AnnotationError(f"{path}: not Parquet: {' '.join(str(error).split())}") from error
+    names = {_column(name): name for name in reversed(table.column_names)}
+    _require_columns(path, list(names))
+    found = GatheredVideos(problems)
+    columns = {key: table.column(names[key]).to_pylist() for key in (*REQUIRED, "video", "score") if key in names}
+    for place in range(table.num_rows):
+        _add_row(found, f"row {place + 1}", {key: column[place] for key, column in columns.items()}, path, number)
     return found.videos()
 
 
@@ -148,41 +195,105 @@ def _json(row: dict[str, Any]) -> str:
 def _read_table(
     path: Path,
     table: list[tuple[int, list[str]]],
-    *,
-    names: tuple[str, str, str],
+    problems: Problems,
     to_seconds: Callable[[object], float | None],
+    *,
+    are_milliseconds: bool = False,
 ) -> tuple[LabelledVideo, ...]:
-    heading = [cell.strip() for cell in table[0][1]] if table else []
-    if missing := [name for name in names if name not in heading]:
-        raise AnnotationError(
-            f"{path}: lacks the column {', '.join(missing)}; expected a heading with {', '.join(names)}"
-        )
-    problems = Problems(str(path))
+    heading = [_column(cell) for cell in table[0][1]] if table else []
+    while heading and not heading[-1]:  # commas that a spreadsheet program puts after the last column
+        heading.pop()
+    clocks = {"start": "start_s", "end": "end_s"}
+    if are_milliseconds or _has_clocks(heading, table):
+        heading = [clocks.get(name, name) for name in heading]
+    _require_columns(path, heading, names=("start", "end", "text") if are_milliseconds else REQUIRED)
     found = GatheredVideos(problems)
     for place, cells in table[1:]:
-        if not any(cells):
-            continue
-        if len(cells) != len(heading):
+        row = _cells_of(heading, cells)
+        if row is None:
             problems.add(f"line {place}", f"has {len(cells)} cells, expected {len(heading)} as in the heading")
             continue
-        row = {name: unescape(unguard_formula(cell)) for name, cell in zip(heading, cells, strict=True)}
-        video = row.get("video", path.stem)
-        if "video" not in row:
-            found.add_video(video, has_bare_name=True)
-        values = [row[name] for name in names]
-        if "video" in row and not any(values):
-            found.add_video(video)
-            continue
-        ends_s = [value if (time_s := to_seconds(value)) is None else time_s for value in values[:2]]
-        score = row.get("score", "").replace(",", ".") or None
-        found.add(video, f"line {place}", ends_s, values[2], score=score)
+        row["score"] = str(row.get("score") or "").replace(",", ".")
+        _add_row(found, f"line {place}", row, path, to_seconds)
     return found.videos()
 
 
-def _from_milliseconds(value: object) -> float | None:
-    found = number(value)
-    return None if found is None else round(found / 1000, 6)
+def _column(name: str) -> str:
+    """The name of a column as it is called here: `Path` is `video`, `Start (s)` is `start_s`."""
+    key = re.sub(r"[\s_-]+", "_", name.strip().casefold().replace("(", " ").replace(")", " ")).strip("_")
+    return _ALIASES.get(key, key)
 
 
-def _with_commas(value: object) -> float | None:
-    return number(value.replace(",", ".") if isinstance(value, str) else value)
+def _require_columns(path: Path, heading: list[str], *, names: tuple[str, str, str] = REQUIRED) -> None:
+    missing = [name for name, key in zip(names, REQUIRED, strict=True) if key not in heading]
+    if not missing:
+        return
+    told = f"; expected a heading with {', '.join(names)}"
+    if missing == ["start_s", "end_s"] and {"start", "end"} <= set(heading):
+        told = ": start and end do not say their unit; call them start_s and end_s if they are seconds"
+    raise AnnotationError(f"{path}: lacks the column {', '.join(missing)}{told}")
+
+
+def _has_clocks(heading: list[str], table: list[tuple[int, list[str]]]) -> bool:
+    """Whether every cell below `start` and `end` is hours:minutes:seconds, which needs no unit."""
+    columns = [heading.index(name) for name in ("start", "end") if name in heading]
+    cells = [cells[column] for _, cells in table[1:] for column in columns if column < len(cells)]
+    return bool(cells) and all(_CLOCK.fullmatch(cell.strip()) for cell in cells if cell.strip())
+
+
+def _cells_of(heading: list[str], cells: list[str]) -> dict[str, Any] | None:
+    """Cells by column; of columns of one name, the first. None where a cell is missing or too many."""
+    if any(cell.strip() for cell in cells[len(heading) :]):
+        return None
+    if any(name in REQUIRED for name in heading[len(cells) :]):
+        return None
+    pairs = list(zip(heading, cells, strict=False))
+    return {name: unescape(unguard_formula(cell)) for name, cell in reversed(pairs)}
+
+
+def _add_row(
+    found: GatheredVideos,
+    key: str,
+    row: dict[str, Any],
+    path: Path,
+    to_seconds: Callable[[object], float | None],
+) -> None:
+    """Note an action, or, where only the video is filled in, a video without one."""
+    video = row.get("video")
+    values = [row.get(name) for name in REQUIRED]
+    if video is None:
+        about = named_after(path)
+        video = about.name
+        found.add_video(video, has_bare_name=about.has_bare_name)
+    elif not video:
+        found.refuse(key, "names no video, though there is a column for it")
+        return
+    elif all(value in (None, "") for value in values):
+        found.add_video(video)
+        return
+    ends_s = [value if (time_s := to_seconds(value)) is None else time_s for value in values[:2]]
+    score = row.get("score")
+    found.add(video, key, ends_s, values[2], score=None if score == "" else score)
+
+
+def _time(value: object) -> float | None:
+    """Seconds of a number, also with a decimal comma, or of hours:minutes:seconds; None for anything else."""
+    if not isinstance(value, str):
+        return number(value)
+    text = value.strip()
+    if clock := _CLOCK.fullmatch(text):
+        sign, hours, minutes, seconds = clock.groups()
+        found = int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
+        return round(-found if sign else found, 6)
+    return number(text.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", text) else text)
+
+
+def _time_or_thousands(value: object) -> float | None:
+    """The same, but None for `1,500`, whose comma may as well stand between thousands."""
+    return None if isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d{3}\s*", value) else _time(value)
+
+
+def _time_in_milliseconds(value: object) -> float | None:
+    """The same of a number of milliseconds."""
+    found = _time(value)
+    return found if found is None or (isinstance(value, str) and ":" in value) else round(found / 1000, 6)

@@ -62,13 +62,12 @@ def via_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
     }
 
 
-def videos_of_project(project: dict[str, Any], path: Path) -> tuple[LabelledVideo, ...]:
+def videos_of_project(project: dict[str, Any], problems: Problems, path: Path) -> tuple[LabelledVideo, ...]:
     """Videos of a project and their temporal segments; regions of pictures are passed over.
 
     Raises:
         AnnotationError: A part cannot be understood, or it is not clear which attribute is the label; one line each.
     """
-    problems = Problems(str(path))
     found = GatheredVideos(problems)
     label, score = _attributes(project.get("attribute"), path)
     names = {place: _name_of_view(project, view, f"view.{place}", problems) for place, view in _part(project, "view")}

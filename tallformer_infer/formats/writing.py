@@ -1,4 +1,10 @@
-"""Labels to the bytes of a file, in any format."""
+"""Labels to the bytes of a file, in any format.
+
+# Note [where times begin]
+Our own files, and those for evaluation, have times of the video's own time line: a transport stream that begins at
+600 s has its first action after that. Players and the tools that are built on them count from the first frame. So
+what is written for these has the start of the video taken off, and `convert` adds it again where it finds the video.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,7 @@ from tallformer_infer.formats.chapters import encode_ffmetadata
 from tallformer_infer.formats.editing import encode_timeline, require_editing
 from tallformer_infer.formats.elan import encode_eaf
 from tallformer_infer.formats.label_studio import label_studio_config, label_studio_tasks
-from tallformer_infer.formats.labelled import LabelledVideo
+from tallformer_infer.formats.labelled import LabelledVideo, shifted
 from tallformer_infer.formats.subtitles import encode_srt, encode_vtt
 from tallformer_infer.formats.tables import encode_csv, encode_jsonl, encode_tsv
 from tallformer_infer.formats.via import via_document
@@ -55,18 +61,24 @@ class FormatFacts:
     """A file holds the actions of one video."""
     has_negative_times: bool = True
     """It can hold an action that begins before 0."""
+    counts_from_zero: bool = True
+    """Its times count from the first frame; see Note [where times begin]."""
 
 
 def _one(suffix: str, encode: Callable[[_Videos, Path | None], Any]) -> FormatFacts:
     return FormatFacts(suffix, encode, holds_one_video=True, has_negative_times=False)
 
 
+def _own(suffix: str, encode: Callable[[_Videos, Path | None], Any]) -> FormatFacts:
+    return FormatFacts(suffix, encode, counts_from_zero=False)
+
+
 FORMATS: dict[LabelFormat, FormatFacts] = {
-    "truth": FormatFacts(".json", lambda videos, _: truth_document(videos)),
-    "activitynet": FormatFacts(".json", lambda videos, _: results_document(videos)),
-    "csv": FormatFacts(".csv", lambda videos, _: encode_csv(videos)),
-    "tsv": FormatFacts(".tsv", lambda videos, _: encode_tsv(videos)),
-    "jsonl": FormatFacts(".jsonl", lambda videos, _: encode_jsonl(videos)),
+    "truth": _own(".json", lambda videos, _: truth_document(videos)),
+    "activitynet": _own(".json", lambda videos, _: results_document(videos)),
+    "csv": _own(".csv", lambda videos, _: encode_csv(videos)),
+    "tsv": _own(".tsv", lambda videos, _: encode_tsv(videos)),
+    "jsonl": _own(".jsonl", lambda videos, _: encode_jsonl(videos)),
     "srt": _one(".srt", lambda videos, _: encode_srt(videos)),
     "vtt": _one(".vtt", lambda videos, _: encode_vtt(videos)),
     "eaf": _one(".eaf", encode_eaf),
@@ -94,6 +106,8 @@ def encode_labels(videos: Sequence[LabelledVideo], form: LabelFormat, *, folder:
         OutputError: The format cannot hold them; the message says why.
         ExtraError: A library that the format needs is not installed.
     """
+    if FORMATS[form].counts_from_zero:
+        videos = [shifted(video, -video.start_s) for video in videos]
     content = FORMATS[form].encode(videos, folder)
     if isinstance(content, str):
         return content.encode()
@@ -115,10 +129,15 @@ def encode_json(document: Any) -> bytes:
 
 def notes_on(videos: Sequence[LabelledVideo], form: LabelFormat) -> tuple[str, ...]:
     """What a file of this format cannot tell of these videos, one sentence each."""
+    facts = FORMATS[form]
     segments = [segment for video in videos for segment in video.segments]
-    early = sum(segment.start_s < 0 for segment in segments)
+    early = sum(
+        segment.start_s < (video.start_s if facts.counts_from_zero else 0.0)
+        for video in videos
+        for segment in video.segments
+    )
     notes = []
-    if early and not FORMATS[form].has_negative_times:
+    if early and not facts.has_negative_times:
         notes.append(f"{form} counts from 0: {early} that begin{'s' if early == 1 else ''} before it begin there")
     if form == "truth" and any(segment.score is not None for segment in segments):
         notes.append("truth has no scores: they are left out")
