@@ -107,6 +107,17 @@ def test_a_file_of_opentad_does_not_fit_an_anchor_model(tmp_path: Path) -> None:
         import_checkpoint(path, preset("tiny"))
 
 
+def test_a_recipe_with_other_clips_or_pixels_is_refused_though_all_names_and_shapes_fit(tmp_path: Path) -> None:
+    path = saved(tmp_path, opentad_weights())
+
+    with pytest.raises(
+        CheckpointError, match=r"OpenTAD's encoder sees a window as one clip, .* clip_frames=16 of window"
+    ):
+        import_checkpoint(path, CLIPS)
+    with pytest.raises(CheckpointError, match=r"OpenTAD repeats the last frame .*, but the recipe says fill=black"):
+        import_checkpoint(path, replace(WHOLE_WINDOW, sampling=replace(WHOLE_WINDOW.sampling, fill="black")))
+
+
 def test_a_normaliser_saved_before_training_is_a_whole_number(tmp_path: Path) -> None:
     weights = opentad_weights() | {"rpn_head.loss_normalizer": torch.tensor(100)}
 
@@ -190,7 +201,7 @@ def test_what_lies_behind_the_video_changes_at_most_what_its_last_step_sees(tmp_
 
 def test_the_command_imports_it(tmp_path: Path) -> None:
     path, recipe, out = saved(tmp_path, opentad_weights()), tmp_path / "recipe.json", tmp_path / "model.safetensors"
-    recipe.write_text(json.dumps(to_json(CLIPS)))
+    recipe.write_text(json.dumps(to_json(WHOLE_WINDOW)))
 
     done = CliRunner().invoke(app, ["import", str(path), "--recipe", str(recipe), "--out", str(out)])
 

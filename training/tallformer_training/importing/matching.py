@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tallformer_infer.config import I3dConfig, Recipe
-from tallformer_infer.errors import CheckpointError
+from tallformer_infer.errors import CheckpointError, ConfigError
+from tallformer_training.importing.fitting import advice, contradictions, twins
 from tallformer_training.importing.jax_checkpoint import as_pytorch_i3d, is_jax_i3d
 from tallformer_training.importing.naming import I3D_STEM, Layout, detect_layout, official_names
 from tallformer_training.importing.reading import file_sha256, read_tensors
@@ -45,6 +46,7 @@ def import_checkpoint(
 
     Raises:
         CheckpointError: The file cannot be read, or not every parameter is accounted for.
+        ConfigError: A pattern of `allow_missing` matches no parameter, or all.
     """
     state, report = match_checkpoint(path, recipe, allow_missing=allow_missing)
     report.require_complete()
@@ -58,6 +60,7 @@ def match_checkpoint(
 
     Raises:
         CheckpointError: The file cannot be read, or is not of a known kind.
+        ConfigError: A pattern of `allow_missing` matches no parameter, or all.
     """
     container, tensors, has_checksums = read_tensors(path)
     is_jax = is_jax_i3d(tensors)
@@ -68,6 +71,8 @@ def match_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     matching = _Matching(recipe, layout)
+    matching.require_sensible(allow_missing)
+    matching.conflicts += contradictions(layout, recipe)
     for name, tensor in tensors.items():
         matching.add(name, tensor)
     missing, initialised = matching.missing(allow_missing)
@@ -85,8 +90,18 @@ def match_checkpoint(
         reshaped=tuple(matching.reshaped),
         conflicts=tuple(matching.conflicts),
         ignored=tuple(matching.ignored),
+        twins=() if layout.backbone_only else tuple(twins(layout, recipe)),
+        advice=_advice(matching, tensors, missing),
     )
     return matching.state, report
+
+
+def _advice(matching: _Matching, tensors: dict[str, Tensor], missing: Sequence[str]) -> str:
+    others = matching.unexpected or matching.reshaped or matching.conflicts
+    if not missing and not others:
+        return ""
+    only_missing = [] if others else [matching.official[name] for name in missing]
+    return advice(matching.layout, tensors, matching.recipe, only_missing=only_missing)
 
 
 @dataclass
@@ -113,6 +128,28 @@ class _Matching:
         self.ours = {official: ours for ours, official in self.official.items()}
         assert len(self.ours) == len(self.official), "two of our names have the same official name"
 
+    def require_sensible(self, allowed: Sequence[str]) -> None:
+        """Refuse patterns that would allow nothing, or everything.
+
+        Raises:
+            ConfigError: There is one.
+        """
+        for rule in allowed:
+            matched = sum(self._is_allowed(name, [rule]) for name in self.state)
+            if matched == 0:
+                parts = sorted({f"{self.official[name].partition('.')[0]}.*" for name in self.state})
+                raise ConfigError(
+                    f"--allow-missing '{rule}': no parameter of recipe {self.recipe.name} has such a name; "
+                    f"its parts are {', '.join(parts)}"
+                )
+            if matched == len(self.state):
+                raise ConfigError(
+                    f"--allow-missing '{rule}' allows that all weights are missing; name the parts that may be"
+                )
+
+    def _is_allowed(self, name: str, rules: Sequence[str]) -> bool:
+        return any(fnmatchcase(name, rule) or fnmatchcase(self.official[name], rule) for rule in rules)
+
     def add(self, name: str, tensor: Tensor) -> None:
         """Take one tensor of the file, by the file's name."""
         official = self.layout.official(name)
@@ -129,11 +166,7 @@ class _Matching:
             (name, "absent: counts training steps and decides nothing") for name in absent if _COUNTER in name
         ]
         absent = [name for name in absent if _COUNTER not in name]
-        fresh = [
-            name
-            for name in absent
-            if any(fnmatchcase(name, rule) or fnmatchcase(self.official[name], rule) for rule in allowed)
-        ]
+        fresh = [name for name in absent if self._is_allowed(name, allowed)]
         return tuple(name for name in absent if name not in fresh), tuple(fresh)
 
     def _load(self, name: str, ours: str, tensor: Tensor) -> None:

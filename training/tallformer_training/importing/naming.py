@@ -32,6 +32,9 @@ _REFINED = "coarse_pyramid_detection"
 """Member of the official ActivityNet detector that holds everything but the encoder."""
 _IN_OPENTAD = "model.backbone."
 """Where OpenTAD's wrapper of an encoder holds it."""
+OPENTAD = "OpenTAD detector"
+"""Title of that layout."""
+_NO_ENCODER = "without the encoder that makes them of a video; of ActionFormer, OpenTAD's with Video Swin can be read"
 _REFINED_HEAD_RULES: Rules = (
     (r"^deconv\.(\d+)\.conv\.", lambda m: f"deconv.{3 * int(m[1])}.conv1d."),
     (r"^deconv\.(\d+)\.gn\.", lambda m: f"deconv.{3 * int(m[1]) + 1}."),
@@ -153,11 +156,15 @@ def _from_i3d(name: str, *, is_classifying: bool) -> str:
 
 
 def _detector_layout(names: list[str], first: set[str], model: ModelConfig) -> Layout | None:
+    if any(name.startswith(("backbone.embd.", "cls_head.cls_head.", "reg_head.offset_head.")) for name in names):
+        raise CheckpointError(f"a checkpoint of actionformer_release: ActionFormer on stored features, {_NO_ENCODER}")
     if "rpn_head" in first or "projection" in first:
         inside = f"backbone.{_IN_OPENTAD}"
-        return Layout(
-            "OpenTAD detector", False, lambda name: _from_mmaction(name.replace(inside, "backbone.", 1), model)
-        )
+        if "backbone" not in first:
+            raise CheckpointError(f"an OpenTAD detector on stored features, {_NO_ENCODER}")
+        if not any(name.startswith(f"{inside}layers.0.blocks.0.") for name in names):
+            raise CheckpointError("an OpenTAD detector whose encoder is no Video Swin, which no recipe has")
+        return Layout(OPENTAD, False, lambda name: _from_mmaction(name.replace(inside, "backbone.", 1), model))
     if "neck" in first or any(name.startswith(("head.cls_convs", "head.retina")) for name in names):
         return Layout("TALLFormer detector", False, str)
     if _REFINED in first:

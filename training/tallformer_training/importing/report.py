@@ -43,6 +43,10 @@ class ImportReport:
     """One line for each thing in the file that contradicts the recipe or is damaged."""
     ignored: tuple[tuple[str, str], ...]
     """Names that are not needed, with the reason."""
+    twins: tuple[str, ...]
+    """Other recipes that the weights of a detector fit as well, by names and shapes."""
+    advice: str
+    """What the file holds and what to do with it; `` where it fits."""
 
     @property
     def complete(self) -> bool:
@@ -64,7 +68,7 @@ class ImportReport:
             "contradictory": self.conflicts,
         }
         parts = [f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names]
-        hint = "; name what may be missing with --allow-missing" if len(parts) == 1 and self.missing else ""
+        hint = f"; {self.advice}" if self.advice else ""
         raise CheckpointError(f"{self.path}: does not fit recipe {self.recipe_name}: {', '.join(parts)}{hint}")
 
     def facts(self) -> dict[str, Any]:
@@ -96,6 +100,9 @@ class ImportReport:
         lines += _listed("contradictory", self.conflicts)
         if not self.has_checksums:
             lines.append("the file has no checksums, so damage to single weights cannot be noticed")
+        if self.complete and self.twins:
+            same = ", ".join(self.twins)
+            lines.append(f"names and shapes are also those of {same}: take the recipe that the file was trained with")
         reasons = Counter(reason for _, reason in self.ignored)
         return lines + [f"ignored: {count}, {reason}" for reason, count in reasons.items()]
 
