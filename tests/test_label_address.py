@@ -57,6 +57,7 @@ def files_at(address):
 
 def run(capsys, videos, out, state, *options):
     arguments = ["label", videos, "--out", out, "--state", state, "--threads", 1, "--workers", 1, *options]
+    arguments += [part for name in ("memory", "ftp") for part in ("--allow-protocol", name)]
     code = cli.run([str(argument) for argument in [*arguments, "--operating-point", "none", "--json-logs"]])
     said = capsys.readouterr().err
     return code, [json.loads(line) for line in said.splitlines() if line.startswith("{")], said
@@ -135,7 +136,8 @@ def test_address_that_does_not_answer_is_one_line_before_anything_is_done(videos
     with serve(tmp_path) as site:
         out = f"{site.address}/x"
 
-    code = cli.run(["label", str(videos), "--out", out, "--state", str(tmp_path / "state")])
+    options = ["--state", str(tmp_path / "state"), "--allow-protocol", "ftp"]
+    code = cli.run(["label", str(videos), "--out", out, *options])
 
     said = capsys.readouterr().err
     assert code == 1
@@ -174,8 +176,25 @@ def test_places_that_do_not_go_together_are_refused(videos, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("sftp://host/x", "protocol sftp is not allowed; expected az, file, gs, http, https, s3, or add --allow-proto"),
+        ("simplecache::s3://bucket/x", "chains of protocols (::) are not read"),
+        ("zip://x::file:///tmp/x.zip", "chains of protocols (::) are not read"),
+    ],
+)
+def test_results_go_to_no_chain_and_to_no_protocol_that_was_not_allowed(videos, tmp_path, capsys, out, reason):
+    code = cli.run(["label", str(videos), "--out", out, "--state", str(tmp_path / "state")])
+
+    said = capsys.readouterr().err
+    assert (code, said.count("\n")) == (1, 1)
+    assert f"error: {out}: cannot be reached: {reason}" in said
+
+
 def test_scheme_that_nobody_knows_is_one_line(videos, tmp_path, capsys):
-    code = cli.run(["label", str(videos), "--out", "nowhere://x", "--state", str(tmp_path / "state")])
+    options = ["--state", str(tmp_path / "state"), "--allow-protocol", "nowhere"]
+    code = cli.run(["label", str(videos), "--out", "nowhere://x", *options])
 
     said = capsys.readouterr().err
     assert (code, said.count("\n")) == (1, 1)
@@ -192,18 +211,19 @@ def test_address_goes_on_from_its_copy_with_an_empty_folder_and_is_refused_to_an
     assert (code, events[-1]["done"], events[-1]["unchanged"]) == (0, 0, 4)
 
     label(videos / "a.mp4", out=tmp_path / "other")
-    assert cli.run(["label", str(videos), "--out", out, "--state", str(tmp_path / "other")]) == 1
+    options = ["--state", str(tmp_path / "other"), "--allow-protocol", "memory"]
+    assert cli.run(["label", str(videos), "--out", out, *options]) == 1
     assert "holds an archive that was not written from" in capsys.readouterr().err
     assert files_at(out) == expected
 
 
 def test_file_that_is_gone_from_an_address_is_written_again_without_candidates(videos, expected, tmp_path):
-    place, out = RemotePlace(f"memory://{tmp_path.name}-gone"), tmp_path / "state"
+    place, out = RemotePlace(f"memory://{tmp_path.name}-gone", ["memory"]), tmp_path / "state"
     label(videos, out=out, place=place, store=None)
     system, root = fsspec.core.url_to_fs(place.address)
     system.rm_file(f"{root}/results/below/a.mp4.json")
 
-    done = label(videos, out=out, place=RemotePlace(place.address), store=None)
+    done = label(videos, out=out, place=RemotePlace(place.address, ["memory"]), store=None)
 
     assert done.engine.tasks == []
     assert done.run.totals.done == 1
@@ -224,7 +244,7 @@ def test_link_does_not_lead_out_of_a_mounted_address(videos, tmp_path):
 
 def test_after_three_failures_in_a_row_files_are_refused_without_a_try(tmp_path):
     with serve(tmp_path) as site:
-        place = RemotePlace(site.address)
+        place = RemotePlace(site.address, ["ftp"])
         site.stores_until_it_hangs_up = 0
         for _ in range(3):
             with pytest.raises(OutputError, match=r"a\.json: cannot be written: ") as caught:
@@ -242,7 +262,7 @@ def test_after_three_failures_in_a_row_files_are_refused_without_a_try(tmp_path)
 
 def test_file_that_breaks_off_leaves_what_was_there(tmp_path):
     with serve(tmp_path) as site:
-        place = RemotePlace(site.address)
+        place = RemotePlace(site.address, ["ftp"])
         place.write("a.json", b"old content")
         site.stores_until_it_hangs_up = 0
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +19,14 @@ class Site:
         self.redirects: dict[str, str] = {}
         """Addresses by path."""
         self.answers_ranges = True
+        self.answers_head: int | None = None
+        """Status for HEAD in place of the answer to GET."""
+        self.headers: dict[str, str] = {}
+        """Further headers of each answer, for example `ETag`."""
+        self.busy = 0
+        """Answer so many requests with 503 first."""
+        self.on_answer: Callable[[int], None] = lambda _: None
+        """Called before each answer, with the number of requests so far."""
         self.break_after_bytes: int | None = None
         """Hang up after so many bytes of each answer."""
         self.stall_after_bytes: int | None = None
@@ -34,6 +43,9 @@ def serve() -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            _answer(self, site)
+
+        def do_HEAD(self) -> None:
             _answer(self, site)
 
         def log_message(self, *_: object) -> None:
@@ -54,6 +66,14 @@ def serve() -> Iterator[Site]:
 
 def _answer(handler: BaseHTTPRequestHandler, site: Site) -> None:
     site.hits.append(handler.path)
+    site.on_answer(len(site.hits))
+    if handler.command == "HEAD" and site.answers_head is not None:
+        handler.send_error(site.answers_head)
+        return
+    if site.busy:
+        site.busy -= 1
+        handler.send_error(503)
+        return
     if handler.path in site.redirects:
         handler.send_response(302)
         handler.send_header("Location", site.redirects[handler.path])
@@ -63,13 +83,18 @@ def _answer(handler: BaseHTTPRequestHandler, site: Site) -> None:
         handler.send_error(404)
         return
     data = site.files[handler.path]
-    start = _start(handler) if site.answers_ranges else None
-    handler.send_response(200 if start is None else 206)
-    if start is not None:
-        handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-    body = data[start or 0 :]
+    wanted = _range(handler) if site.answers_ranges and _is_same_version(handler, site) else None
+    start, end = wanted or (0, len(data))
+    handler.send_response(200 if wanted is None else 206)
+    body = data[start:end]
+    if wanted is not None:
+        handler.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(data)}")
+    for name, value in site.headers.items():
+        handler.send_header(name, value)
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
+    if handler.command == "HEAD":
+        return
     try:
         handler.wfile.write(body[: _smallest(site.break_after_bytes, site.stall_after_bytes)])
         handler.wfile.flush()
@@ -79,9 +104,15 @@ def _answer(handler: BaseHTTPRequestHandler, site: Site) -> None:
         return
 
 
-def _start(handler: BaseHTTPRequestHandler) -> int | None:
-    found = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
-    return int(found[1]) if found else None
+def _range(handler: BaseHTTPRequestHandler) -> tuple[int, int] | None:
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+    return (int(found[1]), int(found[2]) + 1 if found[2] else sys.maxsize) if found else None
+
+
+def _is_same_version(handler: BaseHTTPRequestHandler, site: Site) -> bool:
+    """RFC 9110, 13.1.5: a range is only sent if what `If-Range` holds is what the file has now."""
+    wanted = handler.headers.get("If-Range")
+    return wanted is None or wanted in (site.headers.get("ETag"), site.headers.get("Last-Modified"))
 
 
 def _smallest(*limits: int | None) -> int | None:

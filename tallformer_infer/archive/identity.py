@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tallformer_infer.archive.tasks import Alive, Identified, NotAVideo
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import probe
-from tallformer_infer.media.remote import is_address, version_of_address
+from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_address
+from tallformer_infer.media.remote import version_of_address
 
 _HASHED_AT_ONCE = 1 << 24
 
 
-def identify(source: str, *, is_guess: bool, on_alive: Callable[[Alive], None]) -> Identified | NotAVideo:
+def identify(
+    source: str,
+    *,
+    is_guess: bool,
+    on_alive: Callable[[Alive], None],
+    protocols: Collection[str] = ALLOWED_PROTOCOLS,
+    public_hosts: Collection[str] = (),
+) -> Identified | NotAVideo:
     """Find out what a source holds: of a file its hash, of an address what its server says of its version.
 
     Args:
         source: Absolute path, or address.
         is_guess: Nothing says that it is a video: look.
         on_alive: Called now and then.
+        protocols: Of addresses that may be used.
+        public_hosts: Hosts that must have public addresses.
 
     Raises:
         MediaError: It cannot be read, or is not a file.
     """
     if is_address(source):
-        version, size_bytes = version_of_address(source)
+        version, size_bytes = version_of_address(source, protocols, only_public=host_of(source) in public_hosts)
         return Identified(f"address:{hashlib.sha256(version.encode()).hexdigest()}", size_bytes, None)
     if is_guess:
         try:

@@ -30,7 +30,9 @@ from tallformer_infer.archive.tasks import (
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
 from tallformer_infer.media import FrameStream, open_video
-from tallformer_infer.media.remote import RemoteBytes, is_address, is_web_address
+from tallformer_infer.media.addresses import host_of, is_address, is_web_address
+from tallformer_infer.media.remote import RemoteBytes
+from tallformer_infer.media.web import WebBytes
 from tallformer_infer.pipeline.pool import RatePools
 from tallformer_infer.pipeline.progress import Progress
 from tallformer_infer.pipeline.video_run import VideoRun
@@ -71,7 +73,13 @@ class Labeller:
         """Do a task; whatever is wrong with its video is its outcome."""
         try:
             if isinstance(task, IdentifyTask):
-                return identify(task.source, is_guess=task.is_guess, on_alive=on_alive)
+                return identify(
+                    task.source,
+                    is_guess=task.is_guess,
+                    on_alive=on_alive,
+                    protocols=self._settings.protocols,
+                    public_hosts=self._settings.public_hosts,
+                )
             return self._label(task, on_alive)
         except MediaError as error:
             return Failed("read" if is_address(task.source) else "media", str(error))
@@ -161,7 +169,7 @@ class Labeller:
         limit = _LengthLimit(task.source, settings.longest_factor, on_alive)
         run = VideoRun(recipe, runtime, settings.layout, limit.check, encoder=encoder)
         try:
-            with open_video(_opened(task.source), recipe.sampling, threads=settings.threads) as stream:
+            with open_video(_opened(task.source, settings), recipe.sampling, threads=settings.threads) as stream:
                 with closing(run.windows(stream)) as laid:
                     for window in laid:
                         pools.add(window.factor, run.localize(window))
@@ -229,10 +237,10 @@ class Labeller:
         )
 
 
-def _opened(source: str) -> str | Path | RemoteBytes:
+def _opened(source: str, settings: LabelSettings) -> Path | WebBytes | RemoteBytes:
     if is_web_address(source):
-        return source
-    return RemoteBytes(source) if is_address(source) else Path(source)
+        return WebBytes(source, only_public=host_of(source) in settings.public_hosts)
+    return RemoteBytes(source, settings.protocols) if is_address(source) else Path(source)
 
 
 class _Work:

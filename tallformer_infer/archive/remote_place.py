@@ -1,4 +1,4 @@
-"""Result files at an address: s3://, gs://, sftp:// and whatever else fsspec writes to.
+"""Result files at an address: s3://, gs://, az://, and what else fsspec writes to where the user allows it.
 
 Note [whole at an address]
     Where a protocol can rename (sftp, ftp, smb, hdfs, a mounted disk), a file is written under another name beside its
@@ -16,13 +16,14 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tallformer_infer.archive.naming import place_in
 from tallformer_infer.archive.places import RESULTS, NotTriedError
 from tallformer_infer.errors import MediaError, OutputError
+from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS
 from tallformer_infer.media.remote import file_system
 
 T = TypeVar("T")
@@ -38,14 +39,19 @@ class RemotePlace:
 
     folder = None
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, protocols: Collection[str] = ALLOWED_PROTOCOLS) -> None:
         """Connect, and see what is there.
+
+        Args:
+            address: Where files go.
+            protocols: Of addresses that may be used.
 
         Raises:
             OutputError: It cannot be reached, or fsspec is not installed.
         """
         self.address = address.rstrip("/")
         """As the user named it."""
+        self._protocols = protocols
         self._system: Any = None
         self._root = ""
         self._one_at_a_time = threading.Lock()
@@ -150,7 +156,7 @@ class RemotePlace:
         system = self._system
         if system is None:
             try:
-                system, root = file_system(self.address)
+                system, root = file_system(self.address, self._protocols)
             except MediaError as error:
                 raise ConnectionError(str(error).removeprefix(f"{self.address}: ")) from error
             self._system, self._root = system, root.rstrip("/")

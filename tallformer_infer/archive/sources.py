@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tallformer_infer.archive.manifests import MANIFESTS, read_manifest
+from tallformer_infer.archive.manifests import is_manifest, read_manifest, read_remote_manifest
 from tallformer_infer.errors import ArchiveError, MediaError
-from tallformer_infer.media.remote import file_system, is_address, is_web_address
+from tallformer_infer.media.addresses import (
+    ALLOWED_PROTOCOLS,
+    check_foreign,
+    check_protocol,
+    is_address,
+    is_web_address,
+    protocol_of,
+)
+from tallformer_infer.media.remote import file_system
 
 _VIDEO_ENDINGS = """
     3g2 3gp asf av1 avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2t m2ts m2v m4v mj2 mjpeg mjpg mkv mov mp4 mpe
@@ -24,6 +33,7 @@ _OTHER_ENDINGS = """
     pptx pt pth py pyc rar rst safetensors sh sqlite srt sub svg tar tif tiff tmp toml torrent tsv txt vtt wav webp
     wma xls xlsx xml xz yaml yml zip zst
 """
+_DEEPEST = 8
 OTHER_SUFFIXES = frozenset(f".{ending}" for ending in _OTHER_ENDINGS.split())
 """Endings of files in folders that are left alone; all others are looked into."""
 
@@ -38,66 +48,123 @@ class FoundSource:
     """What its results are to be called: its path below what was named, or its file name."""
     is_guess: bool = False
     """It was found in a folder, and its name does not say what it is."""
+    is_foreign: bool = False
+    """A list at an address names it, see Note [addresses that others name]."""
 
 
-def find_sources(given: Sequence[str], *, without: Sequence[Path] = ()) -> list[FoundSource]:
+def find_sources(
+    given: Sequence[str], *, without: Sequence[Path] = (), protocols: Collection[str] = ALLOWED_PROTOCOLS
+) -> list[FoundSource]:
     """All videos that were named, each once, in the order in which they were named; a folder's by name.
 
     Args:
         given: Files, folders, patterns, manifests and addresses.
         without: Folders that are left alone inside others: those the run writes to.
+        protocols: Of addresses that may be used.
 
     Raises:
         ArchiveError: A file or folder does not exist, a folder holds no video or cannot be read, none of the files in
-            a manifest exists, or a pattern matches nothing.
+            a manifest exists, a pattern matches nothing, or an address may not be used.
     """
-    left_alone = {os.path.realpath(folder) for folder in without}
+    search = _Search({os.path.realpath(folder) for folder in without}, frozenset(protocols))
     found: dict[str, FoundSource] = {}
     for item in given:
-        for source in _expand(item, left_alone):
+        for source in search.expand(item):
             earlier = found.get(source.source)
             if earlier is None or (earlier.is_guess and not source.is_guess):
                 found[source.source] = source
     return list(found.values())
 
 
-def _expand(item: str, without: set[str]) -> Iterable[FoundSource]:
-    if item == "-":
-        raise ArchiveError("-: standard input can be read once only; save it as a file first")
-    if is_address(item):
-        return _at_address(item)
-    path = Path(item)
-    if path.is_dir():
-        found = list(_in_folder(path, without))
-        if not found:
-            raise ArchiveError(f"{item}: no video in this folder or the folders below it")
+class _Search:
+    """Turns what was named into videos, with what lists in lists name."""
+
+    def __init__(self, without: set[str], protocols: frozenset[str]) -> None:
+        self._without = without
+        self._protocols = protocols
+        self._open_lists: list[str] = []
+        self._checked_hosts: set[str] = set()
+
+    def expand(self, item: str, *, is_foreign: bool = False) -> Iterable[FoundSource]:
+        """The videos of one name; `is_foreign` where a list at an address has it."""
+        if item == "-":
+            raise ArchiveError("-: standard input can be read once only; save it as a file first")
+        if is_address(item):
+            return self._at_address(item, is_foreign=is_foreign)
+        path = Path(item)
+        if path.is_dir():
+            found = list(_in_folder(path, self._without))
+            if not found:
+                raise ArchiveError(f"{item}: no video in this folder or the folders below it")
+            return found
+        if is_manifest(item) and path.is_file():
+            return self._listed(path)
+        if not os.path.lexists(item) and any(character in item for character in "*?["):
+            matches = sorted(glob.glob(item, recursive=True))  # noqa: PTH207
+            if not matches:
+                raise ArchiveError(f"{item}: nothing matches this pattern")
+            return [source for match in matches for source in _matched(match, self._without)]
+        if not os.path.lexists(item):
+            raise ArchiveError(f"{item}: no such file or folder")
+        return [_file(path)]
+
+    def _listed(self, manifest: Path) -> list[FoundSource]:
+        """What a manifest lists. A few missing files fail on their own; when all are missing, the paths are wrong."""
+        found: list[FoundSource] = []
+        missing: list[str] = []
+        with self._inside(os.path.realpath(manifest), str(manifest)):
+            for entry in read_manifest(manifest):
+                is_missing = not (is_address(entry) or os.path.lexists(entry) or any(sign in entry for sign in "*?["))
+                missing += [entry] if is_missing else []
+                found += [_file(Path(entry))] if is_missing else self.expand(entry)
+        if missing and len(missing) == len(found):
+            raise ArchiveError(
+                f"{manifest}: none of its {len(missing)} files exists, such as {missing[0]}; relative paths start at "
+                f"{manifest.parent}"
+            )
         return found
-    if path.suffix.lower() in MANIFESTS and path.is_file():
-        return _listed(path, without)
-    if not os.path.lexists(item) and any(character in item for character in "*?["):
-        matches = sorted(glob.glob(item, recursive=True))  # noqa: PTH207
-        if not matches:
-            raise ArchiveError(f"{item}: nothing matches this pattern")
-        return [source for match in matches for source in _matched(match, without)]
-    if not os.path.lexists(item):
-        raise ArchiveError(f"{item}: no such file or folder")
-    return [_file(path)]
 
+    def _at_address(self, address: str, *, is_foreign: bool) -> Iterable[FoundSource]:
+        try:
+            check_protocol(address, self._protocols)
+            if is_foreign:
+                self._check_foreign(address)
+        except MediaError as error:
+            raise ArchiveError(str(error)) from error
+        if is_manifest(address):
+            return self._listed_at(address, is_foreign=is_foreign)
+        return [replace(found, is_foreign=is_foreign) for found in _at_address(address, self._protocols)]
 
-def _listed(manifest: Path, without: set[str]) -> list[FoundSource]:
-    """What a manifest lists. A few missing files fail on their own; when all are missing, the paths are wrong."""
-    found: list[FoundSource] = []
-    missing: list[str] = []
-    for entry in read_manifest(manifest):
-        is_missing = not (is_address(entry) or os.path.lexists(entry) or any(sign in entry for sign in "*?["))
-        missing += [entry] if is_missing else []
-        found += [_file(Path(entry))] if is_missing else _expand(entry, without)
-    if missing and len(missing) == len(found):
-        raise ArchiveError(
-            f"{manifest}: none of its {len(missing)} files exists, such as {missing[0]}; relative paths start at "
-            f"{manifest.parent}"
-        )
-    return found
+    def _listed_at(self, address: str, *, is_foreign: bool) -> list[FoundSource]:
+        is_own_file = protocol_of(address) == "file"
+        with self._inside(address, address):
+            entries = read_remote_manifest(address, self._protocols, only_public=is_foreign)
+            return [
+                found
+                for entry in entries
+                for found in self._at_address(entry, is_foreign=is_foreign or not is_own_file)
+            ]
+
+    def _check_foreign(self, address: str) -> None:
+        """Each host once: a list may have a million lines."""
+        host = address.partition("://")[2].partition("/")[0]
+        key = f"{protocol_of(address)}://{host}"
+        if key not in self._checked_hosts:
+            check_foreign(address)
+            self._checked_hosts.add(key)
+
+    @contextmanager
+    def _inside(self, place: str, name: str) -> Iterator[None]:
+        """Read a list, unless it is being read already."""
+        if place in self._open_lists:
+            raise ArchiveError(f"{name}: a list that names itself")
+        if len(self._open_lists) >= _DEEPEST:
+            raise ArchiveError(f"{name}: lists in lists, {_DEEPEST} deep; name the innermost one itself")
+        self._open_lists.append(place)
+        try:
+            yield
+        finally:
+            self._open_lists.pop()
 
 
 def _matched(match: str, without: set[str]) -> Iterable[FoundSource]:
@@ -137,12 +204,12 @@ def _in_folder(folder: Path, without: set[str]) -> Iterator[FoundSource]:
         raise ArchiveError(f"{first.filename}: cannot be read: {first.strerror or first}")
 
 
-def _at_address(address: str) -> Iterable[FoundSource]:
+def _at_address(address: str, protocols: Collection[str]) -> Iterable[FoundSource]:
     """One video, or all that a pattern or folder at an address holds."""
     if is_web_address(address):
         return [FoundSource(address, _last_part(address))]
     try:
-        system, path = file_system(address)
+        system, path = file_system(address, protocols)
         scheme = address[: address.index("://") + 3]
         if any(character in path for character in "*?["):
             paths, base = sorted(system.glob(path)), ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.archive.rows import FailureKind
+from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS
 from tallformer_infer.results import Selection
 from tallformer_infer.runtime import Device
 from tallformer_infer.structures import Layout, Result
@@ -57,6 +58,10 @@ class LabelSettings:
     """A video that goes on for so many times the length that its header says is given up."""
     scores: ScoreFile | None = None
     """Classes are taken from there; None: the model gives them."""
+    protocols: frozenset[str] = ALLOWED_PROTOCOLS
+    """Of addresses that may be read."""
+    public_hosts: frozenset[str] = frozenset()
+    """Hosts that lists at addresses name: they must have public addresses."""
     servers: tuple[ServerAddress, ...] = ()
     """Processes that own a device, to be shared out among the workers; none: each has the model itself."""
 

@@ -156,6 +156,15 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
             metavar="FILE", help="Text file of actions to keep, one name or @group per line.", rich_help_panel=_WHICH
         ),
     ] = None,
+    allow_protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Protocol to allow besides file, http, https, s3, gs and az, such as sftp; may be given again.",
+            show_default=False,
+            rich_help_panel=_TROUBLE,
+        ),
+    ] = None,
     max_attempts: Annotated[
         int,
         typer.Option(
@@ -232,6 +241,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         address=address,
         gpu_fraction=gpu_fraction,
         gpus=gpus,
+        protocols=tuple(allow_protocol or ()),
         quiet=quiet,
         json_logs=json_logs,
         given=given_options(context, without=()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import typer
@@ -14,15 +15,16 @@ from tallformer_infer.commands.label_reporting import LabelWatcher
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.errors import OutputError
-from tallformer_infer.media.remote import is_address, is_web_address
+from tallformer_infer.media.addresses import is_address, is_web_address
 
 
-def open_places(out: str, state: Path | None) -> tuple[Path, ResultPlace]:
+def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tuple[Path, ResultPlace]:
     """The folder of the database, which is made, and where result files go.
 
     Args:
         out: Folder or address, as typed.
         state: Folder of the database, if the user named one.
+        protocols: Of addresses that may be used.
 
     Raises:
         typer.BadParameter: They do not go together.
@@ -35,14 +37,14 @@ def open_places(out: str, state: Path | None) -> tuple[Path, ResultPlace]:
         _make_folder(Path(out))
         return Path(out), ResultFolder(Path(out))
     if is_web_address(out):
-        raise typer.BadParameter(f"--out {out}: http addresses can only be read; name a folder, s3://, gs://, sftp://")
+        raise typer.BadParameter(f"--out {out}: http addresses can only be read; name a folder, s3://, gs:// or az://")
     if state is None:
         raise typer.BadParameter(
             f"--out {out}: the database needs a folder of this machine: name one that stays, --state DIR"
         )
     if is_address(str(state)) or ":/" in str(state):
         raise typer.BadParameter(f"--state {state}: is an address, expected a folder of this machine")
-    place = run_interruptibly(lambda: RemotePlace(out))
+    place = run_interruptibly(lambda: RemotePlace(out, protocols))
     _make_folder(state)
     run_interruptibly(lambda: claim(state, place))
     return state, place

@@ -33,6 +33,7 @@ from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.evaluation import ClassScores, read_class_scores
+from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_web_address
 from tallformer_infer.pipeline import choose_layout, choose_point
 from tallformer_infer.results import Selection, check_selection
 from tallformer_infer.structures import Layout, Windows
@@ -86,6 +87,8 @@ class LabelOptions:
     """Attempts at a video that crashes, hangs or breaks off."""
     timeout_factor: float
     """Times the expected, after which a video hangs."""
+    protocols: tuple[str, ...]
+    """Further protocols of addresses that may be used."""
     quiet: bool
     """Say only what went wrong."""
     json_logs: bool
@@ -129,8 +132,10 @@ def label_sources(options: LabelOptions) -> int:
         static_tolerance=options.static_tolerance,
         scores=score_file,
     )
-    found = run_interruptibly(lambda: find_sources(options.sources, without=_written_folders(options)))
-    folder, place = open_places(options.out, options.state)
+    protocols = ALLOWED_PROTOCOLS | {name.lower() for name in options.protocols}
+    written = _written_folders(options)
+    found = run_interruptibly(lambda: find_sources(options.sources, without=written, protocols=protocols))
+    folder, place = open_places(options.out, options.state, protocols)
     with ArchiveDatabase(folder, writes=True) as database:
         watcher.loaded(bundle)
         begin_copy(database, place)
@@ -143,7 +148,8 @@ def label_sources(options: LabelOptions) -> int:
             workers=options.workers,
         )
         settings = _settings(options, bundle, selection, layout=layout, workers=workers, store=store)
-        settings = dataclasses.replace(settings, scores=score_file)
+        public_hosts = frozenset(host_of(one.source) for one in found if one.is_foreign and is_web_address(one.source))
+        settings = dataclasses.replace(settings, scores=score_file, protocols=protocols, public_hosts=public_hosts)
         parts = RunParts(
             database=database,
             bundle=bundle,

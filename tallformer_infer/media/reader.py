@@ -25,6 +25,7 @@ from tallformer_infer.media.probe import OpenedVideo
 from tallformer_infer.media.rates import video_rate
 from tallformer_infer.media.remote import RemoteBytes
 from tallformer_infer.media.sources import ByteSource, open_source
+from tallformer_infer.media.web import WebBytes
 from tallformer_infer.structures import VideoInfo
 
 Picture = NDArray[np.uint8]
@@ -38,7 +39,7 @@ when every other frame is taken and 1.2 times when all are (720p H.264, two shar
 
 
 def open_video(
-    source: GivenVideo | RemoteBytes,
+    source: GivenVideo | WebBytes | RemoteBytes,
     sampling: SamplingConfig,
     *,
     threads: int | None = None,
@@ -154,7 +155,7 @@ class _Work:
 
     def __init__(
         self,
-        source: GivenVideo | RemoteBytes,
+        source: GivenVideo | WebBytes | RemoteBytes,
         sampling: SamplingConfig,
         *,
         threads: int | None,
@@ -169,7 +170,7 @@ class _Work:
         self.busy_s = 0.0
         self._video: OpenedVideo | OpenedFrames | None = None
         self._sampler: PictureSampler | None = None
-        self._path = str(source) if isinstance(source, RemoteBytes) else name_of(source)
+        self._path = str(source) if isinstance(source, (WebBytes, RemoteBytes)) else name_of(source)
         self._video_stream = video_stream
         self._span_s = span_s
         self._most_frames = sampling.most_frames if span_s is None else None
@@ -262,7 +263,7 @@ class _Work:
                 yield picture
 
 
-def _opened(source: str | Path | RemoteBytes | BinaryIO) -> ByteSource:
-    if isinstance(source, (str, Path, RemoteBytes)):
+def _opened(source: str | Path | WebBytes | RemoteBytes | BinaryIO) -> ByteSource:
+    if isinstance(source, (str, Path, WebBytes, RemoteBytes)):
         return open_source(source)
     return FileObjectBytes(source)

@@ -2,43 +2,33 @@
 
 Only who asks for it gets fsspec: by default a name such as `file://x` or `ftp://x` is just a name, see `sources.py`.
 
-Ranges of bytes are asked for, ahead of where FFmpeg reads; nothing is copied to the disk unless a protocol (an archive
-inside an archive, for instance) cannot do otherwise.
+Ranges of bytes are asked for, ahead of where FFmpeg reads; nothing is copied to the disk.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import threading
+from collections.abc import Callable, Collection
 from types import ModuleType
-from typing import IO, Any
-from urllib import error, request
+from typing import IO, Any, TypeVar
 
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media.web import open_without_redirects, refusal_of
+from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, check_protocol, is_web_address
+from tallformer_infer.media.web import PATIENCE_S, version_on_web
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
-_WEB = re.compile(r"https?://", re.IGNORECASE)
+T = TypeVar("T")
 _BLOCK_BYTES = 1 << 22
 """Bytes asked for at once: a second or so of ordinary video."""
 
 
-def is_address(source: str) -> bool:
-    """Whether `source` names something by an address, `scheme://…`."""
-    return _ADDRESS.match(source) is not None
-
-
-def is_web_address(source: str) -> bool:
-    """Whether `source` is an http(s) address."""
-    return _WEB.match(source) is not None
-
-
-def file_system(address: str) -> tuple[Any, str]:
+def file_system(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> tuple[Any, str]:
     """The fsspec file system of an address, and the path in it.
 
     Raises:
-        MediaError: fsspec is not installed, or does not know the scheme.
+        MediaError: Its protocol is not allowed, or fsspec is not installed or does not know it.
     """
+    check_protocol(address, allowed)
     try:
         found: tuple[Any, str] = _fsspec(address).core.url_to_fs(address)
     except Exception as failure:  # every protocol has its own errors, for wrong names and for packages that are missing
@@ -46,56 +36,48 @@ def file_system(address: str) -> tuple[Any, str]:
     return found
 
 
-def version_of_address(address: str) -> tuple[str, int | None]:
+def version_of_address(
+    address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS, *, only_public: bool = False
+) -> tuple[str, int | None]:
     """What tells one version of the bytes at an address from another, as far as the server says, and their number.
+
+    Args:
+        address: The address.
+        allowed: Protocols that may be used.
+        only_public: See `WebBytes`.
 
     Raises:
         MediaError: It cannot be reached, or there is nothing.
     """
     if is_web_address(address):
-        return _version_on_web(address)
-    system, path = file_system(address)
+        told = version_on_web(address, only_public=only_public)
+        parts = [address, told.tag, told.date, "" if told.size is None else str(told.size)]
+        return address if not any(parts[1:]) else " ".join(parts), told.size
+    system, path = file_system(address, allowed)
     try:
-        details = system.info(path)
-        version = f"{address} {system.ukey(path)}"
+        details, version = _in_time(lambda: (system.info(path), system.ukey(path)))
     except Exception as failure:
         raise MediaError(f"{address}: {_reason(failure)}") from failure
     size = details.get("size")
-    return version, int(size) if size is not None else None
-
-
-def _version_on_web(address: str) -> tuple[str, int | None]:
-    asked = request.Request(address, method="HEAD", headers={"Accept-Encoding": "identity", "User-Agent": "tallformer"})
-    try:
-        with open_without_redirects(asked) as answer:
-            headers = answer.headers
-    except error.HTTPError as refusal:
-        with refusal:
-            if refusal.code in (405, 501):  # a server that answers to GET only
-                return address, None
-            raise MediaError(f"{address}: {refusal_of(refusal)}") from refusal
-    except (OSError, ValueError) as failure:
-        raise MediaError(f"{address}: cannot be reached: {getattr(failure, 'reason', None) or failure}") from failure
-    size = headers.get("Content-Length")
-    told = [headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length")]
-    return " ".join([address, *told]), int(size) if size and size.isdigit() else None
+    return f"{address} {version}", int(size) if size is not None else None
 
 
 class RemoteBytes:
     """Bytes behind an address that fsspec reads."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> None:
         """Open it.
 
         Raises:
-            MediaError: It cannot be opened.
+            MediaError: It cannot be opened, or its protocol is not allowed.
         """
         self.failure: str | None = None
         self._address = address
-        self._aborted = False
-        system, path = file_system(address)
+        self._aborting = threading.Event()
+        self._system, self._path = file_system(address, allowed)
         try:
-            self._file: IO[bytes] = system.open(path, "rb", block_size=_BLOCK_BYTES)
+            self._version = self._told_version()
+            self._file: IO[bytes] = _in_time(self._open)
         except Exception as failure:
             raise MediaError(f"{address}: {_reason(failure)}") from failure
 
@@ -104,10 +86,15 @@ class RemoteBytes:
 
     def read(self, size: int) -> bytes:
         """See `ByteSource`."""
-        if self._aborted or self.failure:
+        if self._aborting.is_set() or self.failure:
             return b""
         try:
-            return self._file.read(size)
+            data = _in_time(lambda: self._file.read(size), self._aborting)
+            if not data and self._told_version() != self._version:
+                self.failure = "changed while it was read; try again"
+            return data
+        except _AbortedError:
+            return b""
         except Exception as failure:
             self.failure = _one_line(failure)
             return b""
@@ -125,12 +112,59 @@ class RemoteBytes:
         return self._file.tell()
 
     def abort(self) -> None:
-        """See `ByteSource`; a read that waits for the server goes on until that answers."""
-        self._aborted = True
+        """See `ByteSource`; a request that is under way is left to its thread."""
+        self._aborting.set()
 
     def close(self) -> None:
         """See `ByteSource`."""
         self._file.close()
+
+    def _open(self) -> IO[bytes]:
+        opened: IO[bytes] = self._system.open(self._path, "rb", block_size=_BLOCK_BYTES)
+        return opened
+
+    def _told_version(self) -> str:
+        """The version now; of what cannot tell one, nothing."""
+        self._system.invalidate_cache()
+        try:
+            return str(_in_time(lambda: self._system.ukey(self._path), self._aborting))
+        except (NotImplementedError, FileNotFoundError):
+            return ""
+
+
+class _AbortedError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def _in_time(ask: Callable[[], T], aborting: threading.Event | None = None) -> T:
+    """What `ask` returns, if within `PATIENCE_S`: protocols have time limits of their own, or none.
+
+    Raises:
+        TimeoutError: It does not answer; its thread is left alone, and ends with the process at the latest.
+    """
+    answers: list[T] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="tallformer-remote", daemon=True).start()
+    waited_s, step_s = 0.0, 0.2 if aborting is not None else PATIENCE_S
+    while not done.wait(step_s):
+        waited_s += step_s
+        if aborting is not None and aborting.is_set():
+            raise _AbortedError
+        if waited_s >= PATIENCE_S:
+            raise TimeoutError(f"the server sent nothing for {PATIENCE_S:.0f} s")
+    if failures:
+        raise failures[0]
+    return answers[0]
 
 
 def _fsspec(address: str) -> ModuleType:

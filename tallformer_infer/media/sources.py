@@ -60,7 +60,7 @@ class ByteSource(Protocol):
         ...
 
 
-def open_source(source: str | Path | RemoteBytes) -> ByteSource:
+def open_source(source: str | Path | WebBytes | RemoteBytes) -> ByteSource:
     """Open what the user named: a regular file, a named pipe, `-` (standard input) or an http(s) address.
 
     A `Path` is always a file, and what fsspec is to read is handed over opened, see `remote.py`. Addresses are not
@@ -74,7 +74,7 @@ def open_source(source: str | Path | RemoteBytes) -> ByteSource:
             return _from_descriptor(os.dup(_stdin_descriptor()), source)
         if _WEB_ADDRESS.match(source):
             return WebBytes(source)
-    if isinstance(source, RemoteBytes):
+    if isinstance(source, (WebBytes, RemoteBytes)):
         return source
     return _open_path(source)
 

@@ -2,6 +2,14 @@
 
 Python's own client rather than FFmpeg's: it checks certificates, follows no redirect to an address that the user did
 not name, and can be interrupted. See Note [FFmpeg is only handed bytes].
+
+Note [a file that changes]
+    Ranges of a file that is replaced meanwhile would be spliced into one that never was. Every answer must carry the
+    entity tag, date and size of the first; where the server has a strong tag or a date, `If-Range` asks it to check.
+
+Note [how long a server may be silent]
+    A worker of `label` is taken for dead after 60 s (`archive/processes.py`). So reading fails `PATIENCE_S` after the
+    last byte, with a reason, however many connections were tried in that time.
 """
 
 from __future__ import annotations
@@ -11,55 +19,110 @@ import os
 import re
 import socket
 import threading
+import time
 from contextlib import suppress
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, Any
 from urllib import error, request
 
 from tallformer_infer.errors import MediaError
+from tallformer_infer.media.addresses import public_addresses
 
-TIMEOUT_S = 30.0
-"""Longest silence of a server."""
+TIMEOUT_S = 15.0
+"""Longest silence of a server before the next try."""
+PATIENCE_S = 45.0
+"""Longest time without a byte, over all tries."""
 RECONNECTS = 3
-"""Times a dropped connection is taken up again where it broke."""
+"""Tries at a dropped connection that brought no byte, after which it is given up."""
+_WAIT_S = 0.5
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_WEAK_TAG = "W/"
+_NO_HEAD = frozenset({401, 403, 404, 405, 501})
+"""What servers answer to HEAD that would answer to GET: an address signed for GET only, or no HEAD at all."""
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""What servers answer that may answer well a moment later."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a server says of the version of a file."""
+
+    tag: str
+    """Entity tag, or nothing."""
+    date: str
+    """Date of the last change, or nothing."""
+    size: int | None
+    """Bytes of the whole file."""
+
+    @staticmethod
+    def of(answer: http.client.HTTPResponse) -> Version:
+        """By the headers of an answer, to a range or not."""
+        headers = answer.headers
+        found = _CONTENT_RANGE.match(headers.get("Content-Range", "")) if answer.status == 206 else None
+        length = headers.get("Content-Length", "")
+        size = int(found[2]) if found else int(length) if answer.status == 200 and length.isdigit() else None
+        return Version(headers.get("ETag", ""), headers.get("Last-Modified", ""), size)
+
+    @property
+    def validator(self) -> str:
+        """What `If-Range` may hold: a strong tag, else the date, else nothing."""
+        return self.date if not self.tag or self.tag.startswith(_WEAK_TAG) else self.tag
+
+    def differs_from(self, other: Version) -> bool:
+        """Whether both tell something that is not the same; an answer to a range need not tell all."""
+        pairs = [(self.tag, other.tag), (self.date, other.date), (self.size, other.size)]
+        return any(one and another and one != another for one, another in pairs)
 
 
 class WebBytes:
     """Bytes behind an address; seekable when the server answers to ranges."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, only_public: bool = False) -> None:
         """Connect to `address`.
+
+        Args:
+            address: An http(s) address.
+            only_public: Connect to public hosts only, see Note [addresses that others name].
 
         Raises:
             MediaError: The server cannot be reached, refuses, or redirects.
         """
         self.failure: str | None = None
         self._address = address
+        self._opener = _PUBLIC_OPENER if only_public else _OPENER
         self._place = 0
         self._size: int | None = None
-        self._reconnects_left = RECONNECTS
-        self._aborted = False
+        self._version: Version | None = None
+        self._tries_left = RECONNECTS
+        self._heard_s = time.monotonic()
+        self._aborting = threading.Event()
         self._response: http.client.HTTPResponse | None = None
         self._closing = threading.RLock()  # the garbage collector may call `abort` in the reading thread
-        reason = self._connect()
+        reason, _ = self._connect()
         if reason:
             raise MediaError(f"{address}: {reason}")
 
+    def __str__(self) -> str:
+        return self._address
+
     def read(self, size: int) -> bytes:
         """See `ByteSource`."""
-        while not (self._aborted or self.failure or self._at_end()):
+        while not (self._aborting.is_set() or self.failure or self._at_end()):
             if self._response is None:
-                self.failure = self._connect()
-                continue
+                reason, is_passing = self._connect()
+                if reason:
+                    self._try_again(reason, is_passing=is_passing)
+                    continue
+            assert self._response is not None, "connected"
             with suppress(OSError, http.client.HTTPException):
                 data = self._response.read1(size)
                 self._place += len(data)
+                if data:
+                    self._tries_left, self._heard_s = RECONNECTS, time.monotonic()
                 if data or (self._size is None and not self._response.length):
                     return data
             self._drop()
-            self._reconnects_left -= 1
-            if not self.seekable() or self._reconnects_left < 0:
-                self.failure = f"the connection broke after {self._place} bytes"
+            self._try_again(f"the connection broke after {self._place} bytes", is_passing=self.seekable())
         return b""
 
     def seekable(self) -> bool:
@@ -74,6 +137,7 @@ class WebBytes:
         if base + offset != self._place:
             self._drop()
             self._place = max(base + offset, 0)
+            self._heard_s = time.monotonic()
         return self._place
 
     def tell(self) -> int:
@@ -83,7 +147,7 @@ class WebBytes:
     def abort(self) -> None:
         """See `ByteSource`."""
         with self._closing:  # a closed descriptor's number may already be another file's
-            self._aborted = True
+            self._aborting.set()
             if self._response is None or self._response.closed:
                 return
             with suppress(OSError), socket.socket(fileno=os.dup(self._response.fileno())) as connection:
@@ -96,23 +160,50 @@ class WebBytes:
     def _at_end(self) -> bool:
         return self._size is not None and self._place >= self._size
 
-    def _connect(self) -> str | None:
-        """Ask for the bytes from the current place on; a reason why not, or None."""
-        headers = {"Range": f"bytes={self._place}-", "Accept-Encoding": "identity", "User-Agent": "tallformer"}
+    def _try_again(self, reason: str, *, is_passing: bool) -> None:
+        """Wait a moment before the next connection, or give up."""
+        self._tries_left -= 1
+        silent_s = time.monotonic() - self._heard_s
+        if not is_passing or self._tries_left < 0:
+            self.failure = reason
+        elif silent_s >= PATIENCE_S:
+            self.failure = f"the server sent nothing for {silent_s:.0f} s"
+        elif self._tries_left < RECONNECTS - 1:  # the first try follows at once
+            self._aborting.wait(_WAIT_S)
+
+    def _connect(self) -> tuple[str | None, bool]:
+        """Ask for the bytes from the current place on; a reason why not, or None, and whether it may pass."""
+        headers = _headers(Range=f"bytes={self._place}-")
+        if self._version is not None and self._version.validator:
+            headers["If-Range"] = self._version.validator
+        left_s = PATIENCE_S - (time.monotonic() - self._heard_s)
         try:
-            response = _OPENER.open(request.Request(self._address, headers=headers), timeout=TIMEOUT_S)
+            response = self._opener.open(
+                request.Request(self._address, headers=headers), timeout=max(min(TIMEOUT_S, left_s), 1.0)
+            )
         except error.HTTPError as refusal:
             with refusal:
-                return refusal_of(refusal)
+                return refusal_of(refusal), refusal.code in _BUSY
         except (OSError, ValueError, http.client.HTTPException) as failure:
-            return f"cannot be reached: {getattr(failure, 'reason', None) or failure}"
+            return f"cannot be reached: {getattr(failure, 'reason', None) or failure}", isinstance(failure, OSError)
+        reason = self._take(response)
+        if reason:
+            response.close()
+            return reason, False
+        self._response = response
+        return None, True
+
+    def _take(self, response: http.client.HTTPResponse) -> str | None:
+        """Check that an answer continues the file where it is wanted; a reason why not."""
+        version = Version.of(response)
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
+        if self._version is not None and version.differs_from(self._version):
+            return "changed while it was read; try again"
         if found and int(found[1]) == self._place:
             self._size = int(found[2])
         elif self._place:
-            response.close()
             return f"the server did not continue at byte {self._place}"
-        self._response = response
+        self._version = self._version or version
         return None
 
     def _drop(self) -> None:
@@ -122,15 +213,29 @@ class WebBytes:
                 self._response = None
 
 
-def open_without_redirects(asked: request.Request) -> http.client.HTTPResponse:
-    """Ask a server.
+def version_on_web(address: str, *, only_public: bool = False) -> Version:
+    """What the server says of the version of a file.
 
     Raises:
-        urllib.error.HTTPError: It refuses, or redirects; see `refusal_of`.
-        OSError: It cannot be reached.
+        MediaError: It cannot be reached, refuses, or redirects.
     """
-    answer: http.client.HTTPResponse = _OPENER.open(asked, timeout=TIMEOUT_S)
-    return answer
+    opener = _PUBLIC_OPENER if only_public else _OPENER
+    try:
+        try:
+            with opener.open(request.Request(address, method="HEAD", headers=_headers()), timeout=TIMEOUT_S) as answer:
+                return Version.of(answer)
+        except error.HTTPError as refusal:
+            with refusal:
+                if refusal.code not in _NO_HEAD:
+                    raise
+        first_byte = request.Request(address, headers=_headers(Range="bytes=0-0"))
+        with opener.open(first_byte, timeout=TIMEOUT_S) as answer:
+            return Version.of(answer)
+    except error.HTTPError as refusal:
+        with refusal:
+            raise MediaError(f"{address}: {refusal_of(refusal)}") from refusal
+    except (OSError, ValueError, http.client.HTTPException) as failure:
+        raise MediaError(f"{address}: cannot be reached: {getattr(failure, 'reason', None) or failure}") from failure
 
 
 def refusal_of(refusal: error.HTTPError) -> str:
@@ -139,6 +244,10 @@ def refusal_of(refusal: error.HTTPError) -> str:
         target = refusal.headers.get("Location", "another address")
         return f"redirects to {target}; name that address itself if you trust it"
     return f"the server says {refusal.code} {refusal.reason}"
+
+
+def _headers(**more: str) -> dict[str, str]:
+    return {"Accept-Encoding": "identity", "User-Agent": "tallformer", **more}
 
 
 class _RefuseRedirects(request.HTTPRedirectHandler):
@@ -154,4 +263,37 @@ class _RefuseRedirects(request.HTTPRedirectHandler):
         """No address follows from another."""
 
 
+def _connect_to_public(address: tuple[str, int], *arguments: Any, **options: Any) -> socket.socket:
+    """As `socket.create_connection`, to the first address of a host if all are public."""
+    host, port = address
+    return socket.create_connection((public_addresses(host, port)[0], port), *arguments, **options)
+
+
+class _PublicHttpConnection(http.client.HTTPConnection):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._create_connection = _connect_to_public
+
+
+class _PublicHttpsConnection(http.client.HTTPSConnection):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._create_connection = _connect_to_public
+
+
+class _PublicHttp(request.HTTPHandler):
+    def http_open(self, req: request.Request) -> http.client.HTTPResponse:
+        """To public hosts only; a proxy, which the user configured, connects by itself."""
+        return self.do_open(http.client.HTTPConnection if req.has_proxy() else _PublicHttpConnection, req)
+
+
+class _PublicHttps(request.HTTPSHandler):
+    def https_open(self, req: request.Request) -> http.client.HTTPResponse:
+        """As `_PublicHttp`."""
+        is_proxied = getattr(req, "_tunnel_host", None) is not None
+        connection = http.client.HTTPSConnection if is_proxied else _PublicHttpsConnection
+        return self.do_open(connection, req)  # with the default context, which checks certificates
+
+
 _OPENER = request.build_opener(_RefuseRedirects)
+_PUBLIC_OPENER = request.build_opener(_RefuseRedirects, _PublicHttp, _PublicHttps)

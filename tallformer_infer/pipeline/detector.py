@@ -144,8 +144,8 @@ class Detector:
         layout = choose_layout(self.bundle.recipe, laid, rates)
         point = choose_point(self.bundle, operating_point, threshold=threshold)
         run = self._run(source, layout, on_progress)
-        sha256 = FileHash(source)
         with self._open(source, span_s, video_stream) as stream, closing(run.windows(stream)) as found:
+            sha256 = FileHash(source)
             pools = RatePools(self.bundle.recipe.candidates.per_video, layout.factors)
             for window in found:
                 pools.add(window.factor, run.localize(window))
