@@ -60,6 +60,7 @@ COMMANDS = (
         "convert", "tallformer_infer.commands.convert", "cpu", "Turn labels of one tool into those of another.", _USE
     ),
     Command("report", "tallformer_infer.commands.report", "report", "Make a page to look at what was found.", _USE),
+    Command("watch", "tallformer_infer.commands.watch", "cpu", "Detect actions in a live stream.", _USE),
     Command("serve", "tallformer_infer.commands.serve", "serve", "Serve detection over HTTP, with a page.", _USE),
     Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
     Command("info", "tallformer_infer.commands.info", "cpu", "Show what a model bundle holds.", _USE),

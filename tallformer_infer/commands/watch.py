@@ -1,0 +1,142 @@
+"""`tallformer watch`: actions of a live source as JSON lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+_WHERE, _WHICH, _SOURCE = "Where it runs", "Which actions are kept", "How the source is read"
+
+
+@app.command()
+def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            show_default=False,
+            help="rtsp://, http(s):// (HLS), rtmp://, srt:// or udp:// address, /dev/video0, a growing file, or -",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Append lines to this file (default: stdout).")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep a clip around each action, copied as received.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        typer.Option(help="Where to run, as for `detect`.", rich_help_panel=_WHERE),
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CPU threads (default: cores).", rich_help_panel=_WHERE)
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="X", help="Lowest score to keep.", rich_help_panel=_WHICH)
+    ] = None,
+    operating_point: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As for `detect`.", rich_help_panel=_WHICH)
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Actions to keep, by name; repeatable.", rich_help_panel=_WHICH),
+    ] = None,
+    max_delay: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="Drop what waits when detection falls so far behind.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = 30.0,
+    timeout: Annotated[
+        float,
+        typer.Option(min=0.1, metavar="SECONDS", help="Reconnect after so much silence.", rich_help_panel=_SOURCE),
+    ] = 10.0,
+    idle: Annotated[
+        float,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="End when a file has not grown for so long.", rich_help_panel=_SOURCE
+        ),
+    ] = 10.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="End when the connection is lost; do not reconnect.", rich_help_panel=_SOURCE)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
+) -> None:
+    """Detect actions in a live stream, and write them as JSON lines.
+
+    A line comes when no later picture can change its action: at the end of
+    its window at the earliest. Lost connections are opened again, and
+    reported as gaps in wall-clock time. Memory does not grow.
+
+    Exit code: 0 the source has ended; 1 it cannot be opened; 2 usage; 130
+    stopped by Ctrl-C; 143 stopped by SIGTERM.
+
+    [bold]Examples[/bold]
+
+      tallformer watch rtsp://camera.local/stream1
+      tallformer watch rtsp://camera.local/stream1 --record clips --out actions.jsonl
+      tallformer watch /dev/video0 --threshold 0.5
+    """
+    from tallformer_infer.commands.waiting import import_interruptibly
+
+    import_interruptibly("tallformer_infer.live")
+
+    import json
+    import sys
+
+    from tallformer_infer.commands.detection import split_classes
+    from tallformer_infer.commands.waiting import run_interruptibly
+    from tallformer_infer.errors import ConfigError, OutputError
+    from tallformer_infer.live import Feed, FeedOptions, Recorder
+    from tallformer_infer.live import watch as watch_feed
+    from tallformer_infer.pipeline import Detector, choose_point
+    from tallformer_infer.results import check_selection
+
+    detector = run_interruptibly(lambda: Detector.load(model, device=device, threads=threads))
+    recipe = detector.bundle.recipe
+    if recipe.sampling.most_frames is not None:
+        raise typer.BadParameter(f"--model {detector.bundle.name}: sees whole videos, and a live stream has no end")
+    names = split_classes(tuple(classes or ()), recipe.classes)
+    try:
+        check_selection(threshold=threshold, classes=names, known=recipe.classes)
+        choose_point(detector.bundle, operating_point, threshold=threshold)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    window_s = recipe.window.window_frames / recipe.sampling.sample_fps
+    keep_s = 3 * window_s + 2 * max_delay if record is not None else 0.0
+    options = FeedOptions(timeout_s=timeout, most_delay_s=max_delay, keep_s=keep_s, reconnects=not once, idle_s=idle)
+    recorder = None if record is None else Recorder(record)
+    feed = Feed(source, options)
+    if not quiet:
+        typer.echo(f"tallformer: watching {source}; an action is final up to {window_s:.0f} s after it", err=True)
+    try:
+        file = sys.stdout if out is None or str(out) == "-" else out.open("a", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    events = watch_feed(
+        feed,
+        detector,
+        threshold=threshold,
+        classes=names,
+        operating_point=operating_point,
+        recorder=recorder,
+    )
+    try:
+        while (event := run_interruptibly(lambda: next(events, None))) is not None:
+            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+            file.flush()
+            if event["event"] == "gap":
+                typer.echo(f"tallformer: gap of {event['seconds']} s: {event['detail']}", err=True)
+    finally:
+        feed.close()

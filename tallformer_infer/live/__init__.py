@@ -1,0 +1,9 @@
+"""`tallformer watch`: cameras, streams and files that grow, for as long as they last."""
+
+from __future__ import annotations
+
+from tallformer_infer.live.feed import Feed, FeedOptions, Gap, Session
+from tallformer_infer.live.record import Recorder
+from tallformer_infer.live.watch import Event, watch
+
+__all__ = ["Event", "Feed", "FeedOptions", "Gap", "Recorder", "Session", "watch"]

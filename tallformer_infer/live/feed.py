@@ -1,0 +1,380 @@
+"""Packets of a live source, with reconnects, in sessions of unbroken time.
+
+Note [sessions]
+    Between two breaks (the connection was lost, or the machine was too slow) time is unbroken, and a session of that
+    stretch is detected like a video. A break ends it: features on both sides have nothing to do with each other, and
+    an action that was going on is cut there. What happened meanwhile is reported as a gap, in wall-clock time.
+
+Note [too slow]
+    What is received and not yet decoded waits as compressed packets. When it spans more than `most_delay_s`, all of it
+    is dropped, and what follows up to the next key frame: counted, and reported as a gap. The newest pictures are worth
+    more than a delay that only grows.
+
+Note [which protocols]
+    FFmpeg opens network protocols here and nowhere else, and only those that the kind of address needs: a playlist
+    from the network cannot name a local file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+import av
+from av.codec import CodecContext
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from tallformer_infer.errors import MediaError
+
+_PROTOCOLS = {
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsp,rtsps,rtp,udp,tcp,tls,srtp",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,rtmp,tcp,tls",
+    "http": "http,https,tcp,tls,crypto",
+    "https": "https,http,tcp,tls,crypto",
+    "srt": "srt",
+    "udp": "udp",
+    "tcp": "tcp",
+}
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+_POLL_S = 0.2
+_FILE_PACKETS = 500
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"
+GapReason = Literal["connection", "too slow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedOptions:
+    """How a source is read."""
+
+    timeout_s: float = 10.0
+    """A source that gives nothing for so long is lost."""
+    most_delay_s: float = 30.0
+    """See Note [too slow]."""
+    keep_s: float = 0.0
+    """Packets are kept for so long after they were read, for recording."""
+    reconnects: bool = True
+    """A lost source is opened again, for ever; else its loss is the end."""
+    idle_s: float = 10.0
+    """A file that does not grow for so long has ended."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Time that was not watched."""
+
+    start: float
+    """Wall-clock time, in seconds since 1970."""
+    end: float
+    """Wall-clock time, in seconds since 1970."""
+    reason: GapReason
+    """Why."""
+    detail: str
+    """One line."""
+
+
+@dataclass(frozen=True)
+class TimedPacket:
+    """A packet of the video stream."""
+
+    packet: VideoPacket
+    """Not to be changed: the recorder copies it."""
+    seconds: float
+    """Time since the start of the session."""
+
+
+class Session:
+    """A stretch of unbroken time: its pictures, until it ends."""
+
+    def __init__(self, feed: Feed, stream: VideoStream, start: float, base_s: float) -> None:
+        self.stream = stream
+        """As FFmpeg describes it; keeps the source open for as long as the session is used."""
+        self.start = start
+        """Wall-clock time of its first picture, in seconds since 1970."""
+        self._feed = feed
+        self._base_s = base_s
+
+    def pictures(self, least_step_s: float) -> Iterator[tuple[float, Any]]:
+        """Pictures as (seconds since its start, uint8 RGB of shape (H, W, 3)).
+
+        Args:
+            least_step_s: No more pictures are given than one in so many seconds, on average.
+        """
+        due_s, last_s = 0.0, -1.0
+        for frame in self._frames():
+            seconds = -1.0 if frame.time is None else float(frame.time) - self._base_s
+            if seconds >= due_s and seconds > last_s:
+                due_s, last_s = max(due_s + least_step_s, seconds + least_step_s / 2), seconds
+                yield seconds, frame.to_ndarray(format="rgb24")
+
+    def seconds_of(self, packet: VideoPacket) -> float:
+        """Time of a packet since the start of the session."""
+        return _moment_s(packet) - self._base_s
+
+    def _frames(self) -> Iterator[Any]:
+        # Not the stream's own: that one belongs to the thread that reads.
+        decoder = cast(VideoCodecContext, CodecContext.create(self.stream.codec_context.name, "r"))
+        decoder.extradata = self.stream.codec_context.extradata
+        while (taken := self._feed.take(self)) is not None:
+            yield from _decoded(decoder, taken.packet)
+        yield from _decoded(decoder, None)
+
+
+class Feed:
+    """Reads a source in a thread of its own."""
+
+    def __init__(self, address: str, options: FeedOptions) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            address: `rtsp://`, `http(s)://` (HLS included), `rtmp://`, `srt://`, `udp://`, a video device, a file that
+                may grow, or `-` for standard input.
+            options: How it is read.
+
+        Raises:
+            MediaError: No such file, or a protocol that is not known here.
+        """
+        self.address = address
+        self.options = options
+        self.dropped_packets = 0
+        """See Note [too slow]."""
+        self._kind = _kind_of(address)
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Session, TimedPacket]] = deque()
+        self._kept: deque[tuple[Session, TimedPacket]] = deque()
+        self._sessions: deque[Session | Gap] = deque()
+        self._current: Session | None = None
+        self._lost_at: float | None = None
+        self._reason: GapReason = "connection"
+        self._why = ""
+        self._error: str | None = None
+        self._ended = False
+        self._closing = threading.Event()
+        self._file: _GrowingFile | None = None
+        self._thread = threading.Thread(target=self._run, name="tallformer-feed", daemon=True)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its time is that of the wall clock."""
+        return self._kind not in ("file", "stdin")
+
+    def sessions(self) -> Iterator[Session | Gap]:
+        """Sessions and the gaps between them, until the source ends for good.
+
+        Raises:
+            MediaError: It could never be opened, or may not be opened again.
+        """
+        self._thread.start()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._sessions or self._ended)
+                if not self._sessions:
+                    if self._error is not None:
+                        raise MediaError(self._error)
+                    return
+                found = self._sessions.popleft()
+            yield found
+
+    def take(self, session: Session) -> TimedPacket | None:
+        """The next packet of a session; None at its end."""
+        with self._changed:
+            while True:
+                while self._waiting and self._waiting[0][0] is not session and self._is_over(self._waiting[0][0]):
+                    self._waiting.popleft()  # of a session that its reader has left
+                if self._waiting and self._waiting[0][0] is session:
+                    self._changed.notify_all()  # the reader of a file waits for room
+                    return self._waiting.popleft()[1]
+                if self._current is not session or self._ended:
+                    return None
+                self._changed.wait()
+
+    def kept(self, session: Session, start_s: float, end_s: float) -> list[TimedPacket]:
+        """Packets of a session that were kept, from the key frame at or before `start_s` to `end_s`."""
+        with self._changed:
+            own = [timed for owner, timed in self._kept if owner is session and timed.seconds < end_s]
+        first = 0
+        for index, timed in enumerate(own):
+            if timed.packet.is_keyframe and timed.seconds <= start_s:
+                first = index
+        while first < len(own) and not own[first].packet.is_keyframe:
+            first += 1
+        return own[first:]
+
+    def close(self) -> None:
+        """Stop reading; may be called from any thread, and again."""
+        self._closing.set()
+        if self._file is not None:
+            self._file.close()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _is_over(self, session: Session) -> bool:
+        return self._current is not session
+
+    def _run(self) -> None:
+        wait_s = _FIRST_WAIT_S
+        while not self._closing.is_set():
+            try:
+                container = self._open()
+                if not container.streams.video:
+                    raise MediaError("has no video")
+                self._read(container, container.streams.video[0])
+                self._why = f"{self.address}: ended"
+            except (av.FFmpegError, OSError, MediaError) as error:
+                self._why = f"{self.address}: {getattr(error, 'strerror', None) or error}"
+                if self._lost_at is None and self._current is None:
+                    self._error = self._why
+                    break
+            if self._current is not None:
+                wait_s = _FIRST_WAIT_S
+                with self._changed:
+                    self._current, self._lost_at, self._reason = None, time.time(), "connection"
+                    self._changed.notify_all()
+            if not self.is_live or not self.options.reconnects:
+                break
+            self._closing.wait(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        with self._changed:
+            self._ended, self._current = True, None
+            self._changed.notify_all()
+
+    def _open(self) -> InputContainer:
+        timeout = (self.options.timeout_s, self.options.timeout_s)
+        if self._kind == "stdin":
+            return av.open(sys.stdin.buffer, mode="r")
+        if self._kind == "file":
+            self._file = _GrowingFile(self.address, self.options.idle_s, self._closing)
+            return av.open(self._file, mode="r")
+        if self._kind == "device":
+            return av.open(self.address, mode="r", format="video4linux2,v4l2", timeout=timeout)
+        options = {"protocol_whitelist": _PROTOCOLS[self._kind]}
+        if self._kind in ("rtsp", "rtsps"):
+            options["rtsp_transport"] = "tcp"
+        return av.open(self.address, mode="r", options=options, timeout=timeout)
+
+    def _read(self, container: InputContainer, stream: VideoStream) -> None:
+        for packet in container.demux(stream):
+            if self._closing.is_set():
+                return
+            if packet.size == 0 or packet.pts is None or packet.time_base is None:
+                continue
+            if self._current is None:
+                if not packet.is_keyframe:
+                    self.dropped_packets += 1
+                    continue
+                self._begin_session(stream, packet)
+            with self._changed:
+                self._add(packet)
+                self._changed.notify_all()
+                if not self.is_live:  # a file waits for its reader
+                    self._changed.wait_for(lambda: len(self._waiting) < _FILE_PACKETS or self._ended)
+
+    def _begin_session(self, stream: VideoStream, packet: VideoPacket) -> None:
+        now = time.time()
+        with self._changed:
+            if self._lost_at is not None:
+                self._sessions.append(Gap(self._lost_at, now, self._reason, self._why))
+            self._current = Session(self, stream, now, _moment_s(packet))
+            self._sessions.append(self._current)
+            self._changed.notify_all()
+
+    def _add(self, packet: VideoPacket) -> None:
+        """Take a packet of the current session; within the lock."""
+        session = self._current
+        assert session is not None, "it was begun before"
+        timed = TimedPacket(packet, session.seconds_of(packet))
+        self._waiting.append((session, timed))
+        if self.options.keep_s > 0:
+            self._keep(session, timed)
+        first_s = next(waiting.seconds for owner, waiting in self._waiting if owner is session)
+        if self.is_live and timed.seconds - first_s > self.options.most_delay_s:
+            self._drop(session, first_s, timed.seconds - first_s)
+
+    def _keep(self, session: Session, timed: TimedPacket) -> None:
+        self._kept.append((session, timed))
+        while self._kept and (
+            self._kept[0][0] is not session or timed.seconds - self._kept[0][1].seconds > self.options.keep_s
+        ):
+            self._kept.popleft()
+
+    def _drop(self, session: Session, first_s: float, delay_s: float) -> None:
+        """See Note [too slow]; within the lock."""
+        count = sum(owner is session for owner, _ in self._waiting)
+        self.dropped_packets += count
+        self._waiting = deque((owner, timed) for owner, timed in self._waiting if owner is not session)
+        self._current, self._lost_at, self._reason = None, session.start + first_s, "too slow"
+        self._why = f"this machine is {delay_s:.0f} s behind; {count} packets were dropped"
+
+
+class _GrowingFile:
+    """A file that is still being written: its end is where nothing was added for a while."""
+
+    def __init__(self, path: str, idle_s: float, closing: threading.Event) -> None:
+        self._file = open(path, "rb")  # noqa: PTH123, SIM115 (closed by `close`)
+        self._idle_s = idle_s
+        self._closing = closing
+
+    def read(self, size: int) -> bytes:
+        """Bytes, once there are some."""
+        until_s = time.monotonic() + self._idle_s
+        while not (data := self._file.read(size)):
+            if time.monotonic() > until_s or self._closing.wait(_POLL_S):
+                return b""
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of a file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+def _kind_of(address: str) -> str:
+    if address == "-":
+        return "stdin"
+    scheme, separator, _ = address.partition("://")
+    if separator:
+        if scheme.lower() not in _PROTOCOLS:
+            raise MediaError(f"{address}: expected one of {', '.join(f'{name}://' for name in _PROTOCOLS)}")
+        return scheme.lower()
+    try:
+        mode = os.stat(address).st_mode  # noqa: PTH116 (a name is taken as it is)
+    except OSError as error:
+        raise MediaError(f"{address}: {error.strerror or error}") from error
+    if stat.S_ISCHR(mode):
+        return "device"
+    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
+        return "file"
+    raise MediaError(f"{address}: expected an address, a video device or a file")
+
+
+def _moment_s(packet: VideoPacket) -> float:
+    """Presentation time on the source's own time line; packets without one are left out before."""
+    return float((packet.pts or 0) * (packet.time_base or 0))
+
+
+def _decoded(decoder: VideoCodecContext, packet: VideoPacket | None) -> list[Any]:
+    """Frames of a packet; a damaged one gives none."""
+    try:
+        return list(decoder.decode(packet))
+    except av.FFmpegError:
+        return []

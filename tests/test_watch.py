@@ -1,0 +1,216 @@
+"""Live sources: files that grow, pipes, HTTP, and a real RTSP server that goes away and comes back."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from tallformer_infer import Detector
+from tallformer_infer.errors import MediaError
+from tallformer_infer.live import Feed, FeedOptions, Recorder, watch
+
+EXAMPLE = Path("docs/example/example.mp4")
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load("demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def transport_stream(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """The example as MPEG-TS, which can be read from anywhere on."""
+    path = tmp_path_factory.mktemp("ts") / "example.ts"
+    with av.open(str(root / EXAMPLE)) as source, av.open(str(path), "w", format="mpegts") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    return path
+
+
+def watched(address: str, detector: Detector, **options: Any) -> list[dict[str, Any]]:
+    return list(watch(Feed(address, FeedOptions(**options)), detector, threshold=0.5))
+
+
+def test_a_file_gives_what_detect_gives(detector: Detector, root: Path) -> None:
+    expected = detector.detect(root / EXAMPLE, threshold=0.9).actions
+
+    events = watched(str(root / EXAMPLE), detector, idle_s=0.1)
+
+    found = [event for event in events if event["event"] == "action" and event["score"] >= 0.9]
+    assert [event["label"] for event in found] == [action.label for action in expected]
+    for event, action in zip(found, expected, strict=True):
+        assert event["segment"] == pytest.approx([action.start_s, action.end_s], abs=0.05)
+    assert events[-1] == {
+        "event": "end",
+        "sessions": 1,
+        "actions": events[-1]["actions"],
+        "gaps": 0,
+        "dropped_packets": 0,
+    }
+
+
+def test_a_file_is_followed_while_it_grows(detector: Detector, transport_stream: Path, tmp_path: Path) -> None:
+    content, growing = transport_stream.read_bytes(), tmp_path / "growing.ts"
+    growing.write_bytes(content[: len(content) // 8])
+
+    def grow() -> None:
+        for part in range(1, 8):
+            time.sleep(0.2)
+            with growing.open("ab") as file:
+                file.write(content[part * len(content) // 8 : (part + 1) * len(content) // 8])
+
+    threading.Thread(target=grow, daemon=True).start()
+    events = watched(str(growing), detector, idle_s=3.0)
+
+    whole = watched(str(transport_stream), detector, idle_s=0.1)
+    assert [event["label"] for event in _actions(events)] == [event["label"] for event in _actions(whole)]
+    assert len(_actions(whole)) >= 5
+
+
+def test_standard_input_is_read(transport_stream: Path) -> None:
+    with transport_stream.open("rb") as content:
+        done = subprocess.run(
+            [sys.executable, "-m", "tallformer_infer", "watch", "-", "-m", "demo", "--threshold", "0.9"],
+            stdin=content,
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {event["label"] for event in _actions(events)} >= {"orbit", "bounce"}
+
+
+def test_clips_hold_their_action(detector: Detector, root: Path, tmp_path: Path) -> None:
+    feed = Feed(str(root / EXAMPLE), FeedOptions(idle_s=0.1, keep_s=200.0))
+
+    events = list(watch(feed, detector, threshold=0.9, recorder=Recorder(tmp_path / "clips")))
+
+    for event in _actions(events):
+        start_s, end_s = event["segment"]
+        with av.open(event["clip"]) as clip:
+            pictures = list(clip.decode(video=0))
+        length_s = float(pictures[-1].time - pictures[0].time)
+        assert length_s >= min(end_s + 1.5, 44.9) - max(start_s - 2.0, 0.0) - 0.2
+    assert not list((tmp_path / "clips").glob(".*"))
+
+
+@pytest.fixture
+def site(transport_stream: Path) -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(transport_stream.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_what_comes_too_fast_is_dropped_counted_and_reported(detector: Detector, site: str) -> None:
+    events = watched(f"{site}/example.ts", detector, most_delay_s=2.0, reconnects=False)
+
+    gaps = [event for event in events if event["event"] == "gap"]
+    assert gaps
+    assert {gap["reason"] for gap in gaps} == {"too slow"}
+    assert all("packets were dropped" in gap["detail"] for gap in gaps)
+    assert events[-1]["dropped_packets"] > 0
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ftp://camera/x", "expected one of rtsp://"),
+        ("no such file.mp4", "No such file"),
+        ("concat:a|b", "No such file"),
+    ],
+)
+def test_other_sources_are_refused(address: str, message: str) -> None:
+    with pytest.raises(MediaError, match=message):
+        Feed(address, FeedOptions())
+
+
+def test_a_source_that_never_answers_is_an_error(detector: Detector) -> None:
+    with pytest.raises(MediaError, match="Connection refused"):
+        watched("rtsp://127.0.0.1:9/camera", detector, timeout_s=1.0)
+
+
+def test_a_playlist_from_the_network_reads_no_local_file(
+    detector: Detector, site: str, transport_stream: Path, root: Path
+) -> None:
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:45\n#EXTINF:45,\nfile://{transport_stream}\n#EXT-X-ENDLIST\n"
+    (transport_stream.parent / "list.m3u8").write_text(playlist)
+
+    with pytest.raises(MediaError, match=r"list\.m3u8"):
+        watched(f"{site}/list.m3u8", detector, reconnects=False, timeout_s=2.0)
+
+
+Camera = tuple[str, Callable[[], subprocess.Popen[bytes]]]
+
+
+@pytest.fixture
+def camera(root: Path) -> Iterator[Camera]:
+    """The address of a camera, and what starts it."""
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    needs = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+    if python is None or subprocess.run([python, "-c", needs], capture_output=True, check=False).returncode:
+        pytest.skip("needs apt-get install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good and -bad")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        script = Path(__file__).parent / "rtsp_server.py"
+        started.append(subprocess.Popen([python, str(script), str(root / EXAMPLE), str(port)]))
+        until_s = time.monotonic() + 20
+        while time.monotonic() < until_s:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return started[-1]
+            time.sleep(0.1)
+        raise AssertionError("the RTSP server did not start")
+
+    yield f"rtsp://127.0.0.1:{port}/camera", start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_camera_that_comes_back_is_watched_on(detector: Detector, camera: Camera) -> None:
+    address, start = camera
+    first = start()
+    feed = Feed(address, FeedOptions(timeout_s=2.0))
+    events = watch(feed, detector)
+
+    assert next(events)["event"] == "session"
+    threading.Timer(1.0, lambda: first.send_signal(signal.SIGKILL)).start()
+    threading.Timer(3.0, start).start()
+    gap = next(event for event in events if event["event"] == "gap")
+
+    assert gap["reason"] == "connection"
+    assert 1.0 < gap["seconds"] < 20.0
+    assert next(events)["event"] == "session"
+    feed.close()
+
+
+def _actions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == "action"]
