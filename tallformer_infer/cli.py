@@ -185,11 +185,13 @@ def _naming_the_extra(name: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        from tallformer_infer.installing import install_command
+
         missing = (error.name or "").partition(".")[0]
         if missing.startswith(NAME):
             raise
         raise ExtraError(
-            f"{name} needs the extra {extra!r} ({missing} is not installed): pip install 'tallformer[{extra}]'"
+            f"{name} needs the extra {extra!r} ({missing} is not installed): {install_command(extra)}"
         ) from error
 
 

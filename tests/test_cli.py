@@ -17,6 +17,7 @@ import typer
 import tallformer_infer
 from tallformer_infer import cli
 from tallformer_infer.errors import MediaError
+from tallformer_infer.installing import install_command
 
 HEAVY = {"torch", "av", "onnxruntime", "numpy"}
 
@@ -276,7 +277,7 @@ def test_missing_extra_is_told_with_the_line_that_installs_it(name, extra, argum
 
     assert run.returncode == 1
     assert run.stderr.startswith(f"tallformer: error: tallformer {name} needs the extra '{extra}'")
-    assert run.stderr.endswith(f"pip install 'tallformer[{extra}]'\n")
+    assert run.stderr.endswith(f"{install_command(extra)}\n")
     assert run.stderr.count("tallformer: ") == 1
 
 

@@ -12,6 +12,7 @@ from tallformer_infer import cli
 from tallformer_infer.commands import file_formats
 from tallformer_infer.evaluation import Predictions, evaluate, protocol_named, read_truth
 from tallformer_infer.formats import FORMATS, LabelFormat, ReadableFormat, read_labels
+from tallformer_infer.installing import install_command
 from tallformer_infer.media.probe import probe
 from tallformer_infer.structures import Action
 from tests.small_bundle import FOUND, write_bundle
@@ -101,7 +102,7 @@ def test_missing_library_is_named_before_any_work(folder, detect, capsys, monkey
 
     shown = capsys.readouterr().err
     assert "the format otio needs the extra 'editing'" in shown
-    assert "pip install 'tallformer[editing]'" in shown
+    assert install_command("editing") in shown
     assert "model small" not in shown
 
 

@@ -26,6 +26,7 @@ from tallformer_infer.diagnosis import Diagnosis, diagnose
 from tallformer_infer.diagnosis.asking import ask
 from tallformer_infer.diagnosis.native import ask_driver
 from tallformer_infer.diagnosis.smallest_graph import INPUTS, SIDE, smallest_graph
+from tallformer_infer.installing import install_command
 from tallformer_infer.runtime import Device
 from tests.driver_stub import path_without
 
@@ -149,10 +150,10 @@ def test_missing_onnxruntime_is_told_with_the_line_that_installs_it(
     assert not document["can_detect"]
     for device in document["devices"]:
         assert (device["works"], device["text"]) == (False, "onnxruntime is not installed")
-        assert device["commands"] == ["pip install 'tallformer[cpu]'"]
+        assert device["commands"] == [install_command("cpu")]
     parts = {part["name"]: part for part in document["parts"]}
     assert parts["cpu"]["remark"] == "onnx, onnxruntime missing"
-    assert parts["train"]["commands"] == ["pip install 'tallformer[train]'"]
+    assert parts["train"]["commands"] == [install_command("train")]
     assert parts["base"]["is_complete"]
 
 
@@ -162,7 +163,7 @@ def test_missing_pyav_is_told_with_the_line_that_installs_it(tmp_path: Path) -> 
     assert found.decoding.problem == "ModuleNotFoundError: No module named 'av'"
     assert (found.devices[0].text, found.devices[0].commands) == (
         "av is not installed",
-        ("pip install 'tallformer[cpu]'",),
+        (install_command("cpu"),),
     )
 
 

@@ -12,6 +12,7 @@ from tallformer_infer.diagnosis.asking import Answer
 from tallformer_infer.diagnosis.findings import Breakage, CudaDriver, DeviceVerdict, Gpu, Provider
 from tallformer_infer.diagnosis.machine import look_at_machine
 from tallformer_infer.diagnosis.packages import find_packages, library_major
+from tallformer_infer.installing import install_command
 
 REQUIRES = (
     "numpy>=1.26",
@@ -27,7 +28,7 @@ GPU = Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=150 << 30)
 NO_DRIVER = CudaDriver(version=None, gpus=(), problem="no NVIDIA driver: libcuda.so.1")
 DRIVER = CudaDriver(version="13.0", gpus=(GPU,), problem=None)
 REFUSED = Answer(problem="device cuda cannot be had", error="DeviceError")
-INSTALL_GPU = "pip install 'tallformer[gpu]'"
+INSTALL_GPU = install_command("gpu")
 
 
 def install(folder: Path, **versions: str) -> list[str]:
@@ -79,9 +80,9 @@ def test_parts_that_are_complete_or_missing_are_told_with_their_lines(tmp_path: 
         "tensorrt": (
             False,
             "onnxruntime-gpu, tensorrt-cu13 missing",
-            ("pip uninstall -y onnxruntime", "pip install 'tallformer[tensorrt]'"),
+            ("pip uninstall -y onnxruntime", install_command("tensorrt")),
         ),
-        "train": (False, "torch missing", ("pip install 'tallformer[train]'",)),
+        "train": (False, "torch missing", (install_command("train"),)),
     }
 
 
@@ -95,7 +96,7 @@ def test_onnxruntime_for_the_gpu_stands_in_for_the_one_for_the_cpu(tmp_path: Pat
 def test_version_out_of_bounds_is_told(tmp_path: Path) -> None:
     parts = parts_of(install(tmp_path, onnxruntime="1.21.9"))
 
-    assert parts["cpu"] == (False, "onnxruntime 1.21.9 is not >=1.22", ("pip install 'tallformer[cpu]'",))
+    assert parts["cpu"] == (False, "onnxruntime 1.21.9 is not >=1.22", (install_command("cpu"),))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_tensorrt_of_another_major_than_onnxruntime_links_is_told(tmp_path: Path
     assert linked == 10
     (breakage,) = find_breakages(evidence(path, tensorrt=linked))
     assert breakage.text == "tensorrt 11.4.0.106 does not fit onnxruntime-gpu 1.31.1, which links TensorRT 10"
-    assert breakage.commands == ("pip uninstall -y tensorrt", "pip install 'tallformer[tensorrt]'")
+    assert breakage.commands == ("pip uninstall -y tensorrt", install_command("tensorrt"))
 
 
 def test_tensorrt_of_the_major_that_onnxruntime_links_is_fine(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_missing_onnxruntime_is_the_one_that_fits_the_machine(
 
     verdict = judge_device(value, gone, evidence(install(tmp_path), driver=driver))
 
-    assert (verdict.text, verdict.commands) == ("onnxruntime is not installed", (f"pip install 'tallformer[{extra}]'",))
+    assert (verdict.text, verdict.commands) == ("onnxruntime is not installed", (install_command(extra),))
 
 
 def test_damaged_onnxruntime_is_told_with_the_line_that_repairs_it(tmp_path: Path) -> None:
@@ -252,22 +253,22 @@ def test_machine_without_limits_has_none(tmp_path: Path, files: dict[str, str]) 
 
 def test_missing_tensorrt_is_told_with_the_lines_that_install_it(tmp_path: Path) -> None:
     known = evidence(install(tmp_path, onnxruntime="1.32.0"))
-    problem = "neither tensorrt nor tensorrt_rtx is installed: pip install 'tallformer[tensorrt]'"
+    problem = f"neither tensorrt nor tensorrt_rtx is installed: {install_command('tensorrt')}"
 
     verdict = judge_device("tensorrt", Answer(problem=problem, error="ExtraError"), known)
 
     assert verdict.text == "neither tensorrt nor tensorrt_rtx is installed"
-    assert verdict.commands == ("pip uninstall -y onnxruntime", "pip install 'tallformer[tensorrt]'")
+    assert verdict.commands == ("pip uninstall -y onnxruntime", install_command("tensorrt"))
 
 
 def test_gpu_that_tensorrt_rtx_does_not_run_on_is_told(tmp_path: Path) -> None:
     known = evidence(install(tmp_path, onnxruntime="1.32.0"))
-    problem = "tensorrt_rtx 1.7.1 does not run on H200 (sm90), only on sm75: pip install 'tallformer[tensorrt]'"
+    problem = f"tensorrt_rtx 1.7.1 does not run on H200 (sm90), only on sm75: {install_command('tensorrt')}"
 
     verdict = judge_device("tensorrt", Answer(problem=problem, error="DeviceError"), known)
 
     assert (verdict.works, verdict.text) == (False, "tensorrt_rtx 1.7.1 does not run on H200 (sm90), only on sm75")
-    assert verdict.commands == ("pip uninstall -y onnxruntime", "pip install 'tallformer[tensorrt]'")
+    assert verdict.commands == ("pip uninstall -y onnxruntime", install_command("tensorrt"))
 
 
 def test_engine_that_runs_is_told_with_what_makes_one(tmp_path: Path) -> None:
@@ -290,7 +291,7 @@ def test_onnxruntime_without_tensorrt_needs_the_other_build_and_tensorrt(tmp_pat
     verdict = verdict_on_onnx_tensorrt(evidence(install(tmp_path, onnxruntime="1.32.0")))
 
     assert (verdict.works, verdict.text) == (False, "onnxruntime-gpu is not installed")
-    assert verdict.commands == ("pip uninstall -y onnxruntime", "pip install 'tallformer[tensorrt]'")
+    assert verdict.commands == ("pip uninstall -y onnxruntime", install_command("tensorrt"))
 
 
 def test_without_a_driver_onnxruntime_has_no_tensorrt_either(tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ def test_tensorrt_that_onnxruntime_does_not_link_keeps_its_provider_away(tmp_pat
     verdict = verdict_on_onnx_tensorrt(evidence(path, tensorrt=10))
 
     assert verdict.text == "tensorrt 11.4.0.106 does not fit onnxruntime-gpu 1.31.1, which links TensorRT 10"
-    assert verdict.commands == ("pip uninstall -y tensorrt", "pip install 'tallformer[tensorrt]'")
+    assert verdict.commands == ("pip uninstall -y tensorrt", install_command("tensorrt"))
 
 
 def test_provider_that_lacks_tensorrts_library_is_told_with_the_line_that_brings_it(tmp_path: Path) -> None:
@@ -317,14 +318,14 @@ def test_provider_that_lacks_tensorrts_library_is_told_with_the_line_that_brings
 
     verdict = verdict_on_onnx_tensorrt(known)
 
-    assert (verdict.text, verdict.commands) == (f"{library} is missing", ("pip install 'tallformer[tensorrt]'",))
+    assert (verdict.text, verdict.commands) == (f"{library} is missing", (install_command("tensorrt"),))
 
 
 def test_missing_tensorrt_package_is_told_for_onnxruntime_too(tmp_path: Path) -> None:
     known = dataclasses.replace(evidence(install(tmp_path, onnxruntime_gpu="1.31.1")), providers=())
-    problem = "device onnx-tensorrt cannot be had: tensorrt is not installed: pip install 'tallformer[tensorrt]'"
+    problem = f"device onnx-tensorrt cannot be had: tensorrt is not installed: {install_command('tensorrt')}"
 
     verdict = verdict_on_onnx_tensorrt(known, problem)
 
     assert verdict.text == "device onnx-tensorrt cannot be had: tensorrt is not installed"
-    assert verdict.commands == ("pip install 'tallformer[tensorrt]'",)
+    assert verdict.commands == (install_command("tensorrt"),)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tallformer_infer.installing import install_command
 from tests.driver_stub import NO_DEVICE, compile_driver, path_without
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -70,7 +71,7 @@ def test_without_tensorrt_detect_says_how_to_install_it(root: Path, tmp_path: Pa
 
     line = detect_line(root, tmp_path, path=path, driver=compile_driver(tmp_path / "driver"))
 
-    assert line == f"{_REFUSED}neither tensorrt nor tensorrt_rtx is installed: pip install 'tallformer[tensorrt]'"
+    assert line == f"{_REFUSED}neither tensorrt nor tensorrt_rtx is installed: {install_command('tensorrt')}"
 
 
 @needs_cc
@@ -93,7 +94,7 @@ def test_tensorrt_rtx_is_refused_on_a_gpu_of_data_centres(root: Path, tmp_path: 
     line = detect_line(root, tmp_path, path=path, driver=compile_driver(tmp_path / "driver", capability=(9, 0)))
 
     assert "does not run on A (sm90), only on sm75, " in line
-    assert line.endswith("pip install 'tallformer[tensorrt]'")
+    assert line.endswith(install_command("tensorrt"))
 
 
 @needs_cc
@@ -116,7 +117,7 @@ def test_without_the_cuda_bindings_detect_says_how_to_install_them(root: Path, t
 
     line = detect_line(root, tmp_path, path=path, driver=driver)
 
-    assert line == f"{_REFUSED}cuda-bindings is not installed: pip install 'tallformer[tensorrt]'"
+    assert line == f"{_REFUSED}cuda-bindings is not installed: {install_command('tensorrt')}"
 
 
 @needs_cc

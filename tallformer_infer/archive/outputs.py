@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tallformer_infer.archive.places import ResultPlace
 from tallformer_infer.errors import ExtraError
 from tallformer_infer.formats import FORMATS, LabelledVideo, encode_labels, is_label_format, labelled_video
+from tallformer_infer.installing import install_command
 from tallformer_infer.results import Selection, actions_document, activitynet_document, encode_document
 from tallformer_infer.structures import Result
 
@@ -31,7 +32,7 @@ def check_formats(formats: Sequence[str]) -> None:
             except ModuleNotFoundError as error:
                 raise ExtraError(
                     f"--format {form} needs the extra 'editing' ({error.name} is not installed): "
-                    "pip install 'tallformer[editing]'"
+                    f"{install_command('editing')}"
                 ) from error
 
 

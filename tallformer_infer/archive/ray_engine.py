@@ -19,6 +19,7 @@ from tallformer_infer.archive.processes import LEAST_S, LOADING_S
 from tallformer_infer.archive.tasks import Alive, Event, Failed, LabelSettings, Lost, Outcome, Task
 from tallformer_infer.archive.worker import Doer
 from tallformer_infer.errors import ArchiveError, ExtraError
+from tallformer_infer.installing import install_command
 
 LOCAL = "local"
 _ASK_EVERY_S = 0.5
@@ -265,7 +266,7 @@ def _import_ray() -> Any:
     try:
         import ray  # noqa: PLC0415 (an extra)
     except ModuleNotFoundError as error:
-        raise ExtraError("--engine ray needs the extra 'cluster': pip install 'tallformer[cluster]'") from error
+        raise ExtraError(f"--engine ray needs the extra 'cluster': {install_command('cluster')}") from error
     return ray
 
 

@@ -19,7 +19,7 @@ from tallformer_infer.archive.tasks import Alive
 from tallformer_infer.archive.watching import Totals, Watcher
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.commands.saying import URGENT, write_event
-from tallformer_infer.commands.tables import UNTRAINED, losses
+from tallformer_infer.commands.tables import UNTRAINED, losses, outside_domain
 from tallformer_infer.commands.text import clock, counted, naming_the_file, printable, shortened, times
 from tallformer_infer.structures import Result
 
@@ -55,9 +55,13 @@ class TerminalWatcher:
         self._all: TaskID | None = None
         self._rows: dict[int, TaskID] = {}
         self._line_s: float | None = None
+        self._footage: str | None = None
 
     def loaded(self, bundle: Bundle) -> None:
-        """Warn if the model is untrained."""
+        """Say what the model is for; warn if it is untrained."""
+        self._footage = bundle.footage
+        if bundle.intended_use and not self._quiet:
+            self._print(Text(f"model {printable(bundle.name)}: {printable(bundle.intended_use)}", style="dim"))
         if not bundle.trained:
             self._print(Text(f"warning: {UNTRAINED}", style="bold yellow"))
 
@@ -113,6 +117,9 @@ class TerminalWatcher:
     def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
         """Move the overall bar; say what is not as it should be."""
         self._move(totals)
+        if warning := outside_domain(result, self._footage):
+            self._footage = None  # once is enough
+            self._print(Text(f"warning: {printable(warning)}", style="bold yellow"))
         told = [remark for remark in remarks if "not kept" in remark or "damaged" in remark]
         for remark in [losses(result), *told] if losses(result) else told:
             self._print(Text(f"warning: {printable(path)}: {printable(remark)}", style="yellow"))
@@ -213,10 +220,12 @@ class JsonWatcher:
         """Say nothing yet; `quiet` leaves out everything but warnings and failures."""
         self._quiet = quiet
         self._next_s: dict[int, float] = {}
+        self._footage: str | None = None
 
     def loaded(self, bundle: Bundle) -> None:
         """Events `loaded` and, of an untrained model, `warning`."""
-        self._write("loaded", model=bundle.name, trained=bundle.trained)
+        self._footage = bundle.footage
+        self._write("loaded", model=bundle.name, trained=bundle.trained, intended_use=bundle.intended_use)
         if not bundle.trained:
             self._write("warning", message=UNTRAINED)
 
@@ -237,6 +246,9 @@ class JsonWatcher:
 
     def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
         """Event `video_done` and, of a short or damaged video, `warning`."""
+        if warning := outside_domain(result, self._footage):
+            self._footage = None
+            self._write("warning", path=path, message=warning)
         self._write(
             "video_done",
             path=path,

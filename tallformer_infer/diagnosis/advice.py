@@ -10,7 +10,8 @@ from typing import Literal
 
 from tallformer_infer.diagnosis.asking import Answer
 from tallformer_infer.diagnosis.findings import Breakage, CudaDriver, DeviceVerdict, Part, Provider
-from tallformer_infer.diagnosis.packages import BASE, DISTRIBUTION, Package, normal, version_numbers
+from tallformer_infer.diagnosis.packages import Package, normal, version_numbers
+from tallformer_infer.installing import BASE, install_command
 
 _CPU_WHEEL, _GPU_WHEEL = "onnxruntime", "onnxruntime-gpu"
 
@@ -172,14 +173,14 @@ def _why_no_engines(answer: Answer, evidence: Evidence) -> _Remedy | None:
     """What keeps TensorRT engines from running: that which has to be mended first."""
     if evidence.driver.problem:
         return evidence.driver.problem, ()
-    if "pip install 'tallformer[tensorrt]'" in str(answer.problem):
+    if f": {install_command('tensorrt')}" in str(answer.problem):
         return _without_line(str(answer.problem)), _install("tensorrt", evidence.packages)
     return None
 
 
 def _install(part: str, packages: Sequence[Package]) -> tuple[str, ...]:
     """What to run to have a part, with the other build of ONNX Runtime out of its way."""
-    install = f"pip install '{DISTRIBUTION}[{part}]'" if part != BASE else f"pip install {DISTRIBUTION}"
+    install = install_command(part)
     if part not in {"gpu", "tensorrt"} or _version(packages, _CPU_WHEEL) is None:
         return (install,)
     wheels = [wheel for wheel in (_CPU_WHEEL, _GPU_WHEEL) if _version(packages, wheel)]
@@ -192,4 +193,4 @@ def _version(packages: Sequence[Package], name: str) -> str | None:
 
 def _without_line(reason: str) -> str:
     """A reason without the line to install something, which is shown apart."""
-    return re.sub(r" \(pip install [^)]*\)|: pip install '[^']*'$", "", reason)
+    return re.sub(r" \([^()]*\bpip install [^)]*\)|: [^:]*\bpip install .*$", "", reason)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-DISTRIBUTION = "tallformer"
-BASE = "base"
-"""The part that every install has."""
+from tallformer_infer.installing import BASE, DISTRIBUTION
 
-_UNLISTED = {"check", "dev", "trt-ci"}
+_UNLISTED = {"all", "check", "dev", "docs", "trt-ci"}
 """Parts for those who change this project."""
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[[^]]*])?(?P<bounds>[^;]*)(;.*\bextra == ['\"](?P<extra>[\w-]+)['\"])?")
 _BOUND = re.compile(r"(>=|<)\s*([\d.]+)")

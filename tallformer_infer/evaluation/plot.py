@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tallformer_infer.errors import ExtraError, OutputError
 from tallformer_infer.evaluation.error_kinds import ErrorKinds
 from tallformer_infer.evaluation.scoring import Evaluation
+from tallformer_infer.installing import install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def check_plot(path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
     if importlib.util.find_spec("matplotlib") is None:
-        raise ExtraError("--plot needs matplotlib, which is not installed: pip install 'tallformer[train]'")
+        raise ExtraError(f"--plot needs matplotlib, which is not installed: {install_command('train')}")
 
 
 def _draw(evaluation: Evaluation) -> Figure:

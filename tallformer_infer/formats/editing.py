@@ -23,6 +23,7 @@ from tallformer_infer.formats.labelled import (
     only_video,
 )
 from tallformer_infer.formats.places import address_of
+from tallformer_infer.installing import install_command
 
 if TYPE_CHECKING:
     from opentimelineio.schema import Clip, Timeline, Track
@@ -71,7 +72,7 @@ def require_editing(form: EditingFormat) -> None:
         except ModuleNotFoundError as error:
             raise ExtraError(
                 f"the format {form} needs the extra 'editing' ({error.name} is not installed): "
-                "pip install 'tallformer[editing]'"
+                f"{install_command('editing')}"
             ) from error
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import IO, Any, TypeVar
 
 from tallformer_infer.errors import MediaError
+from tallformer_infer.installing import install_command
 from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, check_protocol, is_web_address
 from tallformer_infer.media.web import PATIENCE_S, version_on_web
 
@@ -172,7 +173,7 @@ def _fsspec(address: str) -> ModuleType:
         import fsspec  # noqa: PLC0415 (an extra)
     except ModuleNotFoundError as missing:
         raise MediaError(
-            f"{address}: such addresses need the extra 'archive': pip install 'tallformer[archive]'"
+            f"{address}: such addresses need the extra 'archive': {install_command('archive')}"
         ) from missing
     module: ModuleType = fsspec
     return module

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from tallformer_infer.errors import ExtraError
+from tallformer_infer.installing import install_command
 from tallformer_infer.report.content import PageVideo, page_data
 
 _SCRIPTS = ("state.js", "player.js", "chart.js", "page.js")
@@ -78,7 +79,7 @@ def require_report() -> None:
         import plotly.offline  # noqa: F401, PLC0415
     except ModuleNotFoundError as error:
         raise ExtraError(
-            f"a page needs the extra 'report' ({error.name} is not installed): pip install 'tallformer[report]'"
+            f"a page needs the extra 'report' ({error.name} is not installed): {install_command('report')}"
         ) from error
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from tallformer_infer.errors import DeviceError
+from tallformer_infer.installing import install_command
 from tallformer_infer.runtime.providers import CPU
 from tallformer_infer.runtime.sessions import open_session
 from tallformer_infer.user_cache import user_cache_folder
@@ -52,9 +53,7 @@ def cpu_encoder_graph(
         return kept or None
     if find_spec("onnx") is None:
         if is_bf16:
-            raise DeviceError(
-                "a bf16 encoder runs on the CPU only with the package onnx: pip install 'tallformer[cpu]'"
-            )
+            raise DeviceError(f"a bf16 encoder runs on the CPU only with the package onnx: {install_command('cpu')}")
         return None
     from tallformer_infer.runtime.cpu_graph import tiling, widening  # noqa: PLC0415 (onnx is only needed here)
 

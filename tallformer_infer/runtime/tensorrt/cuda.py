@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tallformer_infer.errors import DeviceError, ExtraError
-from tallformer_infer.runtime.tensorrt.library import INSTALL, first_line
+from tallformer_infer.installing import install_command
+from tallformer_infer.runtime.tensorrt.library import first_line
 
 _ALIGNMENT = 256
 """What TensorRT asks for."""
@@ -46,7 +47,7 @@ class Cuda:
         try:
             self._api: Any = importlib.import_module("cuda.bindings.runtime")
         except ModuleNotFoundError as error:
-            raise ExtraError(f"cuda-bindings is not installed: {INSTALL}") from error
+            raise ExtraError(f"cuda-bindings is not installed: {install_command('tensorrt')}") from error
         except (ImportError, OSError) as error:
             raise DeviceError(f"cuda-bindings cannot be imported: {first_line(error)}") from error
 

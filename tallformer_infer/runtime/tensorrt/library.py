@@ -21,12 +21,11 @@ from typing import Any, Literal, get_args
 
 from tallformer_infer.cuda_driver import DRIVER_LIBRARY, read_driver
 from tallformer_infer.errors import DeviceError, ExtraError
+from tallformer_infer.installing import install_command
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 """The full one first: where both are installed, it is taken."""
-
-INSTALL = "pip install 'tallformer[tensorrt]'"
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ def load_library(flavour: Flavour | None = None) -> Library:
     wanted = flavour or next(iter(found), None)
     if wanted is None or wanted not in found:
         missing = f"{wanted} is not installed" if wanted else "neither tensorrt nor tensorrt_rtx is installed"
-        line = "pip install 'tallformer[trt-ci]'" if wanted == "tensorrt_rtx" else INSTALL
-        raise ExtraError(f"{missing}: {line}")
+        raise ExtraError(f"{missing}: {install_command('trt-ci' if wanted == 'tensorrt_rtx' else 'tensorrt')}")
     try:
         module = importlib.import_module(wanted)
         return Library(wanted, str(module.__version__), module)

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable
 
 from tallformer_infer.errors import DeviceError, EngineError
-from tallformer_infer.runtime.tensorrt.library import INSTALL, Gpu, Library
+from tallformer_infer.installing import install_command
+from tallformer_infer.runtime.tensorrt.library import Gpu, Library
 
 PORTABLE = "portable"
 _PORTABLE_OLDER = frozenset({80, 86, 89})
@@ -62,7 +63,7 @@ def check_runs_here(library: Library, gpu: Gpu) -> None:
     known = known_capabilities(library)
     if known and gpu.capability not in known:
         shown = ", ".join(f"sm{capability}" for capability in known)
-        raise DeviceError(f"{library} does not run on {gpu}, only on {shown}: {INSTALL}")
+        raise DeviceError(f"{library} does not run on {gpu}, only on {shown}: {install_command('tensorrt')}")
 
 
 def choose_target(library: Library, gpu: Gpu | None, ahead_of_time: str | None) -> str:
