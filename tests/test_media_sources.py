@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import av
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media import file_sha256, open_video, probe
+from tallformer_infer.media import file_sha256, open_video, probe, spooling
+from tallformer_infer.media.containers import READ_BYTES
+from tallformer_infer.media.given import FileObjectBytes
+from tallformer_infer.media.sources import open_source
 from tests.videos import numbered_pictures, read_number, write_video
 
 AS_STORED = SamplingConfig(sample_fps=15, resize="none", crop_px=240)
@@ -196,15 +205,85 @@ def test_a_named_pipe_is_read(tmp_path, suffix):
     assert found == list(range(20))
 
 
-def test_an_mp4_with_its_index_at_the_end_cannot_come_through_a_pipe_and_says_why(tmp_path):
-    video = write_video(tmp_path / "a.mp4", numbered_pictures(60, noisy=True))
+@pytest.mark.parametrize(
+    "options", [{}, {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}, {"movflags": "frag_keyframe"}]
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_an_mp4_comes_through_a_pipe_wherever_its_index_is(tmp_path, suffix, options):
+    video = write_video(tmp_path / f"a{suffix}", numbered_pictures(60, noisy=True), container_options=options)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     writer = feed(fifo, video.read_bytes())
 
-    with pytest.raises(MediaError, match="cannot seek: save the file first"):
-        open_video(fifo, AS_STORED)
+    found = numbers(fifo)
     writer.join()
+
+    assert found == list(range(60))
+
+
+def test_an_mp4_with_its_index_first_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", None)
+    first = write_video(
+        tmp_path / "first.mp4", numbered_pictures(60, noisy=True), container_options={"movflags": "faststart"}
+    )
+
+    assert numbers_of_stream(first.read_bytes()) == list(range(60))
+
+
+def numbers_of_stream(data: bytes) -> list[int]:
+    """Numbers in a film that a program hands over as a file object that cannot seek."""
+    file = io.BytesIO(data)
+    file.seekable = lambda: False  # type: ignore[method-assign]
+    with open_video(file, AS_STORED) as video:
+        return [read_number(frame, shown_of_width=240 / 320) for frame in video]
+
+
+def test_a_kept_file_has_a_limit_and_leaves_nothing(tmp_path, monkeypatch):
+    last = write_video(tmp_path / "last.mp4", numbered_pictures(60, noisy=True)).read_bytes()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+    assert numbers_of_stream(last) == list(range(60))
+    monkeypatch.setattr(spooling, "MAX_SPOOLED_BYTES", len(last) - 1)
+    with pytest.raises(MediaError, match=r"<file>: cannot be read: its index comes last, after more than \d+ GiB"):
+        numbers_of_stream(last)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    last = write_video(tmp_path / "last.mp4", numbered_pictures(60, noisy=True)).read_bytes()
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+
+    with pytest.raises(MediaError, match="cannot be kept in a temporary file: No space left on device"):
+        numbers_of_stream(last)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\0\0\0\x18ftypmp42", b"\0\0\0\x01mdat", b"\0\0\0\x08free"]))
+def test_whatever_comes_through_a_pipe_comes_out_as_it_was(data, beginning):
+    source = spooling.SpooledBytes(FileObjectBytes(io.BytesIO(beginning + data)))
+    source.seekable()
+
+    assert b"".join(iter(lambda: source.read(7), b"")) == beginning + data
+    source.close()
+
+
+def test_closing_does_not_wait_for_a_pipe_whose_index_has_not_come(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = os.open(fifo, os.O_RDWR)
+    os.write(writer, write_video(tmp_path / "a.mp4", numbered_pictures(5)).read_bytes()[:2000])
+    source = spooling.SpooledBytes(open_source(fifo))
+    threading.Timer(0.2, source.abort).start()
+    began_s = time.perf_counter()
+
+    assert source.read(10) == b""
+    assert time.perf_counter() - began_s < 2
+    source.close()
+    os.close(writer)
 
 
 PROGRAM = """
@@ -248,6 +327,35 @@ def test_the_hash_is_that_of_the_bytes(tmp_path):
 
     assert file_sha256(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
     assert file_sha256(str(path)) == file_sha256(path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "first.mp4", "cut.mkv"])
+def test_a_video_is_hashed_as_it_is_read_and_every_byte_of_it_once(tmp_path, monkeypatch, name):
+    path = write_video(
+        tmp_path / name,
+        numbered_pictures(60, noisy=True),
+        container_options={"movflags": "faststart"} if name == "first.mp4" else {},
+    )
+    if name.startswith("cut"):
+        path.write_bytes(path.read_bytes()[:-20_000])
+    expected, read = hashlib.sha256(path.read_bytes()).hexdigest(), []
+    system_read = os.read
+    monkeypatch.setattr(os, "read", lambda *arguments: read.append(system_read(*arguments)) or read[-1])
+
+    with open_video(path, AS_STORED, threads=1, is_hashed=True) as video:
+        assert list(video)
+        assert (video.sha256, video.notes) == (expected, ())
+
+    assert sum(map(len, read)) < 1.5 * path.stat().st_size + 3 * READ_BYTES
+
+
+def test_a_file_that_changes_while_it_is_read_is_noted(tmp_path, video):
+    with open_video(video, AS_STORED, queue_frames=1) as stream:
+        next(stream)
+        with video.open("ab") as file:
+            file.write(b"more")
+        assert len(list(stream)) == 19
+        assert stream.notes == ("the file changed while it was read",)
 
 
 def test_only_regular_files_have_a_hash(tmp_path):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,3 +204,81 @@ def replace_atom(data: bytes, path: tuple[bytes, ...], content: bytes) -> bytes:
     size = struct.unpack_from(">I", data, at)[0]
     inner = replace_atom(data[at + 8 : at + size], path[1:], content) if len(path) > 1 else content
     return data[:at] + struct.pack(">I4s", 8 + len(inner), path[0]) + inner + data[at + size :]
+
+
+OPENING = """
+import sys
+from pathlib import Path
+from tallformer_infer.config import SamplingConfig
+from tallformer_infer.errors import MediaError
+from tallformer_infer.media import open_video, probe
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    for read in (probe, lambda path: list(open_video(path, SamplingConfig()))):
+        try:
+            read(path)
+        except MediaError as error:
+            print(error)
+"""
+TRAPS = {
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n",
+    "hls_key.m3u8": '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="{address}/key"\n#EXTINF:2,\n{address}/secret.ts\n',
+    "hls_map.m3u8": '#EXTM3U\n#EXT-X-MAP:URI="{secret}"\n#EXTINF:2,\n{address}/secret.ts\n#EXT-X-ENDLIST\n',
+    "plain.m3u": "{secret}\n{address}/secret.ts\n",
+    "list.pls": "[playlist]\nFile1={secret}\nFile2={address}/secret.ts\n",
+    "list.xspf": "<playlist><trackList><track><location>{address}/secret.ts</location></track></trackList></playlist>",
+    "concat.ffconcat": "ffconcat version 1.0\nfile '{secret}'\nfile '{address}/secret.ts'\n",
+    "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    "manifest.mpd": "<MPD xmlns='urn:mpeg:dash:schema:mpd:2011'><BaseURL>{address}/</BaseURL><Period/></MPD>",
+    "subtitles.idx": "# VobSub index file, v7 \nid: en, index: 0\ntimestamp: 00:00:01:000, filepos: 0\n",
+    "package.xml": "<CompositionPlaylist xmlns='http://www.smpte-ra.org/schemas/2067-3/2016'/>",
+    "script.avs": 'AviSource("{secret}")\n',
+    "movie.ref": "RTSPtext\nrtsp://127.0.0.1/x\n",
+    "metadata.txt": ";FFMETADATA1\ntitle={address}\n",
+    "image%03d.png": "nothing",
+    "disc.cue": 'FILE "{secret}" BINARY\n  TRACK 01 MODE2/2352\n',
+    "page.smil": "<smil><body><video src='{address}/secret.ts'/></body></smil>",
+    "stream.asx": "<asx version='3.0'><entry><ref href='{address}/secret.ts'/></entry></asx>",
+}
+
+
+def test_no_file_makes_us_open_another_file_or_a_connection(tmp_path, secret, site):
+    """The system calls of reading each trap, under its own name and as a film."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace: apt-get install strace")
+    traps = tmp_path / "traps"
+    traps.mkdir()
+    for name, text in TRAPS.items():
+        content = text.format(secret=secret, address=site.address)
+        (traps / name).write_text(content)
+        (traps / f"{name}.mp4").write_text(content)
+    own = write_video(tmp_path / "own.mov", numbered_pictures(4), codec="rawvideo")
+    (traps / "pointing.mov").write_bytes(refer_to(own.read_bytes(), str(secret)))
+    (traps / "first.mlv").write_bytes(b"MLVI" + struct.pack("<I", 52) + b"v2.0".ljust(44, b"\0") + bytes(200))
+    for beside in ("subtitles.sub", "first.M00", "image001.png"):
+        (tmp_path / beside).write_bytes(secret.read_bytes())
+        (traps / beside).symlink_to(tmp_path / beside)
+    calls = tmp_path / "calls"
+    command = [
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=openat,open,connect",
+        "-o",
+        str(calls),
+        sys.executable,
+        "-c",
+        OPENING,
+    ]
+
+    done = subprocess.run([*command, str(traps)], capture_output=True, text=True, check=True, env=dict(os.environ))
+
+    opened = re.findall(rf'open(?:at)?\([^"]*"({re.escape(str(tmp_path))}[^"]*)"', calls.read_text())
+    assert len(done.stdout.splitlines()) >= 2 * 2 * len(TRAPS)
+    assert {Path(path).parent for path in opened} <= {traps, tmp_path}
+    beside = ("subtitles.sub", "first.M00", "image001.png")
+    times = {name: sum(path == str(traps / name) for path in opened) for name in beside}
+    assert times == dict.fromkeys(beside, 2)  # as itself, by us
+    assert str(secret) not in opened
+    assert not re.search(r"connect\(.*AF_INET6?\b", calls.read_text())
+    assert site.hits == []

@@ -25,7 +25,7 @@ from tallformer_infer.clips import Clip
 from tallformer_infer.config import SuppressConfig, preset
 from tallformer_infer.errors import ConfigError, DeviceError, MediaError, StoppedError
 from tallformer_infer.nms import suppress
-from tallformer_infer.pipeline import Detector, Progress, hashing
+from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.pipeline.background import Background
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
 from tallformer_infer.pipeline.pool import CandidatePool
@@ -473,15 +473,6 @@ def test_a_pool_without_a_limit_keeps_all() -> None:
         pool.add(part)
 
     assert len(pool.all()) == 5
-
-
-def test_a_file_that_cannot_be_hashed_has_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(source: str) -> str:
-        raise MediaError(f"{source}: cannot be read")
-
-    monkeypatch.setattr(hashing, "file_sha256", failing)
-
-    assert hashing.FileHash("gone.mp4").wait() is None
 
 
 def test_stage_that_came_to_its_end_is_not_interrupted_even_while_its_thread_still_ends(monkeypatch):

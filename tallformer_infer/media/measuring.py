@@ -15,8 +15,10 @@ from av.video.stream import VideoStream
 
 from tallformer_infer.media.containers import best_video, open_container
 from tallformer_infer.media.lengths import told_length, wrap_ticks
-from tallformer_infer.media.sources import ByteSource, FileBytes
+from tallformer_infer.media.remote import RemoteBytes
+from tallformer_infer.media.sources import ByteSource
 from tallformer_infer.media.timestamps import FrameClock
+from tallformer_infer.media.web import WebBytes
 
 MAX_WAITING = 64
 """Packets that wait for those shown before them, at most."""
@@ -58,7 +60,7 @@ def length_s(source: ByteSource, path: str, *, video_stream: int | None = None) 
             time_base = _exact(stream.time_base) or Fraction(1, 90_000)
             start_s = float((stream.start_time or 0) * time_base)
             told = told_length(container, stream, time_base=time_base, first_frame_s=start_s)
-            if told.promised_end_s is not None and not isinstance(source, FileBytes):
+            if told.promised_end_s is not None and isinstance(source, (WebBytes, RemoteBytes)):
                 if _has_packets_near(container, stream, told.promised_end_s, time_base):
                     return told.duration_s
                 container.seek(0)

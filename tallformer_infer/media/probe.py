@@ -12,6 +12,7 @@ from tallformer_infer.errors import MediaError
 from tallformer_infer.media.decoding import Decoder
 from tallformer_infer.media.orientation import orientation_of
 from tallformer_infer.media.sources import ByteSource, open_source, seek_hint
+from tallformer_infer.media.spooling import SpooledBytes
 from tallformer_infer.media.timestamps import FrameClock
 from tallformer_infer.structures import VideoInfo
 
@@ -27,7 +28,8 @@ def probe(source: str | Path) -> VideoInfo:
     Raises:
         MediaError: It cannot be opened, has no video, or nothing in it can be decoded.
     """
-    data = open_source(source)
+    opened = open_source(source)
+    data = opened if opened.seekable() else SpooledBytes(opened)
     try:
         video = OpenedVideo(data, str(source), threads=1)
         video.close()

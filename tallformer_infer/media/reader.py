@@ -24,7 +24,8 @@ from tallformer_infer.media.measuring import length_s
 from tallformer_infer.media.probe import OpenedVideo
 from tallformer_infer.media.rates import video_rate
 from tallformer_infer.media.remote import RemoteBytes
-from tallformer_infer.media.sources import ByteSource, open_source
+from tallformer_infer.media.sources import ByteSource, FileBytes, is_regular_file, open_source
+from tallformer_infer.media.spooling import SpooledBytes
 from tallformer_infer.media.web import WebBytes
 from tallformer_infer.structures import VideoInfo
 
@@ -46,6 +47,7 @@ def open_video(
     queue_frames: int = 64,
     span_s: float | None = None,
     video_stream: int | None = None,
+    is_hashed: bool = False,
 ) -> FrameStream:
     """Open a video and start decoding it in a thread of its own.
 
@@ -59,6 +61,7 @@ def open_video(
         queue_frames: Frames decoded ahead, at most.
         span_s: Seconds for which `sampling.most_frames` are taken; None: for the whole video, which then gives no more.
         video_stream: Which of the file's video streams, from 0; None takes the main one.
+        is_hashed: Whether a regular file that is named is hashed as it is read, see `FrameStream.sha256`.
 
     Raises:
         MediaError: It cannot be opened, has no video, nothing in it can be decoded, or its length must be known and is
@@ -67,6 +70,7 @@ def open_video(
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, got {threads}")
     work = _Work(source, sampling, threads=threads, queue_frames=queue_frames, span_s=span_s, video_stream=video_stream)
+    work.is_hashed = is_hashed and isinstance(source, (str, Path)) and is_regular_file(source)
     return FrameStream(work)
 
 
@@ -119,6 +123,11 @@ class FrameStream:
         return self._work.notes
 
     @property
+    def sha256(self) -> str | None:
+        """Hash of the file, known after the last frame; None for what is no regular file, or was not to be hashed."""
+        return self._work.sha256
+
+    @property
     def decode_s(self) -> float:
         """Time the decoding thread was busy so far, in seconds."""
         return self._work.busy_s
@@ -168,6 +177,9 @@ class _Work:
         self.opened: FrameQueue[VideoInfo] = FrameQueue(1)
         self.frames: FrameQueue[Picture] = FrameQueue(queue_frames)
         self.busy_s = 0.0
+        self.is_hashed = False
+        self.sha256: str | None = None
+        self._is_changed = False
         self._video: OpenedVideo | OpenedFrames | None = None
         self._sampler: PictureSampler | None = None
         self._path = str(source) if isinstance(source, (WebBytes, RemoteBytes)) else name_of(source)
@@ -187,8 +199,9 @@ class _Work:
 
     @property
     def notes(self) -> tuple[str, ...]:
+        changed = ("the file changed while it was read",) if self._is_changed else ()
         times = self._video.notes if self._video else ()
-        return (*times, *(self._sampler.notes if self._sampler else ()))
+        return (*changed, *times, *(self._sampler.notes if self._sampler else ()))
 
     def stop(self) -> None:
         self.opened.close()
@@ -235,6 +248,9 @@ class _Work:
         self.busy_s += time.perf_counter() - mark_s
         if self._source.failure:
             raise MediaError(f"{self._path}: cannot be read further: {self._source.failure}")
+        if isinstance(self._source, FileBytes):
+            self.sha256 = self._source.sha256() if self.is_hashed else None
+            self._is_changed = self._source.is_changed()
 
     def _length_s(self) -> float | None:
         """Length of the video, where the rate depends on it and the source can be read twice."""
@@ -264,6 +280,6 @@ class _Work:
 
 
 def _opened(source: str | Path | WebBytes | RemoteBytes | BinaryIO) -> ByteSource:
-    if isinstance(source, (str, Path, WebBytes, RemoteBytes)):
-        return open_source(source)
-    return FileObjectBytes(source)
+    is_named = isinstance(source, (str, Path, WebBytes, RemoteBytes))
+    opened: ByteSource = open_source(source) if is_named else FileObjectBytes(source)  # type: ignore[arg-type]
+    return opened if opened.seekable() else SpooledBytes(opened)

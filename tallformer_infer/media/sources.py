@@ -11,6 +11,7 @@ or with `%03d` in it is therefore just a name, and the bytes decide the format, 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import select
@@ -24,6 +25,8 @@ from tallformer_infer.errors import MediaError
 from tallformer_infer.media.remote import RemoteBytes
 from tallformer_infer.media.web import WebBytes
 
+HASHED_AT_ONCE = 1 << 22
+"""Bytes that are read at once for a hash alone."""
 STDIN_NAMES = ("-", "pipe:", "pipe:0")
 _WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
@@ -140,22 +143,31 @@ def _wrong_kind(source: str | Path, mode: int) -> str:
 
 
 class FileBytes:
-    """Bytes of a regular file."""
+    """Bytes of a regular file, hashed as they are read: a file need not be read twice for its hash."""
 
     def __init__(self, descriptor: int) -> None:
         self.failure: str | None = None
         self._descriptor = descriptor
         self._aborted = False
+        self._version = self._told_version()
+        self._place = os.lseek(descriptor, 0, os.SEEK_CUR)
+        self._digest = hashlib.sha256()
+        self._hashed = 0
 
     def read(self, size: int) -> bytes:
         """See `ByteSource`."""
         if self._aborted or self.failure:
             return b""
         try:
-            return os.read(self._descriptor, size)
+            data = os.read(self._descriptor, size)
         except OSError as error:
             self.failure = error.strerror or str(error)
             return b""
+        if self._place <= self._hashed < self._place + len(data):
+            self._digest.update(memoryview(data)[self._hashed - self._place :])
+            self._hashed = self._place + len(data)
+        self._place += len(data)
+        return data
 
     def seekable(self) -> bool:
         """Always."""
@@ -163,11 +175,23 @@ class FileBytes:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """See `ByteSource`."""
-        return os.lseek(self._descriptor, offset, whence)
+        self._place = os.lseek(self._descriptor, offset, whence)
+        return self._place
 
     def tell(self) -> int:
         """See `ByteSource`."""
-        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        return self._place
+
+    def sha256(self) -> str | None:
+        """Hash of the whole file: what was not read yet is read now; None after a failure and after `abort`."""
+        self.seek(self._hashed)
+        while self.read(HASHED_AT_ONCE):
+            pass
+        return None if self._aborted or self.failure else self._digest.hexdigest()
+
+    def is_changed(self) -> bool:
+        """Whether the file has another size or time of change than when it was opened."""
+        return self._told_version() != self._version
 
     def abort(self) -> None:
         """See `ByteSource`."""
@@ -176,6 +200,10 @@ class FileBytes:
     def close(self) -> None:
         """See `ByteSource`."""
         os.close(self._descriptor)
+
+    def _told_version(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
 
 
 class PipeBytes:

@@ -15,7 +15,6 @@ from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.media import FrameStream, VideoInput, given_video, name_of, open_video
 from tallformer_infer.media.given import GivenVideo
-from tallformer_infer.pipeline.hashing import FileHash
 from tallformer_infer.pipeline.operating import at_point, choose_point
 from tallformer_infer.pipeline.pool import RatePools
 from tallformer_infer.pipeline.progress import OnProgress
@@ -144,8 +143,8 @@ class Detector:
         layout = choose_layout(self.bundle.recipe, laid, rates)
         point = choose_point(self.bundle, operating_point, threshold=threshold)
         run = self._run(source, layout, on_progress)
-        with self._open(source, span_s, video_stream) as stream, closing(run.windows(stream)) as found:
-            sha256 = FileHash(source)
+        opened = self._open(source, span_s, video_stream, is_hashed=True)
+        with opened as stream, closing(run.windows(stream)) as found:
             pools = RatePools(self.bundle.recipe.candidates.per_video, layout.factors)
             for window in found:
                 pools.add(window.factor, run.localize(window))
@@ -158,7 +157,7 @@ class Detector:
                 frame_count=stream.frame_count,
                 duration_s=stream.frame_count / sample_fps,
                 decode_errors=stream.decode_errors,
-                video_sha256=sha256.wait(),
+                video_sha256=stream.sha256,
                 timings=run.timings(stream.decode_s),
                 provenance=self._provenance(layout, span_s),
                 missing_s=stream.missing_s,
@@ -248,9 +247,17 @@ class Detector:
     def _expanded(self, classes: Sequence[str] | None) -> Sequence[str] | None:
         return classes if classes is None or isinstance(classes, str) else expand_groups(classes, self.classes)
 
-    def _open(self, video: GivenVideo, span_s: float | None, video_stream: int | None) -> FrameStream:
-        sampling = self.bundle.recipe.sampling
-        return open_video(video, sampling, threads=self._threads, span_s=span_s, video_stream=video_stream)
+    def _open(
+        self, video: GivenVideo, span_s: float | None, video_stream: int | None, *, is_hashed: bool = False
+    ) -> FrameStream:
+        return open_video(
+            video,
+            self.bundle.recipe.sampling,
+            threads=self._threads,
+            span_s=span_s,
+            video_stream=video_stream,
+            is_hashed=is_hashed,
+        )
 
     def _run(self, video: GivenVideo, layout: Layout, on_progress: OnProgress | None) -> VideoRun:
         recipe, runtime = self.bundle.recipe, self.runtime
