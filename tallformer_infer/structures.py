@@ -154,9 +154,9 @@ class Provenance:
     runtime: str
     """Name and version of what ran the graphs."""
     device: str
-    """`cpu` or `cuda`."""
+    """`cpu` or `cuda`; of Intel `gpu` or `npu`."""
     precision: str
-    """Of the encoder: `fp32`, `fp16`, `bf16`, `int8` or `int8-static`."""
+    """What the encoder computed in: `fp32`, `fp16`, `bf16`, `int8` or `int8-static`."""
     windows: Windows
     """How windows were laid."""
     window_s: float | None = None

@@ -33,6 +33,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _auto_is_onnx_runtime() -> Iterator[None]:
+    """`auto` measures nothing and takes ONNX Runtime, so that numbers do not depend on how busy the machine is."""
+    from tallformer_infer.runtime import choosing  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "_measure", lambda *_: choosing.Choice("onnxruntime", {"onnxruntime": 1.0}))
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The official code's numbers, kept outside the repository."""

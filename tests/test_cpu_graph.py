@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tallformer_export.onnx_files import encoder_onnx
 from tallformer_infer.config import RECIPES, SamplingConfig, preset
+from tallformer_infer.runtime import Cancellation
 from tallformer_infer.runtime.batching import most_clips
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph, keeping, tiles
@@ -249,9 +249,9 @@ def test_clips_at_once_are_what_they_are_one_by_one(
     real_frames = np.array([32, 20, 1])
     assert together.clips_at_once == threads
 
-    at_once = together.run(clips, real_frames, ort.RunOptions())
+    at_once = together.run(clips, real_frames, Cancellation())
 
-    alone = [together.run(clips[row : row + 1], real_frames[row : row + 1], ort.RunOptions()) for row in range(3)]
+    alone = [together.run(clips[row : row + 1], real_frames[row : row + 1], Cancellation()) for row in range(3)]
     np.testing.assert_array_equal(at_once, np.concatenate(alone))
 
 
@@ -264,7 +264,7 @@ def test_threads_share_a_clip_where_only_one_may_be_seen_at_once(
 
     assert one.clips_at_once == 1
     assert one.session.get_session_options().intra_op_num_threads == threads
-    assert one.run(clips, np.array([32, 20, 1]), ort.RunOptions()).shape[0] == 3
+    assert one.run(clips, np.array([32, 20, 1]), Cancellation()).shape[0] == 3
 
 
 def test_only_clips_of_a_minute_go_through_an_encoder_alone() -> None:

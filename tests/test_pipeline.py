@@ -113,7 +113,7 @@ def test_what_is_no_option_is_refused(detector: Detector, video: Path) -> None:
         detector.detect(video, windows="bogus")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="threads=0: expected at least 1"):
         Detector.load(threads=0)
-    with pytest.raises(ValueError, match="device='tpu': expected one of auto, cpu, cuda"):
+    with pytest.raises(ValueError, match="device='tpu': expected one of auto, cpu, openvino"):
         Detector.load(device="tpu")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="classes='spin left': expected a list of names"):
         detector.detect(video, classes="spin left")

@@ -17,7 +17,7 @@ SWITCHES = ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
 DETECT = """
 import sys, time
 from tallformer_infer import Detector
-result = Detector.load(device="cpu").detect(sys.argv[1], threshold=0.3)
+result = Detector.load(device=sys.argv[3]).detect(sys.argv[1], threshold=0.3)
 assert result.actions
 time.sleep(float(sys.argv[2]))
 """
@@ -76,7 +76,16 @@ def test_the_trace_sees_a_look_up(tmp_path: Path) -> None:
 def test_detection_leaves_no_folder_of_a_vendor_and_looks_nobody_up(tmp_path: Path, root: Path) -> None:
     example = root / "docs/example/example.mp4"
 
-    calls = traced(DETECT, tmp_path, example, SECONDS_UNTIL_ONNX_RUNTIME_SENDS + 2)
+    calls = traced(DETECT, tmp_path, example, SECONDS_UNTIL_ONNX_RUNTIME_SENDS + 2, "cpu")
+
+    assert calls == []
+    assert folders_of(tmp_path) <= {"calls", ".cache", ".cache/tallformer"}
+
+
+def test_openvino_makes_no_folder_and_looks_nobody_up(tmp_path: Path, root: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+
+    calls = traced(DETECT, tmp_path, root / "docs/example/example.mp4", 1, "openvino")
 
     assert calls == []
     assert folders_of(tmp_path) <= {"calls", ".cache", ".cache/tallformer"}

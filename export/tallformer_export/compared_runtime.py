@@ -99,6 +99,11 @@ class ComparedRuntime:
         return "cpu"
 
     @property
+    def precision(self) -> str:
+        """See `Runtime`."""
+        return "fp32"
+
+    @property
     def device_reason(self) -> str:
         """See `Runtime`."""
         return "torch is compared with here"

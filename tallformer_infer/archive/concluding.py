@@ -106,7 +106,7 @@ def conclude(
             recipe_name=recipe.name,
             runtime=facts.runtime,
             device=facts.device,
-            precision=bundle.graphs["encoder"].precision,
+            precision=facts.precision or bundle.graphs["encoder"].precision,
             windows=layout.windows,
             rates=rates_of(layout, recipe),
             class_scores=None if classes is None else classes.source,

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.archive.processes import signals_held_back
+from tallformer_infer.archive.stages import encoder_precision
 from tallformer_infer.archive.tasks import LabelSettings, ServerAddress
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.errors import DeviceError, TallformerError
@@ -102,7 +103,7 @@ def count_gpus() -> int:
 def may_have_cuda(device: Device) -> bool:
     """Whether it is worth trying: CUDA is asked for, or ONNX Runtime was built with it."""
     if device != "auto":
-        return device != "cpu"
+        return device in ("cuda", "onnx-tensorrt", "tensorrt")
     import onnxruntime  # noqa: PLC0415 (not needed where the device is named)
 
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -114,7 +115,9 @@ def _serve(driver: Connection, settings: LabelSettings, key: bytes, gpu: int | N
     if gpu is not None:  # CUDA reads it when it is first used, and there is no other way that every library heeds
         os.environ["CUDA_VISIBLE_DEVICES"] = _nth_visible(gpu)
     try:
-        runtime = load_runtime(load_bundle(settings.model), device=settings.device, threads=settings.threads)
+        bundle = load_bundle(settings.model)
+        precision = encoder_precision(bundle, settings.precision)
+        runtime = load_runtime(bundle, device=settings.device, threads=settings.threads, precision=precision)
     except TallformerError as error:
         driver.send(str(error))
         return
@@ -123,7 +126,7 @@ def _serve(driver: Connection, settings: LabelSettings, key: bytes, gpu: int | N
     threading.Thread(target=_accept, args=(listener, requests), daemon=True).start()
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     driver.send((listener.address, runtime.device))
-    _describe = (runtime.name, runtime.device, runtime.device_reason, runtime.clips_at_once)
+    _describe = (runtime.name, runtime.device, runtime.device_reason, runtime.clips_at_once, runtime.precision)
     while True:
         _answer(runtime, _gather(requests), _describe)
 

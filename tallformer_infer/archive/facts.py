@@ -28,7 +28,9 @@ class VideoFacts:
     runtime: str
     """Name and version of what ran the encoder."""
     device: str
-    """`cpu` or `cuda`."""
+    """`cpu` or `cuda`; of Intel `gpu` or `npu`."""
+    precision: str | None = None
+    """What the encoder computed in; None: that of its graph."""
     clips: int
     """Clips that it was cut into."""
     clips_reused: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.nms import proposals_with_classes, without_class
 from tallformer_infer.pipeline.pool import CandidatePool
 from tallformer_infer.pipeline.scoring import scores_by_class
-from tallformer_infer.runtime import Cancellation, ProposingRuntime, Runtime
+from tallformer_infer.runtime import Cancellation, ProposingRuntime, RunsOn, Runtime
 from tallformer_infer.structures import Candidates, Proposals
 
 
@@ -74,8 +73,9 @@ class ProposingOnly:
             raise DeviceError(f"{runtime.name} cannot give proposals without classes; take another runtime")
         self._runtime = runtime
         self.name: str = runtime.name
-        self.device: Literal["cpu", "cuda"] = runtime.device
+        self.device: RunsOn = runtime.device
         self.device_reason: str = runtime.device_reason
+        self.precision: str = runtime.precision
         self.clips_at_once: int = runtime.clips_at_once
         self.clips_per_call: int = runtime.clips_per_call
 

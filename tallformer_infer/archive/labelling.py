@@ -12,7 +12,7 @@ from tallformer_infer.archive.features import DamagedError, FeatureReader, Featu
 from tallformer_infer.archive.given_classes import ProposingOnly
 from tallformer_infer.archive.identity import identify
 from tallformer_infer.archive.remote_runtime import RemoteRuntime
-from tallformer_infer.archive.stages import StageHashes, hash_stages, storage_key
+from tallformer_infer.archive.stages import StageHashes, encoder_precision, hash_stages, storage_key
 from tallformer_infer.archive.store import FeatureStore, StoredCandidates
 from tallformer_infer.archive.stored_encoding import StoringEncoder
 from tallformer_infer.archive.tasks import (
@@ -62,6 +62,7 @@ class Labeller:
             selection=settings.selection,
             static_tolerance=settings.static_tolerance,
             scores=settings.scores,
+            precision=settings.precision,
         )
         self._store = None if settings.store is None else FeatureStore(settings.store)
         self._runtime: Runtime | None = None
@@ -209,7 +210,8 @@ class Labeller:
             server = settings.servers[self._slot % len(settings.servers)]
             runtime = RemoteRuntime(server, self._bundle.recipe.suppress)
         else:
-            runtime = load_runtime(self._bundle, device=settings.device, threads=settings.threads)
+            precision = encoder_precision(self._bundle, settings.precision)
+            runtime = load_runtime(self._bundle, device=settings.device, threads=settings.threads, precision=precision)
         return runtime if settings.scores is None else ProposingOnly(runtime)
 
     def _pools(self) -> RatePools:
@@ -232,6 +234,7 @@ class Labeller:
             notes=stream.notes,
             runtime=runtime.name,
             device=runtime.device,
+            precision=runtime.precision,
             clips=encoder.clips,
             clips_reused=encoder.reused,
         )

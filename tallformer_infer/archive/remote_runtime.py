@@ -7,7 +7,7 @@ import tempfile
 import threading
 from multiprocessing.connection import Client
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from tallformer_infer.archive.tasks import ServerAddress
 from tallformer_infer.config import SuppressConfig
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.nms import suppress
-from tallformer_infer.runtime import Cancellation
+from tallformer_infer.runtime import Cancellation, RunsOn
 from tallformer_infer.structures import Candidates, Proposals
 
 _MEMORY = Path("/dev/shm")
@@ -36,9 +36,10 @@ class RemoteRuntime:
         self._shared: mmap.mmap | None = None
         described = self._localizing.ask("describe")
         self.name: str = described[0]
-        self.device: Literal["cpu", "cuda"] = described[1]
+        self.device: RunsOn = described[1]
         self.device_reason: str = described[2]
         self.clips_at_once: int = described[3]
+        self.precision: str = described[4]
         self.clips_per_call = self.clips_at_once
 
     def encode(

@@ -17,6 +17,7 @@ from typing import Any
 from tallformer_infer.archive.tasks import ScoreFile
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import to_json
+from tallformer_infer.devices import RunPrecision
 from tallformer_infer.errors import BundleError
 from tallformer_infer.results import Selection
 from tallformer_infer.structures import Layout
@@ -44,6 +45,7 @@ def hash_stages(
     selection: Selection,
     static_tolerance: float,
     scores: ScoreFile | None = None,
+    precision: RunPrecision | None = None,
 ) -> StageHashes:
     """The hashes of a model with these settings.
 
@@ -53,13 +55,13 @@ def hash_stages(
         selection: Which actions are kept.
         static_tolerance: Clips that differ by less share features, see `archive.repeats`.
         scores: Classes of whole videos; with them, candidates are proposals without a class.
+        precision: Of the encoder, see `encoder_precision`.
     """
     recipe = bundle.recipe
     windows = layout.windows
     grid = to_json(recipe.window) if windows == "reference" else recipe.window.clip_frames
-    encoder = _hash(
-        [_FORM, _graph_sha256(bundle, "encoder"), to_json(recipe.sampling), windows, grid, static_tolerance]
-    )
+    encoding = [_FORM, _graph_sha256(bundle, "encoder"), to_json(recipe.sampling), windows, grid, static_tolerance]
+    encoder = _hash(encoding if precision != "bf16" else [*encoding, precision])
     localizing = [encoder, _graph_sha256(bundle, "localizer"), to_json(recipe.window), to_json(recipe.candidates)]
     if layout.factors != (1,):  # archives from before there were rates, or scores, stay valid
         localizing.append(list(layout.factors))
@@ -70,6 +72,16 @@ def hash_stages(
     concluding = [localizer, to_json(recipe.suppress), list(recipe.classes), calibration, to_json(selection)]
     actions = _hash(concluding if scores is None else [*concluding, scores.sha256])
     return StageHashes(encoder=encoder, localizer=localizer, actions=actions)
+
+
+def encoder_precision(bundle: Bundle, asked: RunPrecision | None) -> RunPrecision | None:
+    """What the encoders of a run compute in: the same on every machine, since features are stored and shared.
+
+    Args:
+        bundle: The model.
+        asked: By the user; None takes float32 where the model is in float32.
+    """
+    return asked or ("fp32" if bundle.graphs["encoder"].precision == "fp32" else None)
 
 
 def hash_recipe(bundle: Bundle) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.archive.rows import FailureKind
+from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS
 from tallformer_infer.results import Selection
-from tallformer_infer.runtime import Device
 from tallformer_infer.structures import Layout, Result
 
 
@@ -44,6 +44,8 @@ class LabelSettings:
     """Hash of its description, so that nobody changes it during a run."""
     device: Device
     """Where the model runs."""
+    precision: RunPrecision | None = None
+    """Of the encoder, on all machines of a run, as features are shared; None leaves it to the runtime."""
     threads: int | None
     """Threads of the model and of the codec, each; None takes one per core."""
     layout: Layout

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from tallformer_infer.devices import Device, RunPrecision
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -20,9 +22,10 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        Device,
         typer.Option(help="As `tallformer detect` takes it."),
     ] = "auto",
+    precision: Annotated[RunPrecision | None, typer.Option(help="As `tallformer detect` takes it.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads; else one per core.")] = None,
     batch: Annotated[
         int | None,
@@ -64,7 +67,14 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     from tallformer_infer.commands.saying import speaking
 
     options = BenchOptions(
-        video=video, model=model, device=device, threads=threads, batch=batch, seconds=seconds, rounds=rounds
+        video=video,
+        model=model,
+        device=device,
+        precision=precision,
+        threads=threads,
+        batch=batch,
+        seconds=seconds,
+        rounds=rounds,
     )
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         bench_video(options, speaker, as_json=as_json)

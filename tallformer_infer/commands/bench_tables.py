@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tallformer_infer.commands.text import clock, counted, times
 from tallformer_infer.cores import available_cores
 from tallformer_infer.pipeline import Detector
-from tallformer_infer.speed.processor import processor_name
+from tallformer_infer.processor import processor_name
 from tallformer_infer.speed.stages import Speed
 from tallformer_infer.speed.turns import Spread
 from tallformer_infer.structures import VideoInfo

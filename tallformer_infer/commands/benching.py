@@ -6,7 +6,6 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import typer
 
@@ -14,6 +13,7 @@ from tallformer_infer.commands.bench_tables import as_json as to_json
 from tallformer_infer.commands.bench_tables import speed_lines
 from tallformer_infer.commands.saying import Speaker
 from tallformer_infer.commands.waiting import run_interruptibly
+from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import probe
 from tallformer_infer.media.sources import STDIN_NAMES, is_regular_file, open_source
@@ -38,8 +38,10 @@ class BenchOptions:
     """File; None makes one."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
+    device: Device
     """Where to run."""
+    precision: RunPrecision | None
+    """Of the encoder; None leaves it to the runtime."""
     threads: int | None
     """CPU threads."""
     batch: int | None
@@ -59,7 +61,11 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
     if options.video is not None:
         _check_source(options.video)
     speaker.step("loading the model")
-    detector = run_interruptibly(lambda: Detector.load(options.model, device=options.device, threads=options.threads))
+    detector = run_interruptibly(
+        lambda: Detector.load(
+            options.model, device=options.device, precision=options.precision, threads=options.threads
+        )
+    )
     at_once = options.batch or detector.runtime.clips_at_once
     trial = Trial(
         threads=options.threads,

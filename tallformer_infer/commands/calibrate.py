@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from tallformer_infer.devices import Device
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -47,7 +49,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
         typer.Option(metavar="FILE", help="Text file of videos not to use, one name per line.", rich_help_panel=_FROM),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        Device,
         typer.Option(help="Where to detect.", rich_help_panel=_FROM),
     ] = "auto",
     threads: Annotated[

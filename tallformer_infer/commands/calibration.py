@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import typer
 from rich.console import Console, RenderableType
@@ -21,6 +21,7 @@ from tallformer_infer.commands.reporting import Reporter
 from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES, to_json
+from tallformer_infer.devices import Device
 from tallformer_infer.errors import AnnotationError, ConfigError
 from tallformer_infer.evaluation import (
     CalibrationReport,
@@ -56,7 +57,7 @@ class CalibrateOptions:
     """Subset of the truth; None takes the only one, or that of validation."""
     leave_out: Path | None
     """List of videos not to use."""
-    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
+    device: Device
     """Where to detect."""
     threads: int | None
     """CPU threads."""

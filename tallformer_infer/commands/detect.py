@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from tallformer_infer.commands.file_formats import OutputFormat, output_format
+from tallformer_infer.devices import Device, RunPrecision
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -40,12 +41,21 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        Device,
         typer.Option(
-            help="auto takes CUDA where it works; tensorrt needs `tallformer engine build`, onnx-tensorrt does not.",
+            help="auto takes CUDA where it works, else the fastest way on this processor; tensorrt needs `tallformer "
+            "engine build`.",
             rich_help_panel=_WHERE,
         ),
     ] = "auto",
+    precision: Annotated[
+        RunPrecision | None,
+        typer.Option(
+            help="Of the encoder, for auto and openvino; else bf16 only where the processor has it and the model's "
+            "actions stay the same.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="CPU threads; else one per core.", rich_help_panel=_WHERE),
@@ -180,6 +190,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         out=out,
         model=model,
         device=device,
+        precision=precision,
         threads=threads,
         windows=parse_windows(windows),
         rates=parse_rates(rates),

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import typer
 from rich.console import Console, RenderableType
@@ -24,6 +23,7 @@ from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
 from tallformer_infer.config.class_groups import expand_groups
+from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
 from tallformer_infer.evaluation import read_class_scores
 from tallformer_infer.pipeline import Detector, choose_layout, choose_point, choose_windows
@@ -46,8 +46,10 @@ class DetectOptions:
     """File to write, `-` for stdout; None shows tables only."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
+    device: Device
     """Where to run."""
+    precision: RunPrecision | None
+    """Of the encoder; None leaves it to the runtime."""
     threads: int | None
     """CPU threads."""
     windows: Windows | float
@@ -130,7 +132,11 @@ class _Run:
         try:
             self._detector = run_interruptibly(
                 lambda: Detector.load(
-                    options.model, device=options.device, threads=options.threads, class_scores=scores
+                    options.model,
+                    device=options.device,
+                    precision=options.precision,
+                    threads=options.threads,
+                    class_scores=scores,
                 )
             )
         finally:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tallformer_infer.devices import Device, RunPrecision
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _WHERE, _WHICH = "Where and how it runs", "Which actions are kept"
@@ -47,9 +49,15 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
-        typer.Option(help="auto takes CUDA where it works; the others, TensorRT.", rich_help_panel=_WHERE),
+        Device,
+        typer.Option(
+            help="auto takes CUDA where it works, else the fastest way on this processor.", rich_help_panel=_WHERE
+        ),
     ] = "auto",
+    precision: Annotated[
+        RunPrecision | None,
+        typer.Option(help="Of the encoder, on all machines; else that of the model.", rich_help_panel=_WHERE),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Processes; else by cores, memory and videos.", rich_help_panel=_WHERE),
@@ -221,6 +229,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         formats=tuple(formats or ["json"]),
         model=model,
         device=device,
+        precision=precision,
         workers=workers,
         threads=threads,
         memory_bytes=None if memory_gb is None else int(memory_gb * 1e9),

@@ -31,6 +31,7 @@ from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
+from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.evaluation import ClassScores, read_class_scores
 from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_web_address
@@ -55,8 +56,10 @@ class LabelOptions:
     """Forms of the result files, as typed: one or several with commas."""
     model: str | None
     """Bundle, or name of a bundled model; None is the default one."""
-    device: Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
+    device: Device
     """Where to run."""
+    precision: RunPrecision | None
+    """Of the encoder; None is that of the model."""
     workers: int | None
     """Processes; None leaves it to the machine."""
     threads: int | None
@@ -131,6 +134,7 @@ def label_sources(options: LabelOptions) -> int:
         selection=selection,
         static_tolerance=options.static_tolerance,
         scores=score_file,
+        precision=options.precision,
     )
     protocols = ALLOWED_PROTOCOLS | {name.lower() for name in options.protocols}
     written = _written_folders(options)
@@ -232,6 +236,7 @@ def _settings(
         model=str(bundle.path.resolve()),
         bundle_sha256=bundle.sha256,
         device=options.device,
+        precision=options.precision,
         threads=choose_threads(workers, options.threads) if options.engine == "processes" else options.threads or 1,
         layout=layout,
         selection=selection,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from tallformer_infer.devices import Device
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -58,7 +60,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         int, typer.Option(min=1, metavar="N", help="Most unfinished jobs; more get 429.", rich_help_panel=_ACCESS)
     ] = 1000,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
+        Device,
         typer.Option(help="Where to run, as for `detect`.", rich_help_panel=_WORK),
     ] = "auto",
     workers: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tallformer_infer.errors import ConfigError
 
@@ -75,9 +75,18 @@ class ParityReport:
     accepted: tuple[str, ...] = ()
     """Differences above their limits that the maker of the bundle accepted (`--accept-parity`)."""
 
+    at_run_time: dict[str, dict[str, Difference]] = field(default_factory=dict)
+    """What becomes of the final actions where the encoder is run in another precision than its own (`bf16`): by
+    precision, the differences `actions.…`. Measured where the exporting machine could."""
+
     def __post_init__(self) -> None:
         if unknown := [name for name in self.accepted if name not in self.differences]:
             raise ConfigError(f"accepted={unknown[0]!r}: no such difference; there are {', '.join(self.differences)}")
+
+    def holds_in(self, precision: str) -> bool:
+        """Whether final actions were found to stay the same where the encoder is run in that precision."""
+        measured = self.at_run_time.get(precision, {})
+        return bool(measured) and all(difference.is_within for difference in measured.values())
 
     @property
     def beyond(self) -> tuple[str, ...]:

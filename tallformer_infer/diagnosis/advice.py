@@ -128,6 +128,8 @@ def judge_device(value: str, answer: Answer, evidence: Evidence) -> DeviceVerdic
         found = _why_no_engines(answer, evidence)
     elif found is None and value == "onnx-tensorrt":
         found = _why_no_gpu(evidence, part="tensorrt") or _why_no_engines(answer, evidence)
+    elif found is None and value.startswith("openvino"):
+        found = _why_no_openvino(answer, evidence)
     elif found is None and value not in {"auto", "cpu"}:
         found = _why_no_gpu(evidence, part="gpu")
     text, commands = found or (_without_line(str(answer.problem)), ())
@@ -175,6 +177,13 @@ def _why_no_engines(answer: Answer, evidence: Evidence) -> _Remedy | None:
         return evidence.driver.problem, ()
     if f": {install_command('tensorrt')}" in str(answer.problem):
         return _without_line(str(answer.problem)), _install("tensorrt", evidence.packages)
+    return None
+
+
+def _why_no_openvino(answer: Answer, evidence: Evidence) -> _Remedy | None:
+    """What keeps OpenVINO from running, where that is the package; what it says itself names its devices."""
+    if f": {install_command('openvino')}" in str(answer.problem):
+        return "openvino is not installed", _install("openvino", evidence.packages)
     return None
 
 

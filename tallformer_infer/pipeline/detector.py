@@ -22,7 +22,7 @@ from tallformer_infer.pipeline.rates import choose_layout, rates_of
 from tallformer_infer.pipeline.scoring import proposal_scoring
 from tallformer_infer.pipeline.video_run import VideoRun
 from tallformer_infer.results import check_selection, select_actions
-from tallformer_infer.runtime import Device, Runtime, load_runtime
+from tallformer_infer.runtime import Device, RunPrecision, Runtime, load_runtime
 from tallformer_infer.structures import Action, Layout, Provenance, Result, Selection, Windows
 
 
@@ -58,26 +58,29 @@ class Detector:
         *,
         device: Device = "auto",
         threads: int | None = None,
+        precision: RunPrecision | None = None,
         class_scores: ClassScores | None = None,
     ) -> Detector:
         """Load a model.
 
         Args:
             bundle: A folder, a .zip, the name of a bundled model, or a loaded bundle; None is the default model.
-            device: `auto` takes CUDA where it works, else the CPU; `tensorrt` runs engines that were built before,
-                `onnx-tensorrt` builds them while loading.
+            device: `auto` takes CUDA where it works, else what was measured to be the fastest on this processor;
+                `tensorrt` runs engines that were built before, `onnx-tensorrt` builds them while loading.
             threads: Threads of the model and of the video codec, each; None takes one per core.
+            precision: Of the encoder, for `auto`, `openvino` and its other devices; None takes bfloat16 only where the
+                processor has it and the bundle's parity report says that actions stay the same.
             class_scores: What videos show, by the names of their files, for models that see whole videos; None lets the
                 model say it.
 
         Raises:
             BundleError: The bundle is missing, damaged or of another version.
-            DeviceError: The device was asked for and cannot be had.
+            DeviceError: The device or precision was asked for and cannot be had.
             EngineError: There is no TensorRT engine for this GPU, or one is damaged.
             ValueError: `device` or `threads` is not one of those.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        runtime = load_runtime(loaded, device=device, threads=threads)
+        runtime = load_runtime(loaded, device=device, threads=threads, precision=precision)
         return Detector(loaded, runtime, threads=threads, class_scores=class_scores)
 
     @property
@@ -273,7 +276,7 @@ class Detector:
             recipe_name=self.bundle.recipe.name,
             runtime=self.runtime.name,
             device=self.runtime.device,
-            precision=self.bundle.graphs["encoder"].precision,
+            precision=self.runtime.precision,
             windows=layout.windows,
             rates=rates_of(layout, self.bundle.recipe),
             window_s=span_s,

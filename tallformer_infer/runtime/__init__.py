@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from tallformer_infer.devices import Device, OpenVinoDevice, RunPrecision, RunsOn
 from tallformer_infer.runtime.loading import load_runtime
 from tallformer_infer.runtime.onnx import OnnxRuntime
-from tallformer_infer.runtime.protocol import Cancellation, Device, ProposingRuntime, Runtime
+from tallformer_infer.runtime.openvino import OpenVinoRuntime
+from tallformer_infer.runtime.protocol import Cancellation, ProposingRuntime, Runtime
 from tallformer_infer.runtime.tensorrt.runtime import TensorRTRuntime
 
-__all__ = ["Cancellation", "Device", "OnnxRuntime", "ProposingRuntime", "Runtime", "TensorRTRuntime", "load_runtime"]
+__all__ = [
+    "Cancellation",
+    "Device",
+    "OnnxRuntime",
+    "OpenVinoDevice",
+    "OpenVinoRuntime",
+    "ProposingRuntime",
+    "RunPrecision",
+    "RunsOn",
+    "Runtime",
+    "TensorRTRuntime",
+    "load_runtime",
+]

@@ -9,19 +9,43 @@ Note [one clip per thread]
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from tallformer_infer.cores import available_cores, share_cores
+from tallformer_infer.errors import StoppedError
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
+from tallformer_infer.runtime.protocol import Cancellation
 from tallformer_infer.runtime.providers import CPU
 from tallformer_infer.runtime.sessions import open_session
 
 
+class HostEncoder(Protocol):
+    """Runs graph 1 for clips that are in host memory, from any thread."""
+
+    @property
+    def clips_at_once(self) -> int:
+        """Clips that it encodes best at the same time."""
+
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """Shape (F, H, W, 3) of the clips that the graph takes."""
+
+    def run(
+        self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation
+    ) -> NDArray[np.float32]:
+        """Encode clips (N, F, H, W, 3) to (N, C, S).
+
+        Raises:
+            StoppedError: It was stopped.
+        """
+
+
 class CpuEncoder:
-    """Runs graph 1 for several clips at once."""
+    """Runs graph 1 with ONNX Runtime for several clips at once."""
 
     def __init__(
         self,
@@ -52,10 +76,27 @@ class CpuEncoder:
         )
         self._pool = ThreadPoolExecutor(self.clips_at_once, thread_name_prefix="encode")
 
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """See `HostEncoder`."""
+        return tuple({item.name: item.shape[1:] for item in self.session.get_inputs()}["clips"])
+
     def run(
+        self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation
+    ) -> NDArray[np.float32]:
+        """Encode clips, see `HostEncoder.run`."""
+        options = ort.RunOptions()
+        with cancellation.stopping(lambda: setattr(options, "terminate", True)):
+            try:
+                return self._run(clips, real_frames, options)
+            except Exception as error:  # ONNX Runtime's errors have no common base
+                if options.terminate:
+                    raise StoppedError("stopped before the video was done") from error
+                raise
+
+    def _run(
         self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], options: ort.RunOptions
     ) -> NDArray[np.float32]:
-        """Encode clips (N, F, H, W, 3) to (N, C, S); `options.terminate` ends all of them."""
         if len(clips) == 1:
             return self._encode(clips, real_frames, options)
         encoded: list[Future[NDArray[np.float32]]] = [

@@ -8,10 +8,11 @@ Note [where suppression runs]
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime as ort
@@ -20,15 +21,16 @@ from numpy.typing import NDArray
 from tallformer_infer.bundle import SUPPRESS_SETTINGS, Bundle, GraphName
 from tallformer_infer.config import to_json
 from tallformer_infer.cores import cores_by_quota
-from tallformer_infer.errors import BundleError, DeviceError, StoppedError, TallformerError
+from tallformer_infer.devices import OnnxDevice as Device
+from tallformer_infer.devices import RunsOn
+from tallformer_infer.errors import BundleError, DeviceError, TallformerError
 from tallformer_infer.nms import suppress as suppress_in_numpy
 from tallformer_infer.runtime.batching import most_clips
-from tallformer_infer.runtime.cpu_encoder import CpuEncoder
+from tallformer_infer.runtime.cpu_encoder import CpuEncoder, HostEncoder
 from tallformer_infer.runtime.device_graphs import DeviceGraphs
 from tallformer_infer.runtime.localized import candidates_above_threshold
 from tallformer_infer.runtime.onnx_places import choose_place
 from tallformer_infer.runtime.protocol import Cancellation
-from tallformer_infer.runtime.protocol import OnnxDevice as Device
 from tallformer_infer.runtime.providers import CPU, ProviderWithOptions, cuda_provider, engine_cache, tensorrt_provider
 from tallformer_infer.runtime.sessions import open_session
 from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, engine_key
@@ -42,13 +44,23 @@ MOST_IN_GRAPH = 50_000
 class OnnxRuntime:
     """Runs the graphs of one bundle with ONNX Runtime."""
 
-    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        encoder: HostEncoder | None = None,
+        reason: str | None = None,
+    ) -> None:
         """Load the graphs.
 
         Args:
             bundle: Checked on reading.
             device: `auto` takes CUDA where it works, else the CPU; `device_reason` says which and why.
             threads: CPU threads; None takes one per core, or as many as a container's quota is worth.
+            encoder: Runs graph 1 instead; for `device="cpu"`.
+            reason: Why this device was chosen, where somebody else did.
 
         Raises:
             BundleError: A graph is missing, damaged, or not what the recipe says.
@@ -63,14 +75,16 @@ class OnnxRuntime:
         self._recipe = bundle.recipe
         self._threads = threads or cores_by_quota()
         self._place = choose_place(device, lambda: self._session("localizer", [cuda_provider(captures=False), CPU]))
-        self._on_cpu: CpuEncoder | None = None
+        if reason is not None:
+            self._place = dataclasses.replace(self._place, reason=reason)
+        self._on_cpu: HostEncoder | None = None
         self._on_gpu: DeviceGraphs | None = None
         if self._place.device == "cpu":
-            self._on_cpu = self._load_cpu_encoder()
-            self._encoder, self._localizer = self._on_cpu.session, self._session("localizer", [CPU])
+            self._on_cpu = encoder or self._load_cpu_encoder()
+            self._localizer = self._session("localizer", [CPU])
         else:
             self._on_gpu = self._load_on_gpu()
-            self._encoder, self._localizer = self._on_gpu.session("encoder"), self._on_gpu.session("localizer")
+            self._localizer = self._on_gpu.session("localizer")
         self._suppress: ort.InferenceSession | None = None
         self._check_suppress()
         self._check_shapes()
@@ -82,9 +96,14 @@ class OnnxRuntime:
         return f"onnxruntime {ort.__version__}{within}"
 
     @property
-    def device(self) -> Literal["cpu", "cuda"]:
+    def device(self) -> RunsOn:
         """Where the graphs run."""
         return self._place.device
+
+    @property
+    def precision(self) -> str:
+        """What the encoder computes in."""
+        return self._bundle.graphs["encoder"].precision
 
     @property
     def device_reason(self) -> str:
@@ -114,14 +133,7 @@ class OnnxRuntime:
             (features,) = self._on_gpu.run("encoder", inputs, ["features"], cancellation)
             return np.asarray(features, np.float32)
         assert self._on_cpu is not None
-        options = ort.RunOptions()
-        with (cancellation or Cancellation()).stopping(lambda: setattr(options, "terminate", True)):
-            try:
-                return self._on_cpu.run(clips, real_frames, options)
-            except Exception as error:
-                if options.terminate:
-                    raise StoppedError("stopped before the video was done") from error
-                raise
+        return self._on_cpu.run(clips, real_frames, cancellation or Cancellation())
 
     def localize(
         self,
@@ -254,11 +266,17 @@ class OnnxRuntime:
     def _check_shapes(self) -> None:
         window, sampling = self._recipe.window, self._recipe.sampling
         channels = self._recipe.model.backbone.out_channels
-        expected: list[tuple[Any, str, list[int]]] = [
-            (self._encoder, "clips", [window.clip_frames, sampling.crop_px, sampling.crop_px, 3]),
-            (self._localizer, "features", [channels, self._recipe.window_steps]),
-        ]
-        for session, name, shape in expected:
-            found = {item.name: list(item.shape[1:]) for item in session.get_inputs()}.get(name)
+        on_gpu = self._on_gpu and _item_shape(self._on_gpu.session("encoder"), "clips")
+        clip = self._on_cpu.clip_shape if self._on_cpu else on_gpu
+        expected = {
+            "clips": (clip, (window.clip_frames, sampling.crop_px, sampling.crop_px, 3)),
+            "features": (_item_shape(self._localizer, "features"), (channels, self._recipe.window_steps)),
+        }
+        for name, (found, shape) in expected.items():
             if found != shape:
                 raise BundleError(f"{self._bundle.path}: input {name!r} is {found} per item, the recipe says {shape}")
+
+
+def _item_shape(session: ort.InferenceSession, name: str) -> tuple[int, ...] | None:
+    """Of an input, without the batch; None if there is none of that name."""
+    return {item.name: tuple(item.shape[1:]) for item in session.get_inputs()}.get(name)

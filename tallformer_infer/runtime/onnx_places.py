@@ -16,8 +16,8 @@ from typing import Literal, assert_never
 
 import onnxruntime as ort
 
+from tallformer_infer.devices import OnnxDevice
 from tallformer_infer.errors import BundleError, DeviceError, ExtraError
-from tallformer_infer.runtime.protocol import OnnxDevice
 from tallformer_infer.runtime.providers import CUDA, TENSORRT
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tallformer_infer.devices import RunsOn
 from tallformer_infer.errors import StoppedError
 from tallformer_infer.structures import Candidates, Proposals
-
-Device = Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"]
-"""What users can ask for. `tensorrt` runs engines on CUDA, `onnx-tensorrt` has ONNX Runtime make and run them; `auto`
-takes neither."""
-OnnxDevice = Literal["auto", "cpu", "cuda", "onnx-tensorrt"]
-"""Those of ONNX Runtime."""
 
 
 class Cancellation:
@@ -34,6 +29,11 @@ class Cancellation:
             self._cancelled = True
             for stop in self._stops:
                 stop()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled
 
     @contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
@@ -61,8 +61,12 @@ class Runtime(Protocol):
         """Name and version of the library that runs the graphs."""
 
     @property
-    def device(self) -> Literal["cpu", "cuda"]:
+    def device(self) -> RunsOn:
         """Where the graphs run."""
+
+    @property
+    def precision(self) -> str:
+        """What the encoder computes in: its graph's precision, unless another was asked for when it was loaded."""
 
     @property
     def device_reason(self) -> str:

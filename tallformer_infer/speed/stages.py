@@ -190,8 +190,10 @@ def _batches(clips: Sequence[Clip], at_once: int) -> list[tuple[NDArray[np.uint8
 
 def _product(detector: Detector, threads: int | None) -> MatrixProduct | None:
     """The product on the model's device; None where ONNX Runtime does not have that device (TensorRT runs on it)."""
-    precision = detector.bundle.graphs["encoder"].precision
+    precision, on = detector.bundle.graphs["encoder"].precision, detector.runtime.device
+    if on in ("gpu", "npu"):  # of Intel
+        return None
     try:
-        return MatrixProduct(precision, device=detector.runtime.device, threads=threads)
+        return MatrixProduct(precision, device="cuda" if on == "cuda" else "cpu", threads=threads)
     except DeviceError:
         return None

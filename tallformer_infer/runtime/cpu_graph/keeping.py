@@ -1,14 +1,8 @@
-"""Graphs that were made for the CPU, kept in the user's cache.
-
-A kept graph is named by what it was made from and by the hash of its own bytes, so one that was damaged or changed is
-not used but made again.
-"""
+"""Graphs that were made for the CPU, kept in the user's cache, see `kept_files`."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import platform
 import tempfile
 from importlib.util import find_spec
@@ -18,6 +12,7 @@ import onnxruntime as ort
 
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.installing import install_command
+from tallformer_infer.runtime.kept_files import keep_file, kept_file
 from tallformer_infer.runtime.providers import CPU
 from tallformer_infer.runtime.sessions import open_session
 from tallformer_infer.user_cache import user_cache_folder
@@ -48,7 +43,7 @@ def cpu_encoder_graph(
     """
     folder = folder or user_cache_folder() / "graphs"
     name = _name(sha256 or hashlib.sha256(content).hexdigest(), is_bf16=is_bf16)
-    kept = _kept(folder, name)
+    kept = kept_file(folder, name, ".onnx")
     if kept is not None:
         return kept or None
     if find_spec("onnx") is None:
@@ -59,7 +54,7 @@ def cpu_encoder_graph(
 
     made = widening.widen(content) if is_bf16 else tiling.tile_encoder(content)
     optimised = b"" if made is None else _optimised(made)
-    _keep(folder, name, optimised)
+    keep_file(folder, name, optimised, ".onnx", most_bytes=MOST_BYTES)
     return optimised or None
 
 
@@ -69,46 +64,9 @@ def _name(sha256: str, *, is_bf16: bool) -> str:
     return hashlib.sha256(f"{made_by}{sha256}".encode()).hexdigest()[:32]
 
 
-def _kept(folder: Path, name: str) -> bytes | None:
-    """The graph of a name, empty where there is nothing to gain; None if it was not made yet."""
-    for file in folder.glob(f"{name}-*.onnx"):
-        with contextlib.suppress(OSError):
-            content = file.read_bytes()
-            if file.stem == f"{name}-{hashlib.sha256(content).hexdigest()}":
-                os.utime(file)
-                return content
-            file.unlink()
-    return None
-
-
 def _optimised(made: bytes) -> bytes:
     """What ONNX Runtime makes of a graph. Not for this processor only: that is decided when it is loaded."""
     with tempfile.TemporaryDirectory(prefix="tallformer-") as folder:
         file = Path(folder) / "optimised.onnx"
         open_session(made, providers=[CPU], threads=1, save_as=file)
         return file.read_bytes()
-
-
-def _keep(folder: Path, name: str, content: bytes) -> None:
-    """Keep a graph; where the cache cannot be written it is made again next time."""
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{name}-{hashlib.sha256(content).hexdigest()}.onnx"
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".partial", delete=False) as partial:
-            try:
-                partial.write(content)
-                partial.close()
-                Path(partial.name).replace(file)
-            except BaseException:
-                Path(partial.name).unlink(missing_ok=True)
-                raise
-        _drop_oldest(folder, keep=file)
-
-
-def _drop_oldest(folder: Path, *, keep: Path) -> None:
-    files = sorted(folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
-    total = 0
-    for file in (keep, *(one for one in files if one != keep)):
-        total += file.stat().st_size
-        if total > MOST_BYTES and file != keep:
-            file.unlink(missing_ok=True)

@@ -68,6 +68,11 @@ class TensorRTRuntime:
         return "cuda"
 
     @property
+    def precision(self) -> str:
+        """What the encoder computes in."""
+        return self._bundle.graphs["encoder"].precision
+
+    @property
     def device_reason(self) -> str:
         """Why, for people."""
         return f"as asked, on {self._card}"

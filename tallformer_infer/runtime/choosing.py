@@ -1,0 +1,156 @@
+"""What runs an encoder fastest on this processor: measured once, and remembered.
+
+Note [the probe]
+    Which of ONNX Runtime with our tiles and OpenVINO is faster depends on the processor and on the model. So the first
+    time that a model is loaded on a processor, each encodes black clips, as many at once as `detect` does, for about
+    a second after a warm-up, one runtime after another so that only one is in memory. The best round counts: whatever
+    else runs on the machine can only make a round slower. The result is kept in the user's cache, for the graph, the
+    processor, and the versions of both libraries; delete `choices` there to have it measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.devices import RunPrecision
+from tallformer_infer.errors import TallformerError
+from tallformer_infer.processor import processor_features, processor_name
+from tallformer_infer.runtime.onnx import OnnxRuntime
+from tallformer_infer.runtime.openvino import OpenVinoRuntime, has_bf16
+from tallformer_infer.runtime.protocol import Runtime
+from tallformer_infer.user_cache import user_cache_folder
+
+PROBE_S = 1.0
+"""For how long each is measured, after a warm-up."""
+_MOST_ROUNDS = 5
+_FORM = 1
+"""Of what is kept."""
+
+_ONNXRUNTIME, _OPENVINO, _OPENVINO_BF16 = _WAYS = ("onnxruntime", "openvino", "openvino bf16")
+_WORTH_IT = 0.9
+"""Part of ONNX Runtime's time from which on OpenVINO, which takes longer to import, is taken."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found to be the fastest."""
+
+    way: str
+    """`onnxruntime`, `openvino` or `openvino bf16`."""
+    clip_s: dict[str, float]
+    """Seconds per clip of every way."""
+
+    @property
+    def reason(self) -> str:
+        """For people."""
+        ordered = sorted(self.clip_s.items(), key=lambda item: item[1])
+        shown = ", ".join(f"{way} {1000 * seconds:.3g} ms" for way, seconds in ordered)
+        return f"{self.way} was chosen, measured here per clip: {shown}"
+
+
+def load_fastest(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    precision: RunPrecision | None = None,
+    because: str | None = None,
+    folder: Path | None = None,
+) -> Runtime:
+    """Load a bundle on the processor with what runs its encoder fastest, see Note [the probe].
+
+    Args:
+        bundle: Checked on reading.
+        threads: CPU threads; None takes one per core.
+        precision: `bf16` leaves OpenVINO only; None allows bfloat16 where the bundle's parity report does.
+        because: Why nothing better than the processor was taken, for people.
+        folder: Where choices are kept; None takes the user's cache.
+
+    Raises:
+        BundleError: A graph is missing, damaged, or not what the recipe says.
+        DeviceError: The processor has no bfloat16, which is asked for.
+        ExtraError: bfloat16 is asked for, and OpenVINO is not installed.
+    """
+    first = f"{because}; " if because else ""
+    if precision == "bf16":
+        return OpenVinoRuntime(bundle, precision="bf16", threads=threads, reason=f"{first}only OpenVINO has bfloat16")
+    if find_spec("openvino") is None:
+        reason = f"{first}OpenVINO, which is faster on many processors, is not installed (tallformer doctor)"
+        return OnnxRuntime(bundle, device="cpu", threads=threads, reason=reason)
+    may_reduce = precision is None and bundle.parity is not None and bundle.parity.holds_in("bf16")
+    folder = folder or user_cache_folder() / "choices"
+    file = folder / f"{_name(bundle, may_reduce)}.json"
+    choice = _kept(file)
+    if choice is None:
+        choice = _measure(bundle, may_reduce, threads)
+        _keep(file, choice)
+    return _load(bundle, choice.way, threads, f"{first}{choice.reason}")
+
+
+def _name(bundle: Bundle, may_reduce: bool) -> str:
+    """What a choice is kept as."""
+    made_by = [_FORM, ort.__version__, version("openvino"), processor_name(), *processor_features(), may_reduce]
+    return hashlib.sha256(f"{made_by} {bundle.graphs['encoder'].sha256}".encode()).hexdigest()[:32]
+
+
+def _measure(bundle: Bundle, may_reduce: bool, threads: int | None) -> Choice:
+    """See Note [the probe]. A way that fails is left out; ONNX Runtime's failure is everybody's."""
+    clip_s = {_ONNXRUNTIME: _clip_s(bundle, _ONNXRUNTIME, threads)}
+    for way in (_OPENVINO, *([_OPENVINO_BF16] if may_reduce and has_bf16() else [])):
+        with contextlib.suppress(TallformerError, RuntimeError):
+            clip_s[way] = _clip_s(bundle, way, threads)
+    fastest = min(clip_s, key=lambda way: clip_s[way])
+    is_worth_it = clip_s[fastest] < _WORTH_IT * clip_s[_ONNXRUNTIME]
+    return Choice(fastest if is_worth_it else _ONNXRUNTIME, clip_s)
+
+
+def _clip_s(bundle: Bundle, way: str, threads: int | None) -> float:
+    """Seconds per clip, in the best of some rounds."""
+    runtime = _load(bundle, way, threads, "")
+    window, side = bundle.recipe.window, bundle.recipe.sampling.crop_px
+    count = runtime.clips_at_once
+    clips = np.zeros((count, window.clip_frames, side, side, 3), np.uint8)
+    real_frames = np.full(count, window.clip_frames, np.int64)
+    runtime.encode(clips, real_frames)
+    rounds: list[float] = []
+    while len(rounds) < _MOST_ROUNDS and sum(rounds) < PROBE_S:
+        started = time.perf_counter()
+        runtime.encode(clips, real_frames)
+        rounds.append(time.perf_counter() - started)
+    return min(rounds) / count
+
+
+def _load(bundle: Bundle, way: str, threads: int | None, reason: str) -> Runtime:
+    if way == _ONNXRUNTIME:
+        return OnnxRuntime(bundle, device="cpu", threads=threads, reason=reason)
+    precision: RunPrecision = "bf16" if way == _OPENVINO_BF16 else "fp32"
+    return OpenVinoRuntime(bundle, precision=precision, threads=threads, reason=reason)
+
+
+def _kept(file: Path) -> Choice | None:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+        choice = Choice(value["way"], {str(way): float(seconds) for way, seconds in value["clip_s"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return choice if choice.way in choice.clip_s and choice.way in _WAYS else None
+
+
+def _keep(file: Path, choice: Choice) -> None:
+    """Where the cache cannot be written it is measured again next time."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(asdict(choice)), encoding="utf-8")
+        partial.replace(file)

@@ -1,0 +1,293 @@
+"""OpenVINO for the encoder, on the processor or on Intel's GPU or NPU; ONNX Runtime for the rest.
+
+Note [what OpenVINO is asked for]
+    The graph as a bundle has it, fixed to one clip: OpenVINO fuses and lays it out by itself, and our tiles (see
+    `cpu_graph`) only keep it from that. One clip per stream and thread, as in `cpu_encoder`. Threads are not pinned to
+    cores, since workers beside each other would all be pinned to the same ones. The precision is always given: without
+    it OpenVINO takes bfloat16 wherever the processor has it. Localizers are half a percent of the arithmetic, have
+    sizes that depend on the batch, and stay in float32 with ONNX Runtime.
+
+Note [compiled models]
+    Reading and compiling Swin-T takes twice as long as importing what was compiled. So that is kept in the user's
+    cache, by graph, version, processor, precision and threads, checked by hash, and never read from a bundle.
+
+GPU and NPU were written against OpenVINO's documentation and have never run: none was available.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import queue
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.cores import available_cores, share_cores
+from tallformer_infer.devices import OpenVinoDevice, RunPrecision, RunsOn
+from tallformer_infer.errors import BundleError, DeviceError, ExtraError, StoppedError
+from tallformer_infer.installing import install_command
+from tallformer_infer.privacy import import_without_telemetry
+from tallformer_infer.processor import processor_features, processor_name
+from tallformer_infer.runtime.batching import most_clips
+from tallformer_infer.runtime.kept_files import keep_file, kept_file
+from tallformer_infer.runtime.onnx import OnnxRuntime
+from tallformer_infer.runtime.protocol import Cancellation
+from tallformer_infer.user_cache import user_cache_folder
+
+MOST_BYTES = 4 * 10**9
+"""Of all kept models together; beyond that the oldest go."""
+_HINTS: dict[RunPrecision, str] = {"fp32": "f32", "bf16": "bf16"}
+_PLACES: dict[str, RunsOn] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
+
+
+class OpenVinoRuntime(OnnxRuntime):
+    """Runs the encoder of one bundle with OpenVINO, see Note [what OpenVINO is asked for]."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: OpenVinoDevice = "openvino",
+        precision: RunPrecision | None = None,
+        threads: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Load the graphs.
+
+        Args:
+            bundle: Checked on reading.
+            device: `openvino` is the processor.
+            precision: Of the encoder; None takes that of `default_precision`.
+            threads: CPU threads; None takes one per core, or as many as a container's quota is worth.
+            reason: Why it was chosen; None: as asked.
+
+        Raises:
+            BundleError: A graph is missing, damaged, or not what the recipe says.
+            DeviceError: OpenVINO finds no such device, or it has no bfloat16.
+            ExtraError: OpenVINO is not installed.
+            ValueError: `threads` is below 1.
+        """
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads}: expected at least 1, or None for one per core")
+        target = device.partition(":")[2] or "CPU"
+        self._graph_precision = bundle.graphs["encoder"].precision
+        self._precision = precision or default_precision(bundle, target)
+        encoder = _open_encoder(bundle, target, self._precision, threads or available_cores())
+        self._openvino = encoder
+        super().__init__(bundle, device="cpu", threads=threads, encoder=encoder, reason=reason)
+
+    @property
+    def name(self) -> str:
+        """Name and version of the libraries that run the graphs."""
+        return f"openvino {openvino_version()} with {super().name}"
+
+    @property
+    def device(self) -> RunsOn:
+        """Where the encoder runs."""
+        return _PLACES[self._openvino.target]
+
+    @property
+    def precision(self) -> str:
+        """What the encoder computes in."""
+        is_reduced = self._graph_precision != "fp32"
+        return self._graph_precision if is_reduced else self._precision
+
+
+class OpenVinoEncoder:
+    """Runs graph 1 with OpenVINO for several clips at once, see `HostEncoder`."""
+
+    def __init__(
+        self,
+        content: bytes,
+        *,
+        target: str = "CPU",
+        precision: RunPrecision = "fp32",
+        threads: int | None = None,
+        most_clips: int = 8,
+        sha256: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Load the graph.
+
+        Args:
+            content: The graph as a bundle has it.
+            target: OpenVINO's name for the device.
+            precision: What is computed in.
+            threads: Threads in all; None takes one per core that this process may use.
+            most_clips: At once, see `batching`. With more threads than that, several share a clip.
+            sha256: Hash of the graph, where it is known already.
+            folder: Where compiled models are kept; None takes the user's cache.
+
+        Raises:
+            DeviceError: OpenVINO finds no such device, or the device does not have the precision.
+            ExtraError: OpenVINO is not installed.
+        """
+        core = _core()
+        _check_device(core, target, precision)
+        threads = threads or available_cores()
+        self.target = target
+        """OpenVINO's name for the device."""
+        self.clips_at_once = share_cores(threads, most_clips)
+        settings = _settings(target, precision, threads, self.clips_at_once)
+        name = _name(sha256 or hashlib.sha256(content).hexdigest(), target, settings)
+        self._compiled = _compiled(core, content, target, settings, folder or user_cache_folder() / "openvino", name)
+        self._inputs = {port.any_name for port in self._compiled.inputs}  # an input that nothing uses is left out
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.clips_at_once):
+            self._free.put(self._compiled.create_infer_request())
+        self._pool = ThreadPoolExecutor(self.clips_at_once, thread_name_prefix="encode")
+
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """See `HostEncoder`."""
+        return tuple(self._compiled.input("clips").shape)[1:]
+
+    def told(self, name: str) -> Any:
+        """What OpenVINO says of a property of the compiled model."""
+        return self._compiled.get_property(name)
+
+    def runtime_model(self) -> Any:
+        """The nodes that OpenVINO runs, for those who want to know why something is slow."""
+        return self._compiled.get_runtime_model()
+
+    def run(
+        self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation
+    ) -> NDArray[np.float32]:
+        """Encode clips, see `HostEncoder.run`."""
+        if len(clips) == 1:
+            return self._encode(clips, real_frames, cancellation)
+        encoded: list[Future[NDArray[np.float32]]] = [
+            self._pool.submit(self._encode, clips[row : row + 1], real_frames[row : row + 1], cancellation)
+            for row in range(len(clips))
+        ]
+        wait(encoded)
+        return np.concatenate([one.result() for one in encoded])
+
+    def _encode(
+        self, clip: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation
+    ) -> NDArray[np.float32]:
+        request = self._free.get()
+        try:
+            with cancellation.stopping(request.cancel):
+                given = {"clips": np.ascontiguousarray(clip), "real_frames": real_frames}
+                request.start_async({name: given[name] for name in self._inputs}, share_inputs=True)
+                if cancellation.is_cancelled:  # between the two lines above, when there was nothing to cancel yet
+                    request.cancel()
+                request.wait()
+                return np.array(request.get_output_tensor(0).data, np.float32)
+        except RuntimeError as error:
+            if cancellation.is_cancelled:
+                raise StoppedError("stopped before the video was done") from error
+            raise
+        finally:
+            self._free.put(request)
+
+
+def openvino_version() -> str:
+    """As it tells it, without the build.
+
+    Raises:
+        ExtraError: It is not installed.
+    """
+    return str(_library().get_version()).partition("-")[0]
+
+
+def has_bf16(target: str = "CPU") -> bool:
+    """Whether a device computes in bfloat16 itself.
+
+    Raises:
+        ExtraError: OpenVINO is not installed.
+    """
+    return "BF16" in _core().get_property(target, "OPTIMIZATION_CAPABILITIES")
+
+
+def default_precision(bundle: Bundle, target: str = "CPU") -> RunPrecision:
+    """bfloat16 where the device has it and the bundle's parity report says that actions stay the same in it.
+
+    Raises:
+        ExtraError: OpenVINO is not installed.
+    """
+    holds = (
+        bundle.graphs["encoder"].precision == "fp32" and bundle.parity is not None and bundle.parity.holds_in("bf16")
+    )
+    return "bf16" if holds and has_bf16(target) else "fp32"
+
+
+def _open_encoder(bundle: Bundle, target: str, precision: RunPrecision, threads: int) -> OpenVinoEncoder:
+    content, graph = bundle.read_graph("encoder"), bundle.graphs["encoder"]
+    try:
+        return OpenVinoEncoder(
+            content,
+            target=target,
+            precision=precision,
+            threads=threads,
+            most_clips=most_clips(bundle.recipe),
+            sha256=graph.sha256,
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
+        raise BundleError(f"{bundle.path}: openvino cannot load graph encoder: {reason[0].strip()}") from error
+
+
+def _library() -> Any:
+    try:
+        return import_without_telemetry("openvino")
+    except ModuleNotFoundError as error:
+        raise ExtraError(f"openvino is not installed: {install_command('openvino')}") from error
+    except ImportError as error:
+        raise DeviceError(f"openvino cannot be imported: {str(error).splitlines()[0]}") from error
+
+
+def _core() -> Any:
+    return _library().Core()
+
+
+def _check_device(core: Any, target: str, precision: RunPrecision) -> None:
+    if not any(found.partition(".")[0] == target for found in core.available_devices):
+        found = ", ".join(core.available_devices) or "nothing"
+        raise DeviceError(f"device openvino:{target} cannot be had: OpenVINO finds {found} here; use --device auto")
+    if precision == "bf16" and "BF16" not in core.get_property(target, "OPTIMIZATION_CAPABILITIES"):
+        raise DeviceError(f"--precision bf16: {target} has no bfloat16, by OpenVINO; use --precision fp32")
+
+
+def _settings(target: str, precision: RunPrecision, threads: int, streams: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    if target == "CPU":
+        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
+    else:
+        settings["PERFORMANCE_HINT"] = "THROUGHPUT"
+    return settings
+
+
+def _name(sha256: str, target: str, settings: dict[str, Any]) -> str:
+    """What a compiled model is kept as, without its own hash."""
+    made_by = [openvino_version(), processor_name(), *processor_features(), target, *map(str, settings.items())]
+    return hashlib.sha256(" ".join([*made_by, sha256]).encode()).hexdigest()[:32]
+
+
+def _compiled(core: Any, content: bytes, target: str, settings: dict[str, Any], folder: Path, name: str) -> Any:
+    """See Note [compiled models]."""
+    kept = kept_file(folder, name, ".blob")
+    if kept is not None:
+        with contextlib.suppress(RuntimeError):
+            return core.import_model(kept, target, settings)
+    model = _read(core, content)
+    compiled = core.compile_model(model, target, settings)
+    if "EXPORT_IMPORT" in core.get_property(target, "OPTIMIZATION_CAPABILITIES"):
+        made = io.BytesIO()
+        compiled.export_model(made)
+        keep_file(folder, name, made.getvalue(), ".blob", most_bytes=MOST_BYTES)
+    return compiled
+
+
+def _read(core: Any, content: bytes) -> Any:
+    """A graph, fixed to one clip."""
+    model = core.read_model(content)
+    model.reshape({port.any_name: [1, *list(port.partial_shape)[1:]] for port in model.inputs})
+    return model
