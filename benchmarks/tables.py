@@ -16,6 +16,8 @@ from benchmarks.ablations.results import by_machine, read_lines, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from benchmarks.goals import goals_table
+from benchmarks.kinetics import page as kinetics_page
+from benchmarks.real_training import page as real_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -26,6 +28,8 @@ PAGES = (
     "docs/precision.md",
     "docs/ablations.md",
     "docs/demo.md",
+    "docs/kinetics.md",
+    "docs/real.md",
     "docs/anet-demo.md",
     "docs/reproduce.md",
     "docs/scale.md",
@@ -288,6 +292,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "scale_failures": scale_page.simulation_table,
     "full_size_cost": full_size.cost_table,
     "full_size_rate": full_size.rate_table,
+    "kinetics_settings": lambda: kinetics_page.settings_table(read("kinetics")),
+    "kinetics_encodings": lambda: kinetics_page.encodings_table(read("kinetics"), "tuning"),
+    "kinetics_sizes": lambda: kinetics_page.encodings_table(read("kinetics"), "half"),
+    "kinetics_report": lambda: kinetics_page.encodings_table(read("kinetics"), "report"),
+    "kinetics_classes": lambda: kinetics_page.classes_table(read("kinetics"), "report"),
+    "real_heads": lambda: real_page.heads_table(read("real_training")),
+    "real_classes": lambda: real_page.classes_table(read("real_training")),
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},
 }
 

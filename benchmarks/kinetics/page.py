@@ -1,0 +1,88 @@
+"""Tables of docs/kinetics.md from committed lines. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Line = dict[str, Any]
+_CHOSEN = "chosen"
+_DEFAULT = (25.0, 64, 64, "square", 224)
+_GFLOP_PER_PIXEL = 222.3e9 / (64 * 224 * 224)
+"""Of I3D, multiplications and additions, for each pixel of each frame: counted by torch's FlopCounterMode."""
+_ALARMS = (12, 30, 60)
+_HEAD_ROWS = 2
+_NOT_MEASURED = "Not measured yet."
+
+
+def settings_table(lines: Sequence[Line]) -> str:
+    """Recall for each setting of the head, on the film that it is tuned on."""
+    rows = [
+        "| differs from the chosen head in | all 400 classes, 12 / 30 / 60 per h | named classes, 12 / 30 / 60 per h |",
+        "|---|---|---|",
+    ]
+    chosen = [line for line in lines if line["part"] == "tuning" and _key(line) == _DEFAULT]
+    for line in chosen:
+        what = "nothing" if line["setting"] == _CHOSEN else f"`{line['setting']}`"
+        rows.append(f"| {what} | {_recalls(line, 'all')} | {_recalls(line, 'named')} |")
+    first = chosen[0]
+    hourly = 3600 / first["duration_s"]
+    note = f"{first['duration_s']:.0f} s of film, {first['truths']} actions; one false alarm is {hourly:.0f} per hour."
+    return "\n".join([*rows, "", note])
+
+
+def encodings_table(lines: Sequence[Line], part: str) -> str:
+    """Recall and threshold for each way of encoding, with the chosen head."""
+    rows = [
+        "| frames/s | clip | step from clip to clip | picture | GFLOP per s | film | all 400 classes | named classes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        if line["part"] == part and line["setting"] == _CHOSEN:
+            fps, clip, hop, crop, height = _key(line)
+            width = height if crop == "square" else round(height * 480 / 272)
+            cost = _GFLOP_PER_PIXEL * width * height * fps * clip / hop / 1e9
+            cells = [
+                f"{fps:g}",
+                str(clip),
+                str(hop),
+                f"{width} x {height}",
+                f"{cost:.0f}",
+                f"{line['duration_s']:.0f} s, {line['truths']}",
+                _recalls(line, "all"),
+                _recalls(line, "named"),
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) if len(rows) > _HEAD_ROWS else _NOT_MEASURED
+
+
+def classes_table(lines: Sequence[Line], part: str) -> str:
+    """What is found of each action at 12 false alarms per hour."""
+    chosen = [line for line in lines if line["part"] == part and line["setting"] == _CHOSEN]
+    if not chosen:
+        return _NOT_MEASURED
+    kinds = sorted(chosen[0]["named_12"]["of"])
+    rows = [
+        f"| film, threshold at 12 false alarms per hour | {' | '.join(kinds)} |",
+        f"|---|{'---|' * len(kinds)}",
+    ]
+    for line in chosen:
+        fps, _, _, _, height = _key(line)
+        for vocabulary, title in (("all", "all 400 classes"), ("named", "named classes")):
+            point = line[f"{vocabulary}_12"]
+            found = [f"{point['found'][kind]}/{point['of'][kind]}" for kind in kinds]
+            what = f"{height} px, {fps:g} frames/s, {title}, {point['threshold']:.2f}"
+            rows.append(f"| {what} | {' | '.join(found)} |")
+    return "\n".join(rows)
+
+
+def _key(line: Line) -> tuple[float, int, int, str, int]:
+    encoding = line["encoding"]
+    names = ("sample_fps", "clip_frames", "hop_frames", "crop", "height_px")
+    fps, clip, hop, crop, height = (encoding[name] for name in names)
+    return fps, clip, hop, crop, height
+
+
+def _recalls(line: Line, vocabulary: str) -> str:
+    points = [line[f"{vocabulary}_{alarms}"] for alarms in _ALARMS]
+    return " / ".join(f"{100 * point['recall']:.0f} %" for point in points)

@@ -1,0 +1,118 @@
+"""What a trained detector is compared with: no training, a linear layer, and what cuts alone allow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from benchmarks.kinetics.contrast import Settings, detect
+from benchmarks.real_training.features import FeatureStore
+from benchmarks.real_training.running import Place, scored, splits
+from benchmarks.real_training.videos import CLASSES
+from tallformer_infer.structures import Action
+
+STEP_S = 8 / 25.0
+KINETICS = {
+    "shake hands": ("shaking hands",),
+    "hug": ("hugging",),
+    "kick": ("side kick", "high kick", "drop kicking"),
+    "punch": ("punching person (boxing)", "slapping"),
+}
+"""Classes of Kinetics-400 for those of UT-Interaction; it has none for pointing and pushing a person."""
+HEAD = Settings(shortest_s=1.3, longest_s=8.0, margin_part=0.5)
+_DECAY = 1e-3
+_ITERATIONS = 60
+
+
+def untrained(split: str, place: Place, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> dict[str, Any]:
+    """The contrast head with the classifier of Kinetics-400, of whose classes those in `KINETICS` may be found."""
+    names = (Path(__file__).resolve().parents[3] / "shared/reference/kinetics400_classes.txt").read_text("utf-8")
+    order = names.split("\n")[: len(bias)]
+    groups = tuple(tuple(order.index(name) for name in names) for names in KINETICS.values())
+    labels = {group[0]: label for group, label in zip(groups, KINETICS, strict=True)}
+    allowed = np.isin(np.arange(len(bias)), [kind for group in groups for kind in group])
+    found = {}
+    for name in _tested(split):
+        logits = _steps(place.store, name) @ weight.T + bias
+        hits = detect(logits, STEP_S, HEAD, groups=groups, allowed=allowed, least_score=0.005)
+        found[name] = [Action(start_s=h.start_s, end_s=h.end_s, label=labels[h.kind], score=h.score) for h in hits]
+    return _line("contrast", split, found, place)
+
+
+def linear(split: str, place: Place, *, orders: int) -> dict[str, Any]:
+    """A linear layer per step, learned on the training videos, and segments of the same grid by contrast."""
+    found: dict[str, list[Action]] = {}
+    for learned, left_out in splits(split):
+        names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(orders)]
+        layer = _fit(place, names)
+        allowed = np.arange(len(CLASSES) + 1) < len(CLASSES)
+        for sequence in left_out:
+            name = f"sequence-{sequence:02d}-0"
+            with torch.no_grad():
+                logits = layer(torch.from_numpy(_steps(place.store, name))).numpy().astype(np.float64)
+            hits = detect(logits, STEP_S, HEAD, allowed=allowed, least_score=0.005)
+            found[name] = [
+                Action(start_s=h.start_s, end_s=h.end_s, label=CLASSES[h.kind], score=min(h.score, 1.0)) for h in hits
+            ]
+    return _line("linear", split, found, place)
+
+
+def whole_shots(split: str, place: Place) -> dict[str, Any]:
+    """The shots that hold an action, whole, with the right class: no model, but what knowing all cuts is worth."""
+    shots = json.loads((place.truth.parent / "shots.json").read_text(encoding="utf-8"))
+    found = {
+        name: [Action(start_s=s, end_s=e, label=label, score=1.0) for s, e, label in shots[name] if label]
+        for name in _tested(split)
+    }
+    return _line("shots", split, found, place)
+
+
+def _fit(place: Place, names: Sequence[str]) -> torch.nn.Linear:
+    inputs = torch.from_numpy(np.concatenate([_steps(place.store, name) for name in names]))
+    targets = torch.from_numpy(np.concatenate([_labels(place, name) for name in names]))
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(inputs.shape[1], len(CLASSES) + 1)
+    optimiser = torch.optim.LBFGS(layer.parameters(), max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(layer(inputs), targets) + _DECAY * layer.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return layer
+
+
+def _labels(place: Place, name: str) -> NDArray[np.int64]:
+    """Class of each step, by its middle; the last number is background."""
+    rows = json.loads(place.truth.read_text(encoding="utf-8"))["database"][name]["annotations"]
+    steps = len(_steps(place.store, name))
+    middles = (np.arange(steps) + 0.5) * STEP_S
+    labels = np.full(steps, len(CLASSES), np.int64)
+    for row in rows:
+        start_s, end_s = row["segment"]
+        labels[(middles >= start_s) & (middles < end_s)] = CLASSES.index(row["label"])
+    return labels
+
+
+def _steps(store: FeatureStore, name: str) -> NDArray[np.float32]:
+    """Features of a video, shape (S, C)."""
+    features, _ = store.read(name)
+    return features.transpose(0, 2, 1).reshape(-1, features.shape[1])
+
+
+def _tested(split: str) -> list[str]:
+    return [f"sequence-{sequence:02d}-0" for _, left_out in splits(split) for sequence in left_out]
+
+
+def _line(variant: str, split: str, found: dict[str, list[Action]], place: Place) -> dict[str, Any]:
+    facts = {"variant": variant, "split": split, "seed": 0, "orders": 0, "steps": 0, "train_s": 0.0}
+    return {**facts, **scored(found, place.truth)}

@@ -1,0 +1,104 @@
+"""Features of all composed videos, encoded once: a frozen encoder gives the same to every run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.kinetics.encoding import lay_channels_last
+from tallformer_infer.clips import step_frames
+from tallformer_infer.config import Recipe
+from tallformer_infer.nms import suppress
+from tallformer_infer.structures import Action, Candidates
+from tallformer_infer.timeline import Timeline
+from tallformer_training.datasets import DecodedFrames
+from tallformer_training.memory import MemoryBuilder, encoder_fingerprint
+from tallformer_training.model import Detector
+from tallformer_training.training.forward import encode_empty
+from tallformer_training.training.validation import encode_video, localize
+
+EMPTY = "empty"
+"""Stands for a clip behind the end of a video."""
+FRAMES = "frames"
+Features = NDArray[np.float32]
+
+
+def encode_all(detector: Detector, videos: Mapping[str, Path], folder: Path, *, bf16: bool) -> None:
+    """Encode each video that is not there yet, into one file each: features (clips, C, clip steps), and its frames.
+
+    Args:
+        detector: With the encoder's weights.
+        videos: Paths by name.
+        folder: Where the files go.
+        bf16: Compute in bfloat16; channels lie last, which processors with AMX are fast with.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    detector.eval()
+    if bf16:
+        lay_channels_last(detector.backbone)
+    source = DecodedFrames(detector.recipe.sampling)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16), torch.no_grad():
+        if not (folder / f"{EMPTY}.npy").exists():
+            np.save(folder / f"{EMPTY}.npy", encode_empty(detector, torch.device("cpu")).float().numpy())
+        for name, path in videos.items():
+            out = folder / f"{name}.npz"
+            if out.exists():
+                continue
+            frames = source.count_frames(path)
+            parts = [one.features.float().numpy() for one in encode_video(detector, source, path, frames)]
+            np.savez(out, features=np.concatenate(parts), frames=frames)
+
+
+class FeatureStore:
+    """What `encode_all` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder."""
+        self._folder = folder
+        self.empty: Features = np.load(folder / f"{EMPTY}.npy")
+
+    def read(self, name: str) -> tuple[Features, int]:
+        """Features (clips, C, clip steps) of a video, and its frames."""
+        with np.load(self._folder / f"{name}.npz") as file:
+            return file["features"], int(file["frames"])
+
+    def write_memory(self, folder: Path, recipe: Recipe, names: Sequence[str]) -> None:
+        """Make the memory that a run starts from, without encoding anything."""
+        features = {name: self.read(name)[0] for name in names}
+        entries = {name: clips.shape[0] * clips.shape[2] for name, clips in features.items()}
+        fingerprint = encoder_fingerprint(recipe)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        channels = recipe.model.backbone.out_channels
+        builder = MemoryBuilder(folder, entries, channels=channels, fingerprint=fingerprint)
+        for name in builder.missing():
+            builder.write(name, np.moveaxis(features[name], 1, 0).reshape(channels, -1))
+        builder.finish()
+
+    @torch.no_grad()
+    def detect(self, detector: Detector, name: str) -> list[Action]:
+        """Actions of a video, as `tallformer_training.training.validation.detect_actions` finds them."""
+        recipe = detector.recipe
+        features, frames = self.read(name)
+        clip_frames = recipe.window.clip_frames
+        timeline = Timeline(recipe.window, step_frames(recipe.window, "shared"))
+        parts: list[Candidates] = []
+        for number, clip in enumerate(features):
+            start = number * clip_frames
+            real = min(frames - start, clip_frames)
+            parts += [localize(detector, window) for window in timeline.add(start, real, clip)]
+        parts += [localize(detector, window) for window in timeline.finish(lambda: self.empty)]
+        kept = suppress(Candidates.concatenate(parts), recipe.suppress)
+        return [
+            Action(start_s=start, end_s=end, label=recipe.classes[kind], score=score)
+            for (start, end), kind, score in zip(
+                (kept.segments_frames.astype(np.float64) / recipe.sampling.sample_fps).tolist(),
+                kept.classes.tolist(),
+                kept.scores.tolist(),
+                strict=True,
+            )
+            if end > start
+        ]

@@ -1,0 +1,66 @@
+"""Tables of docs/real.md from committed lines. Needs no torch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
+
+Line = dict[str, Any]
+_TITLES = {
+    "anchor": "anchor head",
+    "anchor-tcm": "anchor head with TCM",
+    "points": "point head (ActionFormer)",
+    "refined": "refined head (one class for a whole window)",
+    "linear": "linear layer per step, segments by contrast",
+    "contrast": "contrast head of Kinetics-400, not trained",
+    "shots": "whole shots with the right class (no model: what cuts alone allow)",
+}
+_SPLITS = {"both": "(a) both places, 5 folds", "across": "(b) parking lot to lawn"}
+
+
+def heads_table(lines: Sequence[Line]) -> str:
+    """mAP of each head in both splits, over seeds."""
+    rows = ["| | split | seeds | 0.3 | 0.4 | 0.5 | 0.6 | 0.7 | mean | steps | training |", f"|{'---|' * 11}"]
+    grouped: dict[tuple[str, str], list[Line]] = defaultdict(list)
+    for line in lines:
+        grouped[line["variant"], line["split"]].append(line)
+    for split, title in _SPLITS.items():
+        for variant, name in _TITLES.items():
+            runs = grouped.get((variant, split))
+            if runs:
+                cells = [name, title, str(len(runs)), *_maps(runs), _steps(runs), _seconds(runs)]
+                rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def classes_table(lines: Sequence[Line]) -> str:
+    """Average precision of each class at tIoU 0.5, mean over seeds."""
+    trained = [line for line in lines if line["ap_per_class_0.5"]]
+    kinds = sorted({kind for line in trained for kind in line["ap_per_class_0.5"]})
+    rows = [f"| | split | {' | '.join(kinds)} |", f"|---|---|{'---|' * len(kinds)}"]
+    for split, title in _SPLITS.items():
+        for variant, name in _TITLES.items():
+            runs = [line for line in trained if (line["variant"], line["split"]) == (variant, split)]
+            if runs:
+                values = [mean(line["ap_per_class_0.5"].get(kind, 0.0) for line in runs) for kind in kinds]
+                rows.append(f"| {name} | {title} | {' | '.join(f'{value:.0f}' for value in values)} |")
+    return "\n".join(rows)
+
+
+def _maps(runs: Sequence[Line]) -> list[str]:
+    columns = [*zip(*(run["map"] for run in runs), strict=True), tuple(run["average_map"] for run in runs)]
+    return [_spread(values) for values in columns]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{mean(values):.1f}"
+
+
+def _steps(runs: Sequence[Line]) -> str:
+    return f"{mean(run['steps'] for run in runs):.0f}" if runs[0]["steps"] else ""
+
+
+def _seconds(runs: Sequence[Line]) -> str:
+    return f"{mean(run['train_s'] for run in runs):.0f} s" if runs[0]["train_s"] else ""

@@ -1,0 +1,128 @@
+"""Runs: training with the product's own code from stored features, and mAP on sequences that were left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.real_training.features import FeatureStore
+from benchmarks.real_training.variants import Variant
+from benchmarks.real_training.videos import LAWN, PARKING_LOT, SEQUENCES, subset
+from tallformer_infer.evaluation import Predictions, Truth, evaluate, protocol_named
+from tallformer_infer.structures import Action
+from tallformer_training.checkpoint import load_checkpoint
+from tallformer_training.datasets import DatasetRequest
+from tallformer_training.model import Detector
+from tallformer_training.training import Processes, TrainingJob, train
+from tallformer_training.training.metrics import read_metrics
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where things are."""
+
+    videos: Path
+    truth: Path
+    store: FeatureStore
+    work: Path
+
+
+def splits(name: str) -> list[tuple[list[int], list[int]]]:
+    """Training and test sequences of each part of a split.
+
+    Args:
+        name: `both`: five folds, two sequences of each place left out at a time; `across`: learned in the parking lot,
+            tested on the lawn.
+    """
+    if name == "across":
+        return [(list(PARKING_LOT), list(LAWN))]
+    parts = []
+    for fold in range(FOLDS):
+        left_out = [sequence for sequence in SEQUENCES if sequence % FOLDS == fold]
+        parts.append(([sequence for sequence in SEQUENCES if sequence not in left_out], left_out))
+    return parts
+
+
+def run(variant: Variant, split: str, place: Place, *, seed: int, orders: int) -> dict[str, Any]:
+    """Train on every part of a split, and score what is found in all that was left out together.
+
+    Args:
+        variant: What is trained.
+        split: See `splits`.
+        place: Where things are.
+        seed: Of training.
+        orders: Compositions of each training sequence to learn from.
+    """
+    found: dict[str, list[Action]] = {}
+    losses: list[list[float]] = []
+    seconds, steps = 0.0, 0
+    for number, (learned, left_out) in enumerate(splits(split)):
+        folder = place.work / f"{variant.name}-{split}-{seed}-{number}"
+        names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(orders)]
+        started_s = time.perf_counter()
+        detector, curve = _train(variant, names, folder, place, seed=seed)
+        seconds += time.perf_counter() - started_s
+        steps += len(curve)
+        losses.append(curve)
+        for sequence in left_out:
+            name = f"sequence-{sequence:02d}-0"
+            found[name] = place.store.detect(detector, name)
+        shutil.rmtree(folder)
+    return {
+        "variant": variant.name,
+        "split": split,
+        "seed": seed,
+        "orders": orders,
+        "steps": steps,
+        "train_s": round(seconds, 1),
+        "last_loss": round(sum(sum(curve[-20:]) / len(curve[-20:]) for curve in losses) / len(losses), 4),
+        **scored(found, place.truth),
+    }
+
+
+def scored(found: Mapping[str, Sequence[Action]], truth: Path) -> dict[str, Any]:
+    """mAP at tIoU 0.3 to 0.7 of what was found, in percent, over the videos that were looked at."""
+    database = json.loads(truth.read_text(encoding="utf-8"))["database"]
+    segments = {
+        name: [(*row["segment"], row["label"]) for row in database[name]["annotations"]] for name in sorted(found)
+    }
+    evaluation = evaluate(
+        Predictions.of({name: list(found[name]) for name in sorted(found)}),
+        Truth.of(segments, source="composed"),
+        protocol_named("thumos14"),
+    )
+    return {
+        "map": [round(100 * value, 2) for value in evaluation.mean_average_precision],
+        "average_map": round(100 * evaluation.average, 2),
+        "ap_per_class_0.5": {row.label: round(100 * row.average_precision[2], 1) for row in evaluation.classes},
+        "truth": evaluation.truth_count,
+    }
+
+
+def _train(
+    variant: Variant, names: Sequence[str], folder: Path, place: Place, *, seed: int
+) -> tuple[Detector, list[float]]:
+    if folder.exists():
+        shutil.rmtree(folder)
+    annotations = subset(place.truth, names, folder / "truth.json")
+    place.store.write_memory(folder / "memory" / "base", variant.recipe, names)
+    job = TrainingJob(
+        recipe=variant.recipe,
+        config=replace(variant.config, seed=seed),
+        training=DatasetRequest(annotations=annotations, videos=place.videos, subset=None),
+        out=folder,
+        cache=place.work / "frames",
+        quiet=True,
+    )
+    result = train(job, Processes())
+    detector = Detector(variant.recipe).eval()
+    detector.load_state_dict(load_checkpoint(result.model).state)
+    curve = [line["loss"] for line in read_metrics(folder) if line["kind"] == "step"]
+    return detector, curve

@@ -1,0 +1,118 @@
+"""What is trained: heads on one encoder, with settings that fit some hundred actions and a processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from benchmarks.real_training.videos import CLASSES
+from tallformer_infer.config import (
+    CandidateConfig,
+    HeadConfig,
+    ModelConfig,
+    PointHeadConfig,
+    PyramidConfig,
+    Recipe,
+    RefinedHeadConfig,
+    SamplingConfig,
+    SuppressConfig,
+    TcmConfig,
+    WindowConfig,
+    preset,
+)
+from tallformer_training.augmentation import NO_AUGMENTATION
+from tallformer_training.schedule import ScheduleConfig
+from tallformer_training.training import OptimiserConfig, TrainingConfig
+
+CLIP_FRAMES = 32
+WINDOW_FRAMES = 480
+CHANNELS = 128
+_I3D = preset("thumos14-i3d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One setting."""
+
+    name: str
+    recipe: Recipe
+    config: TrainingConfig
+
+
+def encoder_recipe(*, side_px: int, sample_fps: float = 25.0) -> Recipe:
+    """I3D at a size and a frame rate, with the anchor head."""
+    return replace(
+        _I3D,
+        name=f"ut-i3d-{side_px}",
+        classes=CLASSES,
+        model=ModelConfig(
+            backbone=_I3D.model.backbone,
+            channels=CHANNELS,
+            tcm=TcmConfig(layers=2, heads=4, max_steps=WINDOW_FRAMES // 8),
+            pyramid=PyramidConfig(heads=4, fpn_channels=CHANNELS),
+            head=HeadConfig(channels=CHANNELS, stacked_convs=2),
+        ),
+        sampling=SamplingConfig(
+            sample_fps=sample_fps,
+            resize="squash",
+            resize_px=side_px,
+            crop_px=side_px,
+            mean=_I3D.sampling.mean,
+            std=_I3D.sampling.std,
+        ),
+        window=WindowConfig(window_frames=WINDOW_FRAMES, clip_frames=CLIP_FRAMES),
+        candidates=CandidateConfig(per_window=1000),
+    )
+
+
+def heads(base: Recipe, config: TrainingConfig) -> list[Variant]:
+    """The heads of the table, with the encoder of `base`."""
+    plain = replace(base, model=replace(base.model, tcm=None))
+    points = ModelConfig(
+        backbone=base.model.backbone,
+        channels=CHANNELS,
+        tcm=None,
+        pyramid=PyramidConfig(
+            kind="transformer", levels=5, heads=4, attention_steps=(), fpn_channels=CHANNELS, stem_layers=1
+        ),
+        head=PointHeadConfig(kind="points"),
+    )
+    refined = ModelConfig(
+        backbone=base.model.backbone,
+        channels=CHANNELS,
+        tcm=TcmConfig(layers=2, heads=4, max_steps=WINDOW_FRAMES // 8),
+        pyramid=PyramidConfig(kind="convolution", levels=5, fpn_channels=CHANNELS, norm="group"),
+        head=RefinedHeadConfig(kind="refined"),
+    )
+    soft = SuppressConfig(method="soft_gaussian", sigma=0.5, score_threshold=0.001, min_score=0.001)
+    return [
+        Variant(name="anchor", recipe=plain, config=config),
+        Variant(name="anchor-tcm", recipe=base, config=config),
+        Variant(name="points", recipe=replace(base, model=points, suppress=soft), config=config),
+        Variant(name="refined", recipe=replace(base, model=refined, suppress=soft), config=config),
+    ]
+
+
+def frozen_config(*, epochs: int = 30, seed: int = 0, base_lr: float = 1e-3) -> TrainingConfig:
+    """Settings of a run with a frozen encoder."""
+    return TrainingConfig(
+        ratio=0.0,
+        epochs=epochs,
+        windows_per_video=2,
+        batch_windows=8,
+        optimiser=OptimiserConfig(kind="adamw", base_lr=base_lr, encoder_factor=0.1, weight_decay=0.05),
+        schedule=ScheduleConfig(period_epochs=epochs, min_factor=0.02, warmup_steps=50),
+        smooth_schedule=True,
+        max_gradient_norm=1.0,
+        ema_decay=0.95,
+        keep_encoder_norms=True,
+        augmentation=NO_AUGMENTATION,
+        checkpoint_every_steps=100_000,
+        keep_checkpoints=1,
+        loader_threads=1,
+        seed=seed,
+    )
+
+
+def variants(base: Recipe) -> list[Variant]:
+    """All settings of the benchmark."""
+    return heads(base, frozen_config())

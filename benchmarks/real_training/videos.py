@@ -1,0 +1,153 @@
+"""UT-Interaction as untrimmed videos: the clips of one sequence in a row, again and again in other orders.
+
+# Note [what a detector must not learn from]
+Background clips were cropped and encoded anew, so here every clip gets the same square crop and, in the end, the same
+encoding, at a quality that is lower than that of either. Clips keep from 4 to 14 frames around their action, drawn
+anew for every composition, so that the distance from a cut says little about where the action begins. Pointing is
+filmed with a narrower crop than the rest, as the footage is distributed: it is seen larger, and that remains.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+CLASSES = ("shake hands", "hug", "kick", "point", "punch", "push")
+BACKGROUND = 6
+"""Number of the class of clips that show nothing."""
+SEQUENCES = range(1, 21)
+PARKING_LOT, LAWN = range(1, 11), range(11, 21)
+VIDEO_FPS = 30
+SIDE_PX = 256
+AROUND_FRAMES = 14
+"""Frames of an action's clip before and behind its annotated interval."""
+TRIMMED_FRAMES = 10
+"""Of those, at most so many are cut off."""
+CRF = 26
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A file of the footage."""
+
+    path: Path
+    kind: int
+    """Number of its class, 6 for background."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """One order of the clips of a sequence."""
+
+    sequence: int
+    number: int
+    """0 is the one that is tested on; odd ones are mirrored."""
+
+    @property
+    def name(self) -> str:
+        """Of the file, without its ending."""
+        return f"sequence-{self.sequence:02d}-{self.number}"
+
+
+def compositions(count: int) -> list[Composition]:
+    """So many orders of every sequence."""
+    return [Composition(sequence, number) for sequence in SEQUENCES for number in range(count)]
+
+
+def compose(real: Path, folder: Path, count: int, *, seed: int = 0) -> Path:
+    """Write the videos and their annotations in ActivityNet's form.
+
+    Args:
+        real: Folder of the footage.
+        folder: Where videos go.
+        count: Orders per sequence.
+        seed: Decides all orders and cuts.
+
+    Returns:
+        The annotations, `truth.json` in the folder; beside it, `shots.json` says where shots begin and end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    by_sequence = _clips(real)
+    database, shots = {}, {}
+    for one in compositions(count):
+        chance = random.Random(f"{seed}/{one.name}")
+        order = chance.sample(by_sequence[one.sequence], len(by_sequence[one.sequence]))
+        cuts = [(chance.randint(0, TRIMMED_FRAMES), chance.randint(0, TRIMMED_FRAMES)) for _ in order]
+        path = folder / f"{one.name}.mp4"
+        segments, spans, frames = _write(path, order, cuts, is_mirrored=one.number % 2 == 1)
+        shots[one.name] = spans
+        database[one.name] = {"duration": frames / VIDEO_FPS, "annotations": segments}
+    truth = folder / "truth.json"
+    truth.write_text(json.dumps({"database": database}, indent=1), encoding="utf-8")
+    (folder / "shots.json").write_text(json.dumps(shots), encoding="utf-8")
+    return truth
+
+
+def subset(truth: Path, names: Sequence[str], out: Path) -> Path:
+    """Annotations of some of the videos."""
+    database = json.loads(truth.read_text(encoding="utf-8"))["database"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"database": {name: database[name] for name in names}}), encoding="utf-8")
+    return out
+
+
+def _clips(real: Path) -> dict[int, list[Clip]]:
+    found: dict[int, list[Clip]] = {}
+    for path in sorted((real / "ut_interaction").glob("*.avi")):
+        _, sequence, kind = map(int, re.findall(r"\d+", path.stem))
+        found.setdefault(sequence, []).append(Clip(path, kind))
+    return found
+
+
+def _write(
+    path: Path, order: Sequence[Clip], cuts: Sequence[tuple[int, int]], *, is_mirrored: bool
+) -> tuple[list[dict[str, object]], list[tuple[float, float, str | None]], int]:
+    """Write a video; its segments, its shots in seconds with the action in each, and its length in frames."""
+    part = path.with_suffix(".part.mp4")
+    segments: list[dict[str, object]] = []
+    spans: list[tuple[float, float, str | None]] = []
+    at = 0
+    with av.open(str(part), "w") as container:
+        options = {"preset": "veryfast", "crf": str(CRF), "g": "60"}
+        stream = container.add_stream("libx264", rate=VIDEO_FPS, options=options)
+        stream.width = stream.height = SIDE_PX
+        stream.pix_fmt = "yuv420p"
+        for number, (clip, (front, back)) in enumerate(zip(order, cuts, strict=True)):
+            pictures = list(_pictures(clip.path))
+            end = len(pictures) - back
+            for picture in pictures[front:end]:
+                image = np.ascontiguousarray(picture[:, ::-1] if is_mirrored else picture)
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = None, Fraction(1, VIDEO_FPS)
+                container.mux(stream.encode(frame))
+            if clip.kind != BACKGROUND:
+                start = at + AROUND_FRAMES - front
+                stop = at + len(pictures) - AROUND_FRAMES - front
+                span = [round(frame / VIDEO_FPS, 4) for frame in (start, stop)]
+                segments.append({"segment": span, "label": CLASSES[clip.kind], "clip": number})
+            label = None if clip.kind == BACKGROUND else CLASSES[clip.kind]
+            spans.append((at / VIDEO_FPS, (at + end - front) / VIDEO_FPS, label))
+            at += end - front
+        container.mux(stream.encode(None))
+    part.rename(path)
+    return segments, spans, at
+
+
+def _pictures(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The middle square of all frames."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            scale = SIDE_PX / min(frame.width, frame.height)
+            width, height = (max(round(side * scale), SIDE_PX) for side in (frame.width, frame.height))
+            picture = np.asarray(frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray(), np.uint8)
+            left, top = (width - SIDE_PX) // 2, (height - SIDE_PX) // 2
+            yield picture[top : top + SIDE_PX, left : left + SIDE_PX]
