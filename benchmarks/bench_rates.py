@@ -27,13 +27,11 @@ from tallformer_infer import Detector
 from tallformer_infer.clips import cut_clips
 from tallformer_infer.evaluation import Truth
 from tallformer_infer.media import open_video
-from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline import choose_layout
+from tallformer_infer.pipeline.choices import at_point, choose_point
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
-from tallformer_infer.pipeline.operating import at_point, choose_point
-from tallformer_infer.pipeline.pool import RatePools
-from tallformer_infer.pipeline.video_run import VideoRun, name_actions
-from tallformer_infer.structures import Action
+from tallformer_infer.pipeline.road import Choices, VideoFacts, VideoRun, find_actions
+from tallformer_infer.structures import Action, Selection, VideoInfo
 from tallformer_training.synthetic.script import Subset
 
 CHOICES: tuple[tuple[float, ...], ...] = ((15.0,), (15.0, 5.0), (15.0, 5.0, 1.67))
@@ -98,12 +96,22 @@ def _find(detector: Detector, clips: list[EncodedClip], rates: tuple[float, ...]
     """What `detect` finds, from clips that are encoded: localization and suppression."""
     recipe = detector.bundle.recipe
     layout = choose_layout(recipe, "shared", rates)
-    run = VideoRun(recipe, detector.runtime, layout, None)
-    pools = RatePools(recipe.candidates.per_video, layout.factors)
-    for window in run.lay(clips):
-        pools.add(window.factor, run.localize(window))
-    kept = suppress(pools.all(), recipe.suppress)
-    return name_actions(kept, recipe.classes, "shared", start_s=0.0, sample_fps=recipe.sampling.sample_fps)
+    choices = Choices(layout=layout, selection=Selection())
+    run = VideoRun(detector.bundle, detector.runtime, choices)
+    for _ in run.localize(clips):
+        pass
+    facts = VideoFacts(
+        video=VideoInfo(path="", width_px=1, height_px=1, codec="", source_fps=None, start_s=0.0, duration_s=None),
+        sample_fps=recipe.sampling.sample_fps,
+        frame_count=run.frames,
+        decode_errors=0,
+        missing_s=0.0,
+        runtime=detector.runtime.name,
+        device=detector.device,
+        clips=len(clips),
+        clips_reused=0,
+    )
+    return find_actions(run.candidates(facts), detector.bundle, choices)
 
 
 def _clip_cpu_s(detector: Detector) -> float:

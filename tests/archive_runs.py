@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.given_classes import describe_scores
 from tallformer_infer.archive.labelling import Labeller
 from tallformer_infer.archive.places import ResultFolder, ResultPlace
 from tallformer_infer.archive.planning import plan
 from tallformer_infer.archive.run import Run, RunParts
 from tallformer_infer.archive.saving import ResultKeeper
 from tallformer_infer.archive.sources import find_sources
-from tallformer_infer.archive.stages import hash_stages
+from tallformer_infer.archive.stages import describe_scores, hash_stages
 from tallformer_infer.archive.tasks import Event, LabelSettings, LabelTask, Task
 from tallformer_infer.bundle import bundled_models, load_bundle
 from tallformer_infer.commands.label_reporting import JsonWatcher

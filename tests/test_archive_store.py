@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallformer_infer.archive import features
-from tallformer_infer.archive.facts import VideoFacts
-from tallformer_infer.archive.features import DamagedError, FeatureWriter, InUseError, rounded
-from tallformer_infer.archive.repeats import is_repeat
-from tallformer_infer.archive.store import FeatureStore, StoredCandidates, StoreLimit
+from tallformer_infer.archive.features import DamagedError, FeatureWriter, InUseError
+from tallformer_infer.archive.store import FeatureStore, StoreLimit
 from tallformer_infer.clips import Clip
-from tallformer_infer.pipeline.encoding import EncodedClip
+from tallformer_infer.pipeline.encoding import EncodedClip, is_repeat, rounded
+from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates, VideoInfo
 
 SHAPE = (3, 4)
@@ -207,7 +206,7 @@ def candidates(count):
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_candidates_are_read_as_they_were_written(tmp_path, count):
     store = FeatureStore(tmp_path)
-    store.write_candidates(KEY, StoredCandidates(FACTS, candidates(count), 0.005))
+    store.write_candidates(KEY, VideoCandidates(facts=FACTS, candidates=candidates(count), floor=0.005))
 
     found = store.read_candidates(KEY, floor=0.005)
 
@@ -218,7 +217,7 @@ def test_candidates_are_read_as_they_were_written(tmp_path, count):
 
 def test_candidates_serve_a_higher_lowest_score_and_not_a_lower_one(tmp_path):
     store = FeatureStore(tmp_path)
-    store.write_candidates(KEY, StoredCandidates(FACTS, candidates(3), 0.005))
+    store.write_candidates(KEY, VideoCandidates(facts=FACTS, candidates=candidates(3), floor=0.005))
 
     assert store.read_candidates(KEY, floor=0.1) is not None
     assert store.read_candidates(KEY, floor=0.001) is None
@@ -227,7 +226,7 @@ def test_candidates_serve_a_higher_lowest_score_and_not_a_lower_one(tmp_path):
 @given(st.data())
 def test_candidates_are_right_or_gone_whatever_byte_was_changed(tmp_path_factory, data):
     store = FeatureStore(tmp_path_factory.mktemp("store"))
-    store.write_candidates(KEY, StoredCandidates(FACTS, candidates(5), 0.005))
+    store.write_candidates(KEY, VideoCandidates(facts=FACTS, candidates=candidates(5), floor=0.005))
     path = file_of(store._folder)
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
@@ -244,7 +243,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
     store = FeatureStore(tmp_path)
     keys = [f"{number:064d}" for number in range(4)]
     for age, key in enumerate(keys):
-        store.write_candidates(key, StoredCandidates(FACTS, candidates(10), 0.0))
+        store.write_candidates(key, VideoCandidates(facts=FACTS, candidates=candidates(10), floor=0.0))
         os.utime(next(tmp_path.glob(f"*/{key}*")), (1000 + age, 1000 + age))
     size = next(tmp_path.glob("*/*")).stat().st_size
     store.read_candidates(keys[0], floor=0.0)
@@ -270,7 +269,7 @@ class CountingStore(FeatureStore):
 def test_store_is_listed_again_only_after_a_tenth_of_its_budget_was_written(tmp_path):
     """100 videos of one size into a store that holds 20 of them: listed once, and then for every third or so."""
     store = CountingStore(tmp_path)
-    stored = StoredCandidates(FACTS, candidates(10), 0.0)
+    stored = VideoCandidates(facts=FACTS, candidates=candidates(10), floor=0.0)
     store.write_candidates("f" * 64, stored)
     size = next(tmp_path.glob("*/*")).stat().st_size
     limit = StoreLimit(store, 20 * size)
@@ -293,7 +292,7 @@ def test_store_within_its_budget_is_listed_once(tmp_path):
     store = CountingStore(tmp_path)
     limit = StoreLimit(store, 1 << 40)
     for number in range(100):
-        store.write_candidates(f"{number:064d}", StoredCandidates(FACTS, candidates(1), 0.0))
+        store.write_candidates(f"{number:064d}", VideoCandidates(facts=FACTS, candidates=candidates(1), floor=0.0))
         limit.count([f"{number:064d}"], keep=())
     limit.close()
 

@@ -18,7 +18,7 @@ from tallformer_infer.commands.eval import app as eval_app
 from tallformer_infer.config import ScoreCurve
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline import Detector, choose_point
-from tallformer_infer.pipeline.operating import at_point
+from tallformer_infer.pipeline.choices import at_point
 from tallformer_infer.results import load_schema
 from tests.calibration_samples import calibration
 from tests.result_samples import action

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -271,3 +272,31 @@ def test_a_closed_queue_lets_its_maker_go():
 
     assert results == [False]
     assert not queue.put(2)
+
+
+@pytest.mark.parametrize(("taken", "interrupted"), [(1, [True]), (3, [])])
+def test_only_a_maker_that_is_left_early_is_interrupted(taken: int, interrupted: list[bool]) -> None:
+    """One that came to its end has a last item behind it, and others may be busy with the same things."""
+    told: list[bool] = []
+    ahead = run_ahead(iter([1, 2]), 1, thread_name="tallformer-test", interrupt=lambda: told.append(True))
+
+    assert list(itertools.islice(ahead, taken)) == [1, 2][:taken]
+    ahead.close()
+
+    assert told == interrupted
+
+
+def test_maker_that_does_not_end_is_left_behind_after_a_while() -> None:
+    forever = threading.Event()
+
+    def make() -> Iterator[int]:
+        yield 1
+        forever.wait()
+
+    ahead = run_ahead(make(), 1, thread_name="tallformer-test", join_s=0.05)
+    assert next(ahead) == 1
+    started = time.perf_counter()
+    ahead.close()
+
+    assert time.perf_counter() - started < 2
+    forever.set()

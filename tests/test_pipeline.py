@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import shutil
 import subprocess
@@ -26,10 +25,8 @@ from tallformer_infer.config import SuppressConfig, preset
 from tallformer_infer.errors import ConfigError, DeviceError, MediaError, StoppedError
 from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline import Detector, Progress
-from tallformer_infer.pipeline.background import Background
+from tallformer_infer.pipeline.candidates import CandidatePool, are_settled
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
-from tallformer_infer.pipeline.pool import CandidatePool
-from tallformer_infer.pipeline.settling import are_settled
 from tallformer_infer.runtime import Cancellation
 from tallformer_infer.structures import Action, Candidates
 from tests.videos import textured_pictures, write_video
@@ -416,25 +413,6 @@ def _table(candidates: Candidates) -> list[tuple[int, float, float, float]]:
     )
 
 
-def test_an_error_in_the_background_is_raised_in_front() -> None:
-    def failing() -> object:
-        yield 1
-        raise MediaError("frame 7 is odd")
-
-    with pytest.raises(MediaError, match="frame 7"), Background(failing(), ahead=2, interrupt=lambda: None) as items:
-        list(items)
-
-
-def test_leaving_in_the_middle_stops_the_background() -> None:
-    made = itertools.count()
-    before = threading.active_count()
-
-    with Background(made, ahead=2, interrupt=lambda: None) as items:
-        next(iter(items))
-
-    assert threading.active_count() == before
-
-
 MEASURE = """
 import json, resource, sys
 from tallformer_infer.pipeline import Detector
@@ -473,13 +451,3 @@ def test_a_pool_without_a_limit_keeps_all() -> None:
         pool.add(part)
 
     assert len(pool.all()) == 5
-
-
-def test_stage_that_came_to_its_end_is_not_interrupted_even_while_its_thread_still_ends(monkeypatch):
-    """The same encoder has a last clip to encode then."""
-    interrupted = []
-    with Background([1, 2], ahead=1, interrupt=lambda: interrupted.append(True)) as stage:
-        monkeypatch.setattr(stage._thread, "is_alive", lambda: True)
-        assert list(stage) == [1, 2]
-
-    assert not interrupted

@@ -23,8 +23,8 @@ from tallformer_infer.clips import step_frames
 from tallformer_infer.config import WindowConfig, preset
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline import Detector, choose_layout
-from tallformer_infer.pipeline.pool import RatePools
-from tallformer_infer.pipeline.rates import in_video_frames, length_ranges, rates_of
+from tallformer_infer.pipeline.candidates import CandidatePools, in_video_frames, length_ranges
+from tallformer_infer.pipeline.choices import rates_of
 from tallformer_infer.results import actions_document, load_schema
 from tallformer_infer.runtime import Runtime
 from tallformer_infer.structures import Action, Candidates, Layout, Result
@@ -201,7 +201,7 @@ def test_segments_come_back_in_frames_of_the_video_and_end_with_it() -> None:
 
 
 def test_no_rate_crowds_out_another() -> None:
-    pools = RatePools(2, (1, 3))
+    pools = CandidatePools(2, (1, 3))
     for start in range(5):
         pools.add(1, candidates((start, start + 1)))
     pools.add(3, dataclasses.replace(candidates((7, 9)), scores=np.array([0.1], np.float32)))
@@ -210,7 +210,7 @@ def test_no_rate_crowds_out_another() -> None:
 
 
 def test_what_is_not_settled_waits_in_the_pool_of_its_rate() -> None:
-    pools = RatePools(None, (1, 3))
+    pools = CandidatePools(None, (1, 3))
     pools.add(1, candidates((0, 5), (20, 30)))
     pools.add(3, candidates((8, 12), (25, 40)))
 

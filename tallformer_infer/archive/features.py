@@ -22,15 +22,14 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tallformer_infer.archive.facts import VideoFacts
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline.encoding import EncodedClip
+from tallformer_infer.pipeline.road import VideoFacts
 
 if sys.platform == "win32":
     import msvcrt
@@ -57,19 +56,6 @@ class DamagedError(Exception):
 
 class InUseError(OSError):
     """Another worker is writing the file."""
-
-
-def rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features with the digits that float16 keeps.
-
-    Raises:
-        OverflowError: One is beyond float16.
-    """
-    with np.errstate(over="ignore"):
-        kept = features.astype(np.float16)
-    if not np.isfinite(kept).all():
-        raise OverflowError("features beyond float16: the largest is " + str(np.abs(features).max()))
-    return kept.astype(np.float32)
 
 
 class FeatureReader:
@@ -215,6 +201,44 @@ class FeatureWriter:
         view = memoryview(content)
         while view:  # a file without a buffer may take a part only
             view = view[self._file.write(view) :]
+
+
+class FeatureFile:
+    """The features of one video on its way, in a file of the store where there is one; it only saves time."""
+
+    def __init__(self, writer: FeatureWriter | None) -> None:
+        """Keep nothing where `writer` is None."""
+        self._writer = writer
+        self.problem: str | None = None
+        """Why features are not kept."""
+
+    def known(self) -> Iterator[EncodedClip]:
+        """See `FeatureKeeper`."""
+        return iter(()) if self._writer is None else self._writer.stored_clips()
+
+    def keep(self, clip: EncodedClip) -> None:
+        """See `FeatureKeeper`."""
+        self._write(lambda writer: writer.append(clip))
+
+    def finish(self, facts: VideoFacts) -> None:
+        """The video has no more clips."""
+        self._write(lambda writer: writer.finish(facts))
+
+    def close(self) -> None:
+        """Leave the file for a later run, if it is not finished."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, write: Callable[[FeatureWriter], None]) -> None:
+        """Write, or go on without."""
+        if self._writer is None:
+            return
+        try:
+            write(self._writer)
+        except OSError as error:
+            self._writer.discard()
+            self._writer = None
+            self.problem = f"features are not kept: {error.strerror or error}"
 
 
 def _try_lock(file: io.FileIO) -> bool:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from pathlib import Path
 
-from tallformer_infer.archive.concluding import conclude, given_classes
-from tallformer_infer.archive.facts import VideoFacts
-from tallformer_infer.archive.features import DamagedError, FeatureReader, FeatureWriter, InUseError
-from tallformer_infer.archive.given_classes import ProposingOnly
+from tallformer_infer.archive.features import DamagedError, FeatureFile, FeatureReader, FeatureWriter, InUseError
 from tallformer_infer.archive.identity import identify
 from tallformer_infer.archive.remote_runtime import RemoteRuntime
-from tallformer_infer.archive.stages import StageHashes, encoder_precision, hash_stages, storage_key
-from tallformer_infer.archive.store import FeatureStore, StoredCandidates
-from tallformer_infer.archive.stored_encoding import StoringEncoder
+from tallformer_infer.archive.stages import (
+    StageHashes,
+    choices_of,
+    encoder_precision,
+    hash_stages,
+    sha256_of,
+    storage_key,
+)
+from tallformer_infer.archive.store import FeatureStore
 from tallformer_infer.archive.tasks import (
     Alive,
     Broken,
@@ -29,15 +31,13 @@ from tallformer_infer.archive.tasks import (
 )
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
-from tallformer_infer.media import FrameStream, open_video
+from tallformer_infer.media import open_video
 from tallformer_infer.media.addresses import host_of, is_address, is_web_address
 from tallformer_infer.media.remote import RemoteBytes
 from tallformer_infer.media.web import WebBytes
-from tallformer_infer.pipeline.pool import RatePools
-from tallformer_infer.pipeline.progress import Progress
-from tallformer_infer.pipeline.video_run import VideoRun
+from tallformer_infer.pipeline.encoding import ClipEncoder, OtherVideoError
+from tallformer_infer.pipeline.road import NO_TIME, OnProgress, Progress, VideoCandidates, VideoRun, conclude
 from tallformer_infer.runtime import Runtime, load_runtime
-from tallformer_infer.structures import StageSeconds
 
 _LONGEST_UNTOLD_S = 60.0
 """A header that tells less is not held against a video that goes on."""
@@ -64,6 +64,7 @@ class Labeller:
             scores=settings.scores,
             precision=settings.precision,
         )
+        self._choices = choices_of(settings)
         self._store = None if settings.store is None else FeatureStore(settings.store)
         self._runtime: Runtime | None = None
         self._slot = slot
@@ -92,29 +93,30 @@ class Labeller:
             return Failed("bug", f"{type(error).__name__}: {error}")
 
     def _label(self, task: LabelTask, on_alive: OnAlive) -> Finished:
-        settings = self._settings
         key = storage_key(task.content, self._hashes.localizer)
-        stored = self._store.read_candidates(key, floor=self._floor) if self._store else None
+        found = None
+        if self._store is not None:
+            have_classes = self._settings.scores is None
+            found = self._store.read_candidates(key, floor=self._floor, have_classes=have_classes)
         work = _Work()
-        if stored is None:
-            stored = self._localize_stored(task, on_alive, work) or self._read(task, on_alive, work)
+        if found is None:
+            found = self._localize_stored(task, on_alive, work) or self._read(task, on_alive, work)
             if self._store:
                 try:
-                    self._store.write_candidates(key, stored)
+                    self._store.write_candidates(key, found)
                 except OSError as error:
                     work.remarks.append(f"candidates are not kept: {error.strerror or error}")
         result = conclude(
-            stored,
+            found,
             self._bundle,
-            layout=settings.layout,
-            selection=settings.selection,
-            content=task.content,
+            self._choices,
+            scores=task.class_scores,
+            sha256=sha256_of(task.content),
             timings=work.timings,
-            classes=given_classes(settings, task.class_scores),
         )
-        return Finished(result, tuple(dict.fromkeys([*work.remarks, *result.notes])), work.clips_encoded)
+        return Finished(result, tuple(dict.fromkeys(work.remarks)), work.clips_encoded)
 
-    def _localize_stored(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates | None:
+    def _localize_stored(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> VideoCandidates | None:
         """Candidates from stored features; None where there are none, or damaged ones."""
         if self._store is None:
             return None
@@ -129,60 +131,62 @@ class Labeller:
             work.remarks.append(f"stored features were damaged ({error}): encoded anew")
             return None
 
-    def _localize(self, reader: FeatureReader, on_alive: OnAlive, work: _Work) -> StoredCandidates:
-        settings, recipe = self._settings, self._bundle.recipe
-        started = time.perf_counter()
-        runtime = self._loaded(on_alive)
-        encoder = StoringEncoder(runtime, recipe, None, static_tolerance=0.0)
-        run = VideoRun(recipe, runtime, settings.layout, None, encoder=encoder)
-        pools = self._pools()
-        for window in run.lay(reader.clips()):
-            pools.add(window.factor, run.localize(window))
-            on_alive(Alive(run.frames / recipe.sampling.sample_fps))
-        facts = reader.facts
-        assert facts is not None, "clips were read to the end"
-        spent = run.timings(0.0)
-        work.timings = StageSeconds(
-            decode_s=0.0,
-            encode_s=encoder.encode_s,
-            localize_s=spent.localize_s,
-            suppress_s=0.0,
-            total_s=time.perf_counter() - started,
-        )
-        return StoredCandidates(facts, pools.all(), self._floor)
+    def _localize(self, reader: FeatureReader, on_alive: OnAlive, work: _Work) -> VideoCandidates:
+        sample_fps = self._bundle.recipe.sampling.sample_fps
+        run = self._run(on_alive, self._encoder(on_alive))
+        for _ in run.localize(reader.clips()):
+            on_alive(Alive(run.frames / sample_fps))
+        assert reader.facts is not None, "clips were read to the end"
+        work.timings = run.timings()
+        return run.candidates(reader.facts)
 
-    def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
+    def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> VideoCandidates:
         """Candidates from the video itself; features are kept clip by clip."""
         try:
             return self._read_on(task, on_alive, work)
-        except DamagedError as error:
+        except (DamagedError, OtherVideoError) as error:
             work.remarks.append(f"stored features were damaged ({error}): encoded anew")
         assert self._store is not None, "only a store can be damaged"
         self._store.forget_features(storage_key(task.content, self._hashes.encoder))
         return self._read_on(task, on_alive, work)
 
-    def _read_on(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> StoredCandidates:
-        settings, recipe = self._settings, self._bundle.recipe
-        runtime = self._loaded(on_alive)
-        writer = self._writer(task, work)
-        encoder = StoringEncoder(runtime, recipe, writer, static_tolerance=settings.static_tolerance)
-        pools = self._pools()
+    def _read_on(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> VideoCandidates:
+        settings = self._settings
+        encoder = self._encoder(on_alive)
+        keeper = FeatureFile(self._writer(task, work))
         limit = _LengthLimit(task.source, settings.longest_factor, on_alive)
-        run = VideoRun(recipe, runtime, settings.layout, limit.check, encoder=encoder)
+        run = self._run(on_alive, encoder, keeper=keeper, on_progress=limit.check)
+        sampling = self._bundle.recipe.sampling
         try:
-            with open_video(_opened(task.source, settings), recipe.sampling, threads=settings.threads) as stream:
-                with closing(run.windows(stream)) as laid:
-                    for window in laid:
-                        pools.add(window.factor, run.localize(window))
-                facts = self._facts(stream, runtime, encoder)
+            with open_video(_opened(task.source, settings), sampling, threads=settings.threads) as stream:
+                with closing(run.read(stream)) as windows_done:
+                    for _ in windows_done:
+                        pass
+                facts = run.facts(stream)
                 work.timings = run.timings(stream.decode_s)
-            encoder.finish(facts)
+            keeper.finish(facts)
         finally:
-            if writer is not None:
-                writer.close()
+            keeper.close()
         work.clips_encoded = encoder.encoded
-        work.remarks += [encoder.problem] if encoder.problem else []
-        return StoredCandidates(facts, pools.all(), self._floor)
+        work.remarks += [keeper.problem] if keeper.problem else []
+        return run.candidates(facts)
+
+    def _encoder(self, on_alive: OnAlive) -> ClipEncoder:
+        """Features are rounded in every case, so that actions do not depend on whether they were stored."""
+        tolerance = self._settings.static_tolerance
+        runtime = self._loaded(on_alive)
+        return ClipEncoder(runtime, self._bundle.recipe, static_tolerance=tolerance, is_rounded=True)
+
+    def _run(
+        self,
+        on_alive: OnAlive,
+        encoder: ClipEncoder,
+        *,
+        keeper: FeatureFile | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> VideoRun:
+        runtime = self._loaded(on_alive)
+        return VideoRun(self._bundle, runtime, self._choices, encoder=encoder, keeper=keeper, on_progress=on_progress)
 
     def _writer(self, task: LabelTask, work: _Work) -> FeatureWriter | None:
         if self._store is None:
@@ -212,32 +216,11 @@ class Labeller:
         else:
             precision = encoder_precision(self._bundle, settings.precision)
             runtime = load_runtime(self._bundle, device=settings.device, threads=settings.threads, precision=precision)
-        return runtime if settings.scores is None else ProposingOnly(runtime)
-
-    def _pools(self) -> RatePools:
-        """For the candidates of a video; of proposals without a class none is left out before it has one."""
-        settings = self._settings
-        limit = None if settings.scores else self._bundle.recipe.candidates.per_video
-        return RatePools(limit, settings.layout.factors)
+        return runtime
 
     @property
     def _floor(self) -> float:
         return 0.0 if self._settings.scores else self._bundle.recipe.suppress.score_threshold
-
-    def _facts(self, stream: FrameStream, runtime: Runtime, encoder: StoringEncoder) -> VideoFacts:
-        return VideoFacts(
-            video=stream.info,
-            sample_fps=stream.sample_fps,
-            frame_count=stream.frame_count,
-            decode_errors=stream.decode_errors,
-            missing_s=stream.missing_s,
-            notes=stream.notes,
-            runtime=runtime.name,
-            device=runtime.device,
-            precision=runtime.precision,
-            clips=encoder.clips,
-            clips_reused=encoder.reused,
-        )
 
 
 def _opened(source: str, settings: LabelSettings) -> Path | WebBytes | RemoteBytes:
@@ -250,7 +233,7 @@ class _Work:
     """What an attempt took and met."""
 
     def __init__(self) -> None:
-        self.timings = StageSeconds(decode_s=0.0, encode_s=0.0, localize_s=0.0, suppress_s=0.0, total_s=0.0)
+        self.timings = NO_TIME
         self.remarks: list[str] = []
         self.clips_encoded = 0
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tallformer_infer.archive.concluding import conclude, given_classes
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.naming import choose_names
 from tallformer_infer.archive.planning import Plan
@@ -25,7 +24,7 @@ from tallformer_infer.archive.recording import WRITERS, Recorder, Recording
 from tallformer_infer.archive.rows import FailureKind, VideoRow
 from tallformer_infer.archive.saving import ResultKeeper, stored_result
 from tallformer_infer.archive.sources import FoundSource
-from tallformer_infer.archive.stages import StageHashes, storage_key
+from tallformer_infer.archive.stages import StageHashes, choices_of, sha256_of, storage_key
 from tallformer_infer.archive.store import FeatureStore, StoreLimit
 from tallformer_infer.archive.tasks import (
     Alive,
@@ -45,6 +44,7 @@ from tallformer_infer.archive.watching import Totals, Watcher
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import AnnotationError, ArchiveError, ConfigError
 from tallformer_infer.evaluation import ClassScores
+from tallformer_infer.pipeline.road import conclude
 from tallformer_infer.structures import Result
 
 _TRIED_AGAIN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
@@ -131,21 +131,16 @@ class Run:
         key = storage_key(row.content or "", parts.hashes.localizer)
         if known is None:
             floor = parts.bundle.recipe.suppress.score_threshold
-            stored = self._store.read_candidates(key, floor=floor) if self._store else None
-            if stored is None:
+            have_classes = parts.settings.scores is None
+            found = self._store.read_candidates(key, floor=floor, have_classes=have_classes) if self._store else None
+            if found is None:
                 return None
             try:
                 scores = self._class_scores_of(row)
             except AnnotationError as error:
                 return error
-            known = conclude(
-                stored,
-                parts.bundle,
-                layout=parts.settings.layout,
-                selection=parts.settings.selection,
-                content=row.content or "",
-                classes=given_classes(parts.settings, scores),
-            )
+            sha256 = sha256_of(row.content)
+            known = conclude(found, parts.bundle, choices_of(parts.settings), scores=scores, sha256=sha256)
         return known, Recording(row.remarks, counts=False, problem=self._recorder.write(row, known))
 
     def _class_scores_of(self, row: VideoRow) -> Mapping[str, float] | None:

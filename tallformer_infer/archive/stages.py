@@ -14,11 +14,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tallformer_infer.archive.tasks import ScoreFile
+from tallformer_infer.archive.tasks import LabelSettings, ScoreFile
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.config import to_json
+from tallformer_infer.config import Recipe, to_json
 from tallformer_infer.devices import RunPrecision
 from tallformer_infer.errors import BundleError
+from tallformer_infer.evaluation import ClassScores
+from tallformer_infer.pipeline.classes import check_takes_scores, scores_by_class
+from tallformer_infer.pipeline.road import Choices
 from tallformer_infer.results import Selection
 from tallformer_infer.structures import Layout
 
@@ -53,7 +56,7 @@ def hash_stages(
         bundle: The model.
         layout: How videos are laid out for the localizer.
         selection: Which actions are kept.
-        static_tolerance: Clips that differ by less share features, see `archive.repeats`.
+        static_tolerance: Clips that differ by less share features, see `ClipEncoder`.
         scores: Classes of whole videos; with them, candidates are proposals without a class.
         precision: Of the encoder, see `encoder_precision`.
     """
@@ -84,6 +87,18 @@ def encoder_precision(bundle: Bundle, asked: RunPrecision | None) -> RunPrecisio
     return asked or ("fp32" if bundle.graphs["encoder"].precision == "fp32" else None)
 
 
+def describe_scores(scores: ClassScores, recipe: Recipe) -> ScoreFile:
+    """What a run must know of its class scores, which are checked against the model.
+
+    Raises:
+        ConfigError: The model scores every segment itself, or does not have one of the classes.
+    """
+    check_takes_scores(recipe)
+    scores_by_class({name: 1.0 for video in scores.videos.values() for name in video}, recipe.classes)
+    content = json.dumps({video: dict(row) for video, row in scores.videos.items()}, sort_keys=True)
+    return ScoreFile(scores.source, hashlib.sha256(content.encode()).hexdigest())
+
+
 def hash_recipe(bundle: Bundle) -> str:
     """Hash of a whole recipe."""
     return _hash(to_json(bundle.recipe))
@@ -92,6 +107,17 @@ def hash_recipe(bundle: Bundle) -> str:
 def storage_key(content: str, stage_hash: str) -> str:
     """Name under which what a stage made of a video is stored: 64 hexadecimal digits."""
     return _hash([content, stage_hash])
+
+
+def sha256_of(content: str | None) -> str | None:
+    """Hash of a file whose content is known; None of what lies at an address."""
+    return content.removeprefix("sha256:") if content is not None and content.startswith("sha256:") else None
+
+
+def choices_of(settings: LabelSettings) -> Choices:
+    """What decides the results of a run besides the model."""
+    source = None if settings.scores is None else settings.scores.source
+    return Choices(layout=settings.layout, selection=settings.selection, class_source=source)
 
 
 def _graph_sha256(bundle: Bundle, name: str) -> str:

@@ -9,31 +9,18 @@ import secrets
 import threading
 import zlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tallformer_infer.archive.facts import VideoFacts
 from tallformer_infer.archive.features import PARTIAL, DamagedError, FeatureReader, FeatureWriter, Shape
 from tallformer_infer.errors import ConfigError
+from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates
 
 _MAGIC = b"TFcand1\n"
 _LEFT_PART = 0.9
 _FEATURES, _CANDIDATES, _TEMPORARY = ".features", ".candidates", ".temporary"
-
-
-@dataclass(frozen=True)
-class StoredCandidates:
-    """What localization made of a video."""
-
-    facts: VideoFacts
-    """What is known of the video."""
-    candidates: Candidates
-    """Before suppression."""
-    floor: float
-    """Candidates at or below this score were left out."""
 
 
 class FeatureStore:
@@ -70,12 +57,18 @@ class FeatureStore:
             with contextlib.suppress(OSError):
                 doomed.unlink()
 
-    def read_candidates(self, key: str, *, floor: float) -> StoredCandidates | None:
-        """The candidates of a video with scores above `floor`; None where there are none, or damaged ones."""
+    def read_candidates(self, key: str, *, floor: float, have_classes: bool = True) -> VideoCandidates | None:
+        """The candidates of a video with scores above `floor`; None where there are none, or damaged ones.
+
+        Args:
+            key: See `storage_key`.
+            floor: Lowest score that counts.
+            have_classes: What is stored under the key; False of proposals that get their classes from a file.
+        """
         path = self._path(key, _CANDIDATES)
         try:
             content = path.read_bytes()
-            stored = _decode(content)
+            stored = _decode(content, have_classes=have_classes)
         except FileNotFoundError:
             return None
         except (OSError, DamagedError, ConfigError, ValueError, KeyError):
@@ -85,7 +78,7 @@ class FeatureStore:
         _touch(path)
         return stored if stored.floor <= floor else None
 
-    def write_candidates(self, key: str, stored: StoredCandidates) -> None:
+    def write_candidates(self, key: str, stored: VideoCandidates) -> None:
         """Keep the candidates of a video.
 
         Raises:
@@ -191,7 +184,7 @@ class StoreLimit:
             self._stored_bytes += left - before  # what was counted meanwhile stays counted
 
 
-def _encode(stored: StoredCandidates) -> bytes:
+def _encode(stored: VideoCandidates) -> bytes:
     content = io.BytesIO()
     candidates = stored.candidates
     np.savez(
@@ -206,13 +199,18 @@ def _encode(stored: StoredCandidates) -> bytes:
     return _MAGIC + zlib.crc32(arrays).to_bytes(4) + arrays
 
 
-def _decode(content: bytes) -> StoredCandidates:
+def _decode(content: bytes, *, have_classes: bool) -> VideoCandidates:
     checksum, packed = content[len(_MAGIC) : len(_MAGIC) + 4], content[len(_MAGIC) + 4 :]
     if not content.startswith(_MAGIC) or zlib.crc32(packed).to_bytes(4) != checksum:
         raise DamagedError("a checksum is wrong")
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         candidates = Candidates(arrays["segments_frames"], arrays["scores"], arrays["classes"].astype(np.int64))
-        return StoredCandidates(VideoFacts.decoded(arrays["facts"].tobytes()), candidates, float(arrays["floor"]))
+        return VideoCandidates(
+            facts=VideoFacts.decoded(arrays["facts"].tobytes()),
+            candidates=candidates,
+            has_classes=have_classes,
+            floor=float(arrays["floor"]),
+        )
 
 
 def _touch(path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+_POLL_S = 0.1
 
 
 class FrameQueue(Generic[Item]):
@@ -47,13 +49,19 @@ class FrameQueue(Generic[Item]):
             StopIteration: No item follows.
         """
         with self._change:
-            self._change.wait_for(lambda: self._items or self._is_ended or self._is_closed)
+            while not (self._items or self._is_ended or self._is_closed):
+                self._change.wait(_POLL_S)  # not for ever, so that Ctrl-C is seen on every platform
             if self._is_closed or not self._items:
                 error, self._error = self._error, None
                 raise error or StopIteration
             item = self._items.popleft()
             self._change.notify_all()
             return item
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the maker has said that no item follows."""
+        return self._is_ended
 
     def close(self) -> None:
         """Leave as the taker: forget all items and let `put` return at once."""
@@ -64,12 +72,27 @@ class FrameQueue(Generic[Item]):
             self._change.notify_all()
 
 
-def run_ahead(items: Iterator[Item], size: int, *, thread_name: str) -> Generator[Item]:
+def run_ahead(
+    items: Iterator[Item],
+    size: int,
+    *,
+    thread_name: str,
+    interrupt: Callable[[], None] | None = None,
+    join_s: float | None = None,
+) -> Generator[Item]:
     """The same items, made in a thread of its own that is at most `size` items ahead.
 
     Closing the generator ends the thread, at its next item. Errors of `items` come out here.
+
+    Args:
+        items: Consumed in the thread.
+        size: Items that may wait, at least 1.
+        thread_name: For people who look at threads.
+        interrupt: Called on an early end, to stop what the thread is busy with.
+        join_s: How long to wait for the thread to end; None waits for ever.
     """
     queue: FrameQueue[Item] = FrameQueue(size)
+    is_at_end = False
 
     def make() -> None:
         try:
@@ -88,8 +111,14 @@ def run_ahead(items: Iterator[Item], size: int, *, thread_name: str) -> Generato
             try:
                 item = queue.take()
             except StopIteration:
+                is_at_end = True
                 return
+            except BaseException:
+                is_at_end = queue.is_ended
+                raise
             yield item
     finally:
         queue.close()
-        thread.join()
+        if interrupt is not None and not is_at_end:  # a thread that has ended has nothing left to be interrupted
+            interrupt()
+        thread.join(join_s)

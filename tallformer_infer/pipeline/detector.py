@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, load_bundle
-from tallformer_infer.config import Recipe
 from tallformer_infer.config.class_groups import expand_groups
-from tallformer_infer.errors import ConfigError, TallformerError
+from tallformer_infer.errors import TallformerError
 from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.media import FrameStream, VideoInput, given_video, name_of, open_video
 from tallformer_infer.media.given import GivenVideo
-from tallformer_infer.pipeline.operating import at_point, choose_point
-from tallformer_infer.pipeline.pool import RatePools
-from tallformer_infer.pipeline.progress import OnProgress
-from tallformer_infer.pipeline.rates import choose_layout, rates_of
-from tallformer_infer.pipeline.scoring import proposal_scoring
-from tallformer_infer.pipeline.video_run import VideoRun
-from tallformer_infer.results import check_selection, select_actions
+from tallformer_infer.pipeline.choices import choose_layout, choose_point, choose_windows
+from tallformer_infer.pipeline.road import Choices, OnProgress, VideoRun, conclude, find_actions
+from tallformer_infer.results import check_selection
 from tallformer_infer.runtime import Device, RunPrecision, Runtime, load_runtime
-from tallformer_infer.structures import Action, Layout, Provenance, Result, Selection, Windows
+from tallformer_infer.structures import Action, Result, Selection, Windows
 
 
 class Detector:
@@ -140,38 +134,16 @@ class Detector:
             ValueError: Pictures of another shape or type, or times that do not rise.
         """
         source = given_video(video, fps=fps)
-        classes = self._expanded(classes)
-        check_selection(threshold=threshold, top_k=top_k, classes=classes, known=self.bundle.recipe.classes)
-        laid, span_s = choose_windows(self.bundle.recipe, windows)
-        layout = choose_layout(self.bundle.recipe, laid, rates)
-        point = choose_point(self.bundle, operating_point, threshold=threshold)
-        run = self._run(source, layout, on_progress)
-        opened = self._open(source, span_s, video_stream, is_hashed=True)
-        with opened as stream, closing(run.windows(stream)) as found:
-            pools = RatePools(self.bundle.recipe.candidates.per_video, layout.factors)
-            for window in found:
-                pools.add(window.factor, run.localize(window))
-            actions = at_point(run.suppress(pools.all(), stream), self.bundle, point)
-            sample_fps = stream.sample_fps
-            return Result(
-                video=stream.info,
-                actions=select_actions(actions, threshold=threshold, top_k=top_k, classes=classes),
-                sample_fps=sample_fps,
-                frame_count=stream.frame_count,
-                duration_s=stream.frame_count / sample_fps,
-                decode_errors=stream.decode_errors,
-                video_sha256=stream.sha256,
-                timings=run.timings(stream.decode_s),
-                provenance=self._provenance(layout, span_s),
-                missing_s=stream.missing_s,
-                notes=stream.notes,
-                selection=Selection(
-                    threshold=threshold,
-                    top_k=top_k,
-                    classes=None if classes is None else tuple(classes),
-                    operating_point=point,
-                ),
-            )
+        choices = self._choices(windows, rates, threshold, top_k, classes, operating_point)
+        scores = self._scores_of(source)
+        run = VideoRun(self.bundle, self.runtime, choices, scores=scores, on_progress=on_progress)
+        opened = self._open(source, choices, video_stream, is_hashed=True)
+        with opened as stream, closing(run.read(stream)) as windows_done:
+            for _ in windows_done:
+                pass
+            found, sha256 = run.candidates(run.facts(stream)), stream.sha256
+            timings = run.timings(stream.decode_s)
+        return conclude(found, self.bundle, choices, scores=scores, sha256=sha256, timings=timings)
 
     def detect_many(
         self,
@@ -229,76 +201,53 @@ class Detector:
         Args, Raises: As `detect`.
         """
         source = given_video(video, fps=fps)
-        classes = self._expanded(classes)
-        check_selection(threshold=threshold, classes=classes, known=self.bundle.recipe.classes)
-        laid, span_s = choose_windows(self.bundle.recipe, windows)
-        layout = choose_layout(self.bundle.recipe, laid, rates)
-        point = choose_point(self.bundle, operating_point, threshold=threshold)
-        run = self._run(source, layout, on_progress)
-        pools = RatePools(self.bundle.recipe.candidates.per_video, layout.factors)
-        with self._open(source, span_s, video_stream) as stream, closing(run.windows(stream)) as found:
-            for window in found:
-                pools.add(window.factor, run.localize(window))
-                if run.is_final_at_the_end:
-                    continue
-                settled = pools.take_settled(run.next_start_frame)
-                actions = at_point(run.suppress(settled, stream), self.bundle, point)
-                yield from select_actions(actions, threshold=threshold, classes=classes)
-            actions = at_point(run.suppress(pools.all(), stream), self.bundle, point)
-            yield from select_actions(actions, threshold=threshold, classes=classes)
+        choices = self._choices(windows, rates, threshold, None, classes, operating_point)
+        scores = self._scores_of(source)
+        run = VideoRun(self.bundle, self.runtime, choices, scores=scores, on_progress=on_progress)
+        with self._open(source, choices, video_stream) as stream, closing(run.read(stream)) as windows_done:
+            for _ in windows_done:
+                if (settled := run.settled(stream)) is not None:
+                    yield from find_actions(settled, self.bundle, choices)
+            yield from find_actions(run.candidates(run.facts(stream)), self.bundle, choices, scores)
 
-    def _expanded(self, classes: Sequence[str] | None) -> Sequence[str] | None:
-        return classes if classes is None or isinstance(classes, str) else expand_groups(classes, self.classes)
+    def _choices(
+        self,
+        windows: Windows | float,
+        rates: Sequence[float] | None,
+        threshold: float | None,
+        top_k: int | None,
+        classes: Sequence[str] | None,
+        operating_point: str | None,
+    ) -> Choices:
+        """What is asked for, checked against the model."""
+        recipe = self.bundle.recipe
+        expanded = classes if classes is None or isinstance(classes, str) else expand_groups(classes, self.classes)
+        check_selection(threshold=threshold, top_k=top_k, classes=expanded, known=recipe.classes)
+        laid, span_s = choose_windows(recipe, windows)
+        return Choices(
+            layout=choose_layout(recipe, laid, rates),
+            selection=Selection(
+                threshold=threshold,
+                top_k=top_k,
+                classes=None if expanded is None else tuple(expanded),
+                operating_point=choose_point(self.bundle, operating_point, threshold=threshold),
+            ),
+            span_s=span_s,
+            class_source=None if self._class_scores is None else self._class_scores.source,
+        )
+
+    def _scores_of(self, video: GivenVideo) -> Mapping[str, float] | None:
+        """What a video shows, by the name of its file, where a file says it."""
+        return None if self._class_scores is None else self._class_scores.of(Path(name_of(video)).stem)
 
     def _open(
-        self, video: GivenVideo, span_s: float | None, video_stream: int | None, *, is_hashed: bool = False
+        self, video: GivenVideo, choices: Choices, video_stream: int | None, *, is_hashed: bool = False
     ) -> FrameStream:
         return open_video(
             video,
             self.bundle.recipe.sampling,
             threads=self._threads,
-            span_s=span_s,
+            span_s=choices.span_s,
             video_stream=video_stream,
             is_hashed=is_hashed,
         )
-
-    def _run(self, video: GivenVideo, layout: Layout, on_progress: OnProgress | None) -> VideoRun:
-        recipe, runtime = self.bundle.recipe, self.runtime
-        given = None if self._class_scores is None else self._class_scores.of(Path(name_of(video)).stem)
-        return VideoRun(recipe, runtime, layout, on_progress, proposal_scoring(recipe, runtime, given, layout.windows))
-
-    def _provenance(self, layout: Layout, span_s: float | None) -> Provenance:
-        return Provenance(
-            tool_version=__version__,
-            model_name=self.bundle.name,
-            model_trained=self.bundle.trained,
-            bundle_sha256=self.bundle.sha256,
-            recipe_name=self.bundle.recipe.name,
-            runtime=self.runtime.name,
-            device=self.runtime.device,
-            precision=self.runtime.precision,
-            windows=layout.windows,
-            rates=rates_of(layout, self.bundle.recipe),
-            window_s=span_s,
-            intended_use=self.bundle.intended_use,
-            class_scores=None if self._class_scores is None else self._class_scores.source,
-        )
-
-
-def choose_windows(recipe: Recipe, windows: Windows | float) -> tuple[Windows, float | None]:
-    """How windows are laid, and seconds of one if they are wanted.
-
-    Raises:
-        ConfigError: Seconds are not above 0, or the model has windows of its own.
-    """
-    if isinstance(windows, str):
-        return windows, None
-    if recipe.sampling.most_frames is None:
-        seconds = recipe.window.window_frames / recipe.sampling.sample_fps
-        raise ConfigError(
-            f"windows={windows:g}: the recipe {recipe.name} always has windows of {seconds:g} s; expected shared or "
-            "reference"
-        )
-    if not 0 < windows < float("inf"):
-        raise ConfigError(f"windows={windows:g}: expected shared, reference, or seconds above 0")
-    return "shared", float(windows)

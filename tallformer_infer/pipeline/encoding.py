@@ -9,6 +9,13 @@ Note [the empty clip]
     What stands behind the end of a video is encoded once for all its windows, which then wait for it: a whole clip's
     time with nothing else to do. So it is begun as soon as the end is known, beside the last clips, and kept for the
     next videos of the same runtime: it is always the same.
+
+Note [what counts as the same]
+    Two clips are the same within a tolerance if, in every frame, no block of 8 × 8 pixels differs by more than the
+    tolerance on average (pixel values 0 to 255). The noise of a camera and of compression averages out in a block;
+    something small that moves does not. A clip is compared with the last one that was encoded, not with its neighbour,
+    so that a slow change adds up and is seen. Source: the observation that most of a long video is redundant is that
+    of the TALLFormer paper, section 1; the measure is ours.
 """
 
 from __future__ import annotations
@@ -21,7 +28,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -44,26 +50,11 @@ class EncodedClip:
     """Shape (C, clip steps)."""
 
 
-class Encoder(Protocol):
-    """Turns clips into features, from one thread."""
-
-    cancellation: Cancellation
-    """Stops it from another thread."""
-
-    @property
-    def encode_s(self) -> float:
-        """Time during which the runtime encoded, so far, in seconds."""
-
-    def encode(self, clips: Iterable[Clip]) -> Iterator[EncodedClip]:
-        """Each clip's features, in the order of the clips."""
-
-    def prepare_empty(self) -> None:
-        """Begin with what `encode_empty` will be asked for, where that can be done beside other clips."""
-
-    def encode_empty(self) -> NDArray[np.float32]:
-        """Features of a clip beyond the end of the video, shape (C, clip steps)."""
+class OtherVideoError(Exception):
+    """Known features are not those of the video that is read."""
 
 
+_BLOCK_PX = 8
 _EMPTY: WeakKeyDictionary[Runtime, NDArray[np.float32]] = WeakKeyDictionary()
 """Features of the empty clip, of each runtime that was asked for it."""
 
@@ -71,11 +62,32 @@ _EMPTY: WeakKeyDictionary[Runtime, NDArray[np.float32]] = WeakKeyDictionary()
 class ClipEncoder:
     """Encodes clips with a runtime and counts the time it takes."""
 
-    def __init__(self, runtime: Runtime, recipe: Recipe) -> None:
+    def __init__(
+        self, runtime: Runtime, recipe: Recipe, *, static_tolerance: float = 0.0, is_rounded: bool = False
+    ) -> None:
+        """Nothing is encoded yet.
+
+        Args:
+            runtime: What runs the encoder.
+            recipe: Of the model.
+            static_tolerance: Clips that differ by less from the last one that was encoded share its features, see Note
+                [what counts as the same].
+            is_rounded: Give features as float16 keeps them, so that storing them changes nothing.
+        """
         self._runtime = runtime
         self._recipe = recipe
+        self._tolerance = static_tolerance
+        self._rounded = rounded if is_rounded else _as_they_are
         self.cancellation = Cancellation()
         """Stops it from another thread."""
+        self.clips = 0
+        """Clips so far."""
+        self.known = 0
+        """Of these, those whose features were known; they come first."""
+        self.encoded = 0
+        """Of these, those that went through the encoder."""
+        self.reused = 0
+        """Of these, those that share the features of a clip before."""
         self._busy = BusyTime()
         self._calls_at_once = runtime.clips_at_once // runtime.clips_per_call
         self._threads = ThreadPoolExecutor(self._calls_at_once, thread_name_prefix="tallformer-clip")
@@ -86,21 +98,50 @@ class ClipEncoder:
         """Time during which the runtime encoded, so far, in seconds."""
         return self._busy.total_s
 
-    def encode(self, clips: Iterable[Clip]) -> Iterator[EncodedClip]:
+    def encode(self, clips: Iterable[Clip], known: Iterable[EncodedClip] = ()) -> Iterator[EncodedClip]:
         """Each clip's features, in the order of the clips.
 
-        A clip that equals the one before it is not encoded again: stills and gaps of a recording cost next to nothing.
+        A clip that shows what the last encoded one does is not encoded again: stills and gaps of a recording cost next
+        to nothing.
+
+        Args:
+            clips: By rising start.
+            known: Features of the first of them.
+
+        Raises:
+            OtherVideoError: These are not the first of them.
         """
-        marked = _mark_repeats(clips)
+        marked = self._mark_repeats(clips)
+        last: NDArray[np.float32] | None = None
+        for kept in known:
+            clip, _ = next(marked, (None, False))
+            if clip is None or (clip.start_frame, clip.real_frames) != (kept.start_frame, kept.real_frames):
+                raise OtherVideoError("not those of this video")
+            last = kept.features
+            self.clips += 1
+            self.known += 1
+            yield kept
+        for clip, features in itertools.chain.from_iterable(self._encode_marked(marked)):
+            if features is not None:
+                last = self._rounded(features)
+                self.encoded += 1
+            assert last is not None, "the first clip repeats none"
+            self.clips += 1
+            yield EncodedClip(clip.start_frame, clip.real_frames, last)
+
+    def _encode_marked(self, marked: Iterator[_Marked]) -> Iterator[list[_Encoded]]:
         per_call = self._runtime.clips_per_call
         batches = iter(lambda: list(itertools.islice(marked, per_call)), [])
-        is_parallel = self._calls_at_once > 1
-        encoded = self._encode_side_by_side(batches) if is_parallel else map(self._encode_batch, batches)
-        last: NDArray[np.float32] | None = None
-        for clip, features in itertools.chain.from_iterable(encoded):
-            last = last if features is None else features
-            assert last is not None, "the first clip repeats none"
-            yield EncodedClip(clip.start_frame, clip.real_frames, last)
+        return self._encode_side_by_side(batches) if self._calls_at_once > 1 else map(self._encode_batch, batches)
+
+    def _mark_repeats(self, clips: Iterable[Clip]) -> Iterator[_Marked]:
+        """Clips, and whether each shows what the last one that is none did."""
+        encoded: Clip | None = None
+        for clip in clips:
+            repeats = is_repeat(clip, encoded, self._tolerance)
+            encoded = encoded if repeats else clip
+            self.reused += repeats
+            yield clip, repeats
 
     def prepare_empty(self) -> None:
         """Begin with what `encode_empty` will be asked for, see Note [the empty clip]."""
@@ -111,7 +152,7 @@ class ClipEncoder:
         """Features of a clip beyond the end of the video, shape (C, clip steps)."""
         if self._runtime not in _EMPTY:
             _EMPTY[self._runtime] = self._empty.result() if self._empty else self._encode_empty()
-        return _EMPTY[self._runtime]
+        return self._rounded(_EMPTY[self._runtime])
 
     def _encode_empty(self) -> NDArray[np.float32]:
         side = self._recipe.sampling.crop_px
@@ -148,23 +189,56 @@ class ClipEncoder:
 
 
 _Marked = tuple[Clip, bool]
-"""A clip, and whether it equals the one before."""
+"""A clip, and whether it repeats one before."""
 _Encoded = tuple[Clip, NDArray[np.float32] | None]
-"""A clip and its features; None where it equals the one before."""
+"""A clip and its features; None where it repeats one before."""
 
 
-def _mark_repeats(clips: Iterable[Clip]) -> Iterator[_Marked]:
-    before: Clip | None = None
-    for clip in clips:
-        is_repeat = before is not None and _are_equal(clip, before)
-        before = clip
-        yield clip, is_repeat
+def is_repeat(clip: Clip, encoded: Clip | None, tolerance: float) -> bool:
+    """Whether `clip` shows the same as `encoded`, see Note [what counts as the same].
 
-
-def _are_equal(one: Clip, other: Clip) -> bool:
-    if one.real_frames != other.real_frames or not np.array_equal(one.frames[0], other.frames[0]):
+    Args:
+        clip: A clip.
+        encoded: The last clip that was encoded; None before the first.
+        tolerance: Largest difference of a block, in pixel values; 0 asks for equal pixels.
+    """
+    if encoded is None or clip.real_frames != encoded.real_frames:
         return False
-    return np.array_equal(one.frames, other.frames)
+    if tolerance == 0:  # mostly the first frame tells
+        return np.array_equal(clip.frames[0], encoded.frames[0]) and np.array_equal(clip.frames, encoded.frames)
+    return all(
+        _largest_difference(frame, other) <= tolerance for frame, other in zip(clip.frames, encoded.frames, strict=True)
+    )
+
+
+def _largest_difference(frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Largest mean absolute difference of a block, over all blocks of a frame of shape (H, W, 3)."""
+    # Without a wider type: of two bytes, the larger less the smaller.
+    difference = np.maximum(frame, other) - np.minimum(frame, other)
+    rows = np.arange(0, frame.shape[0], _BLOCK_PX)
+    columns = np.arange(0, frame.shape[1], _BLOCK_PX)
+    by_row = np.add.reduceat(difference.sum(axis=2, dtype=np.uint32), rows, axis=0)
+    sums = np.add.reduceat(by_row, columns, axis=1)
+    heights = np.diff(np.append(rows, frame.shape[0]))
+    widths = np.diff(np.append(columns, frame.shape[1]))
+    return float((sums / (3 * np.outer(heights, widths))).max())
+
+
+def rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features with the digits that float16 keeps.
+
+    Raises:
+        OverflowError: One is beyond float16.
+    """
+    with np.errstate(over="ignore"):
+        kept = features.astype(np.float16)
+    if not np.isfinite(kept).all():
+        raise OverflowError("features beyond float16: the largest is " + str(np.abs(features).max()))
+    return kept.astype(np.float32)
+
+
+def _as_they_are(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    return features
 
 
 class BusyTime:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.formats import FORMATS, LabelledVideo, encode_labels, labelled_video
 from tallformer_infer.pipeline import choose_point
-from tallformer_infer.pipeline.operating import at_point
+from tallformer_infer.pipeline.choices import at_point
 from tallformer_infer.report import PageAction, PageVideo, render_page
 from tallformer_infer.results import Selection, actions_document, encode_document, select_actions
 from tallformer_infer.serve.jobs import Job

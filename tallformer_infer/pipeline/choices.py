@@ -1,0 +1,142 @@
+"""What can be asked of a model: windows, rates and operating points."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES, Recipe
+from tallformer_infer.errors import ConfigError
+from tallformer_infer.structures import Action, Layout, Windows
+
+LARGEST_FACTOR = 100
+"""Feature steps that may be averaged into one; that many clips wait in memory."""
+_ROUNDED = 0.005
+"""How far a rate may be from the one it stands for, as part of it: 1.67 for 15 / 9."""
+
+
+def choose_windows(recipe: Recipe, windows: Windows | float) -> tuple[Windows, float | None]:
+    """How windows are laid, and seconds of one if they are wanted.
+
+    Raises:
+        ConfigError: Seconds are not above 0, or the model has windows of its own.
+    """
+    if isinstance(windows, str):
+        return windows, None
+    if recipe.sampling.most_frames is None:
+        seconds = recipe.window.window_frames / recipe.sampling.sample_fps
+        raise ConfigError(
+            f"windows={windows:g}: the recipe {recipe.name} always has windows of {seconds:g} s; expected shared or "
+            "reference"
+        )
+    if not 0 < windows < float("inf"):
+        raise ConfigError(f"windows={windows:g}: expected shared, reference, or seconds above 0")
+    return "shared", float(windows)
+
+
+def choose_layout(recipe: Recipe, windows: Windows, rates: Sequence[float] | None) -> Layout:
+    """How a video is laid out for the localizer.
+
+    Args:
+        recipe: Of the model.
+        windows: Where windows begin.
+        rates: At which the localizer runs, in frames per second: the recipe's own, and whole parts of it. None: the
+            recipe's own.
+
+    Raises:
+        ConfigError: A rate is none of those, or the recipe or `windows` allow only the recipe's own.
+    """
+    if rates is None:
+        return Layout(windows)
+    sampling = recipe.sampling
+    if sampling.most_frames is not None:
+        raise ConfigError(f"rates: the recipe {recipe.name} sees whole videos at once; its localizer has one rate")
+    factors = tuple(sorted({_factor(rate, sampling.sample_fps) for rate in rates}))
+    if not factors:
+        raise ConfigError("rates: none was given")
+    if factors != (1,) and (windows == "reference" or recipe.window.clips == 1):
+        why = f"windows of the recipe {recipe.name} share none" if windows == "shared" else "windows=reference does not"
+        raise ConfigError(f"rates: other than {sampling.sample_fps:g} need windows that share their clips; {why}")
+    return Layout(windows, factors)
+
+
+def rates_of(layout: Layout, recipe: Recipe) -> tuple[float, ...] | None:
+    """Rates in frames per second, falling; None for the recipe's own only."""
+    if layout.factors == (1,):
+        return None
+    return tuple(recipe.sampling.sample_fps / factor for factor in layout.factors)
+
+
+def choose_point(bundle: Bundle, wanted: str | None, *, threshold: float | None = None) -> str | None:
+    """What is done with a model's actions.
+
+    Args:
+        bundle: The model.
+        wanted: An operating point of it; `all` for every action, with calibrated scores; `none` for every action, with
+            the model's own scores. None leaves it to the model: its default, or, where a threshold is given, `all`.
+        threshold: Least score that is asked for, which takes the place of a default point's own thresholds.
+
+    Returns:
+        A point or `all`; None where scores stay as they are.
+
+    Raises:
+        ConfigError: The model has no such point; the message names those there are.
+    """
+    calibration = bundle.calibration
+    if wanted == RAW_SCORES:
+        return None
+    if calibration is None:
+        if wanted is None:
+            return None
+        raise ConfigError(
+            f"operating point {wanted!r}: the model {bundle.name} has none; "
+            "`tallformer calibrate` makes them from labelled videos"
+        )
+    if wanted is None:
+        wanted = calibration.default
+        if wanted == RAW_SCORES:
+            return None
+        return wanted if threshold is None else ALL_ACTIONS
+    if wanted not in calibration.names:
+        near = difflib.get_close_matches(wanted, calibration.names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        names = ", ".join(calibration.names)
+        raise ConfigError(f"operating point {wanted!r}: no such point; {hint}the model {bundle.name} has {names}")
+    return wanted
+
+
+def at_point(actions: Iterable[Action], bundle: Bundle, point: str | None) -> tuple[Action, ...]:
+    """The actions that a point keeps, with calibrated scores.
+
+    Args:
+        actions: With the scores of the model.
+        bundle: The model.
+        point: As `choose_point` returns it; None leaves the actions as they are.
+    """
+    calibration = bundle.calibration
+    if point is None or calibration is None:
+        return tuple(actions)
+    classes = calibration.classes
+    return tuple(
+        dataclasses.replace(action, score=classes[action.label].curve.share_right(action.score))
+        for action in actions
+        if point == ALL_ACTIONS or classes[action.label].cuts[point].keeps(action.score)
+    )
+
+
+def _factor(rate: float, sample_fps: float) -> int:
+    """How many feature steps become one at a rate."""
+    if not 0 < rate < float("inf"):
+        raise ConfigError(f"rates: {rate:g} must be above 0")
+    factor = max(round(sample_fps / rate), 1)
+    if factor > LARGEST_FACTOR:
+        raise ConfigError(f"rates: {rate:g} must be at least {sample_fps / LARGEST_FACTOR:g} for this recipe")
+    if abs(sample_fps / factor / rate - 1) <= _ROUNDED:
+        return factor
+    near = {max(int(sample_fps / rate), 1), int(sample_fps / rate) + 1}
+    names = " and ".join(f"{sample_fps / part:.4g}" for part in sorted(near))
+    raise ConfigError(
+        f"rates: {rate:g} is not the recipe's {sample_fps:g} frames per second over a whole number; nearest: {names}"
+    )

@@ -1,0 +1,404 @@
+"""The road of a video: media → clips → encode → windows → localize → suppress → conclude → `Result`.
+
+Note [one road]
+    `Detector`, the workers of `label` and `bench` send every video along this road, and the data visits each stage
+    once. Behind `encode` and behind `localize` it can be left and joined again: there `label` stores features and
+    candidates, so that another localizer or another threshold does not start from the video.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from tallformer_infer import __version__
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.clips import Clip, cut_clips, step_frames
+from tallformer_infer.config import from_json, to_json
+from tallformer_infer.media import FrameStream
+from tallformer_infer.media.frame_queue import run_ahead
+from tallformer_infer.nms import suppress
+from tallformer_infer.pipeline.candidates import CandidatePools, best_candidates, in_video_frames, length_ranges
+from tallformer_infer.pipeline.choices import at_point, rates_of
+from tallformer_infer.pipeline.classes import OwnScores, classify, localizer_of, reference_candidates
+from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
+from tallformer_infer.results import select_actions
+from tallformer_infer.runtime import Runtime
+from tallformer_infer.structures import (
+    Action,
+    Candidates,
+    Layout,
+    Provenance,
+    Result,
+    Selection,
+    StageSeconds,
+    VideoInfo,
+)
+from tallformer_infer.timeline import FeatureWindow, Timelines
+
+_CLIPS_AHEAD = 4
+_JOIN_S = 0.8
+"""Longest wait for a clip that is being encoded when a run is stopped, so that Ctrl-C is fast."""
+NO_TIME = StageSeconds(decode_s=0.0, encode_s=0.0, localize_s=0.0, suppress_s=0.0, total_s=0.0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a video is."""
+
+    position_s: float
+    """Video time that is done, from the first frame, in seconds."""
+    duration_s: float | None
+    """Length of the video as its header says, in seconds; None where it does not."""
+    speed: float
+    """Seconds of video per second of wall time, since the start."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What decides the result of a video besides the model."""
+
+    layout: Layout
+    """How it is laid out for the localizer."""
+    selection: Selection
+    """Which actions are kept."""
+    span_s: float | None = None
+    """Seconds of a window, where a model that sees whole videos was given windows."""
+    class_source: str | None = None
+    """File that says what videos show; None: the model says it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """What is known of a video after it was read from end to end, besides its features and candidates."""
+
+    video: VideoInfo
+    """The file."""
+    sample_fps: float
+    """Rate at which frames were taken, in frames per second."""
+    frame_count: int
+    """Frames taken."""
+    decode_errors: int
+    """Places that are damaged or left out."""
+    missing_s: float
+    """What the header promises and the file does not hold at its end, in seconds."""
+    notes: tuple[str, ...] = ()
+    """See `Result.notes`."""
+    runtime: str
+    """Name and version of what ran the encoder."""
+    device: str
+    """`cpu` or `cuda`; of Intel `gpu` or `npu`."""
+    precision: str | None = None
+    """What the encoder computed in; None: that of its graph."""
+    clips: int
+    """Clips that it was cut into."""
+    clips_reused: int
+    """Of these, those that share the features of the clip before."""
+
+    def encoded(self) -> bytes:
+        """As JSON."""
+        return json.dumps(to_json(self)).encode()
+
+    @staticmethod
+    def decoded(content: bytes) -> VideoFacts:
+        """The inverse of `encoded`.
+
+        Raises:
+            ConfigError, ValueError: It is something else.
+        """
+        return from_json(VideoFacts, json.loads(content), where="facts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoCandidates:
+    """A video between `localize` and `suppress`."""
+
+    facts: VideoFacts
+    """What is known of the video."""
+    candidates: Candidates
+    """Of all windows."""
+    has_classes: bool = True
+    """False of proposals that get their classes from a file; all are of one and the same until then."""
+    floor: float
+    """Candidates at or below this score were left out."""
+    own_scores: OwnScores | None = None
+    """What the model says the whole video shows, where the official code's order is followed."""
+
+
+class FeatureKeeper(Protocol):
+    """Keeps features between `encode` and `windows`."""
+
+    def known(self) -> Iterator[EncodedClip]:
+        """The first clips of the video, where their features are kept already."""
+
+    def keep(self, clip: EncodedClip) -> None:
+        """Keep the features of a further clip."""
+
+
+class VideoRun:
+    """One video on its way from frames to candidates. Counts what each stage takes."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        choices: Choices,
+        *,
+        encoder: ClipEncoder | None = None,
+        keeper: FeatureKeeper | None = None,
+        scores: Mapping[str, float] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            bundle: The model.
+            runtime: Runs its graphs.
+            choices: What is asked for.
+            encoder: Encodes clips; None makes one.
+            keeper: Keeps features.
+            scores: What the video shows, by name, where `choices.class_source` says it; None: `conclude` will be told.
+            on_progress: Called after every clip.
+
+        Raises:
+            ConfigError: The runtime cannot do what the choices need.
+        """
+        recipe, layout = bundle.recipe, choices.layout
+        self._recipe, self._runtime, self._layout = recipe, runtime, layout
+        self._keeper = keeper
+        self._on_progress = on_progress
+        self._encoder = encoder or ClipEncoder(runtime, recipe)
+        self._localizer = localizer_of(
+            recipe, runtime, layout.windows, has_scores=choices.class_source is not None, scores=scores
+        )
+        step = step_frames(recipe.window, layout.windows)
+        self._timelines = Timelines(recipe.window, step, layout.factors)
+        self._lengths_frames = length_ranges(recipe.window, step, layout.factors)
+        self._floor = recipe.suppress.score_threshold if self._localizer.gives_classes else 0.0
+        limit = recipe.candidates.per_video if self._localizer.gives_classes else None
+        self.pools = CandidatePools(limit, layout.factors)
+        """What was found so far."""
+        self._localize_s = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video so far."""
+        return self._timelines.frames
+
+    def read(self, stream: FrameStream) -> Generator[None]:
+        """Media, clips, encode, windows, localize: yields whenever the candidates of a window are in `pools`.
+
+        Reading and encoding run ahead of whoever takes the windows. Close the iterator to end them.
+        """
+        cut = cut_clips(stream, self._recipe.window, self._layout.windows)
+        encoded = run_ahead(
+            self._encoded(cut),
+            _CLIPS_AHEAD,
+            thread_name="tallformer-encode",
+            interrupt=self._encoder.cancellation.cancel,
+            join_s=_JOIN_S,
+        )
+        with closing(encoded):
+            yield from self.localize(self._reported(encoded, stream))
+
+    def localize(self, clips: Iterable[EncodedClip]) -> Iterator[None]:
+        """Windows, localize: yields whenever the candidates of a window are in `pools`."""
+        for window in self._windows(clips):
+            started = time.perf_counter()
+            found = self._localizer.localize(window)
+            self._localize_s += time.perf_counter() - started
+            lengths = self._lengths_frames[window.factor]
+            self.pools.add(
+                window.factor, in_video_frames(found, window.factor, lengths_frames=lengths, frames=self.frames)
+            )
+            yield
+
+    def settled(self, stream: FrameStream) -> VideoCandidates | None:
+        """Take out what no later candidate can change; None where nothing is final before the last window."""
+        if self._localizer.own_scores is not None:
+            return None
+        return self._with(self.facts(stream), self.pools.take_settled(self._timelines.next_start_frame))
+
+    def candidates(self, facts: VideoFacts) -> VideoCandidates:
+        """All that was found and not taken out."""
+        return self._with(facts, self.pools.all())
+
+    def _with(self, facts: VideoFacts, candidates: Candidates) -> VideoCandidates:
+        return VideoCandidates(
+            facts=facts,
+            candidates=candidates,
+            has_classes=self._localizer.gives_classes,
+            floor=self._floor,
+            own_scores=self._localizer.own_scores,
+        )
+
+    def facts(self, stream: FrameStream) -> VideoFacts:
+        """What is known of a video that was read to its end."""
+        return VideoFacts(
+            video=stream.info,
+            sample_fps=stream.sample_fps,
+            frame_count=stream.frame_count,
+            decode_errors=stream.decode_errors,
+            missing_s=stream.missing_s,
+            notes=stream.notes,
+            runtime=self._runtime.name,
+            device=self._runtime.device,
+            precision=self._runtime.precision,
+            clips=self._encoder.clips,
+            clips_reused=self._encoder.reused,
+        )
+
+    def timings(self, decode_s: float = 0.0) -> StageSeconds:
+        """Wall time per stage so far."""
+        return StageSeconds(
+            decode_s=decode_s,
+            encode_s=self._encoder.encode_s,
+            localize_s=self._localize_s,
+            suppress_s=0.0,
+            total_s=time.perf_counter() - self._started,
+        )
+
+    def _encoded(self, clips: Iterator[Clip]) -> Iterator[EncodedClip]:
+        """Features of the clips, those that are known first; the others are kept."""
+        known = () if self._keeper is None else self._keeper.known()
+        for clip in self._encoder.encode(self._preparing_the_end(clips), known):
+            if self._keeper is not None and self._encoder.clips > self._encoder.known:
+                self._keeper.keep(clip)
+            yield clip
+
+    def _preparing_the_end(self, clips: Iterable[Clip]) -> Iterator[Clip]:
+        """The clips; behind the last one, the encoder is told whether an empty one follows."""
+        frames = 0
+        for clip in clips:
+            frames = clip.start_frame + clip.real_frames
+            yield clip
+        if self._timelines.needs_empty(frames):
+            self._encoder.prepare_empty()
+
+    def _windows(self, clips: Iterable[EncodedClip]) -> Iterator[FeatureWindow]:
+        """Windows of all rates, as clips complete them."""
+        for clip in clips:
+            yield from self._timelines.add(clip.start_frame, clip.real_frames, clip.features)
+        yield from self._timelines.finish(self._encoder.encode_empty)
+
+    def _reported(self, clips: Iterable[EncodedClip], stream: FrameStream) -> Iterator[EncodedClip]:
+        """The clips, each told of when its windows are done."""
+        for clip in clips:
+            yield clip
+            if self._on_progress is not None:
+                position_s = (clip.start_frame + clip.real_frames) / stream.sample_fps
+                elapsed_s = max(time.perf_counter() - self._started, 1e-9)
+                self._on_progress(Progress(position_s, stream.info.duration_s, position_s / elapsed_s))
+
+
+def conclude(
+    found: VideoCandidates,
+    bundle: Bundle,
+    choices: Choices,
+    *,
+    scores: Mapping[str, float] | None = None,
+    sha256: str | None,
+    timings: StageSeconds = NO_TIME,
+) -> Result:
+    """Suppress and conclude: from the candidates of a video to its result. Needs neither video nor device.
+
+    Args:
+        found: The candidates.
+        bundle: The model.
+        choices: What is asked for.
+        scores: What the video shows, by name, where `choices.class_source` says it.
+        sha256: Hash of the file.
+        timings: Of the stages before.
+    """
+    started = time.perf_counter()
+    facts = found.facts
+    actions = find_actions(found, bundle, choices, scores)
+    suppress_s = time.perf_counter() - started
+    return Result(
+        video=facts.video,
+        actions=actions,
+        sample_fps=facts.sample_fps,
+        frame_count=facts.frame_count,
+        duration_s=facts.frame_count / facts.sample_fps,
+        decode_errors=facts.decode_errors,
+        missing_s=facts.missing_s,
+        notes=facts.notes,
+        video_sha256=sha256,
+        timings=replace(timings, suppress_s=suppress_s, total_s=timings.total_s + suppress_s),
+        provenance=_provenance(facts, bundle, choices),
+        selection=choices.selection,
+    )
+
+
+def find_actions(
+    found: VideoCandidates, bundle: Bundle, choices: Choices, scores: Mapping[str, float] | None = None
+) -> tuple[Action, ...]:
+    """The actions of a video, or of a part of it that no later candidate can change: see `conclude`."""
+    selection = choices.selection
+    named = _named(_suppressed(found, bundle, choices, scores), found.facts, bundle, choices)
+    return select_actions(
+        at_point(named, bundle, selection.operating_point),
+        threshold=selection.threshold,
+        top_k=selection.top_k,
+        classes=selection.classes,
+    )
+
+
+def _suppressed(
+    found: VideoCandidates, bundle: Bundle, choices: Choices, scores: Mapping[str, float] | None
+) -> Candidates:
+    """What suppression keeps. It runs in NumPy on every device, so that it can be repeated without one."""
+    recipe = bundle.recipe
+    candidates = found.candidates
+    if found.own_scores is not None:
+        return reference_candidates(candidates, recipe, found.own_scores, scores, frames=found.facts.frame_count)
+    if not found.has_classes:
+        assert scores is not None, "whoever names a file of scores has looked"
+        candidates = best_candidates(classify(candidates, recipe, scores), recipe.candidates.per_video)
+    return suppress(candidates, recipe.suppress)
+
+
+def _named(kept: Candidates, facts: VideoFacts, bundle: Bundle, choices: Choices) -> tuple[Action, ...]:
+    """Actions with names, in seconds on the file's own time line."""
+    seconds = kept.segments_frames.astype(np.float64) / facts.sample_fps + facts.video.start_s
+    # The official code keeps segments of no length at the padded end; nobody can use them.
+    is_reference = choices.layout.windows == "reference"
+    wanted = np.ones(len(kept), bool) if is_reference else seconds[:, 1] > seconds[:, 0]
+    classes = bundle.recipe.classes
+    return tuple(
+        Action(
+            start_s=float(seconds[row, 0]),
+            end_s=float(seconds[row, 1]),
+            label=classes[kept.classes[row]],
+            score=float(kept.scores[row]),
+        )
+        for row in np.flatnonzero(wanted)
+    )
+
+
+def _provenance(facts: VideoFacts, bundle: Bundle, choices: Choices) -> Provenance:
+    return Provenance(
+        tool_version=__version__,
+        model_name=bundle.name,
+        model_trained=bundle.trained,
+        bundle_sha256=bundle.sha256,
+        recipe_name=bundle.recipe.name,
+        runtime=facts.runtime,
+        device=facts.device,
+        precision=facts.precision or bundle.graphs["encoder"].precision,
+        windows=choices.layout.windows,
+        rates=rates_of(choices.layout, bundle.recipe),
+        window_s=choices.span_s,
+        intended_use=bundle.intended_use,
+        class_scores=choices.class_source,
+    )
