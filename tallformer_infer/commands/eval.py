@@ -83,7 +83,14 @@ class _Options:
 
 
 def _evaluate(options: _Options) -> Evaluation:
-    from tallformer_infer.evaluation import evaluate, protocol_named, read_predictions, read_truth, read_video_list
+    from tallformer_infer.evaluation import (
+        evaluate,
+        protocol_named,
+        read_predictions,
+        read_truth,
+        read_video_list,
+        require_common_videos,
+    )
     from tallformer_infer.evaluation.plot import check_plot, save_plot
 
     if options.threshold is not None and not math.isfinite(options.threshold):
@@ -95,6 +102,7 @@ def _evaluate(options: _Options) -> Evaluation:
     if options.leave_out is not None:
         truth = truth.without(read_video_list(options.leave_out))
     predictions = read_predictions(options.predictions)
+    require_common_videos(predictions, truth)
     evaluation = evaluate(predictions, truth, protocol, score_threshold=options.threshold)
     if options.plot is not None:
         save_plot(evaluation, options.plot)

@@ -14,7 +14,7 @@ from rich.text import Text
 from tallformer_infer.commands.text import clock, counted, printable
 from tallformer_infer.evaluation import Truth, read_truth
 from tallformer_infer.evaluation.overlap import tiou_of_pairs
-from tallformer_infer.evaluation.video_names import match_video
+from tallformer_infer.evaluation.video_names import bare_name_of, composed, match_video
 from tallformer_infer.structures import Action
 
 SAME_TIOU = 0.5
@@ -61,7 +61,7 @@ class KnownSegments:
 
     def of(self, video: str) -> tuple[Known, ...] | None:
         """Segments of a video file in order of time; None where the truth does not have it."""
-        return self.named(Path(video).stem)
+        return self.named(bare_name_of(video))
 
     def named(self, video: str) -> tuple[Known, ...] | None:
         """Segments of a video by its name without folder and ending; None where the truth does not have it."""
@@ -85,7 +85,7 @@ def pair_up(actions: Sequence[Action], known: Sequence[Known]) -> list[Pair]:
     left = list(known)
     pairs = []
     for action in sorted(actions, key=lambda action: -action.score):
-        same = [other for other in left if other.label == action.label]
+        same = [other for other in left if other.label == composed(action.label)]
         overlaps = _overlaps(action, same)
         best = int(overlaps.argmax()) if same else 0
         if same and overlaps[best] >= SAME_TIOU:

@@ -1,6 +1,6 @@
 """Evaluation of predictions against truth: NumPy only, every benchmark's own rules."""
 
-from tallformer_infer.evaluation.alignment import VideoReport
+from tallformer_infer.evaluation.alignment import VideoReport, require_common_videos
 from tallformer_infer.evaluation.annotations import Predictions, Truth
 from tallformer_infer.evaluation.average_precision import Curve
 from tallformer_infer.evaluation.calibration import CalibrationReport, calibrate
@@ -33,4 +33,5 @@ __all__ = [
     "read_predictions",
     "read_truth",
     "read_video_list",
+    "require_common_videos",
 ]

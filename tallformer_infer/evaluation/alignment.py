@@ -49,6 +49,26 @@ class Aligned:
     """Predictions in scored videos that were dropped because no truth has their label, per label."""
 
 
+def require_common_videos(predictions: Predictions, truth: Truth) -> None:
+    """Refuse predictions and truth that were not made for one another.
+
+    Raises:
+        AnnotationError: They have no video in common; the message has two names of each.
+    """
+    known = frozenset(truth.videos) | truth.left_out_videos
+    if not predictions.videos or any(match_video(video, known) for video in predictions.videos):
+        return
+    found, expected = (
+        ", ".join(videos[:2]) + (", ..." if len(videos) > 2 else "") for videos in (predictions.videos, truth.videos)
+    )
+    elsewhere = sum(match_video(video, truth.other_subset_videos) is not None for video in predictions.videos)
+    hint = f"; {elsewhere} are in another subset, which --subset chooses" if elsewhere else ""
+    raise AnnotationError(
+        f"{predictions.source} and {truth.source} have no video in common: predictions are of {found}; "
+        f"truth is of {expected}{hint}"
+    )
+
+
 def align(predictions: Predictions, truth: Truth, *, empty_videos_count: bool) -> Aligned:
     """Keep the predictions that count, in the order of the file.
 

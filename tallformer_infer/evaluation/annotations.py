@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.evaluation.video_names import match_video
+from tallformer_infer.evaluation.video_names import composed, composed_names, match_video
 from tallformer_infer.structures import Action
 
 Segment = tuple[float, float, str]
@@ -25,7 +25,7 @@ class Truth:
     subset: str | None
     """Subset the rows were taken from; None where the file names no subsets."""
     videos: tuple[str, ...]
-    """Every video of the subset, with or without annotated segments."""
+    """Every video of the subset, with or without annotated segments; names and labels are composed (NFC)."""
     labels: tuple[str, ...]
     """Classes of the segments, in the order of their first appearance; each has at least one segment."""
     video_indices: NDArray[np.int64]
@@ -52,9 +52,9 @@ class Truth:
         return Truth(
             source=source,
             subset=None,
-            videos=tuple(segments),
+            videos=composed_names(segments, source),
             video_indices=np.array([row[0] for row in rows], np.int64),
-            class_indices=np.array([labels.setdefault(row[3], len(labels)) for row in rows], np.int64),
+            class_indices=np.array([labels.setdefault(composed(row[3]), len(labels)) for row in rows], np.int64),
             segments_s=np.array([row[1:3] for row in rows], np.float64).reshape(-1, 2),
             labels=tuple(labels),
         )
@@ -89,7 +89,7 @@ class Predictions:
     source: str
     """File, for messages."""
     videos: tuple[str, ...]
-    """Every video that was predicted on, with or without a segment."""
+    """Every video that was predicted on, with or without a segment; names and labels are composed (NFC)."""
     labels: tuple[str, ...]
     """Classes, in the order of their first appearance."""
     video_indices: NDArray[np.int64]
@@ -113,9 +113,11 @@ class Predictions:
         rows = [(video, action) for video, (_, found) in enumerate(actions.items()) for action in found]
         return Predictions(
             source=source,
-            videos=tuple(actions),
+            videos=composed_names(actions, source),
             video_indices=np.array([video for video, _ in rows], np.int64),
-            class_indices=np.array([labels.setdefault(action.label, len(labels)) for _, action in rows], np.int64),
+            class_indices=np.array(
+                [labels.setdefault(composed(action.label), len(labels)) for _, action in rows], np.int64
+            ),
             segments_s=np.array([(action.start_s, action.end_s) for _, action in rows], np.float64).reshape(-1, 2),
             scores=np.array([action.score for _, action in rows], np.float64),
             labels=tuple(labels),

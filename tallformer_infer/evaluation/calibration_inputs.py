@@ -15,7 +15,7 @@ from tallformer_infer.evaluation.alignment import Aligned, VideoReport, align
 from tallformer_infer.evaluation.annotations import Predictions, Truth
 from tallformer_infer.evaluation.protocols import protocol_named
 from tallformer_infer.evaluation.ranking import rank
-from tallformer_infer.evaluation.video_names import match_video
+from tallformer_infer.evaluation.video_names import composed, match_video
 
 NAMES_SHOWN = 8
 
@@ -70,12 +70,17 @@ def judge(
     Raises:
         AnnotationError: Predictions and truth do not fit together, or to the model; or nothing is right.
     """
+    classes = [composed(name) for name in classes]
     _check_predictions(predictions, classes)
     known, notes = _of_known_classes(truth, classes)
     aligned = align(predictions, known, empty_videos_count=True)
     _check_videos(aligned, predictions, truth)
     protocol = dataclasses.replace(
-        protocol_named("thumos14"), tiou_thresholds=(float(tiou_threshold),), empty_videos_count=True, ties="first"
+        protocol_named("thumos14"),
+        tiou_thresholds=(float(tiou_threshold),),
+        empty_videos_count=True,
+        ties="first",
+        matches_nothing=False,
     )
     ranked = rank(aligned, known, protocol)
     rows = np.array([classes.index(label) for label in known.labels], np.int64)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.json_rows import read_json_object, shown
-from tallformer_infer.evaluation.video_names import match_video
+from tallformer_infer.evaluation.video_names import composed, match_video
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ def read_class_scores(path: Path) -> ClassScores:
         raise AnnotationError(f"{path}: results: expected an object with a key per video, got {shown(results)}")
     return ClassScores(
         str(path),
-        {video: dict(zip(names, _scores(row, len(names), path, video), strict=True)) for video, row in results.items()},
+        {
+            composed(video): dict(zip(names, _scores(row, len(names), path, video), strict=True))
+            for video, row in results.items()
+        },
     )
 
 
@@ -74,7 +77,7 @@ def _of_truth(database: Any, path: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for video, entry in database.items():
         try:
-            found[video] = {str(annotation["label"]): 1.0 for annotation in entry["annotations"]}
+            found[composed(video)] = {str(annotation["label"]): 1.0 for annotation in entry["annotations"]}
         except (TypeError, KeyError) as error:
             raise AnnotationError(
                 f'{path}: database.{video}: expected "annotations" with a "label" each, got {shown(entry)}'

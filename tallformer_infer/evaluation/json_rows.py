@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from bisect import bisect_right
 from collections import Counter
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.problems import Problems
+from tallformer_infer.evaluation.video_names import composed
 
 MOST_UNPACKED_BYTES = 1 << 29
 """Content of a packed file; labels of a thousand hours are a hundredth of it."""
@@ -125,19 +127,35 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def number(value: object) -> float | None:
+    """A finite number, also one written as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
 def _convert(rows: Rows, flat: Sequence[Any], *, scored: bool) -> Columns | None:
     labels: dict[str, int] = {}
     try:
         class_indices = [labels.setdefault(row["label"], len(labels)) for row in flat]
+        names = dict.fromkeys(composed(label) for label in labels)
         segments_s = np.asarray([row["segment"] for row in flat], np.float64)
         scores = np.asarray([row["score"] for row in flat] if scored else [], np.float64)
-    except (TypeError, ValueError, KeyError, OverflowError):
+    except (TypeError, ValueError, KeyError, OverflowError, AttributeError):
         return None
     well_formed = segments_s.shape == (len(flat), 2) or not flat
     if not well_formed or scores.ndim != 1 or not all(isinstance(label, str) and label for label in labels):
         return None
+    if len(names) < len(labels):  # one label in two spellings
+        places = {name: place for place, name in enumerate(names)}
+        merged = np.array([places[composed(label)] for label in labels], np.int64)
+        class_indices = merged[np.asarray(class_indices, np.int64)].tolist()
     return Columns(
-        labels=tuple(labels),
+        labels=tuple(names),
         list_indices=np.repeat(np.arange(len(rows.lists)), [len(rows_of_video) for rows_of_video in rows.lists]),
         class_indices=np.asarray(class_indices, np.int64),
         segments_s=segments_s.reshape(-1, 2),

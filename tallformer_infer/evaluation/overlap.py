@@ -31,12 +31,13 @@ class Pairs:
     """Their overlap in (0, 1], shape (P,)."""
 
 
-def tiou_of_pairs(a: FloatArray, b: FloatArray) -> FloatArray:
+def tiou_of_pairs(a: FloatArray, b: FloatArray, *, of_nothing: float = 0.0) -> FloatArray:
     """Temporal intersection over union, row by row, in the precision of the inputs.
 
     Args:
         a: Half-open segments (start, end), shape (N, 2).
         b: Half-open segments (start, end), shape (N, 2), same unit and type as `a`.
+        of_nothing: Overlap of two segments without length, which is 0/0; see Note [two metrics].
 
     Returns:
         Overlaps in [0, 1], shape (N,). Segments that only touch overlap by 0.
@@ -45,6 +46,8 @@ def tiou_of_pairs(a: FloatArray, b: FloatArray) -> FloatArray:
     # The order of these sums is the evaluators': another one moves results across a threshold by one rounding.
     union = (b[:, 1] - b[:, 0]) + (a[:, 1] - a[:, 0]) - shared
     overlap: FloatArray = shared / np.maximum(union, union.dtype.type(_SMALLEST_UNION))
+    if of_nothing:
+        overlap[union == 0] = of_nothing
     return overlap
 
 
@@ -55,6 +58,7 @@ def overlapping_pairs(
     truth_segments: FloatArray,
     *,
     at_least: float,
+    of_nothing: float = 0.0,
 ) -> Pairs:
     """Find all pairs of the same group that overlap by `at_least`.
 
@@ -64,6 +68,7 @@ def overlapping_pairs(
         truth_groups: Group of each truth, shape (M,).
         truth_segments: Segments (start, end), shape (M, 2), same unit and type.
         at_least: Smallest tIoU kept, above 0.
+        of_nothing: As `tiou_of_pairs` takes it.
 
     Returns:
         The pairs, in memory proportional to their number, not to the number of comparisons.
@@ -76,7 +81,7 @@ def overlapping_pairs(
         predictions = np.repeat(part, counts[part])
         within = np.arange(len(predictions)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
         truths = by_group[first[predictions] + within]
-        tiou = tiou_of_pairs(prediction_segments[predictions], truth_segments[truths])
+        tiou = tiou_of_pairs(prediction_segments[predictions], truth_segments[truths], of_nothing=of_nothing)
         kept = tiou >= tiou.dtype.type(at_least)
         found.append((predictions[kept], truths[kept], tiou[kept]))
     if not found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES
@@ -11,6 +11,7 @@ from tallformer_infer.evaluation.annotations import Predictions
 from tallformer_infer.evaluation.json_rows import Rows, read_json_object, shown, to_columns
 from tallformer_infer.evaluation.origin import origin_of
 from tallformer_infer.evaluation.problems import Problems
+from tallformer_infer.evaluation.video_names import bare_name_of, composed_names
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -39,7 +40,7 @@ def read_predictions(path: Path) -> Predictions:
     problems.raise_if_any()
     return Predictions(
         source=str(path),
-        videos=tuple(names),
+        videos=composed_names(names, str(path)),
         labels=columns.labels,
         video_indices=columns.list_indices,
         class_indices=columns.class_indices,
@@ -67,7 +68,7 @@ def _actions_form(videos: object, problems: Problems) -> tuple[list[str], Rows]:
         if not isinstance(video, dict) or not isinstance(video.get("path"), str):
             problems.add(f"videos[{number}]", f'expected an object with "path" and "actions", got {shown(video)}')
             continue
-        name = PurePath(video["path"]).stem
+        name = bare_name_of(video["path"])
         if name in seen:
             problems.add(f"videos[{number}].path", f"{video['path']} and {seen[name]} are both the video {name}")
         seen[name] = video["path"]

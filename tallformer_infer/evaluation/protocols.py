@@ -1,14 +1,17 @@
 """How a benchmark counts: its thresholds, its subset, and its rules where implementations differ.
 
 # Note [two metrics]
-The field uses two evaluators that look alike and differ in three rules. Both rank the predictions of a class by score
+The field uses two evaluators that look alike and differ in four rules. Both rank the predictions of a class by score
 and give each, in turn, the best-overlapping truth that is still free.
 
 1. Videos of the subset that have no annotated segment: the ActivityNet toolkit as this field uses it leaves predictions
    on them out, the VOC-style metric of the THUMOS14 test tool counts each as a false positive.
 2. Equal scores, and equal overlaps: the toolkit takes the last in the file first, the VOC-style metric the first.
    (Both sort unstably; these are the rules of the same code with a stable sort.)
-3. Arithmetic: float64 against float32, where a prediction within 1e-7 of a threshold can fall on either side.
+3. Two segments without length overlap by 0/0. The toolkit's comparison with "not a number" lets the prediction have the
+   truth, wherever both are; ActivityNet-1.3 has three such truths in its validation subset. The VOC-style metric counts
+   such truths as missed.
+4. Arithmetic: float64 against float32, where a prediction within 1e-7 of a threshold can fall on either side.
 
 # Note [lists of videos]
 Published numbers differ by the videos that were scored. THUMOS14 test: 213 annotated videos in the official files, 211
@@ -44,6 +47,8 @@ class Protocol:
     """True where predictions on videos without annotated segments are false positives."""
     ties: Literal["first", "last"]
     """Which of several equal scores, or equally good truths, comes first: the first or the last in the file."""
+    matches_nothing: bool
+    """True where a prediction without length finds a truth without length."""
     single_precision: bool
     """True where scores and overlaps are rounded to float32 before they are compared."""
 
@@ -67,6 +72,7 @@ def protocol_named(name: ProtocolName) -> Protocol:
                 subsets=("testing", "validation"),
                 empty_videos_count=True,
                 ties="first",
+                matches_nothing=False,
                 single_precision=True,
             )
     assert_never(name)
@@ -79,5 +85,6 @@ def _toolkit(name: ProtocolName, tiou_thresholds: tuple[float, ...], subsets: tu
         subsets=subsets,
         empty_videos_count=False,
         ties="last",
+        matches_nothing=True,
         single_precision=False,
     )

@@ -41,6 +41,7 @@ def rank(aligned: Aligned, truth: Truth, protocol: Protocol) -> Ranked:
         truth.class_indices * len(truth.videos) + truth.video_indices,
         truth.segments_s.astype(kind),
         at_least=min(protocol.tiou_thresholds),
+        of_nothing=1.0 if protocol.matches_nothing else 0.0,
     )
     found = match_greedily(
         pairs,

@@ -12,12 +12,16 @@ import numpy as np
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.annotations import Truth
-from tallformer_infer.evaluation.json_rows import Columns, Rows, read_json_object, shown, to_columns
+from tallformer_infer.evaluation.json_rows import Columns, Rows, number, read_json_object, shown, to_columns
 from tallformer_infer.evaluation.problems import Problems
+from tallformer_infer.evaluation.video_names import composed, composed_names
 
 SUBSET_NAMES = {"train": "training", "val": "validation", "valid": "validation", "test": "testing"}
 """Short names of subsets, as some files and most users write them."""
 
+_AMBIGUOUS = "ambiguous"
+_MAY_END_LATE_S = 1.0
+"""How far behind the end of its video a segment may end without a note; annotations are rounded."""
 _CLASS_FILE = re.compile(r"(?P<label>[A-Za-z].*)_(?P<subset>train|val|validation|test)\.txt", re.IGNORECASE)
 
 
@@ -41,10 +45,11 @@ def read_truth(path: Path, *, subset: str | None, defaults: tuple[str, ...]) -> 
     videos = [video for video, name in subsets.items() if name == chosen]
     problems = Problems(str(path))
     rows = _annotations_of(database, videos, problems)
-    columns = to_columns(rows, problems, scored=False)
+    columns, notes = _without_ambiguous(to_columns(rows, problems, scored=False))
     problems.raise_if_any()
-    others = frozenset(video for video, name in subsets.items() if name != chosen)
-    return _truth(str(path), chosen, tuple(videos), columns, others=others)
+    others = frozenset(composed(video) for video, name in subsets.items() if name != chosen)
+    notes += _notes_on_ends(columns, [number(database[video].get("duration")) for video in videos])
+    return _truth(str(path), chosen, composed_names(videos, str(path)), columns, others=others, notes=notes)
 
 
 def fold_subset(name: str) -> str:
@@ -122,6 +127,33 @@ def _annotations_of(database: dict[str, Any], videos: list[str], problems: Probl
     return rows
 
 
+def _without_ambiguous(columns: Columns) -> tuple[Columns, tuple[str, ...]]:
+    """Rows without those of `Ambiguous`, which THUMOS14 has for what is no class, and a note on them."""
+    is_class = np.array([label.casefold() != _AMBIGUOUS for label in columns.labels], bool)
+    if is_class.all():
+        return columns, ()
+    kept = is_class[columns.class_indices]
+    left_out = Columns(
+        labels=tuple(label for label, is_kept in zip(columns.labels, is_class.tolist(), strict=True) if is_kept),
+        list_indices=columns.list_indices[kept],
+        class_indices=(np.cumsum(is_class) - 1)[columns.class_indices[kept]],
+        segments_s=columns.segments_s[kept],
+        scores=columns.scores,
+    )
+    return left_out, (f"truth segments marked Ambiguous, which is no class: {np.count_nonzero(~kept)}; left out",)
+
+
+def _notes_on_ends(columns: Columns, durations_s: list[float | None]) -> tuple[str, ...]:
+    """A note on segments that begin before their video or end behind it, by more than rounding."""
+    ends_s = np.array([np.inf if duration_s is None else duration_s for duration_s in durations_s], np.float64)
+    starts_s, stops_s = columns.segments_s[:, 0], columns.segments_s[:, 1]
+    outside = (starts_s < 0) | (stops_s > ends_s[columns.list_indices] + _MAY_END_LATE_S)
+    count = np.count_nonzero(outside)
+    if not count:
+        return ()
+    return (f"truth segments outside of their video: {count} of {len(outside)}; they count as the file has them",)
+
+
 def _truth(
     source: str,
     subset: str | None,
@@ -135,7 +167,7 @@ def _truth(
         raise AnnotationError(f"{source}: no annotated segment in subset {subset}; there is nothing to score against")
     lengthless = int(np.count_nonzero(columns.segments_s[:, 0] == columns.segments_s[:, 1]))
     if lengthless:
-        notes = (*notes, f"truth segments without length: {lengthless}; they count as missed, whatever is predicted")
+        notes = (*notes, f"truth segments without length: {lengthless}; no prediction with a length can find them")
     return Truth(
         source=source,
         subset=subset,
@@ -158,15 +190,15 @@ def _read_thumos_folder(folder: Path, *, subset: str | None, defaults: tuple[str
     problems = Problems(str(folder))
     by_subset: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in available}
     for path, match in files.items():
-        if match["label"].lower() != "ambiguous":
+        if match["label"].casefold() != _AMBIGUOUS:
             _read_class_file(path, match["label"], by_subset[fold_subset(match["subset"])], problems)
     counts: Counter[str | None] = Counter({name: len(videos) for name, videos in by_subset.items()})
     chosen = choose_subset(counts, wanted=subset, defaults=defaults, source=str(folder))
     videos = by_subset.pop(str(chosen))
     problems.raise_if_any()
     columns = to_columns(Rows(list(videos), list(videos.values())), problems, scored=False)
-    others = frozenset(video for found in by_subset.values() for video in found)
-    return _truth(str(folder), chosen, tuple(videos), columns, others=others)
+    others = frozenset(composed(video) for found in by_subset.values() for video in found)
+    return _truth(str(folder), chosen, composed_names(videos, str(folder)), columns, others=others)
 
 
 def _read_class_file(path: Path, label: str, videos: dict[str, list[dict[str, Any]]], problems: Problems) -> None:
@@ -174,11 +206,11 @@ def _read_class_file(path: Path, label: str, videos: dict[str, list[dict[str, An
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{path}: cannot be read as text: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    for place, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if not words:
             continue
-        key = f"{path.name}:{number}"
+        key = f"{path.name}:{place}"
         try:
             video, start_s, end_s = words[0], float(words[1]), float(words[2])
         except (ValueError, IndexError):

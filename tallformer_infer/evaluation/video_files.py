@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.video_names import match_video
+from tallformer_infer.evaluation.video_names import composed, match_video
 
 SUFFIXES = frozenset(
     {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"}
@@ -25,7 +25,7 @@ def find_videos(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
-            found.setdefault(path.stem, []).append(path)
+            found.setdefault(composed(path.stem), []).append(path)
     if not found:
         raise AnnotationError(f"{folder}: has no video file ({', '.join(sorted(SUFFIXES))})")
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Iterable
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
 
@@ -39,6 +40,21 @@ def match_video(video: str, known: Container[str]) -> str | None:
     video = composed(video)
     other = video.removeprefix("v_") if video.startswith("v_") else f"v_{video}"
     return video if video in known else other if other in known else None
+
+
+def composed_names(names: Iterable[str], source: str) -> tuple[str, ...]:
+    """Names of videos as `composed` gives them.
+
+    Raises:
+        AnnotationError: Two of them are the same then.
+    """
+    found = Counter(composed(name) for name in names)
+    if found and max(found.values()) > 1:
+        raise AnnotationError(
+            f"{source}: has the video {found.most_common(1)[0][0]} twice, with composed and with decomposed letters; "
+            "keep one"
+        )
+    return tuple(found)
 
 
 def read_video_list(path: Path) -> frozenset[str]:

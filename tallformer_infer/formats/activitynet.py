@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import AnnotationError, OutputError
-from tallformer_infer.evaluation.json_rows import shown
+from tallformer_infer.evaluation.json_rows import number, shown
 from tallformer_infer.evaluation.problems import Problems
 from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, in_time_order
-from tallformer_infer.formats.rows import GatheredVideos, number
+from tallformer_infer.formats.rows import GatheredVideos
 
 
 def truth_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tallformer_infer.evaluation.json_rows import shown
+from tallformer_infer.evaluation.json_rows import number, shown
 from tallformer_infer.evaluation.problems import Problems
 from tallformer_infer.formats.labelled import LabelledVideo, by_class, lanes
-from tallformer_infer.formats.rows import GatheredVideos, number
+from tallformer_infer.formats.rows import GatheredVideos
 
 _VERSION = "7.0"
 _KEYS = string.ascii_lowercase + string.digits

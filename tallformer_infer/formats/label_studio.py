@@ -19,11 +19,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from tallformer_infer.errors import AnnotationError, OutputError
-from tallformer_infer.evaluation.json_rows import shown
+from tallformer_infer.evaluation.json_rows import number, shown
 from tallformer_infer.evaluation.problems import Problems
 from tallformer_infer.formats.escaping import XML, escape, unescape, xml_attribute
 from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, by_class, in_time_order
-from tallformer_infer.formats.rows import GatheredVideos, number
+from tallformer_infer.formats.rows import GatheredVideos
 
 _FROM, _TO, _KIND, _EXACT, _NAME = "timelineLabels", "video", "timelinelabels", "tallformer_exact", "tallformer_video"
 _IN_SECONDS = ("labels", "timeserieslabels")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from tallformer_infer.evaluation.json_rows import shown
+from tallformer_infer.evaluation.json_rows import number, shown
 from tallformer_infer.evaluation.problems import Problems
 from tallformer_infer.evaluation.video_files import SUFFIXES
 from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo
@@ -67,14 +66,3 @@ def named_after(path: Path) -> LabelledVideo:
     for suffix in (".gz", path.suffix if path.suffix.lower() != ".gz" else Path(path.stem).suffix, ".ffmetadata"):
         name = name.removesuffix(suffix) if len(name) > len(suffix) else name
     return LabelledVideo(name=name, has_bare_name=PurePath(name).suffix.lower() not in SUFFIXES)
-
-
-def number(value: object) -> float | None:
-    """A finite number, also one written as text; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None

@@ -16,6 +16,7 @@ from typing import Any
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.json_rows import read_json_object, shown
 from tallformer_infer.evaluation.truth_files import choose_subset, fold_subset
+from tallformer_infer.evaluation.video_names import composed
 from tallformer_training.datasets.findings import Findings
 
 _CLASS_FILE = re.compile(r"(?P<label>[A-Za-z].*)_(?P<subset>train|val|validation|test)\.txt", re.IGNORECASE)
@@ -121,7 +122,7 @@ def _read_video(source: str, name: str, entry: Any, findings: Findings) -> Annot
         for number, row in enumerate(rows)
         if (segment := _read_segment(source, f"{key}.annotations[{number}]", row, findings))
     ]
-    return AnnotatedVideo(name=name, segments=tuple(segments), duration_s=duration_s, key=key)
+    return AnnotatedVideo(name=composed(name), segments=tuple(segments), duration_s=duration_s, key=key)
 
 
 def _duration(source: str, key: str, entry: Mapping[str, Any], findings: Findings) -> float | None:
@@ -146,7 +147,7 @@ def _read_segment(source: str, key: str, row: Any, findings: Findings) -> Annota
     if len(times) != 2 or times[0] is None or times[1] is None:
         findings.add(source, f"{key}.segment", f"{_SEGMENT}, got {shown(segment)}")
         return None
-    return AnnotatedSegment(start_s=times[0], end_s=times[1], label=label, key=f"{key}.segment")
+    return AnnotatedSegment(start_s=times[0], end_s=times[1], label=composed(label), key=f"{key}.segment")
 
 
 def _number(value: object) -> float | None:
@@ -190,6 +191,6 @@ def _read_class_file(path: Path, label: str, found: dict[str, list[AnnotatedSegm
         if len(times) != 2 or times[0] is None or times[1] is None:
             findings.add(str(path), f"line {number}", f"expected `video start end` in seconds, got {shown(line)}")
             continue
-        found.setdefault(words[0], []).append(
-            AnnotatedSegment(start_s=times[0], end_s=times[1], label=label, key=f"{path.name}:{number}")
+        found.setdefault(composed(words[0]), []).append(
+            AnnotatedSegment(start_s=times[0], end_s=times[1], label=composed(label), key=f"{path.name}:{number}")
         )

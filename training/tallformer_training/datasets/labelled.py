@@ -21,6 +21,7 @@ from tallformer_infer.commands.text import counted
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import AnnotationError, MediaError
 from tallformer_infer.evaluation.video_files import files_of, find_videos
+from tallformer_infer.evaluation.video_names import composed
 from tallformer_infer.media import probe, video_rate
 from tallformer_training.datasets.annotations import AnnotatedSegment, AnnotatedVideo, read_annotations
 from tallformer_training.datasets.findings import Findings
@@ -115,7 +116,7 @@ class _Checker:
     def __init__(self, request: DatasetRequest, source: str, classes: tuple[str, ...], findings: Findings) -> None:
         self._request = request
         self._source = source
-        self._classes = {name: index for index, name in enumerate(classes)}
+        self._classes = {composed(name): index for index, name in enumerate(classes)}
         self._findings = findings
         self._unknown: set[str] = set()
         self._counts: Counter[str] = Counter()
