@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from tallformer_infer.config import Recipe
-from tallformer_training.datasets import LabelledVideo
+from tallformer_training.datasets import TrainingVideo
 from tallformer_training.memory import RunMemory
 from tallformer_training.model import Detector
 from tallformer_training.training import Processes, TrainingConfig
@@ -178,13 +178,13 @@ class _Noise:
         return np.repeat(self._clip[None, :clip_frames], len(start_frames), axis=0)
 
 
-def _videos(recipe: Recipe) -> list[LabelledVideo]:
+def _videos(recipe: Recipe) -> list[TrainingVideo]:
     """Videos that exist in name only, with an action every eight seconds or so."""
     frames, fps = _WINDOWS_LONG * recipe.window.window_frames, recipe.sampling.sample_fps
     starts = np.arange(0, frames - _ACTION_FRAMES, _ACTION_EVERY_FRAMES, dtype=np.float64)
     segments_s = np.stack([starts, starts + _ACTION_FRAMES], axis=1) / fps
     return [
-        LabelledVideo(
+        TrainingVideo(
             name=f"noise-{number}",
             path=Path(f"noise-{number}"),
             start_s=0.0,

@@ -24,7 +24,7 @@ Target = Callable[[bytes, Path], None]
 
 def labels(content: bytes, folder: Path) -> None:
     """Every format of labels, by its ending."""
-    from tallformer_infer.formats import read_label_file  # noqa: PLC0415 (instrumented)
+    from tallformer_infer.labels.formats import read_label_file  # noqa: PLC0415 (instrumented)
 
     if not content:
         return
@@ -108,9 +108,10 @@ def seeds(target: str, folder: Path) -> None:
 
 
 def _label_samples(folder: Path) -> list[tuple[int, Path]]:
-    from tallformer_infer.formats import FORMATS, LabelledSegment, LabelledVideo, encode_labels  # noqa: PLC0415
+    from tallformer_infer.labels.formats import FORMATS, encode_labels  # noqa: PLC0415
+    from tallformer_infer.labels.segments import LabelledVideo, Segment  # noqa: PLC0415
 
-    segments = (LabelledSegment(start_s=1.5, end_s=3.25, label="wave", score=0.5),)
+    segments = (Segment(start_s=1.5, end_s=3.25, label="wave", score=0.5),)
     video = LabelledVideo(name="a.mp4", segments=segments, duration_s=10.0, fps=25.0)
     made = []
     for form, details in FORMATS.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tallformer_infer.formats import LabelledSegment, LabelledVideo
+from tallformer_infer.labels.segments import LabelledVideo, Segment
 
 ODD_LABELS = (
     "<img src=x onerror=alert(1)>",
@@ -42,12 +42,12 @@ times_ms = st.integers(min_value=0, max_value=400_000)
 
 
 @st.composite
-def segments(draw: st.DrawFn, *, shortest_ms: int = 0, scored: bool = True) -> LabelledSegment:
+def segments(draw: st.DrawFn, *, shortest_ms: int = 0, scored: bool = True) -> Segment:
     """A segment at whole milliseconds."""
     start_ms = draw(times_ms)
     length_ms = draw(st.integers(min_value=shortest_ms, max_value=30_000))
     score = draw(st.none() | st.integers(min_value=0, max_value=1_000_000)) if scored else None
-    return LabelledSegment(
+    return Segment(
         start_s=start_ms / 1000,
         end_s=(start_ms + length_ms) / 1000,
         label=draw(labels),
@@ -61,11 +61,11 @@ def videos(*, name: str = "clip.mp4", **changes: object) -> st.SearchStrategy[La
     return found.map(lambda each: LabelledVideo(name=name, segments=tuple(each), duration_s=430.0, fps=25.0))
 
 
-def segment(start_s: float, end_s: float, label: str = "jump", score: float | None = None) -> LabelledSegment:
+def segment(start_s: float, end_s: float, label: str = "jump", score: float | None = None) -> Segment:
     """A segment."""
-    return LabelledSegment(start_s=start_s, end_s=end_s, label=label, score=score)
+    return Segment(start_s=start_s, end_s=end_s, label=label, score=score)
 
 
-def video(*found: LabelledSegment, name: str = "clip.mp4", fps: float | None = 25.0) -> LabelledVideo:
+def video(*found: Segment, name: str = "clip.mp4", fps: float | None = 25.0) -> LabelledVideo:
     """A video of a minute."""
     return LabelledVideo(name=name, segments=found, duration_s=60.0, fps=fps)

@@ -11,8 +11,8 @@ import pytest
 from tallformer_infer import cli
 from tallformer_infer.commands import file_formats
 from tallformer_infer.evaluation import Predictions, evaluate, protocol_named, read_truth
-from tallformer_infer.formats import FORMATS, LabelFormat, ReadableFormat, read_labels
 from tallformer_infer.installing import install_command
+from tallformer_infer.labels.formats import FORMATS, LabelFormat, ReadableFormat, read_labels
 from tallformer_infer.media.probe import probe
 from tallformer_infer.structures import Action
 from tests.small_bundle import FOUND, write_bundle

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tallformer_infer import cli
-from tallformer_infer.commands.truth_table import Known, KnownSegments, pair_up, summary
+from tallformer_infer.commands.truth_table import KnownSegments, summary
+from tallformer_infer.evaluation.matching import pair_up
 from tallformer_infer.structures import Action
+from tests.label_samples import segment
 from tests.videos import write_video
 
 
@@ -19,7 +21,7 @@ def action(start_s: float, end_s: float, label: str, score: float) -> Action:
 
 
 def test_the_surest_action_takes_the_segment_and_each_is_taken_once() -> None:
-    known = [Known(1.0, 3.0, "jump")]
+    known = [segment(1.0, 3.0, "jump")]
 
     pairs = pair_up([action(1.0, 3.0, "jump", 0.4), action(1.0, 2.8, "jump", 0.9)], known)
 
@@ -28,7 +30,7 @@ def test_the_surest_action_takes_the_segment_and_each_is_taken_once() -> None:
 
 
 def test_an_action_of_another_class_or_of_little_overlap_is_none() -> None:
-    known = [Known(1.0, 3.0, "jump"), Known(5.0, 6.0, "run")]
+    known = [segment(1.0, 3.0, "jump"), segment(5.0, 6.0, "run")]
 
     pairs = pair_up([action(1.0, 3.0, "run", 0.9), action(5.4, 9.0, "run", 0.8)], known)
 
@@ -37,7 +39,7 @@ def test_an_action_of_another_class_or_of_little_overlap_is_none() -> None:
 
 
 def test_a_segment_goes_with_the_action_that_overlaps_it_most() -> None:
-    known = [Known(0.0, 4.0, "jump"), Known(1.0, 5.0, "jump")]
+    known = [segment(0.0, 4.0, "jump"), segment(1.0, 5.0, "jump")]
 
     pairs = pair_up([action(1.0, 4.8, "jump", 0.9), action(0.0, 4.1, "jump", 0.5)], known)
 
@@ -48,7 +50,7 @@ def test_a_segment_goes_with_the_action_that_overlaps_it_most() -> None:
 
 
 def test_pairs_are_in_order_of_time_with_missed_segments_among_them() -> None:
-    pairs = pair_up([action(8.0, 9.0, "jump", 0.9)], [Known(2.0, 3.0, "run"), Known(20.0, 21.0, "run")])
+    pairs = pair_up([action(8.0, 9.0, "jump", 0.9)], [segment(2.0, 3.0, "run"), segment(20.0, 21.0, "run")])
 
     assert [pair.start_s for pair in pairs] == [2.0, 8.0, 20.0]
 
@@ -100,5 +102,5 @@ def test_a_wrong_truth_is_one_line_before_anything_is_done(capsys: pytest.Captur
 def test_labels_with_or_without_the_suffix_are_of_the_same_video(folder: Path) -> None:
     known = KnownSegments(folder / "truth.json")
 
-    assert known.of("elsewhere/a.mp4") == (Known(0.5, 1.5, "zigzag"),)
+    assert known.of("elsewhere/a.mp4") == (segment(0.5, 1.5, "zigzag"),)
     assert known.of("c.mp4") is None

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_training.datasets import DatasetRequest, Findings, VideoSet, read_annotations, read_video_set
+from tallformer_infer.labels.files import Problems
+from tallformer_infer.labels.truth import read_annotations
+from tallformer_training.datasets import DatasetRequest, VideoSet, read_video_set
 from tests.videos import write_video
 
 CLASSES = ("run", "jump")
@@ -189,7 +191,7 @@ def test_ambiguous_segments_are_background(tmp_path: Path, videos: Path) -> None
 
 @pytest.mark.parametrize(
     ("database", "message"),
-    [({"a": entry()}, "no segment of the recipe's classes"), ({}, 'has no "database" of videos')],
+    [({"a": entry()}, "no segment of the recipe's classes"), ({}, "database: expected an object with a key per video")],
 )
 def test_annotations_with_nothing_to_learn_are_refused(
     tmp_path: Path, videos: Path, database: dict[str, Any], message: str
@@ -217,19 +219,19 @@ def test_a_thumos_folder_is_read_and_its_faults_have_lines(tmp_path: Path) -> No
     (tmp_path / "Diving_val.txt").write_text("v1  1.0  2.5\nv2  0  3\n\n")
     (tmp_path / "Ambiguous_val.txt").write_text("v1  7 8\n")
     (tmp_path / "Diving_test.txt").write_text("t1  1.0  2.5\n")
-    findings = Findings()
+    problems = Problems(str(tmp_path))
 
-    found = read_annotations(tmp_path, subset=None, defaults=("training", "validation"), findings=findings)
+    found = read_annotations(tmp_path, subset=None, defaults=("training", "validation"), problems=problems)
 
-    assert not findings.lines
+    assert not problems.lines
     assert found.subset == "validation"
     assert {video.name: [(row.start_s, row.end_s, row.label) for row in video.segments] for video in found.videos} == {
         "v1": [(7.0, 8.0, "Ambiguous"), (1.0, 2.5, "Diving")],
         "v2": [(0.0, 3.0, "Diving")],
     }
     (tmp_path / "Diving_val.txt").write_text("v1 1.0\nv1 a b\n")
-    read_annotations(tmp_path, subset="val", defaults=(), findings=findings)
-    assert [line.split(": ")[1] for line in findings.lines] == ["line 1", "line 2"]
+    read_annotations(tmp_path, subset="val", defaults=(), problems=problems)
+    assert [line.split(": ")[1] for line in problems.lines] == ["Diving_val.txt:1", "Diving_val.txt:2"]
 
 
 @pytest.mark.parametrize("folder", ["missing", "empty"])

@@ -11,7 +11,7 @@ import pytest
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_infer.media import open_video
-from tallformer_training.datasets import DecodedFrames, FrameCache, FrameSource, LabelledVideo
+from tallformer_training.datasets import DecodedFrames, FrameCache, FrameSource, TrainingVideo
 from tests.videos import write_video
 
 SAMPLING = SamplingConfig(sample_fps=10, resize_px=40, crop_px=32)
@@ -112,7 +112,7 @@ def test_the_size_is_estimated_and_a_full_disk_is_told_before(
     tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = np.zeros((0, 2))
-    labelled = LabelledVideo("a", video, 0.0, 5.0, none, np.zeros(0, np.int64))
+    labelled = TrainingVideo("a", video, 0.0, 5.0, none, np.zeros(0, np.int64))
     cache = FrameCache(tmp_path, SAMPLING)
     assert cache.estimated_bytes([labelled]) == 5 * 10 * 40 * 40 * 3
     monkeypatch.setattr("shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 1000}))

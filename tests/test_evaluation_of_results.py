@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tallformer_infer.evaluation import Truth, evaluate, protocol_named, read_predictions
-from tallformer_infer.results import actions_document, activitynet_document, write_document
+from tallformer_infer.labels.activitynet import activitynet_document
+from tallformer_infer.results import actions_document, write_document
 from tallformer_infer.structures import Action, Provenance, Result, StageSeconds, VideoInfo
 
 PROVENANCE = Provenance(

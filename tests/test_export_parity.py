@@ -27,7 +27,7 @@ from tallformer_infer.errors import BundleError, ConfigError, ExportError
 from tallformer_infer.pipeline import Detector as Pipeline
 from tallformer_infer.runtime import OnnxRuntime
 from tallformer_training.checkpoint import save_checkpoint
-from tallformer_training.datasets import LabelledVideo
+from tallformer_training.datasets import TrainingVideo
 from tallformer_training.datasets.frames import DecodedFrames
 from tallformer_training.model import Detector
 from tallformer_training.training.validation import detect_actions
@@ -117,7 +117,7 @@ def test_the_actions_of_torch_are_those_that_validation_finds(exported: Path, de
     with sample_video(detector) as sample:
         source = DecodedFrames(SMALL.sampling)
         frames = source.count_frames(sample.path)
-        video = LabelledVideo("a", sample.path, 0.0, np.inf, np.zeros((0, 2)), np.zeros(0, np.int64))
+        video = TrainingVideo("a", sample.path, 0.0, np.inf, np.zeros((0, 2)), np.zeros(0, np.int64))
         here = detect_actions(detector, source, video, frames)
         there = Pipeline(bundle, OnnxRuntime(bundle, device="cpu")).detect(sample.path).actions
 

@@ -10,7 +10,7 @@ import pytest
 
 from tallformer_infer import cli
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.formats import encode_labels, read_label_file, read_labels
+from tallformer_infer.labels.formats import encode_labels, read_label_file, read_labels
 from tests.label_samples import segment, video
 
 JUMP = [(1.5, 2.5, "jump")]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.formats import encode_labels, format_of, read_labels
+from tallformer_infer.labels.formats import encode_labels, format_of, read_labels
 from tests.label_samples import segment, video
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.formats import FORMATS, encode_labels, read_labels
+from tallformer_infer.labels.formats import FORMATS, encode_labels, read_labels
 from tests.label_samples import ODD_LABELS, segment, video, videos
 
 NOT_READ = ("labelstudio-config", "otio", "edl", "fcp7")

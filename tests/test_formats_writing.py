@@ -15,7 +15,8 @@ import av
 import pytest
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.formats import FORMATS, LabelFormat, encode_labels, labelled_video, notes_on
+from tallformer_infer.labels.formats import FORMATS, LabelFormat, encode_labels, notes_on
+from tallformer_infer.labels.segments import labelled_video
 from tests.label_samples import ODD_LABELS, segment, video
 from tests.result_samples import action, result
 

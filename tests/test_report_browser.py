@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tallformer_infer.formats import read_labels
+from tallformer_infer.labels.formats import read_labels
 from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo, render_index, render_page
 from tests.browser import start_browser
 from tests.label_samples import ODD_LABELS

@@ -12,14 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.results import (
-    Failure,
-    Selection,
-    actions_document,
-    activitynet_document,
-    load_schema,
-    video_ids,
-)
+from tallformer_infer.labels.activitynet import activitynet_document, video_ids
+from tallformer_infer.results import Failure, Selection, actions_document, load_schema
 from tests.result_samples import PROVENANCE, action, result, untrained
 
 

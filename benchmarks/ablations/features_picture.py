@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import Recipe, from_json, recipe_from_json
 from tallformer_infer.errors import CheckpointError, ConfigError, TallformerError
-from tallformer_training.datasets import DatasetRequest, FrameCache, LabelledVideo, read_video_set
+from tallformer_training.datasets import DatasetRequest, FrameCache, TrainingVideo, read_video_set
 from tallformer_training.memory import Memory
 from tallformer_training.memory.files import write_whole
 from tallformer_training.memory.windows import join_windows, read_windows
@@ -195,7 +195,7 @@ def _load(
     recipe: Recipe, config: TrainingConfig, request: DatasetRequest, cache: FrameCache, windows: int
 ) -> list[LoadedWindow]:
     """The first windows that training would draw, one per video while there are videos left."""
-    videos: dict[str, LabelledVideo] = {video.name: video for video in read_video_set(request, recipe.classes).videos}
+    videos: dict[str, TrainingVideo] = {video.name: video for video in read_video_set(request, recipe.classes).videos}
     frames = {name: cache.add(video.path) for name, video in videos.items()}
     epoch = Planner(recipe, config, frames, processes=1).draw_epoch(0)
     planned: list[PlannedWindow] = list(chain.from_iterable(epoch))[:windows]

@@ -18,13 +18,14 @@ from tallformer_infer.archive.queries import ActionFilter, FoundAction, list_act
 from tallformer_infer.archive.saving import stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
-from tallformer_infer.formats import encode_labels, is_label_format, labelled_video, require_libraries
-from tallformer_infer.formats.escaping import CELL, escape, guard_formula
+from tallformer_infer.labels.activitynet import activitynet_document
+from tallformer_infer.labels.escaping import CELL, escape, guard_formula
+from tallformer_infer.labels.formats import encode_labels, is_label_format, require_libraries
+from tallformer_infer.labels.segments import labelled_video
 from tallformer_infer.results import (
     Failure,
     Selection,
     actions_document,
-    activitynet_document,
     check_destination,
     write_content,
     write_document,

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from tallformer_infer.archive.places import ResultPlace
 from tallformer_infer.errors import ExtraError
-from tallformer_infer.formats import FORMATS, LabelledVideo, encode_labels, is_label_format, labelled_video
 from tallformer_infer.installing import install_command
-from tallformer_infer.results import Selection, actions_document, activitynet_document, encode_document
+from tallformer_infer.labels.activitynet import activitynet_document
+from tallformer_infer.labels.formats import FORMATS, encode_labels, is_label_format
+from tallformer_infer.labels.segments import LabelledVideo, labelled_video
+from tallformer_infer.results import Selection, actions_document, encode_document
 from tallformer_infer.structures import Result
 
 OUTPUT_FORMATS: tuple[str, ...] = (

@@ -23,18 +23,11 @@ from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES, to_json
 from tallformer_infer.devices import Device
 from tallformer_infer.errors import AnnotationError, ConfigError
-from tallformer_infer.evaluation import (
-    CalibrationReport,
-    Predictions,
-    Truth,
-    calibrate,
-    read_predictions,
-    read_truth,
-    read_video_list,
-)
+from tallformer_infer.evaluation import CalibrationReport, Predictions, Truth, calibrate, read_predictions, read_truth
 from tallformer_infer.evaluation.calibration import ENOUGH_TRUTHS, points_for
 from tallformer_infer.evaluation.calibration_inputs import listed
 from tallformer_infer.evaluation.origin import read_origin
+from tallformer_infer.labels.names import read_video_list
 from tallformer_infer.pipeline import Detector
 
 SCHEMA_VERSION = "1.0"

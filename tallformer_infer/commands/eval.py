@@ -88,10 +88,10 @@ def _evaluate(options: _Options) -> Evaluation:
         protocol_named,
         read_predictions,
         read_truth,
-        read_video_list,
         require_common_videos,
     )
     from tallformer_infer.evaluation.plot import check_plot, save_plot
+    from tallformer_infer.labels.names import read_video_list
 
     if options.threshold is not None and not math.isfinite(options.threshold):
         raise ConfigError(f"--threshold {options.threshold}: expected the lowest score to keep, such as 0.3")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.formats import FORMATS, LabelFormat, LabelledVideo, encode_labels, require_libraries
+from tallformer_infer.labels.formats import FORMATS, LabelFormat, encode_labels, require_libraries
+from tallformer_infer.labels.segments import LabelledVideo
 from tallformer_infer.results import STDOUT, check_destination, make_folder, write_content
 
 

@@ -13,7 +13,7 @@ from tallformer_infer.config import RAW_SCORES
 from tallformer_infer.errors import AnnotationError, TallformerError
 from tallformer_infer.evaluation import Predictions
 from tallformer_infer.evaluation.calibration_inputs import listed
-from tallformer_infer.evaluation.video_files import files_of, find_videos
+from tallformer_infer.labels.names import files_of, find_videos
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.results import Failure
 from tallformer_infer.structures import Action

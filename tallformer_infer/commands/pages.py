@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.commands.text import printable
-from tallformer_infer.commands.truth_table import Known, KnownSegments, pair_up
+from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.errors import OutputError
-from tallformer_infer.formats import LabelledSegment, LabelledVideo, address_of, relative_address_of
+from tallformer_infer.evaluation.matching import pair_up
+from tallformer_infer.labels.names import address_of, relative_address_of
+from tallformer_infer.labels.segments import LabelledVideo, Segment
 from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo
 from tallformer_infer.structures import Action
 
@@ -125,7 +127,7 @@ def index_row(video: LabelledVideo, *, page: str | None = None) -> IndexRow:
     )
 
 
-def _page_actions(segments: Sequence[LabelledSegment], truth: Sequence[Known]) -> tuple[PageAction, ...]:
+def _page_actions(segments: Sequence[Segment], truth: Sequence[Segment]) -> tuple[PageAction, ...]:
     actions = [
         Action(
             start_s=each.start_s, end_s=each.end_s, label=each.label, score=1.0 if each.score is None else each.score

@@ -17,8 +17,10 @@ from tallformer_infer.commands.saying import Speaker
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.json_rows import read_json_object
-from tallformer_infer.formats import LabelledVideo, read_labels, relative_address_of
+from tallformer_infer.labels.files import read_json_object
+from tallformer_infer.labels.formats import read_labels
+from tallformer_infer.labels.names import relative_address_of
+from tallformer_infer.labels.segments import LabelledVideo
 from tallformer_infer.report import IndexRow, render_index, render_page, require_report
 from tallformer_infer.results import STDOUT, check_destination, write_content
 

@@ -11,16 +11,16 @@ from tallformer_infer.commands.file_formats import OutputFormat
 from tallformer_infer.commands.label_files import check_label_files, write_label_files
 from tallformer_infer.commands.pages import page_header, page_video
 from tallformer_infer.commands.truth_table import KnownSegments
-from tallformer_infer.formats import LabelledVideo, labelled_video, notes_on
+from tallformer_infer.labels.activitynet import activitynet_document, video_ids
+from tallformer_infer.labels.formats import notes_on
+from tallformer_infer.labels.segments import LabelledVideo, labelled_video
 from tallformer_infer.report import render_page, require_report
 from tallformer_infer.results import (
     STDOUT,
     Failure,
     Selection,
     actions_document,
-    activitynet_document,
     check_destination,
-    video_ids,
     write_content,
     write_document,
 )

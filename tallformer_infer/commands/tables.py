@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tallformer_infer.commands.text import clock, counted, printable, times
-from tallformer_infer.commands.truth_table import KnownSegments, pair_up, summary, truth_table
+from tallformer_infer.commands.truth_table import KnownSegments, summary, truth_table
+from tallformer_infer.evaluation.matching import pair_up
 from tallformer_infer.results import select_actions
 from tallformer_infer.structures import Result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,38 +12,9 @@ from rich.text import Text
 
 from tallformer_infer.commands.text import clock, counted, printable
 from tallformer_infer.evaluation import Truth, read_truth
-from tallformer_infer.evaluation.overlap import tiou_of_pairs
-from tallformer_infer.evaluation.video_names import bare_name_of, composed, match_video
-from tallformer_infer.structures import Action
-
-SAME_TIOU = 0.5
-"""Overlap from which an action and a true segment of its class are the same."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """One segment that is known to be there."""
-
-    start_s: float
-    end_s: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A found action and the true segment that it is; one of both is None where there is no other."""
-
-    action: Action | None
-    known: Known | None
-    tiou: float = 0.0
-    """Their overlap in [0, 1]."""
-
-    @property
-    def start_s(self) -> float:
-        """Where it begins, as found, or as known."""
-        either = self.action or self.known
-        assert either is not None
-        return either.start_s
+from tallformer_infer.evaluation.matching import SAME_TIOU, Pair
+from tallformer_infer.labels.names import bare_name_of, match_video
+from tallformer_infer.labels.segments import Segment
 
 
 class KnownSegments:
@@ -59,11 +29,11 @@ class KnownSegments:
         self.path = path
         self._truth: Truth = read_truth(path, subset=None, defaults=("testing", "validation"))
 
-    def of(self, video: str) -> tuple[Known, ...] | None:
+    def of(self, video: str) -> tuple[Segment, ...] | None:
         """Segments of a video file in order of time; None where the truth does not have it."""
         return self.named(bare_name_of(video))
 
-    def named(self, video: str) -> tuple[Known, ...] | None:
+    def named(self, video: str) -> tuple[Segment, ...] | None:
         """Segments of a video by its name without folder and ending; None where the truth does not have it."""
         truth = self._truth
         name = match_video(video, truth.videos)
@@ -71,30 +41,9 @@ class KnownSegments:
             return None
         rows = np.flatnonzero(truth.video_indices == truth.videos.index(name)).tolist()
         spans = truth.segments_s.tolist()
-        found = [Known(spans[row][0], spans[row][1], truth.labels[truth.class_indices[row]]) for row in rows]
+        labels = [truth.labels[row] for row in truth.class_indices.tolist()]
+        found = [Segment(start_s=spans[row][0], end_s=spans[row][1], label=labels[row]) for row in rows]
         return tuple(sorted(found, key=lambda known: (known.start_s, known.end_s)))
-
-
-def pair_up(actions: Sequence[Action], known: Sequence[Known]) -> list[Pair]:
-    """Pair actions with true segments: surest action first, each with the segment of its class that it overlaps most.
-
-    Returns:
-        A pair for every action and every segment, in order of time; those that overlap by less than `SAME_TIOU` stand
-        alone.
-    """
-    left = list(known)
-    pairs = []
-    for action in sorted(actions, key=lambda action: -action.score):
-        same = [other for other in left if other.label == composed(action.label)]
-        overlaps = _overlaps(action, same)
-        best = int(overlaps.argmax()) if same else 0
-        if same and overlaps[best] >= SAME_TIOU:
-            left.remove(same[best])
-            pairs.append(Pair(action, same[best], float(overlaps[best])))
-        else:
-            pairs.append(Pair(action, None))
-    pairs += [Pair(None, other) for other in left]
-    return sorted(pairs, key=lambda pair: pair.start_s)
 
 
 def truth_table(pairs: Sequence[Pair]) -> Table:
@@ -137,8 +86,3 @@ def _known_cells(pair: Pair) -> tuple[str | Text, ...]:
         return Text("none", style="yellow"), ""
     span = f"{clock(pair.known.start_s)} - {clock(pair.known.end_s)}"
     return span, Text(f"{pair.tiou:.2f}", style="green") if pair.action is not None else ""
-
-
-def _overlaps(action: Action, known: Sequence[Known]) -> np.ndarray:
-    segments = np.array([(other.start_s, other.end_s) for other in known], np.float64).reshape(-1, 2)
-    return tiou_of_pairs(np.tile([action.start_s, action.end_s], (len(known), 1)), segments)

@@ -1,17 +1,14 @@
 """Evaluation of predictions against truth: NumPy only, every benchmark's own rules."""
 
 from tallformer_infer.evaluation.alignment import VideoReport, require_common_videos
-from tallformer_infer.evaluation.annotations import Predictions, Truth
+from tallformer_infer.evaluation.annotations import Predictions, Truth, read_predictions, read_truth
 from tallformer_infer.evaluation.average_precision import Curve
 from tallformer_infer.evaluation.calibration import CalibrationReport, calibrate
 from tallformer_infer.evaluation.class_scores import ClassScores, read_class_scores
 from tallformer_infer.evaluation.error_kinds import ErrorKinds
 from tallformer_infer.evaluation.operating_point import OperatingPoint
-from tallformer_infer.evaluation.prediction_files import read_predictions
 from tallformer_infer.evaluation.protocols import Protocol, ProtocolName, protocol_named
 from tallformer_infer.evaluation.scoring import ClassScore, Evaluation, evaluate
-from tallformer_infer.evaluation.truth_files import read_truth
-from tallformer_infer.evaluation.video_names import read_video_list
 
 __all__ = [
     "CalibrationReport",
@@ -32,6 +29,5 @@ __all__ = [
     "read_class_scores",
     "read_predictions",
     "read_truth",
-    "read_video_list",
     "require_common_videos",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.annotations import Predictions, Truth
-from tallformer_infer.evaluation.video_names import match_video
+from tallformer_infer.labels.names import match_video
 
 SkipReason = Literal["no truth", "other subset", "no annotated segment", "left out"]
 

@@ -1,19 +1,30 @@
-"""Truth and predictions of a set of videos, as flat arrays."""
+"""Truth and predictions of a set of videos, as flat arrays, and how they are read from files."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.evaluation.video_names import composed, composed_names, match_video
+from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES
+from tallformer_infer.errors import AnnotationError
+from tallformer_infer.evaluation.origin import origin_of
+from tallformer_infer.labels.activitynet import result_rows
+from tallformer_infer.labels.columns import to_columns
+from tallformer_infer.labels.files import Problems, read_json_object
+from tallformer_infer.labels.names import composed, composed_names, match_video
+from tallformer_infer.labels.segments import LabelledVideo
+from tallformer_infer.labels.truth import Annotations, read_annotations
 from tallformer_infer.structures import Action
 
-Segment = tuple[float, float, str]
-"""Start in seconds, end in seconds, label."""
+_AMBIGUOUS = "ambiguous"
+_MAY_END_LATE_S = 1.0
+"""How far behind the end of its video a segment may end without a note; annotations are rounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +56,7 @@ class Truth:
         _check_rows(self.segments_s, self.video_indices, self.class_indices)
 
     @staticmethod
-    def of(segments: Mapping[str, Sequence[Segment]], *, source: str = "truth") -> Truth:
+    def of(segments: Mapping[str, Sequence[tuple[float, float, str]]], *, source: str = "truth") -> Truth:
         """Truth from {video: [(start_s, end_s, label), ...]}; a video may have no segment."""
         labels: dict[str, int] = {}
         rows = [(video, *row) for video, (_, found) in enumerate(segments.items()) for row in found]
@@ -125,6 +136,107 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+def read_truth(path: Path, *, subset: str | None, defaults: tuple[str, ...]) -> Truth:
+    """Read the annotated segments of one subset.
+
+    Args:
+        path: As `read_annotations` takes it: ActivityNet-form JSON, or the text folder of THUMOS14.
+        subset: Name of the subset; None takes the only one there is, or else the first of `defaults` that there is.
+        defaults: Names as `fold_subset` writes them.
+
+    Raises:
+        AnnotationError: The file cannot be read, has no such subset, or has wrong segments in it; one line each.
+    """
+    problems = Problems(str(path))
+    annotations = read_annotations(path, subset=subset, defaults=defaults, problems=problems)
+    videos, ambiguous = _without_ambiguous(annotations)
+    for segment in (segment for video in videos for segment in video.segments):
+        if segment.end_s < segment.start_s:
+            problems.add(segment.key, f"ends at {segment.end_s:g} s, before it starts at {segment.start_s:g} s")
+    problems.raise_if_any()
+    if not any(video.segments for video in videos):
+        raise AnnotationError(
+            f"{path}: no annotated segment in subset {annotations.subset}; there is nothing to score against"
+        )
+    notes = (*_note(ambiguous, "truth segments marked Ambiguous, which is no class: {}; left out"), *_notes_on(videos))
+    rows = {video.name: [(row.start_s, row.end_s, row.label) for row in video.segments] for video in videos}
+    truth = Truth.of(rows, source=str(path))
+    return dataclasses.replace(truth, subset=annotations.subset, other_subset_videos=annotations.others, notes=notes)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read predicted segments.
+
+    Args:
+        path: `actions.json` as `tallformer detect` writes it, where a video goes by its file name without folder and
+            ending; or ActivityNet-form JSON, `{"results": {video: [{"segment", "label", "score"}]}}`.
+
+    Raises:
+        AnnotationError: The file cannot be read, or has wrong segments in it; one line each.
+    """
+    document = read_json_object(path)
+    problems = Problems(str(path))
+    names, rows = result_rows(document, problems, path)
+    columns = to_columns(rows, problems)
+    problems.raise_if_any()
+    return Predictions(
+        source=str(path),
+        videos=composed_names(names, str(path)),
+        labels=columns.labels,
+        video_indices=columns.list_indices,
+        class_indices=columns.class_indices,
+        segments_s=columns.segments_s,
+        scores=columns.scores,
+        notes=_notes_of(document),
+    )
+
+
+def _without_ambiguous(annotations: Annotations) -> tuple[list[LabelledVideo], int]:
+    """Videos without segments of `Ambiguous`, which THUMOS14 has for what is no class, and how many these were."""
+    videos, count = [], 0
+    for video in annotations.videos:
+        kept = tuple(segment for segment in video.segments if segment.label.casefold() != _AMBIGUOUS)
+        count += len(video.segments) - len(kept)
+        if kept or not annotations.is_folder:
+            videos.append(dataclasses.replace(video, segments=kept))
+    return videos, count
+
+
+def _notes_on(videos: Sequence[LabelledVideo]) -> tuple[str, ...]:
+    segments = [segment for video in videos for segment in video.segments]
+    outside = sum(
+        segment.start_s < 0 or (video.duration_s is not None and segment.end_s > video.duration_s + _MAY_END_LATE_S)
+        for video in videos
+        for segment in video.segments
+    )
+    lengthless = sum(segment.start_s == segment.end_s for segment in segments)
+    outside_of = f"truth segments outside of their video: {{}} of {len(segments)}; they count as the file has them"
+    without_length = "truth segments without length: {}; no prediction with a length can find them"
+    return (*_note(outside, outside_of), *_note(lengthless, without_length))
+
+
+def _note(count: int, text: str) -> tuple[str, ...]:
+    return (text.format(count),) if count else ()
+
+
+def _notes_of(document: dict[str, Any]) -> tuple[str, ...]:
+    """What `actions.json` says about itself: an untrained model, an operating point, videos that could not be read."""
+    model, failures = document.get("model"), document.get("failures")
+    notes = []
+    if isinstance(model, dict) and model.get("trained") is False:
+        notes.append(f"the predictions are of the untrained model {model.get('name')} and mean nothing")
+    origin = origin_of(document)
+    if origin is not None and origin.operating_point not in (None, ALL_ACTIONS):
+        notes.append(
+            f"the predictions are those of operating point {origin.operating_point}, without the less sure ones, which "
+            f"mAP counts too: for mAP, detect with --operating-point {RAW_SCORES}"
+        )
+    if isinstance(failures, list) and failures:
+        paths = ", ".join(str(failure.get("path")) for failure in failures if isinstance(failure, dict))
+        notes.append(f"videos that could not be read when the predictions were made: {paths}")
+    return tuple(notes)
 
 
 def _check_rows(segments_s: NDArray[np.float64], *columns: NDArray[np.int64] | NDArray[np.float64]) -> None:

@@ -15,7 +15,7 @@ from tallformer_infer.evaluation.alignment import Aligned, VideoReport, align
 from tallformer_infer.evaluation.annotations import Predictions, Truth
 from tallformer_infer.evaluation.protocols import protocol_named
 from tallformer_infer.evaluation.ranking import rank
-from tallformer_infer.evaluation.video_names import composed, match_video
+from tallformer_infer.labels.names import composed, match_video
 
 NAMES_SHOWN = 8
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.json_rows import read_json_object, shown
-from tallformer_infer.evaluation.video_names import composed, match_video
+from tallformer_infer.labels.files import read_json_object, shown
+from tallformer_infer.labels.names import composed, match_video
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,39 @@ Source: Gale and Shapley, "College Admissions and the Stability of Marriage", 19
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.evaluation.overlap import FloatArray, Pairs
+from tallformer_infer.evaluation.overlap import FloatArray, Pairs, tiou_of_pairs
+from tallformer_infer.labels.names import composed
+from tallformer_infer.labels.segments import Segment
+from tallformer_infer.structures import Action
 
 Ties = Literal["first", "last"]
+
+SAME_TIOU = 0.5
+"""Overlap from which an action and a true segment of its class are the same."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A found action and the true segment that it is; one of both is None where there is no other."""
+
+    action: Action | None
+    known: Segment | None
+    tiou: float = 0.0
+    """Their overlap in [0, 1]."""
+
+    @property
+    def start_s(self) -> float:
+        """Where it begins, as found, or as known."""
+        either = self.action or self.known
+        assert either is not None
+        return either.start_s
 
 
 def by_falling_score(scores: FloatArray, videos: NDArray[np.int64], *, ties: Ties) -> NDArray[np.int64]:
@@ -65,6 +90,28 @@ def match_greedily(
     return found
 
 
+def pair_up(actions: Sequence[Action], known: Sequence[Segment]) -> list[Pair]:
+    """Pair actions with true segments: surest action first, each with the segment of its class that it overlaps most.
+
+    Returns:
+        A pair for every action and every segment, in order of time; those that overlap by less than `SAME_TIOU` stand
+        alone.
+    """
+    left = list(known)
+    pairs = []
+    for action in sorted(actions, key=lambda action: -action.score):
+        same = [other for other in left if other.label == composed(action.label)]
+        overlaps = _overlaps(action, same)
+        best = int(overlaps.argmax()) if same else 0
+        if same and overlaps[best] >= SAME_TIOU:
+            left.remove(same[best])
+            pairs.append(Pair(action, same[best], float(overlaps[best])))
+        else:
+            pairs.append(Pair(action, None))
+    pairs += [Pair(None, other) for other in left]
+    return sorted(pairs, key=lambda pair: pair.start_s)
+
+
 def _match_in_rounds(
     ranks: NDArray[np.int64], truths: NDArray[np.int64], truth_count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -89,3 +136,8 @@ def _match_in_rounds(
         active = active[wish[active] < beyond[active]]
     taken = np.flatnonzero(holder < nobody)
     return askers[holder[taken]], taken
+
+
+def _overlaps(action: Action, known: Sequence[Segment]) -> np.ndarray:
+    segments = np.array([(other.start_s, other.end_s) for other in known], np.float64).reshape(-1, 2)
+    return tiou_of_pairs(np.tile([action.start_s, action.end_s], (len(known), 1)), segments)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.json_rows import read_json_object
+from tallformer_infer.labels.files import read_json_object
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 select_actions ──▶ actions_document | activitynet_document ──▶ write_document
 """
 
-from tallformer_infer.results.dialects import activitynet_document, video_ids
 from tallformer_infer.results.display import result_html, result_text
 from tallformer_infer.results.document import (
     UNTRAINED_NOTICE,
@@ -31,7 +30,6 @@ __all__ = [
     "Failure",
     "Selection",
     "actions_document",
-    "activitynet_document",
     "check_destination",
     "check_selection",
     "encode_document",
@@ -43,7 +41,6 @@ __all__ = [
     "result_text",
     "save_result",
     "select_actions",
-    "video_ids",
     "write_content",
     "write_document",
 ]

@@ -7,7 +7,8 @@ from pathlib import PurePath
 from typing import Literal, get_args
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.formats import FORMATS, LabelledVideo, encode_labels, labelled_video
+from tallformer_infer.labels.formats import FORMATS, encode_labels
+from tallformer_infer.labels.segments import LabelledVideo, labelled_video
 from tallformer_infer.pipeline import choose_point
 from tallformer_infer.pipeline.choices import at_point
 from tallformer_infer.report import PageAction, PageVideo, render_page

@@ -27,7 +27,7 @@ from tallformer_infer.config import SamplingConfig, from_json, to_json
 from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_infer.media import open_video
 from tallformer_training.datasets.frames import Pixels, stored_sampling
-from tallformer_training.datasets.labelled import LabelledVideo
+from tallformer_training.datasets.labelled import TrainingVideo
 from tallformer_training.memory.files import file_sha256
 
 FORMAT_VERSION = 1
@@ -55,17 +55,17 @@ class FrameCache:
         self._sampling = stored_sampling(sampling)
         self._entries: dict[Path, tuple[Path, CachedVideo]] = {}
 
-    def estimated_bytes(self, videos: Iterable[LabelledVideo]) -> int:
+    def estimated_bytes(self, videos: Iterable[TrainingVideo]) -> int:
         """About what the frames of `videos` that are not in the cache yet will take."""
         missing = [video for video in videos if not self._is_there(video.path)]
         return int(sum(self._estimated_frames(video) for video in missing)) * self._frame_bytes
 
-    def _estimated_frames(self, video: LabelledVideo) -> float:
+    def _estimated_frames(self, video: TrainingVideo) -> float:
         if np.isinf(video.duration_s):
             return self._sampling.most_frames or _UNKNOWN_DURATION_S * self._sampling.sample_fps
         return video.duration_s * video.rate_fps(self._sampling)
 
-    def require_space(self, videos: Iterable[LabelledVideo]) -> None:
+    def require_space(self, videos: Iterable[TrainingVideo]) -> None:
         """Check that the frames still missing fit on the disk.
 
         Raises:

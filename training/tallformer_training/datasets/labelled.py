@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from tallformer_infer.commands.text import counted
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import AnnotationError, MediaError
-from tallformer_infer.evaluation.video_files import files_of, find_videos
-from tallformer_infer.evaluation.video_names import composed
+from tallformer_infer.labels.files import Problems
+from tallformer_infer.labels.names import composed, files_of, find_videos
+from tallformer_infer.labels.segments import LabelledVideo, Segment
+from tallformer_infer.labels.truth import read_annotations
 from tallformer_infer.media import probe, video_rate
-from tallformer_training.datasets.annotations import AnnotatedSegment, AnnotatedVideo, read_annotations
-from tallformer_training.datasets.findings import Findings
 
 END_TOLERANCE_S = 0.5
 """How far behind the end of its video a segment may end; see Note [what is repaired]."""
@@ -49,7 +49,7 @@ class DatasetRequest:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledVideo:
+class TrainingVideo:
     """A video file with its segments."""
 
     name: str
@@ -81,7 +81,7 @@ class LabelledVideo:
 class VideoSet:
     """Checked videos of one subset."""
 
-    videos: tuple[LabelledVideo, ...]
+    videos: tuple[TrainingVideo, ...]
     """In the order of the annotations."""
     subset: str | None
     """Which subset it is."""
@@ -95,14 +95,21 @@ def read_video_set(request: DatasetRequest, classes: tuple[str, ...]) -> VideoSe
     Raises:
         AnnotationError: One line for each problem, all at once.
     """
-    findings = Findings()
+    problems = Problems(str(request.annotations), most=None)
     found = find_videos(request.videos)
     annotations = read_annotations(
-        request.annotations, subset=request.subset, defaults=request.defaults, findings=findings
+        request.annotations,
+        subset=request.subset,
+        defaults=request.defaults,
+        problems=problems,
+        check_durations=True,
     )
-    checker = _Checker(request, annotations.source, classes, findings)
-    videos = [checked for video in annotations.videos if (checked := checker.check(video, files_of(video.name, found)))]
-    findings.raise_if_any()
+    annotated = annotations.videos
+    if annotations.is_folder:  # whose order is that of its classes
+        annotated = tuple(sorted(annotated, key=lambda video: video.name))
+    checker = _Checker(request, classes, problems)
+    videos = [checked for video in annotated if (checked := checker.check(video, files_of(video.name, found)))]
+    problems.raise_if_any()
     if not any(len(video.segments_s) for video in videos):
         raise AnnotationError(
             f"{annotations.source}: no segment of the recipe's classes in subset {annotations.subset}"
@@ -113,29 +120,28 @@ def read_video_set(request: DatasetRequest, classes: tuple[str, ...]) -> VideoSe
 class _Checker:
     """Checks one video after another, and counts what is passed over."""
 
-    def __init__(self, request: DatasetRequest, source: str, classes: tuple[str, ...], findings: Findings) -> None:
+    def __init__(self, request: DatasetRequest, classes: tuple[str, ...], problems: Problems) -> None:
         self._request = request
-        self._source = source
         self._classes = {composed(name): index for index, name in enumerate(classes)}
-        self._findings = findings
+        self._problems = problems
         self._unknown: set[str] = set()
         self._counts: Counter[str] = Counter()
 
-    def check(self, video: AnnotatedVideo, files: list[Path]) -> LabelledVideo | None:
+    def check(self, video: LabelledVideo, files: list[Path]) -> TrainingVideo | None:
         start_s, end_s, source_fps = 0.0, math.inf, None
         if len(files) > 1:
-            self._findings.add(self._source, video.key, f"has {len(files)} files: {', '.join(map(str, files))}")
+            self._problems.add(video.key, f"has {len(files)} files: {', '.join(map(str, files))}")
         elif not files and self._request.repair:
             self._counts["videos without a file"] += 1
             return None
         elif not files:
-            self._findings.add(self._source, video.key, f"no file of that name in {self._request.videos}")
+            self._problems.add(video.key, f"no file of that name in {self._request.videos}")
         else:
             start_s, end_s, source_fps = self._probe(video, files[0])
         segments = self._segments(video, start_s, end_s)
         if len(files) != 1:
             return None
-        return LabelledVideo(
+        return TrainingVideo(
             name=video.name,
             path=files[0],
             start_s=start_s,
@@ -145,7 +151,7 @@ class _Checker:
             source_fps=source_fps,
         )
 
-    def notes(self, videos: list[LabelledVideo]) -> tuple[str, ...]:
+    def notes(self, videos: list[TrainingVideo]) -> tuple[str, ...]:
         segments = sum(len(video.labels) for video in videos)
         empty = sum(not len(video.labels) for video in videos)
         present = {int(label) for video in videos for label in video.labels}
@@ -159,17 +165,17 @@ class _Checker:
         notes += [f"{what}: {count}" for what, count in self._counts.items()]
         return tuple(notes)
 
-    def _probe(self, video: AnnotatedVideo, path: Path) -> tuple[float, float, float | None]:
+    def _probe(self, video: LabelledVideo, path: Path) -> tuple[float, float, float | None]:
         try:
             info = probe(path)
         except MediaError as error:
-            self._findings.add(self._source, video.key, str(error))
+            self._problems.add(video.key, str(error))
             return 0.0, math.inf, None
         duration_s = info.duration_s if info.duration_s is not None else video.duration_s
         end_s = math.inf if duration_s is None else info.start_s + duration_s
         return info.start_s, end_s, info.source_fps
 
-    def _segments(self, video: AnnotatedVideo, start_s: float, end_s: float) -> list[tuple[float, float, int]]:
+    def _segments(self, video: LabelledVideo, start_s: float, end_s: float) -> list[tuple[float, float, int]]:
         kept: list[tuple[float, float, int]] = []
         seen: dict[tuple[float, float, str], str] = {}
         for segment in video.segments:
@@ -182,23 +188,23 @@ class _Checker:
                 kept.append((*times, self._classes[segment.label]))
         return kept
 
-    def _accept(self, segment: AnnotatedSegment, fault: _Fault | None) -> bool:
+    def _accept(self, segment: Segment, fault: _Fault | None) -> bool:
         if fault is None:
             return True
         if not self._request.repair or fault.counted_as is None:
             hint = "; --repair passes over it" if fault.counted_as else ""
-            self._findings.add(self._source, segment.key, fault.problem + hint)
+            self._problems.add(segment.key, fault.problem + hint)
             return False
         self._counts[fault.counted_as] += 1
         return fault.is_usable
 
-    def _refuse_label(self, segment: AnnotatedSegment) -> None:
+    def _refuse_label(self, segment: Segment) -> None:
         if segment.label not in self._unknown:
             self._unknown.add(segment.label)
             known = ", ".join(self._classes)
             known = known if len(known) < 200 else f"{known[:200]}..."
             problem = f"class {segment.label!r} is not among the recipe's classes ({known})"
-            self._findings.add(self._source, segment.key, f"{problem}; --suggest makes a recipe with yours")
+            self._problems.add(segment.key, f"{problem}; --suggest makes a recipe with yours")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +220,7 @@ class _Fault:
 
 
 def _fault_of(
-    segment: AnnotatedSegment, start_s: float, end_s: float, seen: dict[tuple[float, float, str], str]
+    segment: Segment, start_s: float, end_s: float, seen: dict[tuple[float, float, str], str]
 ) -> _Fault | None:
     identity = (segment.start_s, segment.end_s, segment.label)
     first = seen.setdefault(identity, segment.key)
@@ -243,5 +249,5 @@ def _fault_of(
     return None
 
 
-def _span(segment: AnnotatedSegment) -> str:
+def _span(segment: Segment) -> str:
     return f"[{segment.start_s:g}, {segment.end_s:g}] s"

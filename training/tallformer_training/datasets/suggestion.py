@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from tallformer_infer.commands.text import counted
 from tallformer_infer.config import HeadConfig, ModelConfig, Recipe
 from tallformer_infer.errors import AnnotationError
-from tallformer_training.datasets.annotations import AnnotatedSegment, Annotations, read_annotations
-from tallformer_training.datasets.findings import Findings
+from tallformer_infer.labels.files import Problems
+from tallformer_infer.labels.segments import Segment
+from tallformer_infer.labels.truth import Annotations, read_annotations
 from tallformer_training.datasets.labelled import DatasetRequest
 
 ENOUGH = 0.97
@@ -78,10 +79,12 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     Raises:
         AnnotationError: The annotations cannot be read, are wrong, or have no segment.
     """
-    findings = Findings()
-    read = read_annotations(annotations, subset=subset, defaults=("training", "validation"), findings=findings)
-    segments, without_length = _usable(read, findings, repair=repair)
-    findings.raise_if_any()
+    problems = Problems(str(annotations), most=None)
+    read = read_annotations(
+        annotations, subset=subset, defaults=("training", "validation"), problems=problems, check_durations=True
+    )
+    segments, without_length = _usable(read, problems, repair=repair)
+    problems.raise_if_any()
     if not segments:
         raise AnnotationError(f"{annotations}: no annotated segment in subset {read.subset}; there is nothing to fit")
     lengths_s = np.array([segment.end_s - segment.start_s for segment in segments])
@@ -92,8 +95,8 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     return Suggestion(recipe, (*_explain(recipe, choice, lengths_s, counts, len(read.videos)), *notes))
 
 
-def _usable(annotations: Annotations, findings: Findings, *, repair: bool) -> tuple[list[AnnotatedSegment], int]:
-    """Segments of actions, and how many without length were left out; what is wrong goes to `findings`."""
+def _usable(annotations: Annotations, problems: Problems, *, repair: bool) -> tuple[list[Segment], int]:
+    """Segments of actions, and how many without length were left out; what is wrong goes to `problems`."""
     usable, without_length = [], 0
     every = (segment for video in annotations.videos for segment in video.segments)
     for segment in (segment for segment in every if segment.label not in DatasetRequest.ignored_labels):
@@ -104,7 +107,7 @@ def _usable(annotations: Annotations, findings: Findings, *, repair: bool) -> tu
         else:
             hint = "; --repair passes over it" if segment.end_s == segment.start_s else ""
             problem = f"ends at {segment.end_s:g} s, starts at {segment.start_s:g} s{hint}"
-            findings.add(annotations.source, segment.key, problem)
+            problems.add(segment.key, problem)
     return usable, without_length
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tallformer_infer.config import Recipe
-from tallformer_training.datasets import FrameSource, LabelledVideo
+from tallformer_training.datasets import FrameSource, TrainingVideo
 from tallformer_training.memory import Memory, MemoryBuilder, encoder_fingerprint
 from tallformer_training.model import Detector
 from tallformer_training.training.config import TrainingConfig
@@ -22,7 +22,7 @@ def make_first_memory(
     folder: Path,
     detector: Detector,
     source: FrameSource,
-    videos: Sequence[LabelledVideo],
+    videos: Sequence[TrainingVideo],
     frames: Mapping[str, int],
     *,
     config: TrainingConfig,
@@ -86,7 +86,7 @@ def require_memory(memory: Memory, frames: Mapping[str, int], config: TrainingCo
 
 
 def _features(
-    detector: Detector, source: FrameSource, video: LabelledVideo, frames: int, entry: str, config: TrainingConfig
+    detector: Detector, source: FrameSource, video: TrainingVideo, frames: int, entry: str, config: TrainingConfig
 ) -> np.ndarray:
     """Features of one entry, shape (C, steps)."""
     recipe = detector.recipe

@@ -13,7 +13,7 @@ from tallformer_training.datasets import (
     DecodedFrames,
     FrameCache,
     FrameSource,
-    LabelledVideo,
+    TrainingVideo,
     VideoSet,
     read_video_set,
 )
@@ -26,7 +26,7 @@ from tallformer_training.training.processes import Processes
 class Material:
     """Videos of one subset, ready to be read."""
 
-    videos: tuple[LabelledVideo, ...]
+    videos: tuple[TrainingVideo, ...]
     """What there is."""
     frames: Mapping[str, int]
     """Length of each in frames, by name."""
@@ -100,8 +100,8 @@ def _read(
 
 
 def _fill_cache(
-    cache: FrameCache, videos: Sequence[LabelledVideo], processes: Processes, display: Display
-) -> dict[LabelledVideo, int]:
+    cache: FrameCache, videos: Sequence[TrainingVideo], processes: Processes, display: Display
+) -> dict[TrainingVideo, int]:
     if processes.is_main:
         cache.require_space(videos)
         missing = cache.estimated_bytes(videos)
@@ -117,8 +117,8 @@ def _fill_cache(
 
 
 def _count(
-    decoder: DecodedFrames, videos: Sequence[LabelledVideo], processes: Processes, display: Display
-) -> dict[LabelledVideo, int]:
+    decoder: DecodedFrames, videos: Sequence[TrainingVideo], processes: Processes, display: Display
+) -> dict[TrainingVideo, int]:
     counted: dict[str, int] = {}
     with display.progress("counting frames", len(videos)) as advance:
         for video in videos[processes.rank :: processes.count]:
@@ -130,7 +130,7 @@ def _count(
 
 
 def _require_inside(
-    videos: Sequence[LabelledVideo], frames: Mapping[LabelledVideo, int], sampling: SamplingConfig
+    videos: Sequence[TrainingVideo], frames: Mapping[TrainingVideo, int], sampling: SamplingConfig
 ) -> None:
     """Refuse segments of which nothing was decoded, because the file holds less than its header says."""
     lines = []

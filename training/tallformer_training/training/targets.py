@@ -14,7 +14,7 @@ from torch import Tensor
 from tallformer_infer.config import ContrastHeadConfig, HeadConfig, PointHeadConfig, Recipe, RefinedHeadConfig
 from tallformer_training.assignment import Targets, Truth, make_targets
 from tallformer_training.augmentation import mirrored
-from tallformer_training.datasets import LabelledVideo, crop_truth
+from tallformer_training.datasets import TrainingVideo, crop_truth
 from tallformer_training.model.anchors import level_anchors
 from tallformer_training.point_targets import PointTargets, make_point_targets
 from tallformer_training.refined_targets import RefinedTargets, make_refined_targets
@@ -40,7 +40,7 @@ class TargetMaker:
     """Makes targets from the segments of a data set."""
 
     def __init__(
-        self, recipe: Recipe, config: TrainingConfig, videos: Sequence[LabelledVideo], frames: Mapping[str, int]
+        self, recipe: Recipe, config: TrainingConfig, videos: Sequence[TrainingVideo], frames: Mapping[str, int]
     ) -> None:
         self._recipe = recipe
         self._config = config

@@ -17,7 +17,7 @@ from tallformer_infer.nms import pairs_above, suppress
 from tallformer_infer.structures import Action, Candidates
 from tallformer_infer.timeline import FeatureWindow, Timeline
 from tallformer_training.augmentation import apply_change, middle_crop, normalise
-from tallformer_training.datasets import FrameSource, LabelledVideo
+from tallformer_training.datasets import FrameSource, TrainingVideo
 from tallformer_training.model import Detector
 from tallformer_training.training.forward import encode_empty
 
@@ -71,7 +71,7 @@ def encode_video(
 
 
 @torch.no_grad()
-def detect_actions(detector: Detector, source: FrameSource, video: LabelledVideo, frames: int) -> list[Action]:
+def detect_actions(detector: Detector, source: FrameSource, video: TrainingVideo, frames: int) -> list[Action]:
     """Actions of one video.
 
     Args:
@@ -120,7 +120,7 @@ def localize(detector: Detector, window: FeatureWindow) -> Candidates:
     return _best(pairs, recipe)
 
 
-def score(actions: dict[str, list[Action]], videos: Sequence[LabelledVideo], recipe: Recipe) -> Evaluation:
+def score(actions: dict[str, list[Action]], videos: Sequence[TrainingVideo], recipe: Recipe) -> Evaluation:
     """Compare actions with what is annotated, under the rules that `protocol_of` says."""
     truth = Truth.of(
         {

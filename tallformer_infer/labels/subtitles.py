@@ -15,11 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.problems import Problems
-from tallformer_infer.formats.escaping import SUBRIP, SUBTITLE, escape, unescape
-from tallformer_infer.formats.files import read_text
-from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, in_time_order, milliseconds, only_video
-from tallformer_infer.formats.rows import named_after
+from tallformer_infer.labels.escaping import SUBRIP, SUBTITLE, escape, unescape
+from tallformer_infer.labels.files import Problems, read_text
+from tallformer_infer.labels.segments import (
+    LabelledVideo,
+    Segment,
+    in_time_order,
+    milliseconds,
+    named_after,
+    only_video,
+)
 
 _SCORE = re.compile(r"score (0(?:\.\d+)?|1(?:\.0+)?)")
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[,.](\d{1,3})\d*)?"
@@ -115,7 +120,7 @@ def _blocks(lines: list[str], first: int) -> Iterator[tuple[int, list[str]]]:
             block = []
 
 
-def _segment(times: str, text: list[str]) -> LabelledSegment | None:
+def _segment(times: str, text: list[str]) -> Segment | None:
     found = _TIMES.fullmatch(times)
     assert found is not None
     groups = [int(group or 0) for group in found.groups()]
@@ -130,6 +135,6 @@ def _segment(times: str, text: list[str]) -> LabelledSegment | None:
     label = "\n".join(unescape(line) for line in (text[:-1] if score else text))
     if not label:
         return None
-    return LabelledSegment(
+    return Segment(
         start_s=round(start_s, 3), end_s=round(end_s, 3), label=label, score=float(score[1]) if score else None
     )

@@ -1,13 +1,14 @@
-"""Names of videos: which two are the same, and lists of them."""
+"""Names of videos: which two are the same, which file one means, and its address."""
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Container, Iterable
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from tallformer_infer.errors import AnnotationError
 
@@ -73,3 +74,72 @@ def read_video_list(path: Path) -> frozenset[str]:
     if not names:
         raise AnnotationError(f"{path}: expected one video name per line, found none")
     return names
+
+
+SUFFIXES = frozenset(
+    {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"}
+)
+"""Files of a folder that are taken for videos."""
+
+
+def find_videos(folder: Path) -> dict[str, list[Path]]:
+    """Every video file in a folder and below it, by name without suffix.
+
+    Raises:
+        AnnotationError: There is no such folder, or no video in it.
+    """
+    if not folder.is_dir():
+        raise AnnotationError(f"{folder}: no such folder; expected the folder of the videos")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            found.setdefault(composed(path.stem), []).append(path)
+    if not found:
+        raise AnnotationError(f"{folder}: has no video file ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def files_of(name: str, found: dict[str, list[Path]]) -> list[Path]:
+    """The files of a video, by its name as it is, without suffix, or with or without a leading `v_`."""
+    for candidate in _spellings(name):
+        match = match_video(candidate, found)
+        if match is not None:
+            return found[match]
+    return []
+
+
+def _spellings(name: str) -> Iterable[str]:
+    yield name
+    path = Path(name)
+    if path.suffix.lower() in SUFFIXES:
+        yield path.stem
+
+
+def address_of(video: str) -> str:
+    """The URL of a video: of a file on this machine, `file:` and its whole path; an address as it is, quoted."""
+    if _is_address(video):
+        return quote(video.encode("utf-8", "surrogatepass"), safe="!#$%&'()*+,/:;=?@[]~")
+    path = Path(os.path.abspath(video))  # noqa: PTH100 (links stay)
+    return f"file://{'' if path.as_posix().startswith('/') else '/'}{_quoted(path.as_posix())}"
+
+
+def relative_address_of(video: str, folder: Path) -> str | None:
+    """The URL of a video relative to `folder`; None where there is none."""
+    if _is_address(video):
+        return None
+    try:
+        path = os.path.relpath(video, folder)
+    except ValueError:  # on another drive
+        return None
+    return _quoted(path.replace(os.sep, "/"))
+
+
+def _quoted(path: str) -> str:
+    try:
+        return quote(path.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:  # no name of a file, but of a video in somebody's labels
+        return quote(path.encode("utf-8", "surrogatepass"))
+
+
+def _is_address(video: str) -> bool:
+    return "://" in video

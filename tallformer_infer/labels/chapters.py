@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.json_rows import number
-from tallformer_infer.evaluation.problems import Problems
-from tallformer_infer.formats.escaping import CHAPTER, escape, unescape
-from tallformer_infer.formats.files import read_text
-from tallformer_infer.formats.labelled import LabelledVideo, in_time_order, milliseconds, only_video
-from tallformer_infer.formats.rows import GatheredVideos, named_after
+from tallformer_infer.labels.escaping import CHAPTER, escape, unescape
+from tallformer_infer.labels.files import Problems, number, read_text
+from tallformer_infer.labels.segments import (
+    GatheredVideos,
+    LabelledVideo,
+    in_time_order,
+    milliseconds,
+    named_after,
+    only_video,
+)
 
 _SECTION = re.compile(r"^\[", re.MULTILINE)
 _EQUALS = re.compile(r"(?<!\\)=")

@@ -19,11 +19,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from tallformer_infer.errors import AnnotationError, OutputError
-from tallformer_infer.evaluation.json_rows import number, shown
-from tallformer_infer.evaluation.problems import Problems
-from tallformer_infer.formats.escaping import XML, escape, unescape, xml_attribute
-from tallformer_infer.formats.labelled import LabelledSegment, LabelledVideo, by_class, in_time_order
-from tallformer_infer.formats.rows import GatheredVideos
+from tallformer_infer.labels.escaping import XML, escape, unescape, xml_attribute
+from tallformer_infer.labels.files import Problems, number, shown
+from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, Segment, by_class, in_time_order
 
 _FROM, _TO, _KIND, _EXACT, _NAME = "timelineLabels", "video", "timelinelabels", "tallformer_exact", "tallformer_video"
 _IN_SECONDS = ("labels", "timeserieslabels")
@@ -114,7 +112,7 @@ def _task(video: LabelledVideo, model_version: str) -> dict[str, Any]:
     return {"data": data, "predictions": [prediction]}
 
 
-def _region(identity: str, frames: tuple[int, int], segment: LabelledSegment) -> dict[str, Any]:
+def _region(identity: str, frames: tuple[int, int], segment: Segment) -> dict[str, Any]:
     region = {
         "id": identity,
         "from_name": _FROM,
@@ -125,7 +123,7 @@ def _region(identity: str, frames: tuple[int, int], segment: LabelledSegment) ->
     return region if segment.score is None else {**region, "score": round(segment.score, 6)}
 
 
-def _frames(segment: LabelledSegment, fps: float) -> tuple[int, int]:
+def _frames(segment: Segment, fps: float) -> tuple[int, int]:
     """First and last frame, counted from 1."""
     first = max(1, round(segment.start_s * fps) + 1)
     return first, max(first, round(segment.end_s * fps))

@@ -1,18 +1,21 @@
-"""Videos and their labelled segments, as every format of other people's tools sees them."""
+"""Videos and their labelled segments, as every format sees them, and how they are gathered from rows of a file."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.evaluation.video_names import bare_name_of
+from tallformer_infer.labels.files import Problems, number, shown
+from tallformer_infer.labels.names import SUFFIXES, bare_name_of
 from tallformer_infer.structures import Result
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledSegment:
+class Segment:
     """A segment with its class: found by a model, or drawn by a person."""
 
     start_s: float
@@ -23,6 +26,8 @@ class LabelledSegment:
     """Name of the action, not empty."""
     score: float | None = None
     """Confidence in [0, 1]; None where a person said so."""
+    key: str = field(default="", compare=False)
+    """Where it stands in its file, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,7 @@ class LabelledVideo:
 
     name: str
     """Path, address or bare name, as the source of the labels has it."""
-    segments: tuple[LabelledSegment, ...] = ()
+    segments: tuple[Segment, ...] = ()
     """In any order."""
     duration_s: float | None = None
     """Time of the end in seconds, where known; of a file that begins at 0, as nearly all do, its length."""
@@ -43,6 +48,8 @@ class LabelledVideo:
     """`training`, `validation` ..., where the source says."""
     has_bare_name: bool = False
     """`name` has no ending of a file, so that what looks like one is part of it."""
+    key: str = field(default="", compare=False)
+    """Where it stands in its file, for messages."""
 
     @property
     def bare_name(self) -> str:
@@ -55,7 +62,7 @@ def labelled_video(result: Result) -> LabelledVideo:
     return LabelledVideo(
         name=result.video.path,
         segments=tuple(
-            LabelledSegment(start_s=action.start_s, end_s=action.end_s, label=action.label, score=action.score)
+            Segment(start_s=action.start_s, end_s=action.end_s, label=action.label, score=action.score)
             for action in result.actions
         ),
         duration_s=result.video.start_s + result.duration_s,
@@ -79,7 +86,7 @@ def shifted(video: LabelledVideo, by_s: float) -> LabelledVideo:
     )
 
 
-def in_time_order(segments: Iterable[LabelledSegment]) -> list[LabelledSegment]:
+def in_time_order(segments: Iterable[Segment]) -> list[Segment]:
     """Segments sorted by start, then end, then label."""
     return sorted(segments, key=lambda segment: (segment.start_s, segment.end_s, segment.label))
 
@@ -89,15 +96,15 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def by_class(segments: Iterable[LabelledSegment]) -> dict[str, list[LabelledSegment]]:
+def by_class(segments: Iterable[Segment]) -> dict[str, list[Segment]]:
     """Segments in order of time, by label; labels in order of their first appearance."""
-    found: dict[str, list[LabelledSegment]] = {}
+    found: dict[str, list[Segment]] = {}
     for segment in in_time_order(segments):
         found.setdefault(segment.label, []).append(segment)
     return found
 
 
-def lanes(segments: Iterable[LabelledSegment], *, may_touch: bool = True) -> list[list[LabelledSegment]]:
+def lanes(segments: Iterable[Segment], *, may_touch: bool = True) -> list[list[Segment]]:
     """Spread segments over as few lanes as it takes for none to overlap another on its lane.
 
     Args:
@@ -107,7 +114,7 @@ def lanes(segments: Iterable[LabelledSegment], *, may_touch: bool = True) -> lis
     Returns:
         Lanes in the order of their first segment; each in order of time.
     """
-    found: list[list[LabelledSegment]] = []
+    found: list[list[Segment]] = []
     ends_ms: list[int] = []
     for segment in in_time_order(segments):
         start_ms, end_ms = milliseconds(segment.start_s), milliseconds(segment.end_s)
@@ -130,3 +137,59 @@ def only_video(videos: Sequence[LabelledVideo], format_name: str) -> LabelledVid
     if len(videos) != 1:
         raise OutputError(f"{format_name} holds one video per file, got {len(videos)}; write one file for each")
     return videos[0]
+
+
+class GatheredVideos:
+    """Videos in the order of their first appearance, and the segments that were read so far."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._segments: dict[str, list[Segment]] = {}
+
+    def add_video(self, name: str, **facts: Any) -> None:
+        """Note a video; `facts` are fields of `LabelledVideo`."""
+        self._segments.setdefault(name, [])
+        self._facts.setdefault(name, {}).update(facts)
+
+    def refuse(self, key: str, problem: str) -> None:
+        """Note what is wrong at `key`."""
+        self._problems.add(key, problem)
+
+    def add(self, video: str, key: str, ends_s: Sequence[object], label: object, *, score: object = None) -> None:
+        """Note a segment from its start and end; what is wrong with it goes to the problems, at `key`."""
+        self.add_video(video)
+        times = [number(end_s) for end_s in ends_s]
+        if len(times) != 2 or times[0] is None or times[1] is None:
+            self._problems.add(key, f"expected start and end in seconds, got {shown(list(ends_s))}")
+        elif times[1] < times[0]:
+            self._problems.add(key, f"ends at {times[1]:g} s, before it starts at {times[0]:g} s")
+        elif not isinstance(label, str) or not label:
+            self._problems.add(key, f"expected the name of an action, got {shown(label)}")
+        elif (found := number(score)) is None and score is not None:
+            self._problems.add(key, f"expected a score in [0, 1], got {shown(score)}")
+        elif found is not None and not 0 <= found <= 1:
+            self._problems.add(key, f"expected a score in [0, 1], got {found:g}")
+        else:
+            segment = Segment(start_s=times[0], end_s=times[1], label=label, score=found)
+            self._segments[video].append(segment)
+
+    def videos(self) -> tuple[LabelledVideo, ...]:
+        """Everything that was noted.
+
+        Raises:
+            AnnotationError: There were problems.
+        """
+        self._problems.raise_if_any()
+        return tuple(
+            LabelledVideo(name=name, segments=tuple(segments), **self._facts[name])
+            for name, segments in self._segments.items()
+        )
+
+
+def named_after(path: Path) -> LabelledVideo:
+    """The video that a file of labels is about where it names none: `a.srt` is about `a`, `a.mp4.srt` about `a.mp4`."""
+    name = path.name
+    for suffix in (".gz", path.suffix if path.suffix.lower() != ".gz" else Path(path.stem).suffix, ".ffmetadata"):
+        name = name.removesuffix(suffix) if len(name) > len(suffix) else name
+    return LabelledVideo(name=name, has_bare_name=PurePath(name).suffix.lower() not in SUFFIXES)

@@ -13,17 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from tallformer_infer.errors import ExtraError
-from tallformer_infer.formats.escaping import LINE, escape
-from tallformer_infer.formats.labelled import (
-    LabelledSegment,
-    LabelledVideo,
-    by_class,
-    in_time_order,
-    lanes,
-    only_video,
-)
-from tallformer_infer.formats.places import address_of
 from tallformer_infer.installing import install_command
+from tallformer_infer.labels.escaping import LINE, escape
+from tallformer_infer.labels.names import address_of
+from tallformer_infer.labels.segments import LabelledVideo, Segment, by_class, in_time_order, lanes, only_video
 
 if TYPE_CHECKING:
     from opentimelineio.schema import Clip, Timeline, Track
@@ -111,7 +104,7 @@ def _laid_out(video: LabelledVideo, frames: _Frames) -> Timeline:
     return timeline
 
 
-def _fill(track: Track, lane: list[LabelledSegment], video: LabelledVideo, frames: _Frames) -> None:
+def _fill(track: Track, lane: list[Segment], video: LabelledVideo, frames: _Frames) -> None:
     from opentimelineio import schema  # noqa: PLC0415 (an extra)
 
     reached = 0
@@ -122,7 +115,7 @@ def _fill(track: Track, lane: list[LabelledSegment], video: LabelledVideo, frame
         reached = max(first, reached) + count
 
 
-def _spans(lane: list[LabelledSegment], frames: _Frames) -> Iterator[tuple[int, int]]:
+def _spans(lane: list[Segment], frames: _Frames) -> Iterator[tuple[int, int]]:
     """First frame and number of frames, at least one; rounding never makes neighbours overlap."""
     reached = 0
     for segment in lane:
@@ -143,7 +136,7 @@ def _one_after_another(video: LabelledVideo, frames: _Frames) -> Timeline:
     return timeline
 
 
-def _clip(segment: LabelledSegment, video: LabelledVideo, frames: _Frames, first: int, count: int) -> Clip:
+def _clip(segment: Segment, video: LabelledVideo, frames: _Frames, first: int, count: int) -> Clip:
     from opentimelineio import schema  # noqa: PLC0415 (an extra)
 
     length = max(frames.at(video.duration_s or 0.0), first + count)

@@ -17,20 +17,19 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.json_rows import read_bytes
-from tallformer_infer.evaluation.problems import Problems
-from tallformer_infer.formats.escaping import unescape, xml_attribute, xml_text
-from tallformer_infer.formats.files import parse_xml
-from tallformer_infer.formats.labelled import (
-    LabelledSegment,
+from tallformer_infer.labels.escaping import unescape, xml_attribute, xml_text
+from tallformer_infer.labels.files import Problems, parse_xml, read_bytes
+from tallformer_infer.labels.names import address_of, relative_address_of
+from tallformer_infer.labels.segments import (
+    GatheredVideos,
     LabelledVideo,
+    Segment,
     by_class,
     lanes,
     milliseconds,
+    named_after,
     only_video,
 )
-from tallformer_infer.formats.places import address_of, relative_address_of
-from tallformer_infer.formats.rows import GatheredVideos, named_after
 
 _ACTION, _SCORE, _SCORE_TYPE = "action", "score", "tallformer-score"
 _HEAD = (
@@ -52,7 +51,7 @@ _TAIL = (
 @dataclass(frozen=True)
 class _Tier:
     name: str
-    segments: list[LabelledSegment]
+    segments: list[Segment]
 
 
 def encode_eaf(videos: Sequence[LabelledVideo], folder: Path | None) -> str:
@@ -206,7 +205,7 @@ def _header(video: LabelledVideo, folder: Path | None, last: int) -> str:
     )
 
 
-def _slots(number: int, segment: LabelledSegment) -> str:
+def _slots(number: int, segment: Segment) -> str:
     times_ms = (max(0, milliseconds(time_s)) for time_s in (segment.start_s, segment.end_s))
     return "".join(
         f'<TIME_SLOT TIME_SLOT_ID="ts{2 * number - 1 + end}" TIME_VALUE="{time_ms}"/>\n'

@@ -17,12 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import AnnotationError, ExtraError
-from tallformer_infer.evaluation.json_rows import number, read_bytes, shown
-from tallformer_infer.evaluation.problems import Problems
-from tallformer_infer.formats.escaping import CELL, LINE, escape, guard_formula, unescape, unguard_formula
-from tallformer_infer.formats.files import read_decoded, read_text
-from tallformer_infer.formats.labelled import LabelledVideo, in_time_order, milliseconds
-from tallformer_infer.formats.rows import GatheredVideos, named_after
+from tallformer_infer.labels.escaping import CELL, LINE, escape, guard_formula, unescape, unguard_formula
+from tallformer_infer.labels.files import Problems, number, read_bytes, read_decoded, read_text, shown
+from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, in_time_order, milliseconds, named_after
 
 CSV_COLUMNS = ("video", "start_s", "end_s", "label", "score")
 TSV_COLUMNS = ("start", "end", "text", "score", "video")

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.json_rows import shown
-from tallformer_infer.evaluation.problems import Problems
-from tallformer_infer.formats.labelled import LabelledVideo, by_class, in_time_order
-from tallformer_infer.formats.places import address_of
-from tallformer_infer.formats.rows import GatheredVideos
+from tallformer_infer.labels.files import Problems, shown
+from tallformer_infer.labels.names import address_of
+from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, by_class, in_time_order
 
 _TEMPORAL = "FILE1_Z2_XY0"
 """Anchor of attributes of a stretch of time, without a place in the picture."""

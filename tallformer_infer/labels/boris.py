@@ -16,10 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tallformer_infer.evaluation.json_rows import number, shown
-from tallformer_infer.evaluation.problems import Problems
-from tallformer_infer.formats.labelled import LabelledVideo, by_class, lanes
-from tallformer_infer.formats.rows import GatheredVideos
+from tallformer_infer.labels.files import Problems, number, shown
+from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, by_class, lanes
 
 _VERSION = "7.0"
 _KEYS = string.ascii_lowercase + string.digits
