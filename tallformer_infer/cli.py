@@ -45,39 +45,37 @@ class Command:
 
 _USE, _MAKE = "Use a model", "Make a model"
 COMMANDS = (
-    Command("detect", "tallformer_infer.commands.detect", "cpu", "Find what happens when in videos.", _USE),
-    Command("label", "tallformer_infer.commands.label", "cpu", "Find what happens when in thousands of videos.", _USE),
-    Command("archive", "tallformer_infer.commands.archive", "archive", "Ask and export what `label` has found.", _USE),
-    Command("eval", "tallformer_infer.commands.eval", "cpu", "Score predictions against truth.", _USE),
+    Command("detect", "tallformer_infer.commands.detect", "cpu", "Detect actions in videos.", _USE),
+    Command(
+        "label", "tallformer_infer.commands.label", "cpu", "Detect actions in an archive of videos; resumable.", _USE
+    ),
+    Command("archive", "tallformer_infer.commands.archive", "archive", "Query and export labelled results.", _USE),
+    Command("eval", "tallformer_infer.commands.eval", "cpu", "Score predictions against ground truth.", _USE),
     Command(
         "calibrate",
         "tallformer_infer.commands.calibrate",
         "cpu",
-        "Teach a model which scores to trust, from labelled videos.",
+        "Calibrate score thresholds on labelled videos.",
         _USE,
     ),
-    Command(
-        "convert", "tallformer_infer.commands.convert", "cpu", "Turn labels of one tool into those of another.", _USE
-    ),
-    Command("report", "tallformer_infer.commands.report", "report", "Make a page to look at what was found.", _USE),
+    Command("convert", "tallformer_infer.commands.convert", "cpu", "Convert labels between formats.", _USE),
+    Command("report", "tallformer_infer.commands.report", "report", "Write an HTML page to review results.", _USE),
     Command("watch", "tallformer_infer.commands.watch", "cpu", "Detect actions in a live stream.", _USE),
     Command("serve", "tallformer_infer.commands.serve", "serve", "Serve detection over HTTP, with a page.", _USE),
     Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
-    Command("info", "tallformer_infer.commands.info", "cpu", "Show what a model bundle holds.", _USE),
+    Command("info", "tallformer_infer.commands.info", "cpu", "Show the contents of a model bundle.", _USE),
     Command("engine", "tallformer_infer.commands.engine", "tensorrt", "Build and list TensorRT engines.", _USE),
-    Command(
-        "doctor", "tallformer_infer.commands.doctor", "cpu", "Show what this machine has, and what is missing.", _USE
-    ),
-    Command("bench", "tallformer_infer.commands.bench", "cpu", "Measure how fast this machine detects, and why.", _USE),
+    Command("doctor", "tallformer_infer.commands.doctor", "cpu", "Check devices and packages of this machine.", _USE),
+    Command("bench", "tallformer_infer.commands.bench", "cpu", "Benchmark detection on this machine.", _USE),
     Command("train", "tallformer_training.commands.train", "train", "Train a detector on your own videos.", _MAKE),
     Command(
         "import",
         "tallformer_training.commands.import_checkpoint",
         "train",
-        "Turn other people's checkpoints into ours.",
+        "Import checkpoints of other projects.",
         _MAKE,
     ),
-    Command("export", "tallformer_export.commands.export", "export", "Turn a checkpoint into a model bundle.", _MAKE),
+    Command("export", "tallformer_export.commands.export", "export", "Export a checkpoint to a model bundle.", _MAKE),
 )
 
 app = typer.Typer(
@@ -135,10 +133,10 @@ def run(arguments: Sequence[str]) -> int:
 @app.callback(invoke_without_command=True)
 def _tallformer(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version, and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print a traceback where something goes wrong.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print a traceback on errors.")] = False,
 ) -> None:
-    """Find what happens when in long video: a file in, a list of (start, end, action, score) out.
+    """Temporal action detection: find actions in video, with start, end, name and score.
 
     [bold]First steps[/bold]
 
@@ -224,7 +222,7 @@ def _explain(error: Exception, options: Sequence[str], *, as_json: bool) -> int:
             _say_error(line, as_json=as_json)
         return 1
     notes = " ".join(getattr(error, "__notes__", ()))
-    hint = "this is a bug in tallformer, or a damaged install; the option --debug shows the traceback"
+    hint = "this is a bug in tallformer or a damaged install; run with --debug to see the traceback"
     _say_error(f"{type(error).__name__}: {error} {notes}".rstrip(), hint=hint, as_json=as_json)
     return 1
 
@@ -234,9 +232,9 @@ def _explain_usage(error: Any, options: Sequence[str], *, as_json: bool) -> int:
     if not message.strip():  # a group called without a command, which has printed its help
         return 2
     message = message.replace(": Value error, ", ": ").removeprefix("Invalid value: ")
-    hint = f"`{error.ctx.command_path} --help` shows what it takes" if error.ctx is not None else ""
+    hint = f"see `{error.ctx.command_path} --help`" if error.ctx is not None else ""
     if file := _file_taken_for_options(options):
-        hint = f"if you mean the file {file}, write ./{file}, or put -- before it"
+        hint = f"if you mean the file {file}, write ./{file} or put -- before it"
     _say_error(f"{message[:1].lower()}{message[1:].rstrip('.')}", hint=hint, as_json=as_json)
     return 2
 

@@ -157,13 +157,13 @@ def test_per_class_shows_every_class_and_point(calibrate, found, capsys):
 
 def test_info_shows_the_points_and_models_those_of_each_model(calibrate, bundle, found, capsys):
     assert cli.run(["info", str(bundle)]) == 0
-    assert "`tallformer calibrate` makes them" in " ".join(capsys.readouterr().out.split())
+    assert "`tallformer calibrate` creates them" in " ".join(capsys.readouterr().out.split())
     assert calibrate("--predictions", found / "tallformer.json") == 0
     capsys.readouterr()
 
     assert cli.run(["info", str(bundle)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "max-f1 unless told otherwise, of max-f1, precision-0.90, all, none" in shown
+    assert "max-f1, precision-0.90, all, none (default: max-f1)" in shown
     assert (
         "max-f1: precision 62.5 %, recall 62.5 % on 24 actions in 12 videos of truth.json (validation), cross-validated"
         in shown

@@ -421,7 +421,7 @@ def test_a_file_name_that_starts_with_a_dash_gets_a_hint(folder, detect, capsys)
 
     assert detect("-X1.mp4") == 2
 
-    assert "if you mean the file -X1.mp4, write ./-X1.mp4" in capsys.readouterr().err
+    assert "if you mean the file -X1.mp4, write ./-X1.mp4 or put -- before it" in capsys.readouterr().err
 
 
 def test_model_that_is_not_there_is_one_line(video, capsys):

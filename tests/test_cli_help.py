@@ -58,3 +58,18 @@ def test_help_loads_nothing_heavy(name):
     )
 
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def words(name, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(typer.rich_utils, "MAX_WIDTH", None)
+    cli.run([*name.split(), "--help"])
+    return set(re.sub("[╭╮╰╯─│]", " ", capsys.readouterr().out).split())
+
+
+@pytest.mark.parametrize("name", ["", *commands()])
+def test_no_word_of_the_help_is_broken_in_a_narrow_terminal(name, monkeypatch, capsys):
+    """60 columns, and more for options with long names: `--share-device/--no-share-device`, `--val-annotations`."""
+    narrow = words(name, {"label": 80, "train": 64}.get(name, 60), monkeypatch, capsys)
+
+    assert narrow - words(name, 300, monkeypatch, capsys) == set()

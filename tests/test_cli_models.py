@@ -60,7 +60,7 @@ def test_info_shows_a_bundle(tmp_path, capsys):
 
     shown = capsys.readouterr().out
     assert re.search(r"^model +small *$", shown, re.MULTILINE)
-    assert "weights are random" in shown
+    assert "random weights" in shown
     assert "wave · jump · sit, then stand" in shown
 
 

@@ -12,21 +12,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Ask and export what `label` has found.",
+    help="Query and export labelled results.",
 )
 
 _Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", show_default=False, help="Folder that `tallformer label` wrote.")
+    Path, typer.Argument(metavar="DIR", show_default=False, help="Output folder of `tallformer label`.")
 ]
 _Labels = Annotated[
-    list[str] | None, typer.Option("--label", "-l", metavar="NAME", help="Only this action; may be given again.")
+    list[str] | None, typer.Option("--label", "-l", metavar="NAME", help="Only this class. Repeatable.")
 ]
 _MinScore = Annotated[float | None, typer.Option(metavar="X", help="Lowest score.")]
 _MaxScore = Annotated[float | None, typer.Option(metavar="X", help="Highest score.")]
 _From = Annotated[float | None, typer.Option("--from", metavar="S", help="Only actions that end after this second.")]
 _To = Annotated[float | None, typer.Option("--to", metavar="S", help="Only actions that start before this second.")]
 _Path = Annotated[
-    str | None, typer.Option("--path", metavar="PATTERN", help="Only videos such as '*/2024/*', or a part of a path.")
+    str | None,
+    typer.Option(
+        "--path", metavar="PATTERN", help="Only videos whose path matches, such as '*/2024/*', or contains this."
+    ),
 ]
 
 
@@ -39,8 +42,8 @@ _ExportFormat = Literal[
 @app.command()
 def status(
     folder: _Folder,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    rows: Annotated[int, typer.Option(min=0, metavar="N", help="Most failures to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    rows: Annotated[int, typer.Option(min=0, metavar="N", help="Failures to show.")] = 20,
 ) -> None:
     """Show how far an archive is, what failed and why, and its actions per label."""
     from tallformer_infer.archive.database import ArchiveDatabase
@@ -93,8 +96,8 @@ def query(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     from_s: _From = None,
     to_s: _To = None,
     path: _Path = None,
-    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Most actions, best first; 0: all.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Number of actions, best first; 0: all.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List actions, those of the highest scores first.
 
@@ -121,11 +124,17 @@ def query(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 def export(  # noqa: PLR0913, PLR0917
     folder: _Folder,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="File or folder to write.")
+        Path, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="Output file or folder.")
     ],
     form: Annotated[
         _ExportFormat | None,
-        typer.Option("--format", "-f", metavar="FORMAT", help="Else by the file's ending.", show_default=False),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="Output format (default: from the ending of --out).",
+            show_default=False,
+        ),
     ] = None,
     labels: _Labels = None,
     min_score: _MinScore = None,

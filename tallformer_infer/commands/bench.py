@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tallformer_infer.devices import Device, RunPrecision
+from tallformer_infer.commands import options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -15,42 +15,37 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def bench(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     video: Annotated[
         str | None,
-        typer.Argument(metavar="VIDEO", show_default=False, help="A file; without one, 720p h264 is made for it."),
+        typer.Argument(
+            metavar="VIDEO", show_default=False, help="Video to use (default: a generated 720p h264 video)."
+        ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
-    ] = None,
-    device: Annotated[
-        Device,
-        typer.Option(help="As `tallformer detect` takes it."),
-    ] = "auto",
-    precision: Annotated[RunPrecision | None, typer.Option(help="As `tallformer detect` takes it.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads; else one per core.")] = None,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    precision: options.Precision = None,
+    threads: options.Threads = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Clips per call of the encoder alone; else as `detect` takes them."),
+        typer.Option(min=1, metavar="N", help="Clips per encoder call (default: as in `detect`)."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0, metavar="S", help="How much of the video, from its start; 0 takes all.")
+        float, typer.Option(min=0, metavar="S", help="Use the first S seconds of the video; 0: all.")
     ] = 60,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often all is timed, in turn.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures (stderr).")] = False,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line (stderr).")] = False,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds of measurements.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
+    quiet: options.Quiet = False,
+    json_logs: options.JsonLogs = False,
 ) -> None:
-    """Measure how fast this machine detects, and what keeps it from being faster.
+    """Benchmark detection on this machine, and show the bottleneck.
 
-    Times, in turn: decoding alone, the encoder alone, and `detect` as a whole;
-    and the two rates that no detector can pass here: decoding without any use
-    of the pictures, and large products of matrices. Says which of the two
-    stages binds, and how near to its limit it is. The table goes to stderr.
+    Measures decoding alone, the encoder alone and `detect` as a whole, and two
+    upper bounds of this machine: plain decoding, and large matrix products.
+    Reports which stage is the bottleneck and how close it is to its bound. The
+    table goes to stderr.
 
-    The machine should be quiet. Take the video and the model that matter: both
-    decide what binds.
+    Run it on an idle machine, with the video and model you care about.
 
-    Exit code: 0 measured; 1 the video or the model cannot be used; 2 usage; 130
-    stopped by Ctrl-C; 143 stopped by SIGTERM.
+    Exit code: 0 success; 1 the video or the model cannot be used; 2 usage
+    error; 130 Ctrl-C; 143 SIGTERM.
 
     [bold]Examples[/bold]
 
@@ -66,7 +61,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     from tallformer_infer.commands.benching import BenchOptions, bench_video
     from tallformer_infer.commands.saying import speaking
 
-    options = BenchOptions(
+    wanted = BenchOptions(
         video=video,
         model=model,
         device=device,
@@ -77,4 +72,4 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         rounds=rounds,
     )
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
-        bench_video(options, speaker, as_json=as_json)
+        bench_video(wanted, speaker, as_json=as_json)

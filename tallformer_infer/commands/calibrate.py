@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from tallformer_infer.devices import Device
+from tallformer_infer.commands import options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-_FROM, _POINTS, _SAY = "What it is made from", "Which points are made", "What is said"
+_FROM, _POINTS, _SAY = "Labelled data", "Operating points", "Output"
 
 
 @app.command()
@@ -19,7 +19,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
     model: Annotated[
         str,
         typer.Argument(
-            metavar="BUNDLE", show_default=False, help="Folder, .zip, or a name that `tallformer models` lists."
+            metavar="BUNDLE", show_default=False, help="Folder, .zip, or a name listed by `tallformer models`."
         ),
     ],
     truth: Annotated[
@@ -28,76 +28,70 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
     ],
     videos: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of the labelled videos, to detect in.", rich_help_panel=_FROM),
+        typer.Option(metavar="DIR", help="Folder of the labelled videos, to run detection on.", rich_help_panel=_FROM),
     ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Instead: what `detect --operating-point none` wrote, or any file that `eval` reads.",
+            help="Use these predictions: output of `detect --operating-point none`, or a file that `eval` reads.",
             rich_help_panel=_FROM,
         ),
     ] = None,
     subset: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Subset of the truth; else the only one, or validation.", rich_help_panel=_FROM
+            metavar="NAME",
+            help="Subset of the ground truth (default: the only one, or validation).",
+            rich_help_panel=_FROM,
         ),
     ] = None,
     leave_out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Text file of videos not to use, one name per line.", rich_help_panel=_FROM),
+        typer.Option(metavar="FILE", help="Text file of videos to skip, one name per line.", rich_help_panel=_FROM),
     ] = None,
-    device: Annotated[
-        Device,
-        typer.Option(help="Where to detect.", rich_help_panel=_FROM),
-    ] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="CPU threads; else one per core.", rich_help_panel=_FROM),
-    ] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
     tiou: Annotated[
-        float, typer.Option(metavar="X", help="Overlap from which an action is right.", rich_help_panel=_POINTS)
+        float, typer.Option(metavar="X", help="Least overlap (tIoU) of a right action.", rich_help_panel=_POINTS)
     ] = 0.5,
     precision: Annotated[
         list[float] | None,
         typer.Option(
             metavar="X",
-            help="Make a point of this precision, beside max-f1; may be given again; else 0.9.",
+            help="Create a point of this precision, besides max-f1. Repeatable. \\[default: 0.9]",
             rich_help_panel=_POINTS,
         ),
     ] = None,
     default: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="What `detect` uses when not told: a point, all or none.", rich_help_panel=_POINTS
-        ),
+        typer.Option(metavar="NAME", help="Default of `detect`: a point, all or none.", rich_help_panel=_POINTS),
     ] = "max-f1",
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="NEW_BUNDLE", help="Folder or .zip to write; else BUNDLE itself is changed."
+            "--out",
+            "-o",
+            metavar="NEW_BUNDLE",
+            help="Output bundle: a folder or .zip (default: change BUNDLE in place).",
         ),
     ] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="A row per class, too.", rich_help_panel=_SAY)] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Also print a row per class.", rich_help_panel=_SAY)
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.", rich_help_panel=_SAY)] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only the result, warnings and failures.", rich_help_panel=_SAY)
-    ] = False,
-    json_logs: Annotated[
-        bool, typer.Option("--json-logs", help="One JSON object per line, on stderr.", rich_help_panel=_SAY)
-    ] = False,
+    quiet: options.Quiet = False,
+    json_logs: options.JsonLogs = False,
 ) -> None:
-    """Teach a model which scores to trust, from labelled videos it was not trained on.
+    """Calibrate score thresholds on labelled videos that the model was not trained on.
 
-    It makes operating points: for each class, the score from which on actions
-    are kept. max-f1 balances wrong and missed actions; precision-0.90 keeps
-    as much as it can of what is right nine times in ten. They are stored in
-    the bundle, and `tallformer detect` uses them. Scores then say how likely
-    an action is right.
+    Creates operating points: score thresholds per class. max-f1 balances wrong
+    and missed actions; precision-0.90 keeps as many actions as possible at
+    90 % precision. They are stored in the bundle and used by `tallformer
+    detect`. Scores become the probability that an action is right.
 
-    Exit code: 0 all done; 1 nothing could be made, or a video failed and the
-    others were used; 2 usage.
+    Exit code: 0 success; 1 nothing could be calibrated, or a video failed (the
+    others were used); 2 usage error.
 
     [bold]Examples[/bold]
 
@@ -115,7 +109,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
     from tallformer_infer.commands.calibration import CalibrateOptions, calibrate_bundle
     from tallformer_infer.commands.reporting import JsonReporter, Reporter, TerminalReporter
 
-    options = CalibrateOptions(
+    wanted = CalibrateOptions(
         model=model,
         truth=truth,
         videos=videos,
@@ -132,4 +126,4 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
         as_json=as_json,
     )
     reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, show=None)
-    raise typer.Exit(calibrate_bundle(options, reporter))
+    raise typer.Exit(calibrate_bundle(wanted, reporter))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tallformer_infer.commands import options
 from tallformer_infer.commands.file_formats import ConvertedFormat, ReadFormat
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -16,7 +17,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE", show_default=False, help="Labels: of one kind, or each of its own."),
+        typer.Argument(metavar="FILE", show_default=False, help="Label files, of one format or several."),
     ],
     out: Annotated[
         Path,
@@ -24,37 +25,37 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
             "--out",
             "-o",
             metavar="FILE",
-            help="File to write; - is stdout; a folder for a file per video.",
+            help="Output file; - is stdout; a folder for one file per video.",
             show_default=False,
         ),
     ],
     read: Annotated[
         ReadFormat | None,
-        typer.Option("--from", metavar="FORMAT", help="What FILE is; else by its ending and content."),
+        typer.Option("--from", metavar="FORMAT", help="Format of FILE (default: from its ending and content)."),
     ] = None,
     write: Annotated[
         ConvertedFormat | None,
-        typer.Option("--to", metavar="FORMAT", help="What to write; else by the ending of --out, or truth."),
+        typer.Option("--to", metavar="FORMAT", help="Output format (default: from the ending of --out, else truth)."),
     ] = None,
     video: Annotated[
         str | None,
-        typer.Option(metavar="VIDEO", help="The video that FILE is about, where there is one and it is not named."),
+        typer.Option(metavar="VIDEO", help="Name of the video, if FILE has one video without a name."),
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Frames per second, where labels count frames and do not say it."),
+        typer.Option(metavar="X", help="Frames per second, if labels count frames without stating the rate."),
     ] = None,
     tiers: Annotated[
         list[str] | None,
         typer.Option("--tier", metavar="NAME", help="ELAN tier to read; may be repeated. Default: all with times."),
     ] = None,
     subset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Subset to put all videos into: training, validation, testing.")
+        str | None, typer.Option(metavar="NAME", help="Subset to assign to all videos: training, validation, testing.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
+    quiet: options.Quiet = False,
+    json_logs: options.JsonLogs = False,
 ) -> None:
-    """Turn labels of one tool into those of another, such as hand-corrected ones into truth.
+    """Convert labels between formats, such as corrected labels to ground truth.
 
     Reads json (ActivityNet truth and results, actions.json), csv, tsv, jsonl,
     parquet, srt, vtt, eaf (ELAN), labelstudio, via (VIA 3), boris and
@@ -80,7 +81,7 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
     from tallformer_infer.commands.file_formats import converted_format
     from tallformer_infer.commands.saying import speaking
 
-    options = ConvertOptions(
+    wanted = ConvertOptions(
         files=tuple(files),
         out=out,
         read=read,
@@ -91,4 +92,4 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
         tiers=tuple(tiers or ()),
     )
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
-        convert_files(options, speaker)
+        convert_files(wanted, speaker)

@@ -8,12 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from tallformer_infer.commands import options
 from tallformer_infer.commands.file_formats import OutputFormat, output_format
-from tallformer_infer.devices import Device, RunPrecision
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-
-_WHERE, _WHICH, _SAY = "Where and how it runs", "Which actions are kept", "What is said meanwhile (stderr)"
 
 
 @app.command()
@@ -24,49 +22,31 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         typer.Argument(
             metavar="VIDEO",
             show_default=False,
-            help="Files, folders, patterns such as '*.mp4', http(s) addresses, or - (stdin).",
+            help="Files, folders, patterns such as '*.mp4', http(s) URLs, or - (stdin).",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="File to write; - is stdout."),
+        typer.Option("--out", "-o", metavar="FILE", help="Output file; - is stdout."),
     ] = None,
     form: Annotated[
         OutputFormat | None,
-        typer.Option("--format", "-f", metavar="FORMAT", help="What to write; else by the ending of --out, or json."),
+        typer.Option(
+            "--format", "-f", metavar="FORMAT", help="Output format (default: from the ending of --out, else json)."
+        ),
     ] = None,
     dialect: Annotated[Literal["tallformer", "activitynet"] | None, typer.Option(hidden=True)] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
-    ] = None,
-    device: Annotated[
-        Device,
-        typer.Option(
-            help="auto takes CUDA where it works, else the fastest way on this processor; tensorrt needs `tallformer "
-            "engine build`.",
-            rich_help_panel=_WHERE,
-        ),
-    ] = "auto",
-    precision: Annotated[
-        RunPrecision | None,
-        typer.Option(
-            help="Of the encoder, for auto and openvino; else bf16 only where the processor has it and the model's "
-            "actions stay the same.",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="CPU threads; else one per core.", rich_help_panel=_WHERE),
-    ] = None,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    precision: options.Precision = None,
+    threads: options.Threads = None,
     windows: Annotated[
         str,
         typer.Option(
-            metavar="shared|reference|SECONDS",
-            help="shared encodes every frame once; reference does as the paper; SECONDS cuts a long file for a model "
-            "that else sees whole videos.",
-            rich_help_panel=_WHERE,
+            metavar="LAYOUT",
+            help="Window layout. shared: encode each frame once. reference: as in the paper. SECONDS: window length "
+            "for models of whole videos.",
+            rich_help_panel=options.RUN,
         ),
     ] = "shared",
     stream: Annotated[
@@ -74,87 +54,44 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         typer.Option(
             min=0,
             metavar="N",
-            help="Video stream of files that hold several, from 0 (default: the main one).",
-            rich_help_panel=_WHERE,
+            help="Video stream to analyse in files with several, from 0 (default: the main one).",
+            rich_help_panel=options.RUN,
         ),
     ] = None,
-    rates: Annotated[
-        str | None,
-        typer.Option(
-            metavar="R,R",
-            help="Frames per second at which actions are looked for, such as 15,5,1.67: the recipe's, and that "
-            "over whole numbers. Lower ones find longer actions; nothing is encoded again.",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    class_scores: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What whole videos show, instead of what the model says: a score file (CUHK form), or labels.",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="X", help="Lowest score to keep.", rich_help_panel=_WHICH),
-    ] = None,
-    operating_point: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Point of a calibrated model; all: every action; none: every action, uncalibrated.",
-            rich_help_panel=_WHICH,
-        ),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Most actions to keep per video, best first.", rich_help_panel=_WHICH),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="A,B",
-            help="Actions to keep: names, or groups such as @sports (`tallformer info` lists them); repeatable.",
-            rich_help_panel=_WHICH,
-        ),
-    ] = None,
-    classes_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Text file of actions to keep, one name or @group per line.", rich_help_panel=_WHICH
-        ),
-    ] = None,
+    rates: options.Rates = None,
+    class_scores: options.ClassScores = None,
+    threshold: options.Threshold = None,
+    operating_point: options.OperatingPoint = None,
+    top_k: options.TopK = None,
+    classes: options.Classes = None,
+    classes_file: options.ClassesFile = None,
     rows: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Most rows to show per video.", rich_help_panel=_SAY)
+        int, typer.Option(min=0, metavar="N", help="Rows to show per video.", rich_help_panel=options.PROGRESS)
     ] = 20,
     truth: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Labels of the videos, to be shown next to what is found.", rich_help_panel=_SAY
+            metavar="FILE", help="Ground truth to show next to the detections.", rich_help_panel=options.PROGRESS
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only warnings and failures.", rich_help_panel=_SAY)
-    ] = False,
-    json_logs: Annotated[
-        bool, typer.Option("--json-logs", help="One JSON object per line.", rich_help_panel=_SAY)
-    ] = False,
+    quiet: options.Quiet = False,
+    json_logs: options.JsonLogs = False,
 ) -> None:
-    """Find what happens when in videos.
+    """Detect actions in videos.
 
-    Without --out it shows a table per video. With it, the table goes to stderr
-    and the actions to FILE, which is replaced whole or not at all.
+    Without --out, prints a table per video. With --out, writes the actions to
+    FILE, which is replaced atomically, and prints the tables to stderr.
 
-    A model that was calibrated keeps what its default operating point keeps, or
-    what --threshold says; `tallformer info` lists its points.
+    A calibrated model keeps the actions of its default operating point, or
+    those above --threshold. `tallformer info` lists the points.
 
-    Formats: json (actions.json), html (a page to look at), activitynet, csv,
-    tsv, jsonl, labelstudio, via and boris hold all videos; srt, vtt, eaf (ELAN),
-    otio, edl, fcp7 and ffmetadata hold one, and several need a folder as --out.
+    Formats: json (actions.json), html (report page), activitynet, csv, tsv,
+    jsonl, labelstudio, via and boris hold all videos; srt, vtt, eaf (ELAN),
+    otio, edl, fcp7 and ffmetadata hold one video per file, and --out is then a
+    folder for several.
 
-    Exit code: 0 all done; 1 a video failed, and the others are done and
-    written; 2 usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+    Exit code: 0 success; 1 a video failed (the others are written); 2 usage
+    error; 130 Ctrl-C; 143 SIGTERM.
 
     [bold]Examples[/bold]
 
@@ -162,7 +99,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer detect *.mp4 --out actions.json --threshold 0.3
       tallformer detect match.mp4 --out match.eaf
       tallformer detect match.mp4 --rates 15,5,1.67
-      tallformer detect a.mp4 --classes "spin left,zigzag" -o - | jq .videos
+      tallformer detect match.mp4 --classes @sports -o - | jq .videos
     """
     from tallformer_infer.commands.inputs import (
         expand_videos,
@@ -185,7 +122,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
 
     known = None if truth is None else KnownSegments(truth)
     show = functools.partial(actions_table, rows=rows, known=known)
-    options = DetectOptions(
+    wanted = DetectOptions(
         videos=named,
         out=out,
         model=model,
@@ -207,4 +144,4 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     )
     tables = None if out is None else show  # without --out, the table is what goes to stdout
     reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, show=tables)
-    raise typer.Exit(detect_videos(options, reporter))
+    raise typer.Exit(detect_videos(wanted, reporter))

@@ -13,13 +13,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show what this machine has, what each --device does here, and what to install.
+    """Check this machine: packages, devices, and what to install.
 
-    Packages and versions, NVIDIA driver and GPUs, what ONNX Runtime really runs
-    on, FFmpeg and its hardware decoders. Each value of --device is tried with
-    the default model. Whatever crashes is reported, and the rest goes on.
+    Shows packages and versions, NVIDIA driver and GPUs, the devices of ONNX
+    Runtime, FFmpeg and its hardware decoders. Tries each value of --device
+    with the default model; a crash is reported and the check continues.
 
-    Exit code: 0 where `tallformer detect` runs on some device; 1 where not.
+    Exit code: 0 `tallformer detect` runs on some device; 1 it does not.
 
     [bold]Examples[/bold]
 

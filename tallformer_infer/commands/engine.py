@@ -19,11 +19,11 @@ Model = Annotated[
     typer.Argument(
         metavar="BUNDLE",
         show_default=False,
-        help="Folder, .zip, or a name that `tallformer models` lists; else the default model.",
+        help="Folder, .zip, or a name listed by `tallformer models` (default: the default model).",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")]
-JsonLogs = Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
+JsonLogs = Annotated[bool, typer.Option("--json-logs", help="Log as JSON, one object per line.")]
 
 
 @app.callback()
@@ -36,23 +36,27 @@ def build(
     model: Model = None,
     clips: Annotated[
         str,
-        typer.Option(metavar="LEAST,BEST,MOST", help="Clips the encoder takes at once; one number: always so many."),
+        typer.Option(metavar="N,N,N", help="Least, best and most clips per encoder call; one number fixes it."),
     ] = "1,8,8",
     windows: Annotated[
-        str, typer.Option(metavar="LEAST,BEST,MOST", help="Windows the localizer takes at once, likewise.")
+        str, typer.Option(metavar="N,N,N", help="Least, best and most windows per localizer call, likewise.")
     ] = "1",
     library: Annotated[
         Literal["tensorrt", "tensorrt_rtx"] | None,
-        typer.Option(help="What builds; else tensorrt where it is installed.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="tensorrt or tensorrt_rtx (default: tensorrt if installed).",
+            show_default=False,
+        ),
     ] = None,
     ahead_of_time: Annotated[
         str | None,
         typer.Option(
             metavar="TARGETS",
-            help="For other GPUs than the one here, such as sm86,sm89, or portable; tensorrt_rtx only.",
+            help="Build for other GPUs, such as sm86,sm89, or portable (tensorrt_rtx only).",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build also what is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Rebuild existing engines.")] = False,
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:

@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def eval_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", show_default=False, help="actions.json, or ActivityNet results.")
+        Path, typer.Argument(metavar="PREDICTIONS", show_default=False, help="actions.json or ActivityNet results.")
     ],
     truth: Annotated[
         Path,
@@ -34,28 +34,33 @@ def eval_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the com
     ],
     protocol: Annotated[
         ProtocolName,
-        typer.Option(help="Overlaps and rules: tIoU 0.3 to 0.7, or 0.5 to 0.95 for activitynet and hacs."),
+        typer.Option(
+            metavar="NAME",
+            help="Evaluation rules: thumos14 (tIoU 0.3 to 0.7), activitynet or hacs (0.5 to 0.95), or reference-voc.",
+        ),
     ] = "thumos14",
     subset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Subset to score; else the only one, or the protocol's.", show_default=False),
+        typer.Option(
+            metavar="NAME", help="Subset to score (default: the only one, or the protocol's).", show_default=False
+        ),
     ] = None,
     leave_out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Text file of videos not to score, one name per line.", show_default=False),
+        typer.Option(metavar="FILE", help="Text file of videos to skip, one name per line.", show_default=False),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Precision and recall of the predictions of score X or more."),
+        typer.Option(metavar="X", help="Also print precision and recall at this score threshold."),
     ] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="A row per class, too.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also print a row per class.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw precision against recall, and the kinds of errors."),
+        typer.Option(metavar="FILE.png", help="Plot precision-recall curves and kinds of errors."),
     ] = None,
 ) -> None:
-    """Score predictions against truth: mAP, precision and recall, and why predictions are wrong.
+    """Score predictions against ground truth: mAP, precision, recall, and kinds of errors.
 
     Published numbers differ by which videos were scored, so it says which were
     and which were not. Videos match by name, with or without a leading v_.

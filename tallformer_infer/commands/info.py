@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tallformer_infer.commands import options
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -17,17 +19,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command()
 def info(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="BUNDLE",
-            show_default=False,
-            help="Folder, .zip, or a name that `tallformer models` lists; else the default model.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, the recipe too.")] = False,
+    model: options.ModelArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, including the recipe.")] = False,
 ) -> None:
-    """Show what a model bundle holds: its classes, recipe, graphs, operating points and origin.
+    """Show the contents of a model bundle: intended use, classes, recipe, operating points and origin.
 
     [bold]Examples[/bold]
 
@@ -73,7 +68,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
         ("model", bundle.name, "bold"),
         (
             "trained",
-            "yes" if bundle.trained else "no: its weights are random and its actions mean nothing",
+            "yes" if bundle.trained else "no: random weights, its actions mean nothing",
             "" if bundle.trained else "yellow",
         ),
         ("intended use", bundle.intended_use or "not stated", "" if bundle.intended_use else "dim"),
@@ -106,14 +101,14 @@ def _points(bundle: Bundle) -> list[tuple[str, str, str]]:
 
     calibration = bundle.calibration
     if calibration is None:
-        return [("operating points", "none; `tallformer calibrate` makes them from labelled videos", "dim")]
+        return [("operating points", "none (`tallformer calibrate` creates them from labelled videos)", "dim")]
     lines = [describe_point(calibration, name) for name in calibration.points]
     for number, name in enumerate(calibration.points):
         if nothing := calibration.keeps_nothing_of(name):
             lines[number] += f"; keeps nothing of {', '.join(nothing)}"
     return [
         ("calibrated", describe_calibration(calibration), ""),
-        ("operating points", f"{calibration.default} unless told otherwise, of {', '.join(calibration.names)}", ""),
+        ("operating points", f"{', '.join(calibration.names)} (default: {calibration.default})", ""),
         *(("", line, "") for line in lines),
     ]
 

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from tallformer_infer.devices import Device, RunPrecision
+from tallformer_infer.commands import options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-_WHERE, _WHICH = "Where and how it runs", "Which actions are kept"
-_TROUBLE, _SAY = "When something goes wrong", "What is said meanwhile (stderr)"
+_FAILURES = "Failures"
 
 
 @app.command()
@@ -23,7 +22,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         typer.Argument(
             metavar="SOURCE",
             show_default=False,
-            help="Files, folders, patterns, lists (.txt, .csv, .jsonl) and addresses.",
+            help="Files, folders, patterns, lists (.txt, .csv, .jsonl) and URLs.",
         ),
     ],
     out: Annotated[
@@ -33,179 +32,156 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
             "-o",
             metavar="DIR",
             show_default=False,
-            help="Folder for the archive, or an address such as s3://bucket/labels.",
+            help="Output folder, or a URL such as s3://bucket/labels.",
         ),
     ],
     state: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for the database, where --out is an address.", show_default=False),
+        typer.Option(metavar="DIR", help="Folder for the database, if --out is a URL.", show_default=False),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", metavar="NAME", help="Of the result files, such as json,srt. \\[json]"),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
-    ] = None,
-    device: Annotated[
-        Device,
         typer.Option(
-            help="auto takes CUDA where it works, else the fastest way on this processor.", rich_help_panel=_WHERE
+            "--format", "-f", metavar="NAME", help="Formats of the result files, such as json,srt. \\[default: json]"
         ),
-    ] = "auto",
-    precision: Annotated[
-        RunPrecision | None,
-        typer.Option(help="Of the encoder, on all machines; else that of the model.", rich_help_panel=_WHERE),
     ] = None,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    precision: options.Precision = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Processes; else by cores, memory and videos.", rich_help_panel=_WHERE),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Worker processes (default: from cores, memory and videos).",
+            rich_help_panel=options.RUN,
+        ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="CPU threads of each; else its share.", rich_help_panel=_WHERE),
+        typer.Option(
+            min=1, metavar="N", help="CPU threads per worker (default: cores ÷ workers).", rich_help_panel=options.RUN
+        ),
     ] = None,
     engine: Annotated[
         Literal["processes", "ray"],
-        typer.Option(help="Workers on this machine, or of a Ray cluster.", rich_help_panel=_WHERE),
+        typer.Option(
+            metavar="NAME",
+            help="processes (workers on this machine) or ray (workers of a Ray cluster).",
+            rich_help_panel=options.RUN,
+        ),
     ] = "processes",
     address: Annotated[
         str,
-        typer.Option(metavar="HOST:PORT", help="Ray cluster; local starts one here.", rich_help_panel=_WHERE),
+        typer.Option(
+            metavar="HOST:PORT", help="Ray cluster to use; local starts one here.", rich_help_panel=options.RUN
+        ),
     ] = "local",
     gpu_fraction: Annotated[
         float,
-        typer.Option(min=0, metavar="X", help="GPUs of each Ray worker, such as 0.25.", rich_help_panel=_WHERE),
+        typer.Option(min=0, metavar="X", help="GPUs per Ray worker, such as 0.25.", rich_help_panel=options.RUN),
     ] = 0.0,
     gpus: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="GPUs to use; else all.", rich_help_panel=_WHERE)
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of GPUs to use (default: all).", rich_help_panel=options.RUN),
     ] = None,
     share_device: Annotated[
         bool | None,
         typer.Option(
-            help="One process per device encodes for all workers; else on GPUs only.",
+            help="Let one process per device encode for all workers (default: on GPUs only).",
             show_default=False,
-            rich_help_panel=_WHERE,
+            rich_help_panel=options.RUN,
         ),
     ] = None,
     memory_gb: Annotated[
         float | None,
-        typer.Option(min=0.1, metavar="GB", help="Memory of all; else most of what is free.", rich_help_panel=_WHERE),
+        typer.Option(
+            min=0.1,
+            metavar="GB",
+            help="Memory limit of all workers (default: most of the free memory).",
+            rich_help_panel=options.RUN,
+        ),
     ] = None,
     store_gb: Annotated[
         float,
-        typer.Option(min=0, metavar="GB", help="Disk for stored features; 0 keeps none.", rich_help_panel=_WHERE),
+        typer.Option(
+            min=0, metavar="GB", help="Disk space for stored features; 0 stores none.", rich_help_panel=options.RUN
+        ),
     ] = 20.0,
     store: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where features are kept; else DIR/store or STATE/store.", rich_help_panel=_WHERE
+            metavar="DIR",
+            help="Folder for stored features (default: `store` in DIR or STATE).",
+            rich_help_panel=options.RUN,
         ),
     ] = None,
     windows: Annotated[
         Literal["shared", "reference"],
-        typer.Option(help="shared encodes every frame once; reference does as the paper.", rich_help_panel=_WHERE),
+        typer.Option(
+            metavar="NAME",
+            help="Window layout. shared: encode each frame once. reference: as in the paper.",
+            rich_help_panel=options.RUN,
+        ),
     ] = "shared",
-    rates: Annotated[
-        str | None,
-        typer.Option(
-            metavar="R,R",
-            help="Frames per second at which actions are looked for, such as 15,5,1.67: the recipe's, and that "
-            "over whole numbers. Lower ones find longer actions; nothing is encoded again.",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    class_scores: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What whole videos show, instead of what the model says: a score file (CUHK form), or labels.",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
+    rates: options.Rates = None,
+    class_scores: options.ClassScores = None,
     skip_static: Annotated[
         float,
         typer.Option(
             min=0,
             max=255,
             metavar="X",
-            help="Clips that differ by less, in pixel values, share features; 0: equal ones.",
-            rich_help_panel=_WHERE,
+            help="Reuse the features of the clip before if pixels differ by less than X; 0: only if equal.",
+            rich_help_panel=options.RUN,
         ),
     ] = 0.0,
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="X", help="Lowest score to keep.", rich_help_panel=_WHICH),
-    ] = None,
-    operating_point: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Point of a calibrated model; all: every action; none: every action, uncalibrated.",
-            rich_help_panel=_WHICH,
-        ),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Most actions to keep per video, best first.", rich_help_panel=_WHICH),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="A,B",
-            help="Actions to keep: names, or groups such as @sports (`tallformer info` lists them); repeatable.",
-            rich_help_panel=_WHICH,
-        ),
-    ] = None,
-    classes_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Text file of actions to keep, one name or @group per line.", rich_help_panel=_WHICH
-        ),
-    ] = None,
+    threshold: options.Threshold = None,
+    operating_point: options.OperatingPoint = None,
+    top_k: options.TopK = None,
+    classes: options.Classes = None,
+    classes_file: options.ClassesFile = None,
     allow_protocol: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Protocol to allow besides file, http, https, s3, gs and az, such as sftp; may be given again.",
+            help="Also allow this URL protocol, such as sftp (always: file, http, https, s3, gs, az). Repeatable.",
             show_default=False,
-            rich_help_panel=_TROUBLE,
+            rich_help_panel=_FAILURES,
         ),
     ] = None,
     max_attempts: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Tries at a video that crashes, hangs or breaks off.", rich_help_panel=_TROUBLE
+            min=1, metavar="N", help="Attempts per video that crashes, hangs or breaks off.", rich_help_panel=_FAILURES
         ),
     ] = 3,
     timeout_factor: Annotated[
         float,
         typer.Option(
-            min=0.1, metavar="X", help="Times the expected, after which a video hangs.", rich_help_panel=_TROUBLE
+            min=0.1,
+            metavar="X",
+            help="Kill a video after this many times its expected duration.",
+            rich_help_panel=_FAILURES,
         ),
     ] = 30.0,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only warnings and failures.", rich_help_panel=_SAY)
-    ] = False,
-    json_logs: Annotated[
-        bool, typer.Option("--json-logs", help="One JSON object per line.", rich_help_panel=_SAY)
-    ] = False,
+    quiet: options.Quiet = False,
+    json_logs: options.JsonLogs = False,
 ) -> None:
-    """Find what happens when in thousands of videos.
+    """Detect actions in an archive of videos; resumable.
 
-    DIR gets one result file per video in `results`, and `archive.db` with all
-    of them, which `tallformer archive` asks and exports. The same command
-    again goes on where it was stopped, however it was stopped; what is done
-    already, in the same way, is not done again. With another threshold or
-    model, only what depends on it is.
+    Writes one result file per video to DIR/results, and all of them to
+    DIR/archive.db, which `tallformer archive` queries and exports. Run the
+    same command again to continue after an interruption, even a crash;
+    finished videos are skipped. After a change of threshold or model, only
+    what depends on it is computed again.
 
-    Where DIR is an address, the database is in the folder --state, and a copy
-    of it is there at the end. Result files that could not be written because
-    the address did not answer are written by the next run.
+    If DIR is a URL, the database is kept in the folder --state and copied to
+    the URL at the end. Result files that could not be uploaded are uploaded by
+    the next run.
 
-    Exit code: 0 all done; 1 a video failed, and the others are done and
-    written; 2 usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+    Exit code: 0 success; 1 a video failed (the others are written); 2 usage
+    error; 130 Ctrl-C; 143 SIGTERM.
 
     [bold]Examples[/bold]
 
@@ -222,7 +198,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
     from tallformer_infer.commands.labelling import LabelOptions, label_sources
 
-    options = LabelOptions(
+    wanted = LabelOptions(
         sources=tuple(sources),
         out=out,
         state=state,
@@ -255,4 +231,4 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         json_logs=json_logs,
         given=given_options(context, without=()),
     )
-    raise typer.Exit(label_sources(options))
+    raise typer.Exit(label_sources(wanted))

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def models(context: typer.Context) -> None:
-    """List the models that are installed and the recipes to make new ones from, or show one.
+    """List the installed models and the recipes for new ones, or show one.
 
     [bold]Examples[/bold]
 
@@ -41,15 +41,15 @@ def list_models() -> None:
     console = Console(highlight=False)
     console.print("[bold]Models[/bold], for `tallformer detect --model NAME`")
     console.print(_models_table())
-    console.print("\n[bold]Recipes[/bold], to train or import with; `tallformer models show NAME` shows one")
+    console.print("\n[bold]Recipes[/bold], for `train` and `import`; see `tallformer models show NAME`")
     console.print(_recipes_table())
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe or a model that `tallformer models` lists.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Recipe or model, as listed by `tallformer models`.")],
     recipe: Annotated[
-        bool, typer.Option("--recipe", help="Print the recipe as JSON, to edit and pass back as a file.")
+        bool, typer.Option("--recipe", help="Print the recipe as JSON, to edit and pass to `train --recipe`.")
     ] = False,
 ) -> None:
     """Show a recipe, or the recipe of a model."""

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tallformer_infer.commands import options
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
@@ -15,12 +17,14 @@ def report(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="ACTIONS", show_default=False, help="actions.json, labels that `convert` reads, or a folder."
+            metavar="ACTIONS",
+            show_default=False,
+            help="actions.json, labels that `convert` reads, or a folder of results.",
         ),
     ],
     videos: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VIDEO", show_default=False, help="Its videos, where they are not where it says."),
+        typer.Argument(metavar="VIDEO", show_default=False, help="The videos, if they have moved."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -29,27 +33,26 @@ def report(
             "-o",
             metavar="FILE.html",
             show_default=False,
-            help="Page to write; - is stdout; else ACTIONS with the ending .html, or index.html in the folder.",
+            help="Output page; - is stdout (default: ACTIONS with the ending .html, or index.html in the folder).",
         ),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Labels of the videos, to be shown beside what was found.")
+        Path | None, typer.Option(metavar="FILE", help="Ground truth to show next to the detections.")
     ] = None,
     embed: Annotated[
-        bool, typer.Option("--embed", help="Put the videos into the page, so that it can go anywhere alone.")
+        bool, typer.Option("--embed", help="Embed the videos, so that the page can be shared alone.")
     ] = False,
-    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Heading; else the name of the video.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title (default: the name of the video).")] = None,
+    quiet: options.Quiet = False,
+    json_logs: options.JsonLogs = False,
 ) -> None:
-    """Make a page to look at what was found: video, timeline, list, filters.
+    """Write an HTML page to review results: video, timeline, list and filters.
 
-    The page is one file, and needs no network and no server. It finds the
-    video where it lies, seen from the page, unless --embed puts it in.
+    The page is one file without network access or server. It plays the video
+    from its path relative to the page, unless --embed puts the video into it.
 
-    Of a folder it makes an index: every actions.json below, what was found in
-    all of them, what failed, and a search. Rows lead to the page beside the
-    file, where there is one.
+    For a folder, writes an index of every actions.json in it and below, with
+    counts, failures and a search; rows link to the page next to each file.
 
     [bold]Examples[/bold]
 
@@ -64,9 +67,9 @@ def report(
     from tallformer_infer.commands.reports import ReportOptions, write_index, write_report
     from tallformer_infer.commands.saying import speaking
 
-    options = ReportOptions(source=source, videos=tuple(videos or ()), out=out, truth=truth, embed=embed, title=title)
+    wanted = ReportOptions(source=source, videos=tuple(videos or ()), out=out, truth=truth, embed=embed, title=title)
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         if source.is_dir():
-            write_index(options, speaker)
+            write_index(wanted, speaker)
         else:
-            write_report(options, speaker)
+            write_report(wanted, speaker)

@@ -26,15 +26,21 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     ] = None,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen at; any but this machine's own needs --token.", rich_help_panel=_ACCESS),
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on; any but loopback needs --token.", rich_help_panel=_ACCESS
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=_ACCESS)
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 takes a free one.", rich_help_panel=_ACCESS)
     ] = 8080,
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="TALLFORMER_TOKEN", help="What clients must know, the page included.", rich_help_panel=_ACCESS
+            envvar="TALLFORMER_TOKEN",
+            show_envvar=False,
+            metavar="TEXT",
+            help="Token that clients must send.",
+            rich_help_panel=_ACCESS,
         ),
     ] = None,
     root: Annotated[
@@ -61,7 +67,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     ] = 1000,
     device: Annotated[
         Device,
-        typer.Option(help="Where to run, as for `detect`.", rich_help_panel=_WORK),
+        typer.Option(metavar="NAME", help="Device, as for `detect`.", rich_help_panel=_WORK),
     ] = "auto",
     workers: Annotated[
         int | None,

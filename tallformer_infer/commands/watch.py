@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from tallformer_infer.commands import options
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-_WHERE, _WHICH, _SOURCE = "Where it runs", "Which actions are kept", "How the source is read"
+_SOURCE = "Source"
 
 
 @app.command()
@@ -19,7 +21,7 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         typer.Argument(
             metavar="SOURCE",
             show_default=False,
-            help="rtsp://, http(s):// (HLS), rtmp://, srt:// or udp:// address, /dev/video0, a growing file, or -",
+            help="rtsp://, http(s):// (HLS), rtmp://, srt:// or udp:// URL, /dev/video0, a growing file, or -.",
         ),
     ],
     out: Annotated[
@@ -28,59 +30,46 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     record: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep a clip around each action, copied as received.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "onnx-tensorrt", "tensorrt"],
-        typer.Option(help="Where to run, as for `detect`.", rich_help_panel=_WHERE),
-    ] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="CPU threads (default: cores).", rich_help_panel=_WHERE)
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="X", help="Lowest score to keep.", rich_help_panel=_WHICH)
-    ] = None,
-    operating_point: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As for `detect`.", rich_help_panel=_WHICH)
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(metavar="A,B", help="Actions to keep, by name; repeatable.", rich_help_panel=_WHICH),
-    ] = None,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    threshold: options.Threshold = None,
+    operating_point: options.OperatingPoint = None,
+    classes: options.Classes = None,
     max_delay: Annotated[
         float,
         typer.Option(
             min=1,
             metavar="SECONDS",
-            help="Drop what waits when detection falls so far behind.",
+            help="Drop frames when detection falls this far behind.",
             rich_help_panel=_SOURCE,
         ),
     ] = 30.0,
     timeout: Annotated[
         float,
-        typer.Option(min=0.1, metavar="SECONDS", help="Reconnect after so much silence.", rich_help_panel=_SOURCE),
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Reconnect after this long without data.", rich_help_panel=_SOURCE
+        ),
     ] = 10.0,
     idle: Annotated[
         float,
         typer.Option(
-            min=0.1, metavar="SECONDS", help="End when a file has not grown for so long.", rich_help_panel=_SOURCE
+            min=0.1, metavar="SECONDS", help="End when a file has not grown for this long.", rich_help_panel=_SOURCE
         ),
     ] = 10.0,
     once: Annotated[
         bool, typer.Option("--once", help="End when the connection is lost; do not reconnect.", rich_help_panel=_SOURCE)
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Detect actions in a live stream, and write them as JSON lines.
 
-    A line comes when no later picture can change its action: at the end of
-    its window at the earliest. Lost connections are opened again, and
-    reported as gaps in wall-clock time. Memory does not grow.
+    Writes an action as soon as no later frame can change it, at the end of its
+    window at the earliest. Reconnects after a lost connection, and reports the
+    gap in wall-clock time. Memory stays constant.
 
-    Exit code: 0 the source has ended; 1 it cannot be opened; 2 usage; 130
-    stopped by Ctrl-C; 143 stopped by SIGTERM.
+    Exit code: 0 the source has ended; 1 it cannot be opened; 2 usage error;
+    130 Ctrl-C; 143 SIGTERM.
 
     [bold]Examples[/bold]
 
@@ -115,9 +104,11 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         raise typer.BadParameter(str(error)) from error
     window_s = recipe.window.window_frames / recipe.sampling.sample_fps
     keep_s = 3 * window_s + 2 * max_delay if record is not None else 0.0
-    options = FeedOptions(timeout_s=timeout, most_delay_s=max_delay, keep_s=keep_s, reconnects=not once, idle_s=idle)
+    feed_options = FeedOptions(
+        timeout_s=timeout, most_delay_s=max_delay, keep_s=keep_s, reconnects=not once, idle_s=idle
+    )
     recorder = None if record is None else Recorder(record)
-    feed = Feed(source, options)
+    feed = Feed(source, feed_options)
     if not quiet:
         typer.echo(f"tallformer: watching {source}; an action is final up to {window_s:.0f} s after it", err=True)
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import AnnotationError, ExtraError
+from tallformer_infer.installing import install_command
 from tallformer_infer.labels.escaping import CELL, LINE, escape, guard_formula, unescape, unguard_formula
 from tallformer_infer.labels.files import Problems, number, read_bytes, read_decoded, read_text, shown
 from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, in_time_order, milliseconds, named_after
@@ -151,7 +152,7 @@ def read_parquet(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
         from pyarrow import parquet  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExtraError(
-            "parquet needs the extra 'archive' (pyarrow is not installed): pip install 'tallformer[archive]'"
+            f"parquet needs the extra 'archive' (pyarrow is not installed): {install_command('archive')}"
         ) from error
     try:
         table = parquet.read_table(pyarrow.BufferReader(read_bytes(path)))

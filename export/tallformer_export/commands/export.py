@@ -31,47 +31,50 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         typer.Option("--out", "-o", metavar="BUNDLE", help="Bundle to write: a folder, or a file ending in .zip."),
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What to call the model; else as the recipe is called.")
+        str | None, typer.Option(metavar="NAME", help="Name of the model (default: name of the recipe).")
     ] = None,
-    licence: Annotated[
-        str, typer.Option(metavar="TEXT", help="Licence of the weights, for whoever gets the bundle.")
-    ] = "unknown",
+    licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the weights.")] = "unknown",
     intended_use: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What the model is for and what it cannot know, shown where it is used."),
+        typer.Option(metavar="TEXT", help="What the model is for and what it cannot do; shown wherever it is used."),
     ] = None,
     random_weights: Annotated[
         int | None,
-        typer.Option(metavar="SEED", help="No checkpoint: random weights for the recipe NAME or FILE.json given."),
+        typer.Option(
+            metavar="SEED", help="Export random weights for a recipe (NAME or FILE.json) instead of a checkpoint."
+        ),
     ] = None,
     precision: Annotated[
         Precision,
         typer.Option(
-            help="Format of the encoder: fp32 anywhere, int8 the fastest on CPUs; for GPUs fp16, bf16, "
-            "or int8-static, calibrated on the sample."
+            metavar="NAME",
+            help="Encoder precision. fp32: anywhere. int8: fastest on CPUs. fp16, bf16, int8-static (calibrated on the "
+            "sample): GPUs.",
         ),
     ] = "fp32",
     sample: Annotated[
         Path | None,
         typer.Option(
             metavar="VIDEO",
-            help="Compare with torch on the first two windows of this video; else on a short generated one.",
+            help="Video for the comparison with torch (default: a short generated one).",
         ),
     ] = None,
     accept_parity: Annotated[
         bool,
-        typer.Option("--accept-parity", help="Write the bundle however much it differs from torch, and record that."),
+        typer.Option(
+            "--accept-parity", help="Write the bundle even if it differs too much from torch, and record that."
+        ),
     ] = False,
     engine: Annotated[
         bool,
-        typer.Option("--engine", help="Then build TensorRT engines of it, as `tallformer engine build` does."),
+        typer.Option("--engine", help="Also build TensorRT engines, as `tallformer engine build` does."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log as JSON, one object per line.")] = False,
 ) -> None:
-    """Write a checkpoint as a bundle of ONNX graphs, compared with torch on the frames of a video.
+    """Export a checkpoint to a bundle of ONNX graphs, and compare it with torch on the frames of a video.
 
-    What was compared is stored in the bundle: see `tallformer info BUNDLE`.
+    The comparison is stored in the bundle; see `tallformer info BUNDLE`.
 
     [bold]Examples[/bold]
 

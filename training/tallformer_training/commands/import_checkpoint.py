@@ -35,8 +35,8 @@ def import_command(
             help="Parameters that the file may lack, such as 'head.*'; they get fresh weights. Repeatable.",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and failures.")] = False,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log as JSON, one object per line.")] = False,
 ) -> None:
     """Turn an official TALLFormer checkpoint, OpenTAD's Video Swin with ActionFormer, or a backbone (Video Swin, I3D),
     into a tallformer checkpoint.

@@ -41,10 +41,10 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         Path | None, typer.Option(metavar="DIR", show_default=False, help="Folder of the annotated videos.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", show_default=False, help="A recipe's name, or its .json file.")
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Name of a recipe, or its .json file.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="RUN", show_default=False, help="Folder for everything that comes out.")
+        Path | None, typer.Option(metavar="RUN", show_default=False, help="Output folder of the run.")
     ] = None,
     init: Annotated[
         Path | None,
@@ -55,13 +55,13 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Settings of training (.json); RUN/run.json has all of them, under `training`.",
+            help="Training settings (.json), as under `training` in RUN/run.json.",
         ),
     ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            metavar="N", show_default=False, help="Passes over the videos; else 1000. Of models of whole videos: 10."
+            metavar="N", show_default=False, help="Passes over the videos (default: 1000; models of whole videos: 10)."
         ),
     ] = None,
     ratio: Annotated[
@@ -69,8 +69,8 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         typer.Option(
             metavar="R",
             show_default=False,
-            help="Part of the clips to encode, memory gives the others; 0: frozen encoder; else 0.15. Of models of "
-            "whole videos: 0.375.",
+            help="Share of clips to encode per step; the others come from the memory. 0: frozen encoder. (default: "
+            "0.15; models of whole videos: 0.375)",
         ),
     ] = None,
     encoder_steps: Annotated[
@@ -79,40 +79,38 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             metavar="N",
             min=0,
             show_default=False,
-            help="Let an encoder without trained weights learn alone first, from single clips; 0: not.",
+            help="Train an encoder without weights alone first, for N steps on single clips; 0: off.",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", show_default=False, help="Makes runs repeatable; else 10. Of models of whole videos: 2020."
-        ),
+        typer.Option(metavar="N", show_default=False, help="Random seed (default: 10; models of whole videos: 2020)."),
     ] = None,
-    subset: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Subset to learn from.")
-    ] = None,
+    subset: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Subset to train on.")] = None,
     val_annotations: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Annotations to measure mAP on while training."),
+        typer.Option(metavar="FILE", show_default=False, help="Annotations for validation during training."),
     ] = None,
     val_videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", show_default=False, help="Their videos; else those of --videos.")
+        Path | None, typer.Option(metavar="DIR", show_default=False, help="Videos for validation (default: --videos).")
     ] = None,
     val_subset: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Subset to measure on.")
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Subset for validation.")
     ] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Pass over known faults of annotations, and count them.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Skip known faults in annotations, and count them.")] = False,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", show_default=False, help="Folder of resized frames; runs may share it."),
+        typer.Option(metavar="DIR", show_default=False, help="Folder for resized frames; runs can share it."),
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Decode videos each time: slow, no disk.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Decode videos in every epoch: slower, but needs no disk space.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     resume_from: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", show_default=False, help="Checkpoint of the run to go on from; else the last."),
+        typer.Option(
+            metavar="DIR", show_default=False, help="Checkpoint of the run to continue from (default: the last)."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or auto.")] = "auto",
     suggest: Annotated[
@@ -121,7 +119,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             "--suggest", help=f"Propose a recipe for these annotations, from --recipe (else {_BASE}); trains nothing."
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object per line, on stderr.")] = False,
 ) -> None:
     """Train a detector on your own videos.
