@@ -3,9 +3,10 @@
     python -m benchmarks.bench_encoder [RECIPE] [--threads N] [--rounds N] >> benchmarks/results/encoder.jsonl
 
 All ways take the same weights and the same clips and are timed in turn. `torch` is the model in plain eager mode, one
-clip at a time; `graph` the exported graph as ONNX Runtime runs it, all threads for one clip; `tallformer` what `detect`
-does with it. Outputs are compared before anything is timed. Shares are of the rate of products in the same number
-format, by the faster of ONNX Runtime and torch.
+clip at a time (`bf16`: under autocast), `torch.compile` the same compiled; `graph` the exported graph as ONNX Runtime
+runs it, all threads for one clip; `tallformer` what `--device cpu` does with it, `openvino` what `--device openvino`
+does. Outputs are compared before anything is timed. Shares are of the rate of products in the same number format, by
+the faster of ONNX Runtime and torch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,14 +34,16 @@ from tallformer_export.onnx_files import encoder_onnx
 from tallformer_export.precision import quantised
 from tallformer_infer.config import Recipe, preset
 from tallformer_infer.cores import available_cores
+from tallformer_infer.runtime import Cancellation
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
+from tallformer_infer.runtime.openvino import OpenVinoEncoder, has_bf16
 from tallformer_infer.runtime.providers import CPU
 from tallformer_infer.runtime.sessions import open_session
 from tallformer_training.model import Detector
 
 RECIPE = "thumos14-swin-t"
-_ALIKE = {"fp32": 1e-4, "int8": 0.2}
+_ALIKE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.2}
 """Largest difference from torch, as a part of the largest feature."""
 
 Encode = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
@@ -84,7 +86,9 @@ class Measured:
 def main() -> None:
     """Time all ways and print a JSON line for each."""
     options = _options()
-    measured = measure_encoder(options.recipe, threads=options.threads, rounds=options.rounds)
+    measured = measure_encoder(
+        options.recipe, threads=options.threads, rounds=options.rounds, with_compiled=options.compile
+    )
     for name, precision in measured.seconds:
         sys.stdout.write(json.dumps(_line(measured, name, precision, options)) + "\n")
 
@@ -109,7 +113,9 @@ def goal(work: Path) -> dict[str, Figure]:
     }
 
 
-def measure_encoder(recipe: str, *, threads: int, rounds: int, with_plain_graph: bool = True) -> Measured:
+def measure_encoder(
+    recipe: str, *, threads: int, rounds: int, with_plain_graph: bool = True, with_compiled: bool = False
+) -> Measured:
     """Compare all ways with torch, then time them in turn.
 
     Args:
@@ -117,20 +123,23 @@ def measure_encoder(recipe: str, *, threads: int, rounds: int, with_plain_graph:
         threads: Of everything.
         rounds: How often each way is timed.
         with_plain_graph: Whether `graph` is among the ways.
+        with_compiled: Whether `torch.compile` is.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     detector = Detector(preset(recipe)).eval()
     clips, real_frames = _clips(detector.recipe, threads)
-    fp32 = encoder_onnx(detector)
-    contents = {"fp32": fp32.SerializeToString(), "int8": quantised(fp32).SerializeToString()}
-    ways = [Way("torch", "fp32", _torch(detector))]
+    contents = _contents(detector)
+    ways = [Way("torch", "fp32", _torch(detector)), *_torch_ways(detector, with_compiled=with_compiled)]
     for precision, content in contents.items():
         if with_plain_graph:
             ways.append(Way("graph", precision, _graph(content, threads)))
         ways.append(Way("tallformer", precision, _tallformer(content, threads)))
+    for precision in ("fp32", *(["bf16"] if has_bf16() else [])):
+        encoder = OpenVinoEncoder(contents["fp32"], precision=precision, threads=threads)
+        ways.append(Way("openvino", precision, partial(encoder.run, cancellation=Cancellation())))
     _compare(ways, clips, real_frames)
-    multiplying = {precision: products(precision, threads=threads) for precision in contents}
+    multiplying = {way.precision: products(way.precision, threads=threads) for way in ways}
     calls = _take_turns(ways, (clips, real_frames), multiplying, rounds)
     rates = {
         precision: best_rates([(product, calls["product", name]) for name, product in by_name.items()])
@@ -146,6 +155,24 @@ def measure_encoder(recipe: str, *, threads: int, rounds: int, with_plain_graph:
         torch_rates=best_rates([(multiplying["fp32"]["torch fp32"], calls["product", "torch fp32"])]),
         fp32_graph=contents["fp32"],
     )
+
+
+def _contents(detector: Detector) -> dict[str, bytes]:
+    """The encoder as bundles have it, by precision; an I3D has no int8."""
+    fp32 = encoder_onnx(detector)
+    contents = {"fp32": fp32.SerializeToString()}
+    if detector.recipe.model.backbone.kind == "video_swin":
+        contents["int8"] = quantised(fp32).SerializeToString()
+    return contents
+
+
+def _torch_ways(detector: Detector, *, with_compiled: bool) -> list[Way]:
+    ways = []
+    if has_bf16():
+        ways.append(Way("torch", "bf16", _torch(detector, autocast=True)))
+    if with_compiled:
+        ways.append(Way("torch.compile", "fp32", _torch(detector, compiled=True)))
+    return ways
 
 
 def _compare(ways: Sequence[Way], clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> None:
@@ -172,13 +199,14 @@ def _take_turns(
     return take_turns(timed, rounds=rounds, warmups=0, on_round=partial(say_round, "encoder", rounds))
 
 
-def _torch(detector: Detector) -> Encode:
+def _torch(detector: Detector, *, autocast: bool = False, compiled: bool = False) -> Encode:
     graph = EncoderGraph(detector).eval()
+    run = torch.compile(graph) if compiled else graph
 
     def encode(clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             pairs = zip(torch.from_numpy(clips).split(1), torch.from_numpy(real_frames).split(1), strict=True)
-            return torch.cat([graph(*pair) for pair in pairs]).numpy()
+            return torch.cat([run(*pair) for pair in pairs]).float().numpy()
 
     return encode
 
@@ -197,7 +225,7 @@ def _graph(content: bytes, threads: int) -> Encode:
 
 def _tallformer(content: bytes, threads: int) -> Encode:
     encoder = CpuEncoder(content, threads=threads)
-    return lambda clips, real_frames: encoder.run(clips, real_frames, ort.RunOptions())
+    return lambda clips, real_frames: encoder.run(clips, real_frames, Cancellation())
 
 
 def _clips(recipe: Recipe, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -242,6 +270,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("recipe", nargs="?", default=RECIPE)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile, which needs a C++ compiler")
     return parser.parse_args()
 
 

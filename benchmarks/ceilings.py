@@ -25,13 +25,13 @@ class Product(Protocol):
 
 
 class TorchProduct:
-    """Torch's product of two float32 matrices, on as many threads as torch is told to use."""
+    """Torch's product of two matrices, on as many threads as torch is told to use."""
 
     gigaflop = RUNS * 2 * _SIDE**3 / 1e9
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(0)
-        self._left, self._right = torch.randn(2, _SIDE, _SIDE, generator=generator)
+        self._left, self._right = torch.randn(2, _SIDE, _SIDE, generator=generator).to(dtype)
 
     def run(self) -> None:
         """Multiply `RUNS` times."""
@@ -44,6 +44,8 @@ def products(precision: str, *, threads: int) -> dict[str, Product]:
 
     Torch must have been told the same number of threads.
     """
+    if precision == "bf16":  # of which ONNX Runtime has no product on CPUs
+        return {"torch bf16": TorchProduct(torch.bfloat16)}
     with_onnxruntime: dict[str, Product] = {f"onnxruntime {precision}": MatrixProduct(precision, threads=threads)}
     if precision.startswith("int8"):
         return with_onnxruntime

@@ -34,6 +34,7 @@ REPORTED_PACKAGES = (
     "tallformer",
     "numpy",
     "onnxruntime",
+    "openvino",
     "onnxruntime-gpu",
     "tensorrt-cu13",
     "tensorrt-rtx",

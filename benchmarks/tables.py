@@ -84,8 +84,14 @@ def detect_table() -> str:
 
 
 def encoder_table() -> str:
-    """Seconds per clip of the encoder on the CPU, in each way."""
-    lines = read("encoder")
+    """Seconds per clip of encoders on CPUs, in each way: a table for each recipe and processor."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in read("encoder"):
+        groups.setdefault((line["inputs"]["recipe"], line["processor"]), []).append(line)
+    return "\n\n".join(map(_encoder_table, groups.values()))
+
+
+def _encoder_table(lines: list[dict[str, Any]]) -> str:
     head = "| way | precision | s per clip | quartiles | times torch | of the matrix rate |"
     rows = [head, "|---|---|---|---|---|---|"]
     for line in lines:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tallformer_export.exporting import export_random
-from tallformer_export.parity import FP32_LIMITS, check_parity, compare_actions, measure_parity
+from tallformer_export.parity import FP32_LIMITS, check_parity, compare_actions, measure_at_run_time, measure_parity
 from tallformer_export.sample import sample_video
 from tallformer_infer import cli
 from tallformer_infer.bundle import DESCRIPTION, Bundle, load_bundle
@@ -26,6 +26,7 @@ from tallformer_infer.config import (
 from tallformer_infer.errors import BundleError, ConfigError, ExportError
 from tallformer_infer.pipeline import Detector as Pipeline
 from tallformer_infer.runtime import OnnxRuntime
+from tallformer_infer.runtime.openvino import has_bf16
 from tallformer_training.checkpoint import save_checkpoint
 from tallformer_training.datasets import TrainingVideo
 from tallformer_training.datasets.frames import DecodedFrames
@@ -255,3 +256,37 @@ def test_info_shows_the_report(reported: Path, capsys: pytest.CaptureFixture[str
     assert "parity 7 of torch's 9 actions are found again at tIoU 0.95, in 240 frames (generated)" in shown
     assert "encoder.features differ by 3e-07 at most, on average 1e-08 (part of the largest; limit 0.0001)" in shown
     assert "localizer.scores differ by unknown at most (score; limit 0.0001): beyond the limit, accepted" in shown
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bfloat16")
+def test_report_says_what_becomes_of_actions_in_bfloat16(exported: Path) -> None:
+    parity = load_bundle(exported).parity
+
+    assert parity is not None
+    assert set(parity.at_run_time) == {"bf16"}
+    assert set(parity.at_run_time["bf16"]) == OF_ACTIONS
+    assert parity.holds_in("bf16")
+    assert not parity.holds_in("int8")
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bfloat16")
+def test_actions_that_are_others_in_bfloat16_do_not_hold(exported: Path, detector: Detector) -> None:
+    """Against actions that all come a second later."""
+    bundle = load_bundle(exported)
+    with sample_video(detector) as sample:
+        found = Pipeline(bundle, OnnxRuntime(bundle, device="cpu")).detect(sample.path).actions
+        later = [dataclasses.replace(one, start_s=one.start_s + 1, end_s=one.end_s + 1) for one in found]
+
+        measured = measure_at_run_time(bundle, sample, later)
+
+    assert len(found) > 3
+    assert not measured["bf16"]["actions.unmatched"].is_within
+
+
+def test_nothing_is_measured_of_an_encoder_that_is_reduced_already(exported: Path, detector: Detector) -> None:
+    bundle = load_bundle(exported)
+    graphs = {**bundle.graphs, "encoder": dataclasses.replace(bundle.graphs["encoder"], precision="int8")}
+    reduced = dataclasses.replace(bundle, description=dataclasses.replace(bundle.description, graphs=graphs))
+
+    with sample_video(detector) as sample:
+        assert measure_at_run_time(reduced, sample, []) == {}

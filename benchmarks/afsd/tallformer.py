@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.afsd.graphs import Network, tallformer_graphs
@@ -16,6 +15,7 @@ from benchmarks.afsd.sampling import Task, timed
 from benchmarks.afsd.workload import ACTIVITYNET, ACTIVITYNET_FPS, THUMOS14
 from tallformer_infer.config import Recipe, SamplingConfig, preset
 from tallformer_infer.nms import suppress
+from tallformer_infer.runtime import Cancellation
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.structures import Candidates
 
@@ -57,7 +57,7 @@ def sampling(workload: str) -> SamplingConfig:
 def _encode(name: str, encoder: CpuEncoder, frames: NDArray[np.uint8]) -> Task:
     count = encoder.clips_at_once
     clips, real_frames = np.stack([frames] * count), np.full(count, len(frames))
-    return Task(name, timed(lambda: encoder.run(clips, real_frames, ort.RunOptions()), count))
+    return Task(name, timed(lambda: encoder.run(clips, real_frames, Cancellation()), count))
 
 
 def _localize(backbone: str, workload: str, recipe: Recipe, localizer: Network) -> list[Task]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,8 @@ from tallformer_infer.errors import ExportError
 from tallformer_infer.evaluation.matching import by_falling_score, match_greedily
 from tallformer_infer.evaluation.overlap import overlapping_pairs
 from tallformer_infer.pipeline import Detector as Pipeline
-from tallformer_infer.runtime import OnnxRuntime
+from tallformer_infer.runtime import OnnxRuntime, OpenVinoRuntime
+from tallformer_infer.runtime.openvino import has_bf16
 from tallformer_infer.structures import Action
 from tallformer_training.model import Detector
 
@@ -99,7 +101,31 @@ def measure_parity(detector: Detector, bundle: Bundle, sample: Sample, limits: P
     )
     matched, of_actions = compare_actions(here, there, of_actions_limits)
     differences = {name: _of_output(name, spread, limits) for name, spread in sorted(compared.spreads.items())}
-    return ParityReport(sample=sample.told, differences={**differences, **of_actions}, actions=matched)
+    return ParityReport(
+        sample=sample.told,
+        differences={**differences, **of_actions},
+        actions=matched,
+        at_run_time=measure_at_run_time(bundle, sample, here),
+    )
+
+
+def measure_at_run_time(bundle: Bundle, sample: Sample, wanted: Sequence[Action]) -> dict[str, dict[str, Difference]]:
+    """What becomes of the final actions where a float32 encoder is run in bfloat16.
+
+    Args:
+        bundle: With a float32 encoder; of others nothing is measured.
+        sample: The video.
+        wanted: Its actions in float32, before any operating point.
+
+    Returns:
+        Differences by precision; none where OpenVINO is missing, or the processor has no bfloat16.
+    """
+    is_installed = find_spec("openvino") is not None
+    if bundle.graphs["encoder"].precision != "fp32" or not is_installed or not has_bf16():
+        return {}
+    reduced = Pipeline(bundle, OpenVinoRuntime(bundle, precision="bf16"))
+    found = reduced.detect(sample.path, operating_point=RAW_SCORES).actions
+    return {"bf16": compare_actions(wanted, found, LIMITS["bf16"])[1]}
 
 
 def compare_actions(

@@ -126,7 +126,10 @@ def _parity(bundle: Bundle) -> list[tuple[str, str, str]]:
             "",
         )
     ]
-    for name, difference in parity.differences.items():
+    told = dict(parity.differences)
+    for precision, differences in parity.at_run_time.items():
+        told |= {f"{name} with --precision {precision}": difference for name, difference in differences.items()}
+    for name, difference in told.items():
         worst = "unknown" if difference.worst is None else f"{difference.worst:.2g}"
         mean = "" if difference.mean is None else f", on average {difference.mean:.2g}"
         beyond = (
