@@ -274,7 +274,10 @@ class OnnxRuntime:
         }
         for name, (found, shape) in expected.items():
             if found != shape:
-                raise BundleError(f"{self._bundle.path}: input {name!r} is {found} per item, the recipe says {shape}")
+                raise BundleError(
+                    f"{self._bundle.path}: input {name!r} is {found and list(found)} per item, "
+                    f"the recipe says {list(shape)}"
+                )
 
 
 def _item_shape(session: ort.InferenceSession, name: str) -> tuple[int, ...] | None:
