@@ -29,6 +29,7 @@ from tallformer_infer.config import (
 from tallformer_infer.errors import BundleError, ConfigError
 from tallformer_infer.graph_check import metadata, refusal
 from tallformer_infer.graph_sizes import excess
+from tallformer_infer.input_sizes import with_input_sizes
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
@@ -51,6 +52,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-static"]
 
 Footage = Literal["real", "generated"]
 """`generated`: videos of `tallformer_training.synthetic`; such a model knows nothing of real footage."""
+WeightStorage = Literal["fp32", "fp16", "int8"]
+"""How weights lie in a file whose arithmetic is float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,8 @@ class BundleDescription:
     """Everything else that decides the numbers."""
     graphs: dict[str, GraphInfo]
     """`encoder`, `localizer` and, unless the suppression has no graph, `suppress`."""
+    graphs_from: str | None = None
+    """Installed model whose files the graphs are, so that two settings share one set of weights; None: this one's."""
     intended_use: str | None = None
     """What the model is for and what it cannot know, in one or two sentences; shown wherever the model is used."""
     footage: Footage | None = None
@@ -202,39 +207,44 @@ class Bundle:
         """
         graphs = {self.graphs[name].file: name for name in GRAPHS if name in self.graphs}
         for name in files_beside(self.path, DESCRIPTION):
-            is_graph = name in graphs
-            yield (
-                name,
-                self.read_graph(graphs.pop(name))
-                if is_graph
-                else read_member(self.path, name, most_bytes=_OTHER_BYTES),
-            )
-        for missing in graphs.values():
-            self.read_graph(missing)
+            if name not in graphs:
+                yield name, read_member(self.path, name, most_bytes=_OTHER_BYTES)
+        for name, graph in graphs.items():
+            yield name, self._graph_file(graph)
 
     def read_graph(self, name: GraphName) -> bytes:
-        """The ONNX file of a graph. What is checked is what is returned.
+        """The ONNX file of a graph, with the sizes of inputs that the description says and the file leaves open.
 
         Raises:
             BundleError: It is not there, its hash differs, or it holds what a graph must not, see `graph_check`.
         """
+        content = self._graph_file(name)
+        info = self.graphs[name]
+        try:
+            content = with_input_sizes(content, info.inputs)
+        except BundleError as error:
+            raise BundleError(f"{self.path}: {info.file}: {error}") from error
+        if name != "suppress" and not self.is_bundled:  # graph 3 has sizes that depend on data
+            problem = excess(content, [*info.inputs.values(), *info.outputs.values()])
+            if problem is not None:
+                raise BundleError(f"{self.path}: {info.file} {problem}")
+        return content
+
+    def _graph_file(self, name: GraphName) -> bytes:
+        """The file of a graph as it is. What is checked is what is returned."""
         info = self.graphs.get(name)
         if info is None:
             raise BundleError(f"{self.path}: bundle has no graph {name!r}; it has {', '.join(self.graphs)}")
-        content = read_member(
-            self.path, info.file, most_bytes=MOST_BYTES if info.size_bytes is None else info.size_bytes
-        )
+        folder = self.path if self.description.graphs_from is None else _installed(self.description.graphs_from)
+        content = read_member(folder, info.file, most_bytes=MOST_BYTES if info.size_bytes is None else info.size_bytes)
         found = hashlib.sha256(content).hexdigest()
         if found != info.sha256:
             raise BundleError(
-                f"{self.path}: {info.file} has sha256 {found[:12]}…, bundle.json says {info.sha256[:12]}…: "
+                f"{folder}: {info.file} has sha256 {found[:12]}…, bundle.json says {info.sha256[:12]}…: "
                 "the file was changed or damaged; fetch or export the bundle again"
             )
-        problem = refusal(content, name)
-        if problem is None and name != "suppress" and not self.is_bundled:  # graph 3 has sizes that depend on data
-            problem = excess(content, [*info.inputs.values(), *info.outputs.values()])
-        if problem is not None:
-            raise BundleError(f"{self.path}: {info.file} {problem}")
+        if problem := refusal(content, name):
+            raise BundleError(f"{folder}: {info.file} {problem}")
         return content
 
     def graph_metadata(self, name: GraphName) -> dict[str, str]:
@@ -245,6 +255,14 @@ class Bundle:
 def bundled_models() -> dict[str, Path]:
     """Models that are installed with the package, by name."""
     return {path.parent.name: path.parent for path in sorted(_BUNDLED.glob(f"*/{DESCRIPTION}"))}
+
+
+def _installed(name: str) -> Path:
+    """Folder of an installed model."""
+    models = bundled_models()
+    if name not in models:
+        raise BundleError(f"graphs_from: {name}: is not installed; there are {', '.join(models)}")
+    return models[name]
 
 
 def load_bundle(source: str | Path | None = None) -> Bundle:

@@ -50,7 +50,7 @@ def write_calibration(source: str | Path | Bundle, calibration: Calibration, *, 
     if place.is_dir() and place.samefile(bundle.path):
         write_document(description.as_json(), place / DESCRIPTION)
     else:
-        _write_copy(bundle, description.as_json(), place)
+        _write_copy(bundle, dataclasses.replace(description, graphs_from=None).as_json(), place)
     return load_bundle(place)
 
 

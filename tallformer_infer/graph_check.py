@@ -93,10 +93,10 @@ def refusal(content: bytes, graph: str) -> str | None:
 def metadata(content: bytes) -> dict[str, str]:
     """What an ONNX file that was checked says of itself."""
     said = {}
-    for number, wire, at, size in _fields(content, 0, len(content)):
+    for number, wire, at, size in fields(content, 0, len(content)):
         if number == _METADATA and wire == _BYTES:
             entry = {
-                field: content[place : place + length] for field, _, place, length in _fields(content, at, at + size)
+                field: content[place : place + length] for field, _, place, length in fields(content, at, at + size)
             }
             said[entry.get(1, b"").decode(errors="replace")] = entry.get(2, b"").decode(errors="replace")
     return said
@@ -109,7 +109,7 @@ def _walk(content: bytes, allowed: frozenset[str], graph: str) -> str | None:
         kind, start, end = waiting.pop()
         has_graph = has_graph or kind == "graph"
         op_types: list[str] = []
-        for number, wire, at, size in _fields(content, start, end):
+        for number, wire, at, size in fields(content, start, end):
             child = _CHILDREN.get((kind, number)) if wire == _BYTES else None
             if child == "sparse":
                 return "has a sparse tensor; a bundle's graphs have none"
@@ -133,13 +133,14 @@ def _walk(content: bytes, allowed: frozenset[str], graph: str) -> str | None:
 def _of_outside(content: bytes, at: int, size: int) -> str:
     """For a tensor whose weights lie elsewhere; `at` and `size` are those of a key and its value, if they are told."""
     texts = [
-        content[place : place + length] for _, wire, place, length in _fields(content, at, at + size) if wire == _BYTES
+        content[place : place + length] for _, wire, place, length in fields(content, at, at + size) if wire == _BYTES
     ]
     told = f" ({texts[1].decode(errors='replace')!r})" if len(texts) == 2 and texts[0] == b"location" else ""
     return f"keeps weights in another file{told}; a bundle's graphs are one file each"
 
 
-def _fields(content: bytes, start: int, end: int) -> Iterator[Field]:
+def fields(content: bytes, start: int, end: int) -> Iterator[Field]:
+    """The fields of a protocol buffer between two places."""
     at = start
     while at < end:
         key, at = _varint(content, at, end)

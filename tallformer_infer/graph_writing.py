@@ -54,39 +54,41 @@ def write_graph(
     """The model file of a graph whose shapes are fixed."""
     graph = b"".join(
         (
-            *(_bytes(1, _node(node)) for node in nodes),
-            _bytes(2, name.encode()),
-            *(_bytes(5, _constant(constant)) for constant in constants),
-            *(_bytes(11, _value(value)) for value in inputs),
-            *(_bytes(12, _value(value)) for value in outputs),
+            *(bytes_field(1, _node(node)) for node in nodes),
+            bytes_field(2, name.encode()),
+            *(bytes_field(5, _constant(constant)) for constant in constants),
+            *(bytes_field(11, _value(value)) for value in inputs),
+            *(bytes_field(12, _value(value)) for value in outputs),
         )
     )
-    opset = _bytes(1, b"") + _integer(2, _OPSET)
-    return _integer(1, _IR_VERSION) + _bytes(7, graph) + _bytes(8, opset)
+    opset = bytes_field(1, b"") + integer_field(2, _OPSET)
+    return integer_field(1, _IR_VERSION) + bytes_field(7, graph) + bytes_field(8, opset)
 
 
 def _node(node: Node) -> bytes:
-    fields = [*(_bytes(1, name.encode()) for name in node.inputs), _bytes(2, node.output.encode())]
-    return b"".join((*fields, _bytes(4, node.operator.encode())))
+    fields = [*(bytes_field(1, name.encode()) for name in node.inputs), bytes_field(2, node.output.encode())]
+    return b"".join((*fields, bytes_field(4, node.operator.encode())))
 
 
 def _value(value: Value) -> bytes:
-    shape = b"".join(_bytes(1, _integer(1, size)) for size in value.shape)
-    tensor = _integer(1, _NUMBERS[value.elements]) + _bytes(2, shape)
-    return _bytes(1, value.name.encode()) + _bytes(2, _bytes(1, tensor))
+    shape = b"".join(bytes_field(1, integer_field(1, size)) for size in value.shape)
+    tensor = integer_field(1, _NUMBERS[value.elements]) + bytes_field(2, shape)
+    return bytes_field(1, value.name.encode()) + bytes_field(2, bytes_field(1, tensor))
 
 
 def _constant(constant: Constant) -> bytes:
-    sizes = b"".join(_integer(1, size) for size in constant.shape)
-    elements = _integer(2, _NUMBERS[constant.elements])
-    return sizes + elements + _bytes(8, constant.name.encode()) + _bytes(9, constant.content)
+    sizes = b"".join(integer_field(1, size) for size in constant.shape)
+    elements = integer_field(2, _NUMBERS[constant.elements])
+    return sizes + elements + bytes_field(8, constant.name.encode()) + bytes_field(9, constant.content)
 
 
-def _integer(field: int, value: int) -> bytes:
+def integer_field(field: int, value: int) -> bytes:
+    """A field of a protocol buffer that is a whole number."""
     return _varint(field << 3) + _varint(value)
 
 
-def _bytes(field: int, content: bytes) -> bytes:
+def bytes_field(field: int, content: bytes) -> bytes:
+    """A field of a protocol buffer that is text, bytes or another message."""
     return _varint(field << 3 | 2) + _varint(len(content)) + content
 
 

@@ -151,7 +151,7 @@ def test_such_a_recipe_is_shown_and_not_trained(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["models", "show", "kinetics400-i3d"]) == 0
-    assert "contrast: segments of 1.0 to 60 s" in " ".join(capsys.readouterr().out.split())
+    assert "contrast: segments of 1.9 to 60 s" in " ".join(capsys.readouterr().out.split())
 
     truth = {"database": {"film": {"subset": "training", "annotations": [{"segment": [1, 3], "label": "a"}]}}}
     (tmp_path / "truth.json").write_text(json.dumps(truth))

@@ -122,7 +122,7 @@ def test_segments_of_ignored_classes_decide_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length_s", [0.5, 2.0, 60.0, 900.0])
-@pytest.mark.parametrize("base", ["tiny", "demo", "thumos14-swin-t"])
+@pytest.mark.parametrize("base", ["tiny", "demo", "thumos14-swin-t", "kinetics400-i3d"])
 def test_a_suggested_recipe_can_be_trained_without_settings(tmp_path: Path, base: str, length_s: float) -> None:
     recipe = suggest_recipe(annotate(tmp_path, [length_s] * 5), subset=None, base=preset(base)).recipe
 

@@ -122,7 +122,7 @@ def _fill(
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
             precision=precision_of(model),
-            inputs={value.name: _shape(value) for value in model.graph.input},
+            inputs={value.name: _with_picture_size(_shape(value), recipe) for value in model.graph.input},
             outputs={value.name: _shape(value) for value in model.graph.output},
         )
     description = BundleDescription(
@@ -143,6 +143,11 @@ def _fill(
 def _describe(folder: Path, description: BundleDescription) -> None:
     text = json.dumps(description.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _with_picture_size(shape: tuple[int | str, ...], recipe: Recipe) -> tuple[int | str, ...]:
+    """Only the height and width of pictures may be open, besides the batch; runtimes get those of the recipe."""
+    return (*shape[:1], *(recipe.sampling.crop_px if isinstance(size, str) else size for size in shape[1:]))
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:

@@ -14,14 +14,15 @@ import torch
 
 from tallformer_export.bundle_writer import ModelCard, check_bundle_destination, write_bundle
 from tallformer_export.onnx_files import OPSET, encoder_onnx, localizer_onnx
-from tallformer_export.parity import LIMITS, check_parity, measure_parity
+from tallformer_export.parity import LIMITS, ParityLimits, check_parity, measure_parity
 from tallformer_export.precision import require_precision
 from tallformer_export.sample import check_sample, sample_clips, sample_video
 from tallformer_export.suppress_graph import build_suppress_graph
+from tallformer_export.weight_storage import with_stored_weights
 from tallformer_infer import __version__
-from tallformer_infer.bundle import Bundle, GraphName, Precision
-from tallformer_infer.config import ParityReport, Recipe
-from tallformer_infer.errors import CheckpointError, OutputError
+from tallformer_infer.bundle import Bundle, GraphName, Precision, WeightStorage
+from tallformer_infer.config import I3dConfig, ParityReport, Recipe
+from tallformer_infer.errors import CheckpointError, ExportError, OutputError
 from tallformer_infer.results import check_destination
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.model import Detector
@@ -35,6 +36,10 @@ class ExportOptions:
 
     precision: Precision = "fp32"
     """Format of the encoder's linear layers."""
+    weights: WeightStorage = "fp32"
+    """How they are stored; the graphs compute in `precision` all the same."""
+    any_size: bool = False
+    """Leave the size of pictures open, so that other settings of the model can have the same graph."""
     sample: Path | None = None
     """Video to compare on, and to calibrate on: its first two windows. None generates a short one."""
     accept_parity: bool = False
@@ -124,12 +129,19 @@ def check_input_stays(file: Path, out: Path) -> None:
 
 def _export(detector: Detector, out: Path, card: ModelCard, options: ExportOptions, on_step: OnStep) -> ParityReport:
     require_precision(detector.recipe, options.precision)
+    _require_options(detector.recipe, options)
     on_step("writing graph 1 of 3, encoder")
     graphs: dict[GraphName, onnx.ModelProto] = {
-        "encoder": encoder_onnx(detector, options.precision, clips=lambda: sample_clips(detector, options.sample))
+        "encoder": encoder_onnx(
+            detector,
+            options.precision,
+            clips=lambda: sample_clips(detector, options.sample),
+            any_size=options.any_size,
+        )
     }
     on_step("writing graph 2 of 3, localizer")
     graphs["localizer"] = localizer_onnx(detector)
+    graphs = {name: with_stored_weights(graph, options.weights) for name, graph in graphs.items()}
     if detector.recipe.suppress.method in ("nms", "nmw"):
         on_step("writing graph 3 of 3, suppress")
         graphs["suppress"] = build_suppress_graph(detector.recipe.suppress)
@@ -137,11 +149,32 @@ def _export(detector: Detector, out: Path, card: ModelCard, options: ExportOptio
     def compare(bundle: Bundle) -> ParityReport:
         on_step("comparing with torch")
         with sample_video(detector, options.sample) as sample:
-            found = measure_parity(detector, bundle, sample, LIMITS[options.precision])
+            found = measure_parity(detector, bundle, sample, _limits(options))
             return check_parity(found, accept=options.accept_parity)
 
-    provenance = {**card.provenance, "exported_with": _versions()}
+    made_with: dict[str, str | int] = {**_versions(), "weights": options.weights}
+    provenance = {**card.provenance, "exported_with": made_with}
     return write_bundle(out, detector.recipe, graphs, replace(card, provenance=provenance), compare)
+
+
+def _require_options(recipe: Recipe, options: ExportOptions) -> None:
+    backbone, side = recipe.model.backbone, recipe.sampling.crop_px
+    if options.weights != "fp32" and options.precision != "fp32":
+        raise ExportError(
+            f"weights {options.weights}: is for precision fp32; {options.precision} has narrow weights anyway"
+        )
+    if options.any_size and not isinstance(backbone, I3dConfig):
+        raise ExportError(f"any size: needs an encoder of convolutions only (I3D); that of {recipe.name} is another")
+    if options.any_size and side % backbone.stride_px:
+        raise ExportError(f"any size: crop_px={side} must be a multiple of {backbone.stride_px}, as all other sizes")
+
+
+def _limits(options: ExportOptions) -> ParityLimits:
+    """Rounded weights change features as much as arithmetic in their format does, and in the localizer scores, too."""
+    if options.weights == "fp32":
+        return LIMITS[options.precision]
+    limits = LIMITS[options.weights]
+    return replace(limits, scores=limits.action_scores)
 
 
 def _check_sample(options: ExportOptions) -> None:

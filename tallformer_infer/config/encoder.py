@@ -138,6 +138,11 @@ class I3dConfig:
         return _FINEST_FRAMES // self.stride_frames
 
     @property
+    def stride_px(self) -> int:
+        """Pixels per position of the last feature map."""
+        return 32 if self.tap == "mixed_5c" else 16
+
+    @property
     def text(self) -> str:
         """What it is, for people."""
         return f"I3D to {self.tap.capitalize()}, {self.out_channels} channels"

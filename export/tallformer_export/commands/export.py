@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tallformer_infer.bundle import Precision
+from tallformer_infer.bundle import Precision, WeightStorage
 from tallformer_infer.commands.saying import Speaker, speaking
 from tallformer_infer.commands.waiting import import_interruptibly
 from tallformer_infer.config import preset, read_recipe, to_json
@@ -52,6 +52,13 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
             "sample): GPUs.",
         ),
     ] = "fp32",
+    weights: Annotated[
+        WeightStorage,
+        typer.Option(help="How weights are stored: fp16 halves the file, int8 quarters it; no layer is slower."),
+    ] = "fp32",
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Leave the size of pictures open (I3D only), to share one graph.")
+    ] = False,
     sample: Annotated[
         Path | None,
         typer.Option(
@@ -93,7 +100,9 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     check_input_stays(Path(model), out)
     if engine:
         check_engines_can_be_built(EngineOptions())
-    options = ExportOptions(precision=precision, sample=sample, accept_parity=accept_parity)
+    options = ExportOptions(
+        precision=precision, weights=weights, any_size=any_size, sample=sample, accept_parity=accept_parity
+    )
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         if random_weights is None:
             parity = export_checkpoint(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-_BASE = "thumos14-swin-t"
+_BASE = "kinetics400-i3d"
 """What `--suggest` starts from unless it is told."""
 
 
@@ -48,7 +48,12 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Checkpoint to start from (.safetensors); else random."),
+        typer.Option(
+            metavar="FILE|MODEL",
+            show_default=False,
+            help="What to start from: a checkpoint (.safetensors), or a bundle such as kinetics400, whose encoder is "
+            "taken; else random.",
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -128,14 +133,16 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
     model.safetensors, metrics.jsonl, curves.png, checkpoints and the long
     memory. Ctrl-C loses what came after the last checkpoint; --resume goes on.
 
-    --init starts from trained weights (`tallformer import`). Without any, take
-    the recipe demo, whose small encoder can learn from nothing, and let it
-    learn alone first (--encoder-steps).
+    --init starts from trained weights: those of kinetics400, which is installed,
+    or of a checkpoint (`tallformer import`). For footage unlike any film, take the
+    recipe demo, whose small encoder can learn from nothing, and let it learn
+    alone first (--encoder-steps).
 
     [bold]Examples[/bold]
 
       tallformer train --suggest --annotations a.json > r.json
-      tallformer train --annotations a.json --videos v/ --recipe r.json --out run
+      tallformer train --annotations a.json --videos v/ --recipe r.json
+        --init kinetics400 --ratio 0 --out run
       tallformer train --annotations a.json ... --out run --resume
       torchrun --nproc-per-node 4 -m tallformer_training --annotations a.json ...
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.commands.text import counted
-from tallformer_infer.config import HeadConfig, ModelConfig, Recipe
+from tallformer_infer.config import CandidateConfig, ContrastHeadConfig, HeadConfig, ModelConfig, Recipe, WindowConfig
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.files import Problems
 from tallformer_infer.labels.segments import Segment
@@ -79,6 +79,8 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     Raises:
         AnnotationError: The annotations cannot be read, are wrong, or have no segment.
     """
+    start = base.name if isinstance(base.model.head, ContrastHeadConfig) else None
+    base = _trainable(base)
     problems = Problems(str(annotations), most=None)
     read = read_annotations(
         annotations, subset=subset, defaults=("training", "validation"), problems=problems, check_durations=True
@@ -92,7 +94,25 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     choice = _choose(lengths_s, base.model)
     recipe = _recipe(base, choice, lengths_s, tuple(sorted(counts)), name=annotations.stem)
     notes = [f"segments without length, left out: {without_length}"] if without_length else []
+    if start is not None:
+        notes.append(
+            "start it with the encoder of the installed model: --init kinetics400; with --ratio 0 it stays as it is"
+        )
     return Suggestion(recipe, (*_explain(recipe, choice, lengths_s, counts, len(read.videos)), *notes))
+
+
+def _trainable(base: Recipe) -> Recipe:
+    """The same encoder and pictures with an anchor head, where the head is one that is not trained."""
+    if not isinstance(base.model.head, ContrastHeadConfig):
+        return base
+    return Recipe(
+        name=base.name,
+        classes=base.classes,
+        model=ModelConfig(backbone=base.model.backbone),
+        sampling=base.sampling,
+        window=WindowConfig(),
+        candidates=CandidateConfig(per_window=1000),
+    )
 
 
 def _usable(annotations: Annotations, problems: Problems, *, repair: bool) -> tuple[list[Segment], int]:

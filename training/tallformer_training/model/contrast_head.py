@@ -62,7 +62,7 @@ class ContrastHead(nn.Module):
         rows = segment_grid(config, window_steps=recipe.window_steps, clip_steps=recipe.clip_steps)
         for name, column in zip(("starts", "lengths", "margins"), rows.unbind(1), strict=True):
             self.register_buffer(name, column.clone(), persistent=False)
-        self.register_buffer("steps", torch.arange(recipe.window_steps), persistent=False)
+        self.register_buffer("steps", torch.arange(float(recipe.window_steps)), persistent=False)
 
     def forward(self, features: Tensor, real_frames: Tensor) -> ContrastOutputs:
         """Classify each step.
@@ -89,7 +89,7 @@ class ContrastHead(nn.Module):
         is_own = self._are_own(outputs, window_start_frames, real_frames)
         scores = scores * is_own[..., None].to(scores.dtype)
         ends = self.starts + self.lengths
-        segments = torch.stack([self.starts, ends], dim=-1).to(scores.dtype) * self.stride_frames  # (A, 2)
+        segments = torch.stack([self.starts, ends], dim=-1) * self.stride_frames  # (A, 2)
         limits = real_frames.to(scores.dtype)[:, None, None]
         return Segments(torch.minimum(segments, limits) + window_start_frames.to(scores.dtype)[:, None, None], scores)
 
@@ -102,7 +102,7 @@ class ContrastHead(nn.Module):
         sides = []
         for first, last in ((self.starts - self.margins, self.starts), (ends, ends + self.margins)):
             total, count = self._sums(outputs, first, last)
-            margin = self.margins[:, None].to(total.dtype)
+            margin = self.margins[:, None]
             sides.append((total + (margin - count) * config.edge_part * inside) / margin)
         outside = torch.maximum(*sides) if config.margins == "larger" else (sides[0] + sides[1]) / 2
         contrast = (inside - config.contrast_weight * outside).clamp(min=0)
@@ -121,15 +121,16 @@ class ContrastHead(nn.Module):
         is_first = (window_start_frames == 0)[:, None]
         is_last = (real_frames < self.window_frames)[:, None]
         real_steps = outputs.is_real.sum(dim=1, keepdim=True)
-        inside = real_steps - self.starts.to(real_steps.dtype)  # steps of the video from the start on
-        is_long_enough = inside >= self.lengths.to(inside.dtype) * _LEAST_REAL_PART
+        inside = real_steps - self.starts  # steps of the video from the start on
+        is_long_enough = inside >= self.lengths * _LEAST_REAL_PART
         return (is_first | (self.starts >= first)) & (is_last | (self.starts < last)) & is_long_enough & (inside > 0)
 
     def _averaged(self, values: Tensor, is_real: Tensor, width: int) -> Tensor:
         """Averages of (B, S, K) over so many steps, as far as they are real; 0 for steps that are not."""
         if width == 1:
             return values * is_real[..., None]
-        is_near = (self.steps - self.steps[:, None]).abs() <= width // 2  # (S, S), constant
+        # Compared with two columns, so that the exported file has those and not their (S, S) differences.
+        is_near = (self.steps >= self.steps[:, None] - width // 2) & (self.steps <= self.steps[:, None] + width // 2)
         near = is_near.to(values.dtype)
         count = (near @ is_real[..., None]).clamp(min=1)
         return near @ (values * is_real[..., None]) / count * is_real[..., None]
@@ -145,4 +146,4 @@ def segment_grid(config: ContrastHeadConfig, *, window_steps: int, clip_steps: i
         for length in config.lengths_steps
         for start in range(0, window_steps, config.stride_steps(length, clip_steps))
     ]
-    return torch.tensor(rows)
+    return torch.tensor(rows, dtype=torch.float32)  # half the bytes of whole numbers in an exported file

@@ -24,6 +24,8 @@ from tallformer_infer.config import I3dConfig
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.model.windows import Size, append_zeros
 
+NORM_EPSILON = 1e-3
+"""What is added to variances."""
 _PUBLISHED = I3dConfig(kind="i3d")
 _STEM = "Conv3d_1a_7x7"
 _TO_4F = {
@@ -150,7 +152,7 @@ class ConvUnit(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: Size, *, stride: Size = (1, 1, 1)) -> None:
         super().__init__()
         self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride=stride, bias=False)
-        self.bn = FrozenNorm(out_channels, eps=1e-3)
+        self.bn = FrozenNorm(out_channels, eps=NORM_EPSILON)
         # Fresh norms change nothing, so what comes out of a fresh convolution must be as large as what goes in.
         nn.init.kaiming_normal_(self.conv3d.weight, nonlinearity="relu")
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
+from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import Memory, RunMemory
 from tallformer_training.model import Detector
 from tallformer_training.training import checkpoints
 from tallformer_training.training.batch_norm import share_batch_norms
+from tallformer_training.training.bundle_start import bundle_to_start_from, encoder_of_bundle
 from tallformer_training.training.display import Display
 from tallformer_training.training.first_memory import count_clips, make_first_memory, require_memory
 from tallformer_training.training.job import TrainingJob
@@ -123,6 +125,10 @@ def base_folder(job: TrainingJob) -> Path:
 
 
 def _load_start(detector: Detector, path: Path, display: Display) -> None:
+    bundle = bundle_to_start_from(path)
+    if bundle is not None:
+        _load_encoder(detector, bundle, display)
+        return
     state = load_checkpoint(path).state
     own = detector.state_dict()
     other_shape = [name for name in own if name in state and state[name].shape != own[name].shape]
@@ -136,3 +142,17 @@ def _load_start(detector: Detector, path: Path, display: Display) -> None:
     if other_shape:
         display.say(f"{path}: has other classes; fresh weights for {', '.join(other_shape)}")
     detector.load_state_dict({name: own[name] if name in other_shape else state[name] for name in own})
+
+
+def _load_encoder(detector: Detector, bundle: Bundle, display: Display) -> None:
+    """Of a bundle only the encoder is taken; what finds actions in its features is to be learned."""
+    state, own = encoder_of_bundle(bundle), detector.state_dict()
+    needed = [name for name in own if name.startswith("backbone.")]
+    wrong = [name for name in needed if name not in state or state[name].shape != own[name].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{bundle.name}: its encoder ({bundle.recipe.model.backbone.text}) is not that of the recipe "
+            f"({detector.recipe.model.backbone.text}): {len(wrong)} weights do not fit, {wrong[0]} first"
+        )
+    display.say(f"{bundle.name}: the encoder starts with its weights; everything else is fresh")
+    detector.load_state_dict({**own, **{name: state[name] for name in needed}})

@@ -12,6 +12,7 @@ from tallformer_infer.config import ContrastHeadConfig, Recipe, to_json
 from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_training.datasets import DatasetRequest
 from tallformer_training.memory.files import file_sha256, write_whole
+from tallformer_training.training.bundle_start import bundle_to_start_from
 from tallformer_training.training.config import TrainingConfig
 
 RUN_FILE = "run.json"
@@ -35,7 +36,8 @@ class TrainingJob:
     out: Path
     """Folder of the run."""
     start: Path | None = None
-    """Checkpoint to start from; None starts from random weights."""
+    """Checkpoint to start from, or a bundle (its name, folder or .zip), whose encoder is taken; None starts from random
+    weights."""
     cache: Path | None = None
     """Folder of cached frames; None: `cache` in the folder of the run."""
     use_cache: bool = True
@@ -118,8 +120,13 @@ def _record(job: TrainingJob) -> dict[str, Any]:
         "training": to_json(job.config),
         "data": _data(job.training),
         "validation": None if job.validation is None else _data(job.validation),
-        "start": None if job.start is None else file_sha256(job.start),
+        "start": None if job.start is None else _start_sha256(job.start),
     }
+
+
+def _start_sha256(start: Path) -> str:
+    bundle = bundle_to_start_from(start)
+    return file_sha256(start) if bundle is None else bundle.graphs["encoder"].sha256
 
 
 def _data(request: DatasetRequest) -> dict[str, Any]:

