@@ -15,7 +15,7 @@ from tallformer_infer import cli
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.bundle_writing import write_calibration
 from tallformer_infer.commands.eval import app as eval_app
-from tallformer_infer.config import ScoreCurve
+from tallformer_infer.config import NAMED_CLASSES, Cut, ScoreCurve
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline import Detector, choose_point
 from tallformer_infer.pipeline.choices import at_point
@@ -105,6 +105,28 @@ def test_other_filters_come_after_the_point(detect):
     assert set(detect("--top-k", 1)[1]) == {"wave"}
     assert set(detect("--classes", "jump")[1]) == {"jump"}
     assert set(detect("--classes", "sit, then stand")[1]) == set()
+
+
+def test_who_names_classes_gets_the_point_for_that_where_a_model_has_it(bundle):
+    points = bundle.calibration
+    named = dataclasses.replace(
+        points,
+        points={"max-f1": points.points["max-f1"], NAMED_CLASSES: points.points["max-f1"]},
+        classes={
+            label: dataclasses.replace(
+                found,
+                cuts={"max-f1": found.cuts["max-f1"], NAMED_CLASSES: Cut(threshold=0.1, precision=0.5, recall=1.0)},
+            )
+            for label, found in points.classes.items()
+        },
+    )
+    model = dataclasses.replace(bundle, description=dataclasses.replace(bundle.description, calibration=named))
+
+    assert choose_point(model, None) == "max-f1"
+    assert choose_point(model, None, classes=["wave"]) == NAMED_CLASSES
+    assert choose_point(model, "max-f1", classes=["wave"]) == "max-f1"
+    assert choose_point(model, None, classes=["wave"], threshold=0.3) == "all"
+    assert choose_point(bundle, None, classes=["wave"]) == "max-f1"
 
 
 @pytest.mark.parametrize(("name", "expected"), [("none", None), ("all", "all"), ("precision-0.90", "precision-0.90")])

@@ -154,7 +154,7 @@ class _Run:
             )
             laid, _ = choose_windows(bundle.recipe, options.windows)
             choose_layout(bundle.recipe, laid, options.rates)
-            point = choose_point(bundle, options.operating_point, threshold=options.threshold)
+            point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=classes)
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
         self._selection = Selection(

@@ -290,7 +290,7 @@ def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
         check_selection(
             threshold=options.threshold, top_k=options.top_k, classes=classes, known=bundle.recipe.classes, see=see
         )
-        point = choose_point(bundle, options.operating_point, threshold=options.threshold)
+        point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=classes)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)

@@ -3,6 +3,7 @@
 from tallformer_infer.config.calibration import (
     ALL_ACTIONS,
     CALIBRATION_VERSION,
+    NAMED_CLASSES,
     RAW_SCORES,
     CalibratedClass,
     Calibration,
@@ -41,6 +42,7 @@ from tallformer_infer.config.recipe import (
 __all__ = [
     "ALL_ACTIONS",
     "CALIBRATION_VERSION",
+    "NAMED_CLASSES",
     "PARITY_VERSION",
     "RAW_SCORES",
     "RECIPES",

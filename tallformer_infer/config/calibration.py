@@ -18,6 +18,8 @@ ALL_ACTIONS = "all"
 """Instead of a point: every action, with calibrated scores."""
 RAW_SCORES = "none"
 """Instead of a point: every action, with the scores of the model."""
+NAMED_CLASSES = "named-classes"
+"""Point that a model may have for whoever names the classes that are looked for: then it is the default."""
 
 SCORE_MARGIN = 1e-9
 """Scores are kept this far from 0 and 1 before their logarithm is taken."""

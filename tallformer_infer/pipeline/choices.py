@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES, Recipe
+from tallformer_infer.config import ALL_ACTIONS, NAMED_CLASSES, RAW_SCORES, Recipe
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.structures import Action, Layout, Windows
 
@@ -69,7 +69,9 @@ def rates_of(layout: Layout, recipe: Recipe) -> tuple[float, ...] | None:
     return tuple(recipe.sampling.sample_fps / factor for factor in layout.factors)
 
 
-def choose_point(bundle: Bundle, wanted: str | None, *, threshold: float | None = None) -> str | None:
+def choose_point(
+    bundle: Bundle, wanted: str | None, *, threshold: float | None = None, classes: Sequence[str] | None = None
+) -> str | None:
     """What is done with a model's actions.
 
     Args:
@@ -77,6 +79,8 @@ def choose_point(bundle: Bundle, wanted: str | None, *, threshold: float | None 
         wanted: An operating point of it; `all` for every action, with calibrated scores; `none` for every action, with
             the model's own scores. None leaves it to the model: its default, or, where a threshold is given, `all`.
         threshold: Least score that is asked for, which takes the place of a default point's own thresholds.
+        classes: Those that are asked for. Whoever names a few gets few wrong ones, so a model may have a point of lower
+            thresholds for that (`named-classes`), which is the default then.
 
     Returns:
         A point or `all`; None where scores stay as they are.
@@ -98,7 +102,9 @@ def choose_point(bundle: Bundle, wanted: str | None, *, threshold: float | None 
         wanted = calibration.default
         if wanted == RAW_SCORES:
             return None
-        return wanted if threshold is None else ALL_ACTIONS
+        if threshold is not None:
+            return ALL_ACTIONS
+        return NAMED_CLASSES if classes and NAMED_CLASSES in calibration.points else wanted
     if wanted not in calibration.names:
         near = difflib.get_close_matches(wanted, calibration.names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

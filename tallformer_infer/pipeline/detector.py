@@ -230,7 +230,7 @@ class Detector:
                 threshold=threshold,
                 top_k=top_k,
                 classes=None if expanded is None else tuple(expanded),
-                operating_point=choose_point(self.bundle, operating_point, threshold=threshold),
+                operating_point=choose_point(self.bundle, operating_point, threshold=threshold, classes=classes),
             ),
             span_s=span_s,
             class_source=None if self._class_scores is None else self._class_scores.source,

@@ -239,7 +239,7 @@ class _Server:
                 known=recipe.classes,
                 see="GET /v1/models",
             )
-            choose_point(self.bundle, options.operating_point, threshold=options.threshold)
+            choose_point(self.bundle, options.operating_point, threshold=options.threshold, classes=options.classes)
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
         return options

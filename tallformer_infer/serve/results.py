@@ -43,7 +43,7 @@ def encode_result(result: Result, job: Job, bundle: Bundle, form: ResultFormat) 
         The content, its media type, and the content security policy of a page.
     """
     options = job.options
-    point = choose_point(bundle, options.operating_point, threshold=options.threshold)
+    point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=options.classes)
     selection = Selection(
         threshold=options.threshold, top_k=options.top_k, classes=options.classes, operating_point=point
     )

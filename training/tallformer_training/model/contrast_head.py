@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tallformer_infer.config import ContrastHeadConfig, Recipe
@@ -127,13 +128,11 @@ class ContrastHead(nn.Module):
 
     def _averaged(self, values: Tensor, is_real: Tensor, width: int) -> Tensor:
         """Averages of (B, S, K) over so many steps, as far as they are real; 0 for steps that are not."""
+        values, real = (values * is_real[..., None]).transpose(1, 2), is_real[:, None]
         if width == 1:
-            return values * is_real[..., None]
-        # Compared with two columns, so that the exported file has those and not their (S, S) differences.
-        is_near = (self.steps >= self.steps[:, None] - width // 2) & (self.steps <= self.steps[:, None] + width // 2)
-        near = is_near.to(values.dtype)
-        count = (near @ is_real[..., None]).clamp(min=1)
-        return near @ (values * is_real[..., None]) / count * is_real[..., None]
+            return values.transpose(1, 2)
+        means, counted = (F.avg_pool1d(x, width, stride=1, padding=width // 2) for x in (values, real))
+        return (means / counted.clamp(min=1 / width) * real).transpose(1, 2)
 
 
 def segment_grid(config: ContrastHeadConfig, *, window_steps: int, clip_steps: int) -> Tensor:
