@@ -22,8 +22,8 @@ from benchmarks.measure import Timing, report
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
 from tallformer_infer.archive.places import ResultFolder
 from tallformer_infer.archive.planning import plan
+from tallformer_infer.archive.results import ResultKeeper
 from tallformer_infer.archive.run import Run, RunParts
-from tallformer_infer.archive.saving import ResultKeeper
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import Event, Finished, Identified, IdentifyTask, LabelSettings, Task

@@ -45,7 +45,7 @@ def bundle(content: bytes, folder: Path) -> None:
 
 def manifest(content: bytes, folder: Path) -> None:
     """A list of videos."""
-    from tallformer_infer.archive.manifests import read_manifest  # noqa: PLC0415
+    from tallformer_infer.archive.sources import read_manifest  # noqa: PLC0415
 
     path = folder / ("list.csv", "list.txt", "list.jsonl")[content[0] % 3 if content else 0]
     path.write_bytes(content[1:])

@@ -282,7 +282,7 @@ def test_list_named_twice_is_no_list_that_names_itself(tmp_path):
 
 
 def test_list_at_an_address_that_never_ends_is_refused(monkeypatch, site):
-    monkeypatch.setattr("tallformer_infer.archive.manifests.MAX_REMOTE_BYTES", 1000)
+    monkeypatch.setattr("tallformer_infer.archive.sources.MAX_REMOTE_BYTES", 1000)
     site.files["/list.txt"] = b"a.mp4\n" * 1000
 
     with pytest.raises(ArchiveError, match="a list of more than"):

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallformer_infer.archive import schema
+from tallformer_infer.archive import database as schema
 from tallformer_infer.archive.database import ArchiveDatabase, Labelled
 from tallformer_infer.archive.queries import ActionFilter, count_by_label, find_actions, list_actions
 from tallformer_infer.errors import ArchiveError

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallformer_infer.archive import features
-from tallformer_infer.archive.features import DamagedError, FeatureWriter, InUseError
-from tallformer_infer.archive.store import FeatureStore, StoreLimit
+from tallformer_infer.archive import store as features
+from tallformer_infer.archive.store import DamagedError, FeatureStore, FeatureWriter, InUseError, StoreLimit
 from tallformer_infer.clips import Clip
 from tallformer_infer.pipeline.encoding import EncodedClip, is_repeat, rounded
 from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts

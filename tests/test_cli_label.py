@@ -17,8 +17,8 @@ from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.exporting import EXPORT_FORMATS
 from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.queries import ActionFilter
+from tallformer_infer.archive.run import Totals
 from tallformer_infer.archive.tasks import Alive
-from tallformer_infer.archive.watching import Totals
 from tallformer_infer.commands import label_reporting
 from tallformer_infer.commands.archive_index import archive_rows
 from tallformer_infer.commands.inputs import given_options

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tallformer_infer import cores
-from tallformer_infer.archive.capacity import share_videos
+from tallformer_infer.archive.processes import share_videos
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.cores import allowed_cores, available_cores, core_quota, cores_by_quota, share_cores
 from tallformer_infer.media import decoding

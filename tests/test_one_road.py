@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.saving import stored_result
+from tallformer_infer.archive.results import stored_result
 from tallformer_infer.evaluation import read_class_scores
 from tallformer_infer.pipeline import Detector, choose_layout, road
 from tallformer_infer.pipeline.encoding import ClipEncoder

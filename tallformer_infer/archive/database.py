@@ -1,5 +1,9 @@
 """`archive.db`: one row per video, one per action. One process writes; any number read meanwhile (WAL).
 
+Note [one truth]
+    What is not in a committed transaction has not happened: a result file, stored features or candidates without a
+    row that says `done` are leftovers, which the next run uses or replaces.
+
 Note [reading without writing]
     SQLite reads a database in WAL mode through a shared index file, which it creates where it is missing. In a folder
     that cannot be written (a read-only disk, another user's archive) that fails. Without changes in the log the file
@@ -20,12 +24,216 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from tallformer_infer.archive.rows import FailureKind, Status, VideoRow, from_db, row_from, to_db
-from tallformer_infer.archive.schema import SCHEMA_VERSION, migrate, version_of
 from tallformer_infer.errors import ArchiveError
 from tallformer_infer.structures import Action
+
+Status = Literal["waiting", "running", "done", "failed", "ignored"]
+"""`ignored`: a file of a folder that turned out not to be a video."""
+
+FailureKind = Literal["media", "read", "crash", "killed", "hang", "output", "scores", "bug"]
+"""`media`: nothing to decode; `read`: the source broke off; `crash`, `killed`, `hang`: what became of the worker;
+`output`: its results cannot be written; `scores`: the file of class scores has none of it; `bug`: anything else."""
+
+Loss = Literal["short", "damaged"]
+"""What a finished video lacks: `short`: its end; `damaged`: places that could not be decoded or were left out."""
+
+DbText = str | bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRow:
+    """One row of `videos`; None where it is not known yet."""
+
+    id: int
+    """Number of the row."""
+    source: str
+    """Absolute path, or address."""
+    name: str
+    """Name of its result files below the results folder, without their endings; `/` between folders."""
+    is_guess: bool
+    """It was found in a folder and its name does not say that it is a video."""
+    size_bytes: int | None
+    """Size when it was last looked at."""
+    mtime_ns: int | None
+    """Time of change when it was last looked at, in nanoseconds."""
+    content: str | None
+    """What it held: `sha256:…` of a file, `address:…` of an address."""
+    status: Status
+    """What became of it."""
+    attempts: int
+    """Attempts that ended, well or not; one that was cut short by the end of the run does not count."""
+    error_kind: FailureKind | None
+    """Of the last attempt, if that failed."""
+    error: str | None
+    """One line that says why."""
+    duration_s: float | None
+    """Length of what was decoded, in seconds."""
+    missing_s: float | None
+    """What its header promises and the file does not hold at its end, in seconds."""
+    decode_errors: int | None
+    """Places that are damaged or left out; a missing end is one of them."""
+    result: dict[str, Any] | None
+    """Everything of the `Result` but its actions, as JSON."""
+    selection: dict[str, Any] | None
+    """Which actions were kept, a `Selection` as JSON."""
+    remarks: tuple[str, ...]
+    """What else there is to know, one line each."""
+    encoder_hash: str | None
+    """What decided its features, see `StageHashes`."""
+    localizer_hash: str | None
+    """What decided its candidates."""
+    actions_hash: str | None
+    """What decided its actions."""
+    outputs: tuple[str, ...]
+    """Formats of the result files that were written."""
+    bundle_sha256: str | None
+    """Hash of the model's description."""
+    recipe_name: str | None
+    """Name of the recipe."""
+    recipe_sha256: str | None
+    """Hash of the recipe."""
+    versions: dict[str, str] | None
+    """Versions of tallformer and of the libraries that decode and run the graphs."""
+    started_at: str | None
+    """Begin of the last attempt, UTC."""
+    finished_at: str | None
+    """End of the last attempt, UTC."""
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """What the video lacks; nothing where it is whole, or not done."""
+        is_short = bool(self.missing_s)
+        is_damaged = (self.decode_errors or 0) > is_short
+        return (*(("short",) if is_short else ()), *(("damaged",) if is_damaged else ()))
+
+
+def row_from(record: sqlite3.Row) -> VideoRow:
+    """A row as it stands in the database."""
+    value = {key: record[key] for key in record.keys() if key != "name_key"}  # noqa: SIM118 (a Row is no mapping)
+    value["source"], value["name"] = from_db(value["source"]), from_db(value["name"])
+    value["is_guess"] = bool(value["is_guess"])
+    for name in ("result", "selection", "versions"):
+        value[name] = None if value[name] is None else json.loads(value[name])
+    value["remarks"], value["outputs"] = tuple(json.loads(value["remarks"])), tuple(json.loads(value["outputs"]))
+    return VideoRow(**value)
+
+
+def to_db(text: str) -> DbText:
+    """A name as SQLite takes it: a file name that is not UTF-8 can only go in as bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
+    return text
+
+
+def from_db(value: DbText) -> str:
+    """The inverse of `to_db`."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+APPLICATION_ID = 0x74616C66
+"""`talf` in a file's header: this database, not somebody else's."""
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE videos (
+        id INTEGER PRIMARY KEY,
+        source TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        name_key TEXT NOT NULL UNIQUE,
+        is_guess INTEGER NOT NULL DEFAULT 0,
+        size_bytes INTEGER,
+        mtime_ns INTEGER,
+        content TEXT,
+        status TEXT NOT NULL DEFAULT 'waiting'
+            CHECK (status IN ('waiting', 'running', 'done', 'failed', 'ignored')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        error_kind TEXT,
+        error TEXT,
+        duration_s REAL,
+        result TEXT,
+        selection TEXT,
+        remarks TEXT NOT NULL DEFAULT '[]',
+        encoder_hash TEXT,
+        localizer_hash TEXT,
+        actions_hash TEXT,
+        outputs TEXT NOT NULL DEFAULT '[]',
+        bundle_sha256 TEXT,
+        recipe_name TEXT,
+        recipe_sha256 TEXT,
+        versions TEXT,
+        started_at TEXT,
+        finished_at TEXT
+    );
+    CREATE INDEX videos_by_status ON videos (status);
+    CREATE INDEX videos_by_content ON videos (content);
+    CREATE TABLE labels (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    );
+    CREATE TABLE actions (
+        id INTEGER PRIMARY KEY,
+        video_id INTEGER NOT NULL REFERENCES videos (id) ON DELETE CASCADE,
+        label_id INTEGER NOT NULL REFERENCES labels (id),
+        start_s REAL NOT NULL,
+        end_s REAL NOT NULL,
+        score REAL NOT NULL
+    );
+    """,
+    """
+    CREATE INDEX actions_by_label ON actions (label_id, score DESC, start_s, end_s, video_id);
+    CREATE INDEX actions_by_score ON actions (score DESC, start_s, end_s, label_id, video_id);
+    CREATE INDEX actions_by_video ON actions (video_id, start_s, end_s, score, label_id);
+    CREATE INDEX actions_by_time ON actions (start_s, end_s, score, label_id, video_id);
+    CREATE INDEX actions_by_length ON actions (end_s - start_s);
+    """,
+    """
+    ALTER TABLE videos ADD COLUMN missing_s REAL;
+    ALTER TABLE videos ADD COLUMN decode_errors INTEGER;
+    UPDATE videos SET missing_s = json_extract(result, '$.missing_s'),
+        decode_errors = json_extract(result, '$.decode_errors') WHERE result IS NOT NULL;
+    """,
+)
+"""Each brings a file of the version before it to its own version, its place counted from 1."""
+
+SCHEMA_VERSION = len(MIGRATIONS)
+
+
+def version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of a file; 0 of a new one.
+
+    Raises:
+        ArchiveError: It is another program's database, or of a newer tallformer.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and (tables or version):
+        raise ArchiveError(f"{path}: is a database of something else than tallformer; name another folder")
+    if version > SCHEMA_VERSION:
+        raise ArchiveError(
+            f"{path}: archive has schema version {version}, this tallformer reads {SCHEMA_VERSION}: update tallformer"
+        )
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables of a new file, and bring those of an older one up to date.
+
+    Each step is one transaction: a stop leaves the file at one version or the next.
+
+    Raises:
+        ArchiveError: As `version_of`.
+    """
+    for number in range(version_of(connection, path), SCHEMA_VERSION):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA application_id = {APPLICATION_ID}; "
+            f"PRAGMA user_version = {number + 1}; COMMIT;"
+        )
+
 
 DATABASE = "archive.db"
 LOCK = "archive.lock"

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import IO, Any, Literal, assert_never, get_args
 
 from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.naming import place_in
-from tallformer_infer.archive.outputs import file_name
+from tallformer_infer.archive.places import place_in
 from tallformer_infer.archive.queries import ActionFilter, FoundAction, list_actions
-from tallformer_infer.archive.saving import stored_result
+from tallformer_infer.archive.results import file_name, stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
 from tallformer_infer.labels.activitynet import activitynet_document

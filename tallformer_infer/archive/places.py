@@ -1,13 +1,109 @@
-"""Where result files go: a folder of this machine, or an address that fsspec writes to."""
+"""Where result files go and what they are called: a folder of this machine, or an address that fsspec writes to.
+
+Note [whole at an address]
+    Where a protocol can rename (sftp, ftp, smb, hdfs, a mounted disk), a file is written under another name beside its
+    own and renamed. Object stores cannot, and need not: an object is there when its upload is complete, and not before.
+
+Note [an address that does not answer]
+    A try may take minutes, and the driver hears no worker meanwhile. After three failures in a row files are refused
+    without a try, for 30 s or ten times as long as the last try took. What was refused is in the database.
+
+Note [whose address]
+    Names of result files are chosen by one database. So an address belongs to the folder that first wrote to it; with
+    an empty folder its copy of the database is fetched, and the work goes on from there.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import re
+import secrets
+import sqlite3
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from tallformer_infer.archive.naming import place_in
-from tallformer_infer.errors import OutputError
-from tallformer_infer.results import write_content
+from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
+from tallformer_infer.archive.sources import FoundSource
+from tallformer_infer.errors import ArchiveError, MediaError, OutputError
+from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS
+from tallformer_infer.media.remote import file_system
+from tallformer_infer.results import replace_file, write_content
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_LONGEST_BYTES = 180
+"""Of one part of a path; with an ending it must fit in 255."""
+_MARK_DIGITS = 10
+
+
+def choose_names(found: Iterable[FoundSource], taken: set[str]) -> list[tuple[FoundSource, str, str]]:
+    """A name of its own for every video.
+
+    Args:
+        found: The videos, in an order that does not change.
+        taken: Keys of the names of others; those chosen are added.
+
+    Returns:
+        Each video with its name, whose parts are separated by `/`, and the name's key. Keys differ even where a file
+        system takes upper and lower case, or two ways to write an accent, for the same.
+    """
+    chosen = []
+    for source in found:
+        name = _safe(source.name, source.source)
+        if _key(name) in taken:
+            name = f"{name}~{_mark(source.source)}"
+        taken.add(_key(name))
+        chosen.append((source, name, _key(name)))
+    return chosen
+
+
+def place_in(folder: Path, name: str) -> Path:
+    """The path of a result file; its folder is made.
+
+    Raises:
+        OutputError: It would lie outside of `folder`, by a link that was put there, or its folder cannot be made.
+    """
+    path = folder.joinpath(*name.split("/"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(f"{path}: lies outside of {folder}: {path.parent} leads to {path.parent.resolve()}")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _safe(name: str, source: str) -> str:
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "/".join(_safe_part(part, source) for part in parts) or f"video~{_mark(source)}"
+
+
+def _safe_part(part: str, source: str) -> str:
+    """A part of a path that every system takes; one that had to be changed is marked, so that it stays unique."""
+    encoded = part.encode("utf-8", "surrogateescape")
+    kept = encoded.decode("utf-8", "replace").replace("\ufffd", "_")
+    kept = _UNSAFE.sub("_", kept).rstrip(". ")
+    kept = kept.encode()[:_LONGEST_BYTES].decode("utf-8", "ignore")
+    if kept == part and not _RESERVED.fullmatch(part):
+        return part
+    stem, dot, suffix = kept.rpartition(".")
+    return f"{stem}~{_mark(source)}{dot}{suffix}" if stem else f"{kept or 'video'}~{_mark(source)}"
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _mark(source: str) -> str:
+    return hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:_MARK_DIGITS]
+
 
 RESULTS = "results"
 """Folder of result files inside the output folder."""
@@ -59,3 +155,252 @@ class ResultFolder:
 
     def try_again(self) -> None:
         """Each file is tried anyway."""
+
+
+T = TypeVar("T")
+
+_FAILURES_IN_A_ROW = 3
+_LEAST_QUIET_S = 30.0
+_QUIET_FACTOR = 10.0
+_TEMPORARY = re.compile(r"/\.tallformer-[0-9a-f]{12}\.tmp$")
+
+
+class RemotePlace:
+    """An address with a folder of results, and files beside it."""
+
+    folder = None
+
+    def __init__(self, address: str, protocols: Collection[str] = ALLOWED_PROTOCOLS) -> None:
+        """Connect, and see what is there.
+
+        Args:
+            address: Where files go.
+            protocols: Of addresses that may be used.
+
+        Raises:
+            OutputError: It cannot be reached, or fsspec is not installed.
+        """
+        self.address = address.rstrip("/")
+        """As the user named it."""
+        self._protocols = protocols
+        self._system: Any = None
+        self._root = ""
+        self._one_at_a_time = threading.Lock()
+        self._failures = 0
+        self._quiet_until_s = 0.0
+        self._names = set(self._do("", self._list))
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `ResultPlace`."""
+        self._put(f"{RESULTS}/{name}", lambda system, path: system.pipe_file(path, content))
+
+    def has(self, name: str) -> bool:
+        """Whether there was a file of this name at the beginning, or is now."""
+        return f"{RESULTS}/{name}" in self._names
+
+    def try_again(self) -> None:
+        """See `ResultPlace`."""
+        self._quiet_until_s = 0.0
+
+    def has_beside(self, name: str) -> bool:
+        """Whether there is a file of this name beside the results."""
+        return name in self._names
+
+    def upload(self, file: Path, name: str) -> None:
+        """Copy a file of this machine to a name beside the results, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self._put(name, lambda system, path: system.put_file(str(file), path))
+
+    def download(self, name: str, file: Path) -> None:
+        """Copy what lies beside the results to a file of this machine, which is replaced whole.
+
+        Raises:
+            OutputError: It cannot be read.
+        """
+        temporary = file.with_name(f"{file.name}-{secrets.token_hex(6)}.tmp")
+        try:
+            self._do(name, lambda system: system.get_file(self._path(name), str(temporary)), verb="read")
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _list(self, system: Any) -> list[str]:
+        system.invalidate_cache()
+        found: list[str] = []
+        if system.exists(self._root):
+            found += system.ls(self._root, detail=False)
+        if system.exists(self._path(RESULTS)):
+            found += system.find(self._path(RESULTS))
+        for path in found:
+            if _TEMPORARY.search(path):  # of a run that was cut off
+                with contextlib.suppress(Exception):
+                    system.rm_file(path)
+        return [path.removeprefix(self._root).lstrip("/") for path in found]
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _put(self, name: str, put: Callable[[Any, str], object]) -> None:
+        """See Note [whole at an address]."""
+        if time.monotonic() < self._quiet_until_s:
+            raise NotTriedError(f"{self.address}/{name}: cannot be written: the address did not answer a moment ago")
+        self._do(name, lambda system: self._put_whole(system, name, put))
+        self._names.add(name)
+
+    def _put_whole(self, system: Any, name: str, put: Callable[[Any, str], object]) -> None:
+        if not _can_rename(system):
+            put(system, self._path(name))
+            return
+        if _is_local(system):  # a link in it may lead elsewhere
+            place_in(Path(self._root), name)
+        folder = self._path(name).rpartition("/")[0]
+        _make_folder(system, folder)
+        temporary = f"{folder}/.tallformer-{secrets.token_hex(6)}.tmp"
+        try:
+            put(system, temporary)
+            _rename(system, temporary, self._path(name))
+        except Exception:  # after Ctrl-C there is no time; the next run removes it
+            with contextlib.suppress(Exception):
+                system.rm_file(temporary)
+            raise
+
+    def _do(self, name: str, work: Callable[[Any], T], *, verb: str = "written") -> T:
+        """Do what needs the address, connected anew after a failure, and translate what goes wrong."""
+        began_s = time.monotonic()
+        try:
+            with self._alone():
+                done = work(self._connected())
+        except OutputError:
+            raise
+        except Exception as error:  # every protocol has its own errors
+            self._note_failure(time.monotonic() - began_s)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            place, what = (f"{self.address}/{name}", verb) if name else (self.address, "reached")
+            raise OutputError(f"{place}: cannot be {what}: {reason}") from error
+        self._failures = 0
+        return done
+
+    def _connected(self) -> Any:
+        system = self._system
+        if system is None:
+            try:
+                system, root = file_system(self.address, self._protocols)
+            except MediaError as error:
+                raise ConnectionError(str(error).removeprefix(f"{self.address}: ")) from error
+            self._system, self._root = system, root.rstrip("/")
+        return system
+
+    def _alone(self) -> contextlib.AbstractContextManager[Any]:
+        """Protocols with one connection do one thing at a time."""
+        system = self._system
+        is_parallel = system is not None and (system.async_impl or _is_local(system))
+        return contextlib.nullcontext() if is_parallel else self._one_at_a_time
+
+    def _note_failure(self, took_s: float) -> None:
+        self._system = None
+        self._failures += 1
+        if self._failures >= _FAILURES_IN_A_ROW:
+            self._quiet_until_s = time.monotonic() + max(_LEAST_QUIET_S, _QUIET_FACTOR * took_s)
+
+
+def _make_folder(system: Any, folder: str) -> None:
+    try:
+        system.makedirs(folder, exist_ok=True)
+    except Exception:
+        system.invalidate_cache()
+        if not system.isdir(folder):  # else somebody was quicker
+            raise
+
+
+def _rename(system: Any, temporary: str, path: str) -> None:
+    try:
+        system.mv(temporary, path)
+    except Exception:
+        if not system.exists(path):
+            raise
+        system.rm_file(path)  # some servers refuse to replace a file: for a moment there is none
+        system.mv(temporary, path)
+
+
+def _is_local(system: Any) -> bool:
+    return "file" in ([system.protocol] if isinstance(system.protocol, str) else system.protocol)
+
+
+def _can_rename(system: Any) -> bool:
+    """Whether the protocol does it itself; by default fsspec copies and removes."""
+    from fsspec.spec import AbstractFileSystem  # noqa: PLC0415 (an extra)
+
+    return type(system).mv is not AbstractFileSystem.mv
+
+
+_NOTE = "address.json"
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What the folder remembers of its address."""
+
+    address: str = ""
+    """Where its result files go."""
+    copied: str = ""
+    """SHA-256 of the copy of the database that is there; empty before the first."""
+
+
+def claim(state: Path, place: RemotePlace) -> None:
+    """See Note [whose address].
+
+    Args:
+        state: The folder, which exists.
+        place: Where result files go.
+
+    Raises:
+        ArchiveError: The address belongs to another folder.
+        OutputError: Its database cannot be fetched, or the folder cannot be written.
+    """
+    is_there, is_here = place.has_beside(DATABASE), (state / DATABASE).is_file()
+    if is_there and not is_here:
+        place.download(DATABASE, state / DATABASE)
+    elif is_there and _note_in(state).address != place.address:
+        raise ArchiveError(
+            f"{place.address}: holds an archive that was not written from {state}; name its own --state folder, or an "
+            "empty one to fetch its database, or another --out"
+        )
+    if _note_in(state).address != place.address:
+        _keep(state, _Note(place.address))
+
+
+def copy_database(database: ArchiveDatabase, place: RemotePlace) -> None:
+    """Have a copy of the database at the address, if what is there is not the same.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    state = database.path.parent
+    copy = state / f".tallformer-{secrets.token_hex(6)}.tmp"
+    try:
+        database.connection.execute("VACUUM INTO ?", (str(copy),))
+        with copy.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != _note_in(state).copied or not place.has_beside(DATABASE):
+            place.upload(copy, DATABASE)
+            _keep(state, _Note(place.address, sha256))
+    except (sqlite3.Error, OSError) as error:
+        raise OutputError(f"{database.path}: cannot be copied: {error}") from error
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _note_in(state: Path) -> _Note:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return _Note(**json.loads((state / _NOTE).read_text(encoding="utf-8")))
+    return _Note()
+
+
+def _keep(state: Path, note: _Note) -> None:
+    try:
+        replace_file(state / _NOTE, json.dumps(asdict(note)).encode())
+    except OSError as error:
+        raise OutputError(f"{state / _NOTE}: cannot be written: {error.strerror or error}") from error

@@ -6,11 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.naming import choose_names
-from tallformer_infer.archive.outputs import has_outputs
-from tallformer_infer.archive.places import ResultPlace
-from tallformer_infer.archive.rows import VideoRow
+from tallformer_infer.archive.database import ArchiveDatabase, VideoRow
+from tallformer_infer.archive.places import ResultPlace, choose_names
+from tallformer_infer.archive.results import has_outputs
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import StageHashes
 from tallformer_infer.media.addresses import is_address

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.rows import from_db
+from tallformer_infer.archive.database import ArchiveDatabase, from_db
 from tallformer_infer.errors import ArchiveError
 
 _FEW = 100_000

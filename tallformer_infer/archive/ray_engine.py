@@ -15,9 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tallformer_infer.archive.processes import LEAST_S, LOADING_S
+from tallformer_infer.archive.processes import LEAST_S, LOADING_S, Doer
 from tallformer_infer.archive.tasks import Alive, Event, Failed, LabelSettings, Lost, Outcome, Task
-from tallformer_infer.archive.worker import Doer
 from tallformer_infer.errors import ArchiveError, ExtraError
 from tallformer_infer.installing import install_command
 

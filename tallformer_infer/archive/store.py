@@ -1,30 +1,305 @@
-"""Features and candidates of videos, kept under a limit of bytes; what was not used for longest goes first."""
+"""Features and candidates of videos in files, kept under a limit of bytes; what was not used for longest goes first.
+
+Note [a file of records]
+    A header, then one record per clip (first frame, real frames, features as float16, CRC-32), then one with what is
+    known of the video, after which the file gets its final name. A process that is killed leaves whole records and at
+    most one torn one, which the checksum tells; the next goes on behind the last whole one. About 15 KB per second of
+    video at 1024 channels. Features are rounded to float16 before anything is computed from them, so that actions do
+    not depend on whether they were stored in between.
+
+Note [one writer per file]
+    Two runs may share a store, and one run may meet the same content twice. The partial file is locked by its writer,
+    and a second one is refused; the lock ends with the process that holds it. A writer whose file was renamed or
+    removed meanwhile notices: the path no longer leads to the file that it has open.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import secrets
+import struct
+import sys
 import threading
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from tallformer_infer.archive.features import PARTIAL, DamagedError, FeatureReader, FeatureWriter, Shape
 from tallformer_infer.errors import ConfigError
+from tallformer_infer.pipeline.encoding import EncodedClip
 from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates
 
-_MAGIC = b"TFcand1\n"
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+
+PARTIAL = ".partial"
+_HEADER = struct.Struct("<8sII")
+_RECORD = struct.Struct("<qi")
+_CHECKSUM = struct.Struct("<I")
+_FEATURES_MAGIC = b"TFfeat1\n"
+_FACTS = -1
+_LONGEST_FACTS = 1 << 20
+_LOCKED_BYTE = 0x7FFFFFFE
+"""On Windows a lock is on bytes and keeps others from reading them: one that no file reaches."""
+
+Shape = tuple[int, int]
+"""(C, clip steps)."""
+
+
+class DamagedError(Exception):
+    """A stored file is not what was written."""
+
+
+class InUseError(OSError):
+    """Another worker is writing the file."""
+
+
+class FeatureReader:
+    """Reads a whole file, one clip at a time."""
+
+    def __init__(self, path: Path, shape: Shape) -> None:
+        """Open it.
+
+        Raises:
+            OSError: There is none, or it cannot be read.
+            DamagedError: It is something else.
+        """
+        self.facts: VideoFacts | None = None
+        """What is known of the video; known after the last clip."""
+        self._shape = shape
+        self._file = path.open("rb")
+        try:
+            _check_header(self._file, shape)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def clips(self) -> Iterator[EncodedClip]:
+        """Every clip by rising start.
+
+        Raises:
+            DamagedError: A checksum is wrong, or the file ends too early.
+        """
+        with self._file:
+            while True:
+                record = _read_record(self._file, self._shape)
+                if isinstance(record, VideoFacts):
+                    self.facts = record
+                    return
+                if record is None:
+                    raise DamagedError("ends too early")
+                yield record
+
+
+class FeatureWriter:
+    """Goes on with a file that may already hold the first clips of its video."""
+
+    def __init__(self, path: Path, shape: Shape) -> None:
+        """Open or make `path` with `.partial` behind it, and cut off what is torn.
+
+        Raises:
+            InUseError: Another worker writes it, see Note [one writer per file].
+            OSError: It cannot be written.
+        """
+        self._path = path
+        self._partial = path.with_name(path.name + PARTIAL)
+        self._shape = shape
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
+        self._opened = os.fstat(descriptor)
+        if not (_try_lock(self._file) and self._is_in_place()):
+            self._file.close()
+            raise InUseError(errno.EBUSY, "another worker is writing them", str(self._partial))
+        os.utime(self._partial)  # in use: the last that a store that is full would remove
+        self.stored = self._go_to_end()
+        """Clips that it held already."""
+
+    def stored_clips(self) -> Iterator[EncodedClip]:
+        """The clips that it held already, read anew one at a time."""
+        with self._partial.open("rb") as file:
+            _check_header(file, self._shape)
+            for _ in range(self.stored):
+                record = _read_record(file, self._shape)
+                if not isinstance(record, EncodedClip):
+                    raise DamagedError("changed while it was read")
+                yield record
+
+    def append(self, clip: EncodedClip) -> None:
+        """Add a clip, whose features are finite in float16.
+
+        Raises:
+            OSError: There is no space left.
+        """
+        content = _RECORD.pack(clip.start_frame, clip.real_frames) + clip.features.astype("<f2").tobytes()
+        self._write(content + _CHECKSUM.pack(zlib.crc32(content)))
+
+    def finish(self, facts: VideoFacts) -> None:
+        """Add what is known of the video, and give the file its final name.
+
+        Raises:
+            InUseError: The file was removed, and another worker may write a new one.
+            OSError: There is no space left.
+        """
+        encoded = facts.encoded()
+        content = _RECORD.pack(_FACTS, len(encoded)) + encoded
+        self._write(content + _CHECKSUM.pack(zlib.crc32(content)))
+        os.fsync(self._file.fileno())
+        if not self._is_in_place():
+            raise InUseError(errno.EBUSY, "another worker is writing them", str(self._partial))
+        if sys.platform == "win32":  # which renames no open file
+            self._file.close()
+            self._partial.replace(self._path)
+        else:
+            self._partial.replace(self._path)  # before the lock ends with the file's closing
+            self._file.close()
+
+    def close(self) -> None:
+        """Leave the file for a later run."""
+        self._file.close()
+
+    def discard(self) -> None:
+        """Close and remove it, unless it is another worker's by now."""
+        is_own = self._is_in_place()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if is_own:
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
+
+    def _is_in_place(self) -> bool:
+        """Whether the path of the partial file still leads to the file that is open here."""
+        try:
+            return os.path.samestat(self._opened, self._partial.stat())
+        except OSError:
+            return False
+
+    def _go_to_end(self) -> int:
+        """Count whole records, and put the place for the next one behind them."""
+        try:
+            _check_header(self._file, self._shape)
+        except DamagedError:
+            self._file.seek(0)
+            self._file.truncate()
+            self._write(_HEADER.pack(_FEATURES_MAGIC, *self._shape))
+            return 0
+        count, last_start, end = 0, -1, self._file.tell()
+        with contextlib.suppress(DamagedError):
+            while isinstance(record := _read_record(self._file, self._shape), EncodedClip):
+                if record.start_frame <= last_start:
+                    break
+                count, last_start, end = count + 1, record.start_frame, self._file.tell()
+        self._file.seek(end)
+        self._file.truncate()
+        return count
+
+    def _write(self, content: bytes) -> None:
+        view = memoryview(content)
+        while view:  # a file without a buffer may take a part only
+            view = view[self._file.write(view) :]
+
+
+class FeatureFile:
+    """The features of one video on its way, in a file of the store where there is one; it only saves time."""
+
+    def __init__(self, writer: FeatureWriter | None) -> None:
+        """Keep nothing where `writer` is None."""
+        self._writer = writer
+        self.problem: str | None = None
+        """Why features are not kept."""
+
+    def known(self) -> Iterator[EncodedClip]:
+        """See `FeatureKeeper`."""
+        return iter(()) if self._writer is None else self._writer.stored_clips()
+
+    def keep(self, clip: EncodedClip) -> None:
+        """See `FeatureKeeper`."""
+        self._write(lambda writer: writer.append(clip))
+
+    def finish(self, facts: VideoFacts) -> None:
+        """The video has no more clips."""
+        self._write(lambda writer: writer.finish(facts))
+
+    def close(self) -> None:
+        """Leave the file for a later run, if it is not finished."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, write: Callable[[FeatureWriter], None]) -> None:
+        """Write, or go on without."""
+        if self._writer is None:
+            return
+        try:
+            write(self._writer)
+        except OSError as error:
+            self._writer.discard()
+            self._writer = None
+            self.problem = f"features are not kept: {error.strerror or error}"
+
+
+def _try_lock(file: io.FileIO) -> bool:
+    """Lock a file until it is closed; False where another process, or another writer of this one, has locked it."""
+    if sys.platform == "win32":
+        file.seek(_LOCKED_BYTE)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            file.seek(0)
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that has no locks
+        return True
+    return True
+
+
+def _check_header(file: io.RawIOBase | io.BufferedIOBase, shape: Shape) -> None:
+    if (file.read(_HEADER.size) or b"") != _HEADER.pack(_FEATURES_MAGIC, *shape):
+        raise DamagedError("is not a file of features of this model")
+
+
+def _read_record(file: io.RawIOBase | io.BufferedIOBase, shape: Shape) -> EncodedClip | VideoFacts | None:
+    """The next clip or the facts; None at the end of the file, a torn last record included."""
+    head = file.read(_RECORD.size) or b""
+    if len(head) < _RECORD.size:
+        return None
+    start_frame, number = _RECORD.unpack(head)
+    size = 2 * shape[0] * shape[1] if start_frame != _FACTS else number
+    if start_frame < _FACTS or not 0 <= size <= max(_LONGEST_FACTS, 2 * shape[0] * shape[1]):
+        raise DamagedError("a record is damaged")
+    body = file.read(size + _CHECKSUM.size) or b""
+    if len(body) < size + _CHECKSUM.size:
+        return None
+    if zlib.crc32(body[:size], zlib.crc32(head)) != _CHECKSUM.unpack(body[size:])[0]:
+        raise DamagedError("a checksum is wrong")
+    if start_frame == _FACTS:
+        try:
+            return VideoFacts.decoded(body[:size])
+        except (ConfigError, ValueError) as error:
+            raise DamagedError(f"facts of another version: {error}") from error
+    features = np.frombuffer(body[:size], "<f2").reshape(shape).astype(np.float32)
+    return EncodedClip(start_frame, number, features)
+
+
+_CANDIDATES_MAGIC = b"TFcand1\n"
 _LEFT_PART = 0.9
 _FEATURES, _CANDIDATES, _TEMPORARY = ".features", ".candidates", ".temporary"
 
 
 class FeatureStore:
-    """Files in one folder, named by content and stage; see `archive.stages`. Files may go at any time."""
+    """Files in one folder, named by content and stage; see `storage_key`. Files may go at any time."""
 
     def __init__(self, folder: Path) -> None:
         """Nothing is made before something is stored."""
@@ -196,12 +471,13 @@ def _encode(stored: VideoCandidates) -> bytes:
         facts=np.frombuffer(stored.facts.encoded(), np.uint8),
     )
     arrays = content.getvalue()
-    return _MAGIC + zlib.crc32(arrays).to_bytes(4) + arrays
+    return _CANDIDATES_MAGIC + zlib.crc32(arrays).to_bytes(4) + arrays
 
 
 def _decode(content: bytes, *, have_classes: bool) -> VideoCandidates:
-    checksum, packed = content[len(_MAGIC) : len(_MAGIC) + 4], content[len(_MAGIC) + 4 :]
-    if not content.startswith(_MAGIC) or zlib.crc32(packed).to_bytes(4) != checksum:
+    start = len(_CANDIDATES_MAGIC)
+    checksum, packed = content[start : start + 4], content[start + 4 :]
+    if not content.startswith(_CANDIDATES_MAGIC) or zlib.crc32(packed).to_bytes(4) != checksum:
         raise DamagedError("a checksum is wrong")
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         candidates = Candidates(arrays["segments_frames"], arrays["scores"], arrays["classes"].astype(np.int64))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer.archive.rows import FailureKind
+from tallformer_infer.archive.database import FailureKind
 from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS
 from tallformer_infer.results import Selection

@@ -67,9 +67,8 @@ def retry(
     ] = None,
 ) -> None:
     """Have the next `tallformer label` try failed videos again."""
-    from tallformer_infer.archive.database import ArchiveDatabase
+    from tallformer_infer.archive.database import ArchiveDatabase, FailureKind
     from tallformer_infer.archive.queries import ActionFilter
-    from tallformer_infer.archive.rows import FailureKind
     from tallformer_infer.commands.text import counted
 
     for kind in kinds or ():

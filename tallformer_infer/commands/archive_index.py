@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
-from tallformer_infer.archive.rows import VideoRow
+from tallformer_infer.archive.database import DATABASE, ArchiveDatabase, VideoRow
 from tallformer_infer.commands.archive_tables import row_losses
 from tallformer_infer.report import IndexRow
 

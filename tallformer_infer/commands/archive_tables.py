@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.database import ArchiveDatabase, VideoRow
 from tallformer_infer.archive.queries import FoundAction, count_by_label
-from tallformer_infer.archive.rows import VideoRow
 from tallformer_infer.commands.tables import describe_losses
 from tallformer_infer.commands.text import clock, counted, printable
 

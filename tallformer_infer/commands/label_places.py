@@ -8,9 +8,7 @@ from pathlib import Path
 import typer
 
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
-from tallformer_infer.archive.places import ResultFolder, ResultPlace
-from tallformer_infer.archive.remote_place import RemotePlace
-from tallformer_infer.archive.state import claim, copy_database
+from tallformer_infer.archive.places import RemotePlace, ResultFolder, ResultPlace, claim, copy_database
 from tallformer_infer.commands.label_reporting import LabelWatcher
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.waiting import run_interruptibly

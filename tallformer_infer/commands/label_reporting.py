@@ -13,10 +13,10 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tallformer_infer.archive.database import FailureKind
 from tallformer_infer.archive.planning import Plan
-from tallformer_infer.archive.rows import FailureKind
+from tallformer_infer.archive.run import Totals, Watcher
 from tallformer_infer.archive.tasks import Alive
-from tallformer_infer.archive.watching import Totals, Watcher
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.commands.saying import URGENT, write_event
 from tallformer_infer.commands.tables import UNTRAINED, losses, outside_domain

@@ -10,15 +10,13 @@ from typing import Literal
 
 import typer
 
-from tallformer_infer.archive.capacity import choose_threads, choose_workers
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
-from tallformer_infer.archive.outputs import OUTPUT_FORMATS, check_formats
 from tallformer_infer.archive.places import RESULTS
 from tallformer_infer.archive.planning import Plan, plan
-from tallformer_infer.archive.processes import Engine, ProcessEngine
+from tallformer_infer.archive.processes import Engine, ProcessEngine, choose_threads, choose_workers
+from tallformer_infer.archive.results import OUTPUT_FORMATS, ResultKeeper, check_formats
 from tallformer_infer.archive.run import Run, RunParts
-from tallformer_infer.archive.saving import ResultKeeper
 from tallformer_infer.archive.sources import find_sources
 from tallformer_infer.archive.stages import describe_scores, hash_stages
 from tallformer_infer.archive.tasks import LabelSettings, ScoreFile

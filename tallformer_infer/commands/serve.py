@@ -112,7 +112,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
     import uvicorn
 
-    from tallformer_infer.archive.capacity import choose_threads, choose_workers
+    from tallformer_infer.archive.processes import choose_threads, choose_workers
     from tallformer_infer.bundle import load_bundle
     from tallformer_infer.serve import ServerOptions, create_app
     from tallformer_infer.serve.driver import DriverOptions

@@ -18,17 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.database import ArchiveDatabase, FailureKind
 from tallformer_infer.archive.places import ResultFolder
 from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.processes import ProcessEngine
-from tallformer_infer.archive.rows import FailureKind
-from tallformer_infer.archive.run import Run, RunParts
-from tallformer_infer.archive.saving import ResultKeeper, stored_result
+from tallformer_infer.archive.results import ResultKeeper, stored_result
+from tallformer_infer.archive.run import Run, RunParts, Totals
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import Alive, LabelSettings
-from tallformer_infer.archive.watching import Totals
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import MediaError, TallformerError
 from tallformer_infer.results import Selection
