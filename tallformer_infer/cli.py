@@ -60,6 +60,7 @@ COMMANDS = (
     ),
     Command("convert", "tallformer_infer.commands.convert", "cpu", "Convert labels between formats.", _USE),
     Command("report", "tallformer_infer.commands.report", "report", "Write an HTML page to review results.", _USE),
+    Command("features", "tallformer_infer.commands.features", "cpu", "Extract clip features for other models.", _USE),
     Command("watch", "tallformer_infer.commands.watch", "cpu", "Detect actions in a live stream.", _USE),
     Command("serve", "tallformer_infer.commands.serve", "serve", "Serve detection over HTTP, with a page.", _USE),
     Command("models", "tallformer_infer.commands.models", "cpu", "List models and recipes, or show one.", _USE),
