@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from typing import get_args
 
 import pytest
 
 from tallformer_infer import cli
-from tallformer_infer.commands import file_formats
+from tallformer_infer.commands.convert import convert
 from tallformer_infer.evaluation import Predictions, evaluate, protocol_named, read_truth
 from tallformer_infer.installing import install_command
-from tallformer_infer.labels.formats import FORMATS, LabelFormat, ReadableFormat, read_labels
+from tallformer_infer.labels.formats import FORMATS, READABLE, WRITABLE, read_labels
 from tallformer_infer.media.probe import probe
 from tallformer_infer.structures import Action
 from tests.small_bundle import FOUND, write_bundle
@@ -47,11 +47,27 @@ def rows(found):
     return sorted((round(each.start_s, 3), round(each.end_s, 3), each.label) for each in found.segments)
 
 
-def test_names_on_the_command_line_are_those_of_the_formats():
-    assert get_args(file_formats.ConvertedFormat) == get_args(LabelFormat)
-    assert get_args(file_formats.ReadFormat) == get_args(ReadableFormat)
-    results_only = {"json", "html"}
-    assert set(get_args(file_formats.OutputFormat)) - results_only < set(get_args(LabelFormat))
+def test_help_names_every_format_that_is_read_and_written():
+    read, _, written = " ".join((convert.__doc__ or "").split()).partition("Writes ")
+
+    assert set(READABLE) <= set(re.findall(r"\w+", read))
+    assert set(WRITABLE) <= set(re.findall(r"[\w-]+", written))
+    assert set(WRITABLE) | set(READABLE) == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convert", "a.srt", "--from", "doc", "-o", "x"], "--from': 'doc' is not one of json, csv, tsv"),
+        (["convert", "a.srt", "--to", "json", "-o", "x"], "--to': 'json' is not one of truth, activitynet, csv"),
+        (["detect", "a.mp4", "--format", "truth", "-o", "x"], "'truth' is not one of json, html, activitynet, csv"),
+        (["archive", "export", ".", "-f", "html", "-o", "x"], "'html' is not one of parquet, csv, jsonl, json"),
+    ],
+)
+def test_format_that_there_is_not_is_refused_with_those_there_are(folder, capsys, arguments, message):
+    assert cli.run(arguments) == 2
+
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("name", ["a.srt", "a.vtt", "a.csv", "a.tsv", "a.jsonl", "a.eaf", "a.boris"])

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.formats import FORMATS, encode_labels, read_labels
+from tallformer_infer.labels.formats import FORMATS, WRITABLE, encode_labels, read_labels
 from tests.label_samples import ODD_LABELS, segment, video, videos
 
 NOT_READ = ("labelstudio-config", "otio", "edl", "fcp7")
 """No labels, and editing programs' files, which hold whole frames."""
-READ_BACK = tuple(form for form in FORMATS if form not in NOT_READ)
+READ_BACK = tuple(form for form in WRITABLE if form not in NOT_READ)
 WITHOUT_SCORES = ("truth", "ffmetadata")
 FULL_NAMES = ("csv", "tsv", "jsonl", "labelstudio", "via", "boris")
 

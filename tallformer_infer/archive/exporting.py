@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, assert_never, get_args
+from typing import IO, Any
 
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.places import place_in
@@ -19,7 +19,7 @@ from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
 from tallformer_infer.labels.activitynet import activitynet_document
 from tallformer_infer.labels.escaping import CELL, escape, guard_formula
-from tallformer_infer.labels.formats import encode_labels, is_label_format, require_libraries
+from tallformer_infer.labels.formats import FOR_RESULTS, FORMATS, encode_labels, require_libraries
 from tallformer_infer.labels.segments import labelled_video
 from tallformer_infer.results import (
     Failure,
@@ -30,29 +30,23 @@ from tallformer_infer.results import (
     write_document,
 )
 
-_ResultFormat = Literal["json", "activitynet", "tsv", "labelstudio", "via", "boris"]
-FolderFormat = Literal["srt", "vtt", "eaf", "otio", "edl", "fcp7", "ffmetadata"]
+_BY_ACTION = ("parquet", "csv", "jsonl")
+EXPORT_FORMATS: tuple[str, ...] = (*_BY_ACTION, *(name for name in FOR_RESULTS if name not in _BY_ACTION))
+"""What an archive's actions can be written in: those that take every filter, and those of whole videos."""
+FOLDER_FORMATS = tuple(name for name in FOR_RESULTS if FORMATS[name].holds_one_video)
 """Formats of one video per file."""
-ExportFormat = Literal["parquet", "csv", "jsonl"] | _ResultFormat | FolderFormat
-EXPORT_FORMATS: tuple[ExportFormat, ...] = (
-    "parquet",
-    "csv",
-    "jsonl",
-    *get_args(_ResultFormat),
-    *get_args(FolderFormat),
-)
 COLUMNS = ("path", "start_s", "end_s", "label", "score")
 _ROWS_AT_ONCE = 50_000
 
 
-def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: ExportFormat) -> int:
+def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: str) -> int:
     """Write the actions that pass, by video and start. A file is replaced whole or not at all.
 
     Args:
         database: The archive.
         wanted: Which actions; all but `parquet`, `csv` and `jsonl` hold whole videos and take only the path.
         out: The file; for formats of one video per file a folder, in which they get the names of the result files.
-        form: What it is to be.
+        form: One of `EXPORT_FORMATS`.
 
     Returns:
         How many there are.
@@ -62,8 +56,9 @@ def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, f
         OutputError: The file cannot be written.
         ModuleNotFoundError: pyarrow is needed and not installed.
     """
-    if form not in get_args(FolderFormat):
-        check_destination(out, example="actions.parquet")
+    if form in FOLDER_FORMATS:
+        return _write_folder(database, wanted, out, form)
+    check_destination(out, example="actions.parquet")
     match form:
         case "parquet":
             return _replace(out, lambda path: _write_parquet(path, list_actions(database, wanted)))
@@ -71,12 +66,8 @@ def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, f
             return _replace(out, lambda path: _write_text(path, _write_csv, list_actions(database, wanted)))
         case "jsonl":
             return _replace(out, lambda path: _write_text(path, _write_jsonl, list_actions(database, wanted)))
-        case "json" | "activitynet" | "tsv" | "labelstudio" | "via" | "boris":
-            return _write_results(database, wanted, out, form)
-        case "srt" | "vtt" | "eaf" | "otio" | "edl" | "fcp7" | "ffmetadata":
-            return _write_folder(database, wanted, out, form)
         case _:
-            assert_never(form)
+            return _write_results(database, wanted, out, form)
 
 
 def _replace(out: Path, write: Callable[[Path], int]) -> int:
@@ -155,11 +146,11 @@ def _write_results(
     database: ArchiveDatabase,
     wanted: ActionFilter,
     out: Path,
-    form: _ResultFormat,
+    form: str,
 ) -> int:
     rows = [row for row in database.videos("done") if wanted.matches(row.source)]
     results = [stored_result(database, row) for row in rows]
-    if form != "activitynet" and is_label_format(form):
+    if form not in ("json", "activitynet"):
         write_content(encode_labels([labelled_video(result) for result in results], form, folder=out.parent), out)
         return sum(len(result.actions) for result in results)
     failures = [Failure(row.source, row.error or "") for row in database.videos("failed")]
@@ -176,7 +167,7 @@ def _write_results(
     return sum(len(result.actions) for result in results)
 
 
-def _write_folder(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: FolderFormat) -> int:
+def _write_folder(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: str) -> int:
     require_libraries(form)
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: {form} holds one video per file; name a folder")

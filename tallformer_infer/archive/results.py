@@ -12,19 +12,12 @@ from tallformer_infer.archive.places import ResultPlace
 from tallformer_infer.archive.stages import StageHashes, hash_recipe
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import from_json, to_json
-from tallformer_infer.errors import ExtraError
-from tallformer_infer.installing import install_command
 from tallformer_infer.labels.activitynet import activitynet_document
-from tallformer_infer.labels.formats import FORMATS, encode_labels, is_label_format
-from tallformer_infer.labels.segments import LabelledVideo, labelled_video
+from tallformer_infer.labels.formats import FORMATS, WRITABLE, encode_labels, require_libraries
+from tallformer_infer.labels.segments import labelled_video
 from tallformer_infer.results import Selection, actions_document, encode_document
 from tallformer_infer.structures import Result
 
-OUTPUT_FORMATS: tuple[str, ...] = (
-    "json",
-    *(name for name in FORMATS if name not in ("truth", "labelstudio-config")),
-)
-"""Formats of result files: `actions.json`, and those of other people's tools."""
 _SHARED_SUFFIXES = (".json", ".xml", ".txt")
 
 
@@ -35,21 +28,14 @@ def check_formats(formats: Sequence[str]) -> None:
         ExtraError: One is missing.
     """
     for form in formats:
-        if is_label_format(form):
-            try:
-                encode_labels([LabelledVideo(name="video.mp4")], form)
-            except ModuleNotFoundError as error:
-                raise ExtraError(
-                    f"--format {form} needs the extra 'editing' ({error.name} is not installed): "
-                    f"{install_command('editing')}"
-                ) from error
+        require_libraries(form)
 
 
 def file_name(name: str, form: str) -> str:
     """Name of a result file, below the folder of results; `/` between folders."""
-    if not is_label_format(form):
-        return f"{name}.json"
     suffix = FORMATS[form].suffix
+    if form == "json":
+        return f"{name}{suffix}"
     return f"{name}.{form}{suffix}" if suffix in _SHARED_SUFFIXES else f"{name}{suffix}"
 
 
@@ -67,7 +53,7 @@ def write_outputs(
             content = encode_document(actions_document([result], selection=selection))
         elif form == "activitynet":
             content = encode_document(activitynet_document([result], selection=selection))
-        elif is_label_format(form):
+        elif form in WRITABLE:
             folder = None if place.folder is None else place.folder.joinpath(*file.split("/")).parent
             content = encode_labels([labelled_video(result)], form, folder=folder)
         else:

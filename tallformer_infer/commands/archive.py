@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import typer
+
+from tallformer_infer.commands.file_formats import exported_named
 
 app = typer.Typer(
     add_completion=False,
@@ -31,12 +33,6 @@ _Path = Annotated[
         "--path", metavar="PATTERN", help="Only videos whose path matches, such as '*/2024/*', or contains this."
     ),
 ]
-
-
-_ExportFormat = Literal[
-    "parquet", "csv", "jsonl", "json", "activitynet", "tsv", "labelstudio", "via", "boris",
-    "srt", "vtt", "eaf", "otio", "edl", "fcp7", "ffmetadata",
-]  # fmt: skip
 
 
 @app.command()
@@ -126,11 +122,12 @@ def export(  # noqa: PLR0913, PLR0917
         Path, typer.Option("--out", "-o", metavar="FILE", show_default=False, help="Output file or folder.")
     ],
     form: Annotated[
-        _ExportFormat | None,
+        str | None,
         typer.Option(
             "--format",
             "-f",
             metavar="FORMAT",
+            parser=exported_named,
             help="Output format (default: from the ending of --out).",
             show_default=False,
         ),
@@ -149,11 +146,11 @@ def export(  # noqa: PLR0913, PLR0917
     ffmetadata, of which --out is a folder. Of the filters these take --path.
     """
     from tallformer_infer.archive.database import ArchiveDatabase
-    from tallformer_infer.archive.exporting import EXPORT_FORMATS, FolderFormat, export_actions
+    from tallformer_infer.archive.exporting import EXPORT_FORMATS, FOLDER_FORMATS, export_actions
     from tallformer_infer.commands.text import counted, printable
 
-    chosen: Any = form or out.suffix.lstrip(".")
-    if form is None and chosen in get_args(FolderFormat):
+    chosen = form or out.suffix.lstrip(".")
+    if form is None and chosen in FOLDER_FORMATS:
         raise typer.BadParameter(f"{out}: {chosen} holds one video per file; name a folder, and --format {chosen}")
     if chosen not in EXPORT_FORMATS:
         names = ", ".join(EXPORT_FORMATS)

@@ -15,7 +15,7 @@ from tallformer_infer.commands.label_files import check_label_files, write_label
 from tallformer_infer.commands.saying import Speaker
 from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.errors import AnnotationError, TallformerError
-from tallformer_infer.labels.formats import FORMATS, LabelFile, LabelFormat, ReadableFormat, notes_on, read_label_file
+from tallformer_infer.labels.formats import FORMATS, LabelFile, notes_on, read_label_file
 from tallformer_infer.labels.names import SUFFIXES
 from tallformer_infer.labels.segments import LabelledVideo, shifted
 from tallformer_infer.media.probe import probe
@@ -30,9 +30,9 @@ class ConvertOptions:
     """Files to read."""
     out: Path
     """File or folder to write, `-` for stdout."""
-    read: ReadableFormat | None
+    read: str | None
     """Format of every file; None tells it from each."""
-    write: LabelFormat
+    write: str
     """Format to write."""
     video: str | None
     """Name for the only video."""
@@ -89,12 +89,12 @@ def _read_all(options: ConvertOptions, speaker: Speaker) -> list[LabelledVideo]:
     return videos
 
 
-def _on_its_time_line(video: LabelledVideo, file: LabelFile, write: LabelFormat, speaker: Speaker) -> LabelledVideo:
+def _on_its_time_line(video: LabelledVideo, file: LabelFile, write: str, speaker: Speaker) -> LabelledVideo:
     """The video with times of its own time line, and its start, where the file of it is there to tell that.
 
     See Note [where times begin] in `labels.formats`.
     """
-    counts_from_zero = file.form in FORMATS and FORMATS[file.form].counts_from_zero
+    counts_from_zero = FORMATS[file.form].counts_from_zero
     if counts_from_zero == FORMATS[write].counts_from_zero or video.start_s:
         return video
     path = _file_of(video, file.path.parent)

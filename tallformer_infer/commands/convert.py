@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tallformer_infer.commands import options
-from tallformer_infer.commands.file_formats import ConvertedFormat, ReadFormat
+from tallformer_infer.commands.file_formats import converted_named, readable_named
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -30,12 +30,22 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
         ),
     ],
     read: Annotated[
-        ReadFormat | None,
-        typer.Option("--from", metavar="FORMAT", help="Format of FILE (default: from its ending and content)."),
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            parser=readable_named,
+            help="Format of FILE (default: from its ending and content).",
+        ),
     ] = None,
     write: Annotated[
-        ConvertedFormat | None,
-        typer.Option("--to", metavar="FORMAT", help="Output format (default: from the ending of --out, else truth)."),
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            parser=converted_named,
+            help="Output format (default: from the ending of --out, else truth).",
+        ),
     ] = None,
     video: Annotated[
         str | None,

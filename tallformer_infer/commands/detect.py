@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from tallformer_infer.commands import options
-from tallformer_infer.commands.file_formats import OutputFormat, output_format
+from tallformer_infer.commands.file_formats import output_format, output_named
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -30,9 +30,13 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         typer.Option("--out", "-o", metavar="FILE", help="Output file; - is stdout."),
     ] = None,
     form: Annotated[
-        OutputFormat | None,
+        str | None,
         typer.Option(
-            "--format", "-f", metavar="FORMAT", help="Output format (default: from the ending of --out, else json)."
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            parser=output_named,
+            help="Output format (default: from the ending of --out, else json).",
         ),
     ] = None,
     dialect: Annotated[Literal["tallformer", "activitynet"] | None, typer.Option(hidden=True)] = None,

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console, RenderableType
 
 from tallformer_infer.commands.calibration_tables import describe_point
-from tallformer_infer.commands.file_formats import OutputFormat
 from tallformer_infer.commands.inputs import missing_files
 from tallformer_infer.commands.reporting import Reporter
 from tallformer_infer.commands.result_files import RunFacts, check_result_files, partial_files, write_result_files
@@ -66,7 +65,7 @@ class DetectOptions:
     """Names of the actions to keep, as typed: one or several with commas; none keeps all."""
     operating_point: str | None
     """Point of the model, `all` or `none`; None leaves it to the model."""
-    form: OutputFormat
+    form: str
     """Format of what is written."""
     known: KnownSegments | None
     """What is known to happen in the videos."""

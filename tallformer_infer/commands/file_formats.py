@@ -1,72 +1,42 @@
-"""Names of formats on the command line; nothing is imported, so that `--help` is instant."""
+"""Formats on the command line. Their names are looked up when a command runs, so that `--help` is instant."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import typer
 
-OutputFormat = Literal[
-    "json",
-    "html",
-    "activitynet",
-    "csv",
-    "tsv",
-    "jsonl",
-    "srt",
-    "vtt",
-    "eaf",
-    "labelstudio",
-    "via",
-    "boris",
-    "otio",
-    "edl",
-    "fcp7",
-    "ffmetadata",
-]
-"""What `detect` writes."""
 
-ConvertedFormat = Literal[
-    "truth",
-    "activitynet",
-    "csv",
-    "tsv",
-    "jsonl",
-    "srt",
-    "vtt",
-    "eaf",
-    "labelstudio",
-    "labelstudio-config",
-    "via",
-    "boris",
-    "otio",
-    "edl",
-    "fcp7",
-    "ffmetadata",
-]
-"""What `convert` writes."""
+def output_named(name: str) -> str:
+    """A format that `detect` writes."""
+    from tallformer_infer.labels.formats import FOR_RESULTS
 
-ReadFormat = Literal[
-    "json", "csv", "tsv", "jsonl", "parquet", "srt", "vtt", "eaf", "labelstudio", "via", "boris", "ffmetadata"
-]
-"""What `convert` reads."""
-
-_Suffixed = Literal["csv", "tsv", "jsonl", "srt", "vtt", "eaf", "boris", "otio", "edl"]
-_BY_SUFFIX: dict[str, _Suffixed] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".srt": "srt",
-    ".vtt": "vtt",
-    ".eaf": "eaf",
-    ".boris": "boris",
-    ".otio": "otio",
-    ".edl": "edl",
-}
+    return _one_of(name, ("json", "html", *FOR_RESULTS[1:]))
 
 
-def output_format(out: Path | None) -> OutputFormat:
+def converted_named(name: str) -> str:
+    """A format that `convert` writes."""
+    from tallformer_infer.labels.formats import WRITABLE
+
+    return _one_of(name, WRITABLE)
+
+
+def readable_named(name: str) -> str:
+    """A format that `convert` reads."""
+    from tallformer_infer.labels.formats import READABLE
+
+    return _one_of(name, READABLE)
+
+
+def exported_named(name: str) -> str:
+    """A format that `archive export` writes."""
+    from tallformer_infer.archive.exporting import EXPORT_FORMATS
+
+    return _one_of(name, EXPORT_FORMATS)
+
+
+def output_format(out: Path | None) -> str:
     """What `detect` writes to a file of this name when not told; JSON for a name without an ending.
 
     Raises:
@@ -80,7 +50,7 @@ def output_format(out: Path | None) -> OutputFormat:
     return _known_suffix(suffix, out, (".json", ".html"))
 
 
-def converted_format(out: Path) -> ConvertedFormat:
+def converted_format(out: Path) -> str:
     """What `convert` writes to a file of this name when not told; truth for .json and for a name without an ending.
 
     Raises:
@@ -95,8 +65,17 @@ def _is_file_name(out: Path) -> bool:
     return not out.exists() or out.is_file()
 
 
-def _known_suffix(suffix: str, out: Path | None, others: tuple[str, ...]) -> _Suffixed:
-    if suffix not in _BY_SUFFIX:
-        known = ", ".join((*others, *_BY_SUFFIX))
-        raise typer.BadParameter(f"--out {out}: unknown ending {suffix}; expected one of {known}, or name the format")
-    return _BY_SUFFIX[suffix]
+def _known_suffix(suffix: str, out: Path | None, others: tuple[str, ...]) -> str:
+    from tallformer_infer.labels.formats import BY_SUFFIX, WRITABLE
+
+    known = {suffix: name for suffix, name in BY_SUFFIX.items() if name in WRITABLE}
+    if suffix not in known:
+        named = ", ".join((*others, *known))
+        raise typer.BadParameter(f"--out {out}: unknown ending {suffix}; expected one of {named}, or name the format")
+    return known[suffix]
+
+
+def _one_of(name: str, names: Sequence[str]) -> str:
+    if name not in names:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(names)}")
+    return name

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.labels.formats import FORMATS, LabelFormat, encode_labels, require_libraries
+from tallformer_infer.labels.formats import FORMATS, encode_labels, require_libraries
 from tallformer_infer.labels.segments import LabelledVideo
 from tallformer_infer.results import STDOUT, check_destination, make_folder, write_content
 
 
-def check_label_files(
-    out: Path, form: LabelFormat, videos: Sequence[LabelledVideo], *, inputs: Sequence[str] = ()
-) -> None:
+def check_label_files(out: Path, form: str, videos: Sequence[LabelledVideo], *, inputs: Sequence[str] = ()) -> None:
     """Refuse a destination or format before hours are spent on what is to be written.
 
     Args:
@@ -38,7 +36,7 @@ def is_folder_name(out: Path) -> bool:
     return out != STDOUT and not out.exists() and not out.suffix
 
 
-def label_files(out: Path, form: LabelFormat, videos: Sequence[LabelledVideo]) -> list[Path]:
+def label_files(out: Path, form: str, videos: Sequence[LabelledVideo]) -> list[Path]:
     """The files to write: `out`, or for a format of one video per file and a folder, one in it for each video.
 
     Raises:
@@ -58,7 +56,7 @@ def label_files(out: Path, form: LabelFormat, videos: Sequence[LabelledVideo]) -
     return list(found)
 
 
-def write_label_files(videos: Sequence[LabelledVideo], form: LabelFormat, out: Path) -> None:
+def write_label_files(videos: Sequence[LabelledVideo], form: str, out: Path) -> None:
     """Write videos and their labels, each file whole or not at all.
 
     Raises:

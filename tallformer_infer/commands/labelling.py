@@ -15,7 +15,7 @@ from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may
 from tallformer_infer.archive.places import RESULTS
 from tallformer_infer.archive.planning import Plan, plan
 from tallformer_infer.archive.processes import Engine, ProcessEngine, choose_threads, choose_workers
-from tallformer_infer.archive.results import OUTPUT_FORMATS, ResultKeeper, check_formats
+from tallformer_infer.archive.results import ResultKeeper, check_formats
 from tallformer_infer.archive.run import Run, RunParts
 from tallformer_infer.archive.sources import find_sources
 from tallformer_infer.archive.stages import describe_scores, hash_stages
@@ -31,6 +31,7 @@ from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.evaluation import ClassScores, read_class_scores
+from tallformer_infer.labels.formats import FOR_RESULTS
 from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_web_address
 from tallformer_infer.pipeline import choose_layout, choose_point
 from tallformer_infer.results import Selection, check_selection
@@ -275,10 +276,10 @@ def _written_folders(options: LabelOptions) -> list[Path]:
 def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
     names = dict.fromkeys(name.strip() for value in typed for name in value.split(","))
     for name in names:
-        if name not in OUTPUT_FORMATS:
-            raise typer.BadParameter(f"--format {name}: no such format; there are {', '.join(OUTPUT_FORMATS)}")
+        if name not in FOR_RESULTS:
+            raise typer.BadParameter(f"--format {name}: no such format; there are {', '.join(FOR_RESULTS)}")
     check_formats(tuple(names))
-    return tuple(form for form in OUTPUT_FORMATS if form in names)
+    return tuple(form for form in FOR_RESULTS if form in names)
 
 
 def _selection(options: LabelOptions, bundle: Bundle) -> Selection:

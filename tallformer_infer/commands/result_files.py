@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tallformer_infer.commands.file_formats import OutputFormat
 from tallformer_infer.commands.label_files import check_label_files, write_label_files
 from tallformer_infer.commands.pages import page_header, page_video
 from tallformer_infer.commands.truth_table import KnownSegments
@@ -27,7 +26,7 @@ from tallformer_infer.results import (
 from tallformer_infer.structures import Result
 
 
-def check_result_files(out: Path, form: OutputFormat, videos: Sequence[str]) -> None:
+def check_result_files(out: Path, form: str, videos: Sequence[str]) -> None:
     """Refuse what could not be written, before hours are spent on it.
 
     Args:
@@ -65,7 +64,7 @@ class RunFacts:
     """What is known to happen in the videos."""
 
 
-def write_result_files(results: Sequence[Result], form: OutputFormat, out: Path, facts: RunFacts) -> tuple[str, ...]:
+def write_result_files(results: Sequence[Result], form: str, out: Path, facts: RunFacts) -> tuple[str, ...]:
     """Write results, each file whole or not at all.
 
     Args:

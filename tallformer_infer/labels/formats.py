@@ -12,13 +12,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.activitynet import results_document, truth_document, videos_of_document
 from tallformer_infer.labels.boris import boris_document, videos_of_observations
 from tallformer_infer.labels.chapters import encode_ffmetadata, read_ffmetadata
-from tallformer_infer.labels.editing import encode_timeline, require_editing
+from tallformer_infer.labels.editing import EditingFormat, encode_timeline, require_editing
 from tallformer_infer.labels.elan import encode_eaf, read_eaf
 from tallformer_infer.labels.files import Problems, read_bytes, read_json_object, read_text
 from tallformer_infer.labels.label_studio import (
@@ -41,75 +41,154 @@ from tallformer_infer.labels.tables import (
 )
 from tallformer_infer.labels.via import via_document, videos_of_project
 
-LabelFormat = Literal[
-    "truth",
-    "activitynet",
-    "csv",
-    "tsv",
-    "jsonl",
-    "srt",
-    "vtt",
-    "eaf",
-    "labelstudio",
-    "labelstudio-config",
-    "via",
-    "boris",
-    "otio",
-    "edl",
-    "fcp7",
-    "ffmetadata",
-]
-"""Formats that labels can be written in."""
-
-
-_Videos = Sequence[LabelledVideo]
+_Write = Callable[[Sequence[LabelledVideo], Path | None], Any]
+_Read = Callable[[Path, Problems, "_Asked"], tuple[LabelledVideo, ...]]
 
 
 @dataclass(frozen=True)
-class FormatFacts:
-    """What must be known of a format to write a file of it."""
+class _Asked:
+    """What only some readers need."""
+
+    fps: float | None
+    tiers: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A format of labels."""
 
     suffix: str
     """Ending of its files."""
-    encode: Callable[[_Videos, Path | None], Any]
-    """Videos, and the folder of the file, to text or JSON values."""
+    write: _Write | None = None
+    """Videos, and the folder of the file, to text or JSON values; None where labels are not written in it here."""
+    read: _Read | None = None
+    """A file to its videos; None where it cannot be read."""
+    has_own_suffix: bool = True
+    """The ending of a file says the format."""
+    is_for_results: bool = True
+    """`detect` and `label` write it."""
     holds_one_video: bool = False
     """A file holds the actions of one video."""
     has_negative_times: bool = True
     """It can hold an action that begins before 0."""
     counts_from_zero: bool = True
     """Its times count from the first frame; see Note [where times begin]."""
+    require: Callable[[], None] | None = None
+    """Refuses it where the libraries that it needs are not installed."""
 
 
-def _one(suffix: str, encode: Callable[[_Videos, Path | None], Any]) -> FormatFacts:
-    return FormatFacts(suffix, encode, holds_one_video=True, has_negative_times=False)
+def _own(suffix: str, **facts: Any) -> Format:
+    """With times of the video's own time line."""
+    return Format(suffix=suffix, counts_from_zero=False, **facts)
 
 
-def _own(suffix: str, encode: Callable[[_Videos, Path | None], Any]) -> FormatFacts:
-    return FormatFacts(suffix, encode, counts_from_zero=False)
+def _one(suffix: str, **facts: Any) -> Format:
+    """Of one video."""
+    return Format(suffix=suffix, holds_one_video=True, has_negative_times=False, **facts)
 
 
-FORMATS: dict[LabelFormat, FormatFacts] = {
-    "truth": _own(".json", lambda videos, _: truth_document(videos)),
-    "activitynet": _own(".json", lambda videos, _: results_document(videos)),
-    "csv": _own(".csv", lambda videos, _: encode_csv(videos)),
-    "tsv": _own(".tsv", lambda videos, _: encode_tsv(videos)),
-    "jsonl": _own(".jsonl", lambda videos, _: encode_jsonl(videos)),
-    "srt": _one(".srt", lambda videos, _: encode_srt(videos)),
-    "vtt": _one(".vtt", lambda videos, _: encode_vtt(videos)),
-    "eaf": _one(".eaf", encode_eaf),
-    "labelstudio": FormatFacts(".json", lambda videos, _: label_studio_tasks(videos), has_negative_times=False),
-    "labelstudio-config": FormatFacts(".xml", lambda videos, _: label_studio_config(videos)),
-    "via": FormatFacts(".json", lambda videos, _: via_document(videos)),
-    "boris": FormatFacts(".boris", lambda videos, _: boris_document(videos)),
-    "otio": _one(".otio", lambda videos, _: encode_timeline(videos, "otio")),
-    "edl": _one(".edl", lambda videos, _: encode_timeline(videos, "edl")),
-    "fcp7": _one(".xml", lambda videos, _: encode_timeline(videos, "fcp7")),
-    "ffmetadata": _one(".txt", lambda videos, _: encode_ffmetadata(videos)),
+def _plain(encode: Callable[[Sequence[LabelledVideo]], Any]) -> _Write:
+    return lambda videos, _folder: encode(videos)
+
+
+def _simple(read: Callable[[Path, Problems], tuple[LabelledVideo, ...]]) -> _Read:
+    return lambda path, problems, _asked: read(path, problems)
+
+
+def _read_json(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    return videos_of_document(read_json_object(path), problems, path)
+
+
+def _read_boris(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    return videos_of_observations(_with(read_json_object(path), path, "observations"), problems)
+
+
+def _read_via(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    return videos_of_project(_with(read_json_object(path), path, "metadata", "view", "attribute"), problems, path)
+
+
+def _with(document: dict[str, Any], path: Path, *keys: str) -> dict[str, Any]:
+    for key in keys:
+        if not isinstance(document.get(key), dict):
+            raise AnnotationError(f'{path}: expected an object "{key}" in it; is it of another format?')
+    return document
+
+
+def _editing(name: EditingFormat, suffix: str, *, has_own_suffix: bool) -> Format:
+    return _one(
+        suffix,
+        write=lambda videos, _: encode_timeline(videos, name),
+        has_own_suffix=has_own_suffix,
+        require=lambda: require_editing(name),
+    )
+
+
+FORMATS: dict[str, Format] = {
+    "json": _own(
+        ".json",
+        read=_simple(_read_json),
+        has_own_suffix=False,
+    ),
+    "truth": _own(".json", write=_plain(truth_document), has_own_suffix=False, is_for_results=False),
+    "activitynet": _own(".json", write=_plain(results_document), has_own_suffix=False),
+    "csv": _own(".csv", write=_plain(encode_csv), read=_simple(read_csv)),
+    "tsv": _own(".tsv", write=_plain(encode_tsv), read=_simple(read_tsv)),
+    "jsonl": _own(".jsonl", write=_plain(encode_jsonl), read=_simple(read_jsonl)),
+    "parquet": _own(".parquet", read=_simple(read_parquet), is_for_results=False),
+    "srt": _one(".srt", write=_plain(encode_srt), read=_simple(read_srt)),
+    "vtt": _one(".vtt", write=_plain(encode_vtt), read=_simple(read_vtt)),
+    "eaf": _one(
+        ".eaf", write=encode_eaf, read=lambda path, problems, asked: read_eaf(path, problems, tiers=asked.tiers)
+    ),
+    "labelstudio": Format(
+        suffix=".json",
+        write=_plain(label_studio_tasks),
+        read=lambda path, problems, asked: videos_of_tasks(
+            parse_tasks(read_bytes(path), path), problems, fps=asked.fps
+        ),
+        has_own_suffix=False,
+        has_negative_times=False,
+    ),
+    "labelstudio-config": Format(
+        suffix=".xml",
+        write=_plain(label_studio_config),
+        has_own_suffix=False,
+        is_for_results=False,
+    ),
+    "via": Format(
+        suffix=".json",
+        write=_plain(via_document),
+        read=_simple(_read_via),
+        has_own_suffix=False,
+    ),
+    "boris": Format(
+        suffix=".boris",
+        write=_plain(boris_document),
+        read=_simple(_read_boris),
+    ),
+    "otio": _editing("otio", ".otio", has_own_suffix=True),
+    "edl": _editing("edl", ".edl", has_own_suffix=True),
+    "fcp7": _editing("fcp7", ".xml", has_own_suffix=False),
+    "ffmetadata": _one(
+        ".txt",
+        write=_plain(encode_ffmetadata),
+        read=_simple(read_ffmetadata),
+        has_own_suffix=False,
+    ),
 }
+"""Every format by its name on the command line: its one place. What can be done with which is told by its row."""
+
+WRITABLE = tuple(name for name, form in FORMATS.items() if form.write)
+"""What labels can be written in."""
+READABLE = tuple(name for name, form in FORMATS.items() if form.read)
+"""What labels can be read from; `json` is ActivityNet truth or results, or `actions.json`."""
+FOR_RESULTS = tuple(name for name, form in FORMATS.items() if form.is_for_results)
+"""What results can be written in; `json` is `actions.json`."""
+BY_SUFFIX = {form.suffix: name for name, form in FORMATS.items() if form.has_own_suffix}
+"""The format of files of an ending that only one has."""
 
 
-def encode_labels(videos: Sequence[LabelledVideo], form: LabelFormat, *, folder: Path | None = Path()) -> bytes:
+def encode_labels(videos: Sequence[LabelledVideo], form: str, *, folder: Path | None = Path()) -> bytes:
     """Videos and their labels as the content of a file.
 
     Args:
@@ -120,30 +199,21 @@ def encode_labels(videos: Sequence[LabelledVideo], form: LabelFormat, *, folder:
 
     Raises:
         OutputError: The format cannot hold them; the message says why.
+        ValueError: It is not one of `WRITABLE`.
         ExtraError: A library that the format needs is not installed.
     """
-    if FORMATS[form].counts_from_zero:
+    facts = FORMATS[form]
+    if facts.write is None:
+        raise ValueError(f"labels are not written as {form}")
+    if facts.counts_from_zero:
         videos = [shifted(video, -video.start_s) for video in videos]
-    content = FORMATS[form].encode(videos, folder)
+    content = facts.write(videos, folder)
     if isinstance(content, str):
         return content.encode()
     return encode_json(content)
 
 
-def encode_json(document: Any) -> bytes:
-    """JSON values as the content of a file; what UTF-8 cannot hold, such as half of a pair, is written as `\\u`.
-
-    Raises:
-        ValueError: A number is not finite.
-    """
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        return f"{text}\n".encode()
-    except UnicodeEncodeError:
-        return f"{json.dumps(document, indent=1, allow_nan=False)}\n".encode()
-
-
-def notes_on(videos: Sequence[LabelledVideo], form: LabelFormat) -> tuple[str, ...]:
+def notes_on(videos: Sequence[LabelledVideo], form: str) -> tuple[str, ...]:
     """What a file of this format cannot tell of these videos, one sentence each."""
     facts = FORMATS[form]
     segments = [segment for video in videos for segment in video.segments]
@@ -160,45 +230,15 @@ def notes_on(videos: Sequence[LabelledVideo], form: LabelFormat) -> tuple[str, .
     return tuple(notes)
 
 
-def require_libraries(form: LabelFormat) -> None:
+def require_libraries(form: str) -> None:
     """Refuse a format whose libraries are not installed, before hours are spent on what is to be written in it.
 
     Raises:
         ExtraError: Says what to install.
     """
-    if form in ("otio", "edl", "fcp7"):
-        require_editing(form)
-
-
-def is_label_format(name: str) -> TypeGuard[LabelFormat]:
-    """Whether labels can be written in the format of this name."""
-    return name in get_args(LabelFormat)
-
-
-ReadableFormat = Literal[
-    "json", "csv", "tsv", "jsonl", "parquet", "srt", "vtt", "eaf", "labelstudio", "via", "boris", "ffmetadata"
-]
-"""Formats that labels can be read from; `json` is ActivityNet truth or results, or `actions.json`."""
-
-_BY_SUFFIX: dict[str, ReadableFormat] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".srt": "srt",
-    ".vtt": "vtt",
-    ".eaf": "eaf",
-    ".boris": "boris",
-}
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What only some readers need."""
-
-    fps: float | None
-    tiers: Sequence[str]
+    require = FORMATS[form].require
+    if require is not None:
+        require()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +247,7 @@ class LabelFile:
 
     path: Path
     """The file."""
-    form: ReadableFormat
+    form: str
     """Its format."""
     videos: tuple[LabelledVideo, ...]
     """In the order of the file."""
@@ -216,14 +256,14 @@ class LabelFile:
 
 
 def read_labels(
-    path: Path, *, form: ReadableFormat | None = None, fps: float | None = None, tiers: Sequence[str] = ()
+    path: Path, *, form: str | None = None, fps: float | None = None, tiers: Sequence[str] = ()
 ) -> tuple[LabelledVideo, ...]:
     """The videos of `read_label_file`."""
     return read_label_file(path, form=form, fps=fps, tiers=tiers).videos
 
 
 def read_label_file(
-    path: Path, *, form: ReadableFormat | None = None, fps: float | None = None, tiers: Sequence[str] = ()
+    path: Path, *, form: str | None = None, fps: float | None = None, tiers: Sequence[str] = ()
 ) -> LabelFile:
     """Read videos and their labels.
 
@@ -236,27 +276,31 @@ def read_label_file(
     Raises:
         AnnotationError: The file cannot be read, is of another format, or has wrong segments; one line each.
         ExtraError: A library that the format needs is not installed.
+        ValueError: `form` is not one of `READABLE`.
     """
     form = form or format_of(path)
     problems = Problems(str(path))
-    videos = _READERS[form](path, problems, _Asked(fps, tiers))
+    read = FORMATS[form].read
+    if read is None:
+        raise ValueError(f"labels are not read from {form}")
+    videos = read(path, problems, _Asked(fps, tiers))
     return LabelFile(path=path, form=form, videos=videos, notes=tuple(problems.notes))
 
 
-def format_of(path: Path) -> ReadableFormat:
+def format_of(path: Path) -> str:
     """The format of a file.
 
     Raises:
         AnnotationError: It cannot be told.
     """
     name = Path(path.stem) if path.suffix.lower() == ".gz" else path
-    suffix = name.suffix.lower()
-    if suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[suffix]
+    suffix = name.suffix.lower().replace(".ndjson", ".jsonl")
+    if BY_SUFFIX.get(suffix) in READABLE:
+        return BY_SUFFIX[suffix]
     if suffix == ".txt":
         return "ffmetadata" if read_text(path).startswith(";FFMETADATA") else "csv"
     if suffix != ".json":
-        raise AnnotationError(f"{path}: of which format? say it with --from: {', '.join(get_args(ReadableFormat))}")
+        raise AnnotationError(f"{path}: of which format? say it with --from: {', '.join(READABLE)}")
     if read_bytes(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         return "labelstudio"
     document = read_json_object(path)
@@ -267,32 +311,14 @@ def format_of(path: Path) -> ReadableFormat:
     return "boris" if "observations" in document and "behaviors_conf" in document else "json"
 
 
-def _read_via(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
-    return videos_of_project(_with(read_json_object(path), path, "metadata", "view", "attribute"), problems, path)
+def encode_json(document: Any) -> bytes:
+    """JSON values as the content of a file; what UTF-8 cannot hold, such as half of a pair, is written as `\\u`.
 
-
-def _with(document: dict[str, Any], path: Path, *keys: str) -> dict[str, Any]:
-    for key in keys:
-        if not isinstance(document.get(key), dict):
-            raise AnnotationError(f'{path}: expected an object "{key}" in it; is it of another format?')
-    return document
-
-
-_READERS: dict[ReadableFormat, Callable[[Path, Problems, _Asked], tuple[LabelledVideo, ...]]] = {
-    "json": lambda path, problems, _: videos_of_document(read_json_object(path), problems, path),
-    "csv": lambda path, problems, _: read_csv(path, problems),
-    "tsv": lambda path, problems, _: read_tsv(path, problems),
-    "jsonl": lambda path, problems, _: read_jsonl(path, problems),
-    "parquet": lambda path, problems, _: read_parquet(path, problems),
-    "srt": lambda path, problems, _: read_srt(path, problems),
-    "vtt": lambda path, problems, _: read_vtt(path, problems),
-    "eaf": lambda path, problems, asked: read_eaf(path, problems, tiers=asked.tiers),
-    "labelstudio": lambda path, problems, asked: videos_of_tasks(
-        parse_tasks(read_bytes(path), path), problems, fps=asked.fps
-    ),
-    "via": lambda path, problems, _: _read_via(path, problems),
-    "boris": lambda path, problems, _: videos_of_observations(
-        _with(read_json_object(path), path, "observations"), problems
-    ),
-    "ffmetadata": lambda path, problems, _: read_ffmetadata(path, problems),
-}
+    Raises:
+        ValueError: A number is not finite.
+    """
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(document, indent=1, allow_nan=False)}\n".encode()
