@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from tallformer_export.exporting import export_random
 from tallformer_export.parity import FP32_LIMITS, check_parity, compare_actions, measure_at_run_time, measure_parity
@@ -39,7 +41,7 @@ from tests.small_detector import SMALL
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GRAPHS = {
-    "encoder": ["features"],
+    "encoder": ["features", "portable_features"],
     "localizer": ["segments", "scores", "classes"],
     "suppress": ["action_segments", "action_scores", "action_classes"],
 }
@@ -111,6 +113,26 @@ def test_what_differs_is_named_and_nothing_else(
     with pytest.raises(ExportError, match=rf"{beyond} by .* \(.*; limit 0\.0001\).* nothing was written.* --accept"):
         check_parity(report, accept=False)
     assert check_parity(report, accept=True).accepted == report.beyond
+
+
+def test_a_fault_in_the_graph_that_gpus_load_is_found_though_the_one_for_the_cpu_is_right(
+    exported: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CUDA and TensorRT load is the file; the CPU runs another graph that is made of it, and kept."""
+    right = load_bundle(exported)
+    runtime = OnnxRuntime(right, device="cpu")
+    model = onnx.load_from_string(right.read_graph("encoder"))
+    weight = next(item for item in model.graph.initializer if numpy_helper.to_array(item).ndim == 5)
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.5), weight.name))
+    monkeypatch.setattr("tallformer_export.parity.OnnxRuntime", lambda *_, **__: runtime)
+    read = Bundle.read_graph
+    monkeypatch.setattr(
+        Bundle, "read_graph", lambda self, name: model.SerializeToString() if name == "encoder" else read(self, name)
+    )
+
+    report = compared(detector, right)
+
+    assert report.beyond == ("encoder.portable_features",)
 
 
 def test_the_actions_of_torch_are_those_that_validation_finds(exported: Path, detector: Detector) -> None:

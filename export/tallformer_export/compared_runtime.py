@@ -74,7 +74,8 @@ class ComparedRuntime:
         Args:
             detector: In eval mode.
             bundle: Its graphs.
-            runtime: What runs them, for the encoder. The other two are run as they are, for all that they give.
+            runtime: What runs them, for the encoder. The other two are run as they are, for all that they give, and
+                so is the encoder for the first clip, see `_compare_portable`.
         """
         self.spreads: defaultdict[str, Spread] = defaultdict(Spread)
         """Differences by `graph.output`."""
@@ -86,6 +87,7 @@ class ComparedRuntime:
         self._torch_localizer = LocalizerGraph(detector).eval()
         self._torch_localizer.per_window = None
         self._localizer = _session(bundle.read_graph("localizer"))
+        self._portable = None if bundle.graphs["encoder"].precision == "bf16" else bundle.read_graph("encoder")
         self._suppress = _session(bundle.read_graph("suppress")) if "suppress" in bundle.graphs else None
 
     @property
@@ -122,6 +124,9 @@ class ComparedRuntime:
         self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation | None = None
     ) -> NDArray[np.float32]:
         """See `Runtime.encode`."""
+        if self._portable is not None:
+            self._compare_portable(self._portable, clips, real_frames)
+            self._portable = None
         here = np.asarray(_in_torch(self._torch_encoder, clips, real_frames)[0], np.float32)
         _require_finite(features=here)
         self.spreads["encoder.features"].add(here, self._runtime.encode(clips, real_frames, cancellation))
@@ -159,6 +164,19 @@ class ComparedRuntime:
             self.spreads["suppress.action_scores"].add(here.scores, scores)
             self.spreads["suppress.action_classes"].add_one(_share_other(here.classes, classes))
         return here
+
+    def _compare_portable(self, content: bytes, clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> None:
+        """Run the encoder's graph as the bundle has it, which is what CUDA and TensorRT load, on a batch.
+
+        `runtime` may run another one that is made of it for the CPU, one clip at a time. Once is enough, with a clip in
+        which the video ends. The CPU has no kernels for bf16; what runs there is this graph with casts.
+        """
+        if self._recipe.window.clips > 1:  # clips of a whole window are too large for two at once
+            clips = np.concatenate([clips, clips])
+        lengths = np.concatenate([real_frames, (real_frames + 1) // 2])[-len(clips) :]
+        (here,) = _in_torch(self._torch_encoder, clips, lengths)
+        (there,) = _session(content).run(None, {"clips": clips, "real_frames": lengths})
+        self.spreads["encoder.portable_features"].add(here.astype(np.float32), there.astype(np.float32))
 
     def _compare_proposals(
         self, features: NDArray[np.float32], here: list[NDArray[Any]], there: list[NDArray[Any]]
