@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_infer.media import open_video
 from tallformer_training.datasets import DecodedFrames, FrameCache, FrameSource, TrainingVideo
+from tallformer_training.memory.files import file_sha256
 from tests.videos import write_video
 
 SAMPLING = SamplingConfig(sample_fps=10, resize_px=40, crop_px=32)
@@ -106,6 +108,45 @@ def test_damaged_frames_are_found_and_remade(tmp_path: Path, video: Path) -> Non
         cache.verify(video)
     cache.add(video)
     cache.verify(video)
+
+
+def test_frames_are_hashed_once_and_again_only_where_their_file_changed(
+    tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FrameCache(tmp_path, SAMPLING).add(video)
+    hashed: list[Path] = []
+
+    def hashing(path: Path) -> str:
+        hashed.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr("tallformer_training.datasets.frame_cache.file_sha256", hashing)
+
+    def start() -> int:
+        cache = FrameCache(tmp_path, SAMPLING)
+        cache.add(video)
+        cache.verify(video)
+        return len(hashed)
+
+    assert start() == start() == 0
+    (frames,) = tmp_path.glob("*.rgb")
+    os.utime(frames)  # a copy of the cache has another time
+    assert (start(), start()) == (1, 1)
+
+
+def test_a_cache_of_before_there_was_a_time_is_hashed_once(tmp_path: Path, video: Path) -> None:
+    FrameCache(tmp_path, SAMPLING).add(video)
+    (entry,) = tmp_path.glob("*.json")
+    known = json.loads(entry.read_text())
+    del known["mtime_ns"]
+    entry.write_text(json.dumps(known))
+
+    cache = FrameCache(tmp_path, SAMPLING)
+    cache.add(video)
+    cache.verify(video)
+
+    (frames,) = tmp_path.glob("*.rgb")
+    assert json.loads(entry.read_text()) == {**known, "mtime_ns": frames.stat().st_mtime_ns}
 
 
 def test_the_size_is_estimated_and_a_full_disk_is_told_before(

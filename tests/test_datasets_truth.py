@@ -139,6 +139,47 @@ def test_shorter_actions_need_more_frames_per_second(tmp_path: Path) -> None:
     assert rates[0] < rates[-1]
 
 
+def warnings_of(
+    tmp_path: Path, counts: dict[str, int], *, end_s: float = 13.0, duration_s: float | None = 60.0
+) -> list[str]:
+    rows = [{"segment": [10.0, 13.0], "label": label} for label, count in counts.items() for _ in range(count)]
+    rows[-1]["segment"] = [10.0, end_s]
+    entry = {"annotations": rows} | ({} if duration_s is None else {"duration": duration_s})
+    (tmp_path / "a.json").write_text(json.dumps({"database": {"v": entry}}))
+    lines = suggest_recipe(tmp_path / "a.json", subset=None, base=TINY).explanation
+    return [line for line in lines if line.startswith("warning: ") and "fewer than" not in line]
+
+
+def test_an_end_far_behind_the_video_may_be_a_typo(tmp_path: Path) -> None:
+    assert warnings_of(tmp_path, {"run": 20}, end_s=130.0) == [
+        "warning: database.v.annotations[19].segment: ends at 130 s, the video at 60 s; a typo?"
+    ]
+    assert warnings_of(tmp_path, {"run": 20}, end_s=62.9) == []  # less than 5 % of 60 s
+    assert warnings_of(tmp_path, {"run": 20}, end_s=130.0, duration_s=None) == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"high jump": 20, "high jmup": 1}, "class 'high jmup' has 1 segment, 'high jump' has 20; a typo?"),
+        ({"High_Jump": 20, "high jump": 1}, "class 'high jump' has 1 segment, 'High_Jump' has 20; a typo?"),
+        ({"high jump": 20, "long jump": 1}, None),
+        ({"turn to the left": 20, "turn to the left ": 2}, None),  # twice: no slip of the keyboard
+    ],
+)
+def test_a_class_of_one_segment_that_is_nearly_called_like_another_may_be_a_typo(
+    tmp_path: Path, counts: dict[str, int], expected: str | None
+) -> None:
+    assert warnings_of(tmp_path, counts) == ([f"warning: {expected}"] if expected else [])
+
+
+def test_mirrored_classes_are_no_typo_and_the_option_for_them_is_shown(tmp_path: Path) -> None:
+    assert warnings_of(tmp_path, {"turn the wheel left": 20, "turn the wheel right": 1}) == [
+        "warning: these classes look like mirror images (turn the wheel left / turn the wheel right), and training "
+        "mirrors videos: add --mirrored 'turn the wheel left=turn the wheel right' to the command that trains"
+    ]
+
+
 def test_segments_that_nothing_fits_are_named(tmp_path: Path) -> None:
     suggestion = suggest_recipe(annotate(tmp_path, [0.01] * 5), subset=None, base=TINY)
 

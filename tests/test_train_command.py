@@ -36,11 +36,39 @@ def test_a_run_says_what_it_does_and_where_the_weights_are(
 
     out, errors = capsys.readouterr()
     assert not out
-    for part in ("training: 3 videos, 6 segments of 2 classes", "frames go to", "training steps", "after 3 steps"):
+    for part in (
+        "training: 3 videos, 6 segments of 2 classes",
+        "frames go to",
+        "3 steps in 1 epoch, on the CPU (1 thread)",
+        "warning: training starts from random weights, which rarely works: start from a trained encoder (--init)",
+        "training steps",
+        "after 3 steps",
+    ):
         assert part in errors
     used = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
     assert (used["epochs"], used["seed"], used["ratio"]) == (1, 3, 0.25)
     assert load_checkpoint(tmp_path / "run" / "model.safetensors").recipe == RECIPE
+
+
+def test_the_expected_time_is_told_after_a_few_steps(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*train_arguments(folder, tmp_path / "run"), "--epochs", "2", "--json-logs"]) == 0
+
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (start,) = [event for event in told if event["event"] == "start"]
+    assert (start["steps"], start["epochs"], start["device"], start["init"]) == (6, 2, "the CPU (1 thread)", None)
+    (expected,) = [event for event in told if event["event"] == "expected"]
+    assert expected["seconds_left"] == pytest.approx(2 * expected["seconds_per_step"])  # after 4 of 6 steps
+    assert re.match(r"about a minute left for 2 steps of [\d.]+ s, without validation$", expected["message"])
+
+
+def test_mirrored_classes_can_be_named_on_the_command_line(folder: Path, tmp_path: Path) -> None:
+    command = [*train_arguments(folder, tmp_path / "run"), "--epochs", "1", "--quiet"]
+
+    assert run([*command, "--mirrored", "run = run left"]) == 0
+
+    assert used_settings(tmp_path / "run")["augmentation"]["mirrored_classes"] == [["run", "run left"]]
 
 
 def test_quiet_says_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

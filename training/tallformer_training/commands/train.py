@@ -19,6 +19,7 @@ from tallformer_training.commands.train_options import (
     make_display,
     make_settings,
     recipe_named,
+    resume_command,
     train_as_asked,
 )
 
@@ -33,6 +34,7 @@ _BASE = "kinetics400-i3d"
 
 @app.command()
 def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
+    context: typer.Context,
     annotations: Annotated[
         Path,
         typer.Option(metavar="FILE", show_default=False, help="ActivityNet-form JSON, or the THUMOS14 text folder."),
@@ -87,6 +89,14 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             help="Train an encoder without weights alone first, for N steps on single clips; 0: off.",
         ),
     ] = None,
+    mirrored: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A=B",
+            show_default=False,
+            help="Two classes that are mirror images: a mirrored video gets the other label. Repeatable.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(metavar="N", show_default=False, help="Random seed (default: 10; models of whole videos: 2020)."),
@@ -129,14 +139,14 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
 ) -> None:
     """Train a detector on your own videos.
 
-    Give the videos as they are: frames are taken while training. RUN gets
-    model.safetensors, metrics.jsonl, curves.png, checkpoints and the long
-    memory. Ctrl-C loses what came after the last checkpoint; --resume goes on.
+    RUN gets model.safetensors, metrics.jsonl, curves.png, checkpoints and the
+    long memory. Ctrl-C finishes the current step and writes a checkpoint;
+    --resume continues an interrupted run and gives identical weights.
 
     --init starts from trained weights: those of kinetics400, which is installed,
-    or of a checkpoint (`tallformer import`). For footage unlike any film, take the
-    recipe demo, whose small encoder can learn from nothing, and let it learn
-    alone first (--encoder-steps).
+    or of a checkpoint (`tallformer import`). Training from random weights rarely
+    works: take the recipe demo, whose small encoder can learn from nothing, and
+    train it alone first (--encoder-steps).
 
     [bold]Examples[/bold]
 
@@ -160,9 +170,19 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             raise typer.BadParameter(
                 "--encoder-steps is for an encoder without trained weights; leave it out, or --init"
             )
-        settings = make_settings(config, given[1], epochs=epochs, ratio=ratio, seed=seed, encoder_steps=encoder_steps)
+        settings = make_settings(
+            config,
+            given[1],
+            epochs=epochs,
+            ratio=ratio,
+            seed=seed,
+            encoder_steps=encoder_steps,
+            mirrored=mirrored or (),
+        )
         data = DataOptions(annotations, given[0], subset, val_annotations, val_videos, val_subset, repair)
-        session = SessionOptions(init, cache, not no_cache, resume, resume_from, device, quiet, json_logs)
+        session = SessionOptions(
+            init, cache, not no_cache, resume, resume_from, device, quiet, json_logs, resume_command(context)
+        )
         train_as_asked(given[1], given[2], settings, data, session)
 
 

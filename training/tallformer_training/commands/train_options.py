@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +13,7 @@ import typer
 
 from tallformer_infer.commands.text import counted
 from tallformer_infer.config import BackboneConfig, Recipe, preset, read_recipe
+from tallformer_training.commands.stopping import StopBetweenSteps
 
 if TYPE_CHECKING:
     from tallformer_training.datasets import DatasetRequest
@@ -81,6 +85,8 @@ class SessionOptions:
     """Show errors only."""
     json_logs: bool
     """Speak to programs."""
+    resume_command: str
+    """What continues the run."""
 
 
 def make_settings(
@@ -91,6 +97,7 @@ def make_settings(
     ratio: float | None,
     seed: int | None,
     encoder_steps: int | None,
+    mirrored: Sequence[str] = (),
 ) -> TrainingConfig:
     """Settings of a file, or those that belong to the recipe, with what the command line says instead.
 
@@ -105,6 +112,9 @@ def make_settings(
         settings = replace(settings, epochs=epochs)
     if ratio is not None:
         settings = replace(settings, ratio=ratio)
+    if mirrored:
+        pairs = tuple(_mirrored_pair(text) for text in mirrored)
+        settings = replace(settings, augmentation=replace(settings.augmentation, mirrored_classes=pairs))
     if encoder_steps == 0:
         settings = replace(settings, encoder_stage=None)
     elif encoder_steps is not None:
@@ -114,10 +124,21 @@ def make_settings(
     return settings if seed is None else replace(settings, seed=seed)
 
 
+def _mirrored_pair(text: str) -> tuple[str, str]:
+    one, equals, other = (part.strip() for part in text.partition("="))
+    if not (one and equals and other) or "=" in other:
+        raise typer.BadParameter(f"--mirrored {text!r}: expected two classes, such as 'turn left=turn right'")
+    return one, other
+
+
 def train_as_asked(
     recipe: str, out: Path, settings: TrainingConfig, data: DataOptions, session: SessionOptions
 ) -> None:
-    """Train in all processes of the run, and say where the weights are."""
+    """Train in all processes of the run, and say where the weights are.
+
+    Raises:
+        KeyboardInterrupt: The run was stopped; a checkpoint is written, and the command to continue it shown.
+    """
     from tallformer_training.training import TrainingJob, join_processes, train
 
     training, validation = data.requests(settings.ignored_labels)
@@ -139,10 +160,45 @@ def train_as_asked(
         json_logs=session.json_logs,
     )
     with join_processes(session.device) as processes:
-        result = train(job, processes)
         display = make_display(quiet=session.quiet or not processes.is_main, json_logs=session.json_logs)
+        stop = StopBetweenSteps(
+            lambda: display.say("stopping after this step, with a checkpoint (Ctrl-C again: at once)", event="stopping")
+        )
+        try:
+            with stop:
+                result = train(job, processes, until=stop)
+        except KeyboardInterrupt:
+            _say_how_to_continue(display, out, session.resume_command)
+            raise
         line = f"written: {result.model}, after {counted(result.steps, 'step')}"
         display.say(line, event="written", out=str(result.model), steps=result.steps)
+        if not result.is_finished:
+            _say_how_to_continue(display, out, session.resume_command)
+        stop.raise_again()
+
+
+def _say_how_to_continue(display: Display, out: Path, command: str) -> None:
+    """Show the command that continues a run which was stopped, unless nothing of it has begun."""
+    from tallformer_training.training.job import RUN_FILE
+
+    if not (out / RUN_FILE).exists():
+        return
+    display.say(f"to continue: {command}", event="resumable", command=command)
+
+
+def resume_command(context: typer.Context) -> str:
+    """The command line that continues the run of `context`: its options and --resume."""
+    given: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source, value = context.get_parameter_source(name), context.params.get(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("resume", "resume_from"):
+            continue
+        option = max(parameter.opts, key=len)
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            given += [option] if item is True else [option, str(item)]
+    program = "torchrun … -m tallformer_training" if "WORLD_SIZE" in os.environ else "tallformer train"
+    return f"{program} {shlex.join(given)} --resume"
 
 
 def recipe_named(name: str) -> Recipe:

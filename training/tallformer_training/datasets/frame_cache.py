@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_infer.media import open_video
 from tallformer_training.datasets.frames import Pixels, stored_sampling
 from tallformer_training.datasets.labelled import TrainingVideo
-from tallformer_training.memory.files import file_sha256
+from tallformer_training.memory.files import file_sha256, write_whole
 
 FORMAT_VERSION = 1
 _UNKNOWN_DURATION_S = 600.0
@@ -44,6 +44,8 @@ class CachedVideo:
     """Height and width."""
     sha256: str
     """Hash of the frames' file."""
+    mtime_ns: int | None = None
+    """When that file was last changed, in nanoseconds, as of its last comparison with the hash."""
 
 
 class FrameCache:
@@ -98,15 +100,25 @@ class FrameCache:
         return entry.frames
 
     def verify(self, path: Path) -> None:
-        """Compare the frames of a video with their hash; those that were damaged are removed.
+        """Compare the frames of a video with their hash, unless the file has not changed since it was done last.
+
+        Frames that were damaged are removed.
 
         Raises:
             OutputError: They are damaged.
         """
         base, entry = self._entries[path]
-        if file_sha256(_frames_file(base)) != entry.sha256:
+        file = _frames_file(base)
+        changed_ns = file.stat().st_mtime_ns
+        if changed_ns == entry.mtime_ns:
+            return
+        if file_sha256(file) != entry.sha256:
             _entry_file(base).unlink()
-            raise OutputError(f"{_frames_file(base)}: damaged, and removed from the cache; start again to remake it")
+            raise OutputError(f"{file}: damaged, and removed from the cache; start again to remake it")
+        entry = replace(entry, mtime_ns=changed_ns)
+        self._entries[path] = base, entry
+        with contextlib.suppress(OSError):  # a cache that cannot be written is read all the same
+            write_whole(_entry_file(base), json.dumps(asdict(entry)).encode())
 
     def frames(self, path: Path) -> int:
         """Frames of a video that was added."""
@@ -158,7 +170,12 @@ class FrameCache:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(_frames_file(base))
-            entry = CachedVideo(frames=count, side_px=self._sampling.crop_px, sha256=digest.hexdigest())
+            entry = CachedVideo(
+                frames=count,
+                side_px=self._sampling.crop_px,
+                sha256=digest.hexdigest(),
+                mtime_ns=_frames_file(base).stat().st_mtime_ns,
+            )
             partial.write_text(json.dumps(asdict(entry)), encoding="utf-8")
             partial.replace(_entry_file(base))
         except OSError as error:

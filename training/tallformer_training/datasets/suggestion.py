@@ -18,9 +18,12 @@ Source: the additive recurrence of the golden ratio, a low-discrepancy sequence 
 from __future__ import annotations
 
 import math
+import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,11 @@ LEVELS = (3, 4, 5, 6, 7)
 REACHED_TIOU = 0.6
 PLACES = 256
 """Places within the coarsest stride at which each segment is tried. See Note [places]."""
+_LATE_S, _LATE_PART = 1.0, 0.05
+"""An end so far behind the video, in seconds and as a part of its length, is no rounding."""
+_ALIKE = 0.85
+"""Likeness of two names (`difflib`, 0 to 1) from which the rarer one may be a typo: about one letter of seven."""
+_SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _LEAST_WINDOW_CLIPS, _MOST_WINDOW_CLIPS = 7, 48
 """Of 7 clips the official part r = 0.15 is one; fewer could not be trained with it."""
@@ -94,6 +102,7 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     choice = _choose(lengths_s, base.model)
     recipe = _recipe(base, choice, lengths_s, tuple(sorted(counts)), name=annotations.stem)
     notes = [f"segments without length, left out: {without_length}"] if without_length else []
+    notes += [f"warning: {typo}" for typo in (*late_ends(read), *similar_names(counts))]
     if start is not None:
         notes.append(
             "start it with the encoder of the installed model: --init kinetics400; with --ratio 0 it stays as it is"
@@ -129,6 +138,38 @@ def _usable(annotations: Annotations, problems: Problems, *, repair: bool) -> tu
             problem = f"ends at {segment.end_s:g} s, starts at {segment.start_s:g} s{hint}"
             problems.add(segment.key, problem)
     return usable, without_length
+
+
+def late_ends(annotations: Annotations) -> list[str]:
+    """Segments that end far behind the end of their video, where the file says how long it is: likely typos."""
+    found = []
+    for video in annotations.videos:
+        if video.duration_s is None:
+            continue
+        allowed_s = video.duration_s + max(_LATE_S, _LATE_PART * video.duration_s)
+        found += [
+            f"{segment.key}: ends at {segment.end_s:g} s, the video at {video.duration_s:g} s; a typo?"
+            for segment in video.segments
+            if segment.end_s > allowed_s
+        ]
+    return found
+
+
+def similar_names(counts: Counter[str]) -> list[str]:
+    """Classes of one segment whose name is nearly that of a class of more: likely typos."""
+    found = []
+    for name in (name for name, count in counts.items() if count == 1):
+        others = {_folded(other): other for other, count in counts.items() if count > 1}
+        mirrored = {_folded(swapped) for swapped in (_swapped(name), _swapped_back(name)) if swapped != name}
+        near = [other for other in get_close_matches(_folded(name), others, cutoff=_ALIKE) if other not in mirrored]
+        if near:
+            other = others[near[0]]
+            found.append(f"class {name!r} has 1 segment, {other!r} has {counts[other]}; a typo?")
+    return found
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split())
 
 
 def reached_part(lengths_frames: NDArray[np.float64], model: ModelConfig) -> float:
@@ -216,7 +257,11 @@ def _explain(
     pairs = mirrored_names(recipe.classes)
     if pairs:
         named = "; ".join(f"{one} / {other}" for one, other in pairs)
-        yield f"these classes look like mirror images ({named}): name them in mirrored_classes, or set flip to 0"
+        options = " ".join(shlex.join(["--mirrored", f"{one}={other}"]) for one, other in pairs)
+        yield (
+            f"warning: these classes look like mirror images ({named}), and training mirrors videos: "
+            f"add {options} to the command that trains"
+        )
 
 
 def mirrored_names(classes: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -229,7 +274,14 @@ def mirrored_names(classes: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def _swapped(name: str) -> str:
-    for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
+    for left, right in _SIDES:
         if left in name:
             return name.replace(left, right)
+    return name
+
+
+def _swapped_back(name: str) -> str:
+    for left, right in _SIDES:
+        if right in name:
+            return name.replace(right, left)
     return name

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import torch
 
 from tallformer_infer.bundle import Bundle
+from tallformer_infer.commands.text import counted
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import Memory, RunMemory
@@ -18,6 +20,7 @@ from tallformer_training.training.display import Display
 from tallformer_training.training.first_memory import count_clips, make_first_memory, require_memory
 from tallformer_training.training.job import TrainingJob
 from tallformer_training.training.material import Material
+from tallformer_training.training.plan import Planner
 from tallformer_training.training.processes import Processes
 
 MAY_DIFFER = ("head.retina_cls.", "head.action_head.")
@@ -37,6 +40,83 @@ def make_detector(job: TrainingJob, processes: Processes, display: Display) -> D
     if processes.count > 1:
         share_batch_norms(detector, processes.device)
     return detector.to(processes.device)
+
+
+def say_start(job: TrainingJob, learned: Material, processes: Processes, display: Display, *, is_new: bool) -> None:
+    """Tell what is about to be done: steps, device, first weights."""
+    planner = Planner(job.recipe, job.config, learned.frames, processes=processes.count)
+    steps, epochs = job.config.epochs * planner.steps_per_epoch, job.config.epochs
+    device = _device_name(processes)
+    display.say(
+        f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}, on {device}",
+        event="start",
+        steps=steps,
+        epochs=epochs,
+        device=device,
+        init=None if job.start is None else str(job.start),
+    )
+    if not is_new:
+        return
+    if job.start is not None:
+        display.say(f"weights to start from: {job.start}")
+    elif job.config.encoder_stage is not None:
+        display.say(
+            f"weights to start from: random; the encoder learns alone first, {job.config.encoder_stage.steps} steps"
+        )
+    else:
+        display.say(
+            "warning: training starts from random weights, which rarely works: start from a trained encoder (--init), "
+            "or train a small one alone first (--recipe demo, --encoder-steps)"
+        )
+
+
+def _device_name(processes: Processes) -> str:
+    device = processes.device
+    name = (
+        f"{torch.cuda.get_device_name(device)} (cuda)"
+        if device.type == "cuda"
+        else f"the CPU ({counted(torch.get_num_threads(), 'thread')})"
+    )
+    return name if processes.count == 1 else f"{processes.count} processes, the first on {name}"
+
+
+class ExpectedTime:
+    """Tells once how long a run will take, when a few steps have been timed."""
+
+    _STEPS = 4
+    """Timed steps; the first is left out, for it pays for what is made once."""
+
+    def __init__(self, display: Display, total: int) -> None:
+        """Take the steps of the whole run."""
+        self._display = display
+        self._total = total
+        self._seconds: list[float] = []
+
+    def add(self, step: int, seconds: float) -> None:
+        """Take the seconds of a step; `step` are done."""
+        if len(self._seconds) == self._STEPS:
+            return
+        self._seconds.append(seconds)
+        left = self._total - step
+        if len(self._seconds) == self._STEPS and left:
+            per_step_s = statistics.median(self._seconds[1:])
+            self._display.say(
+                f"about {_rounded_time(left * per_step_s)} left for {counted(left, 'step')} of {per_step_s:.3g} s, "
+                "without validation",
+                event="expected",
+                seconds_left=left * per_step_s,
+                seconds_per_step=per_step_s,
+            )
+
+
+def _rounded_time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "a minute"
+    if minutes < 120:
+        return counted(minutes, "minute")
+    hours = round(seconds / 3600)
+    return f"{hours} hours" if hours < 72 else f"{round(seconds / 86400)} days"
 
 
 def last_state(job: TrainingJob, processes: Processes) -> checkpoints.RunState | None:

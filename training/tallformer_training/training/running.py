@@ -15,10 +15,12 @@ from tallformer_training.checkpoint import save_checkpoint
 from tallformer_training.model import Detector
 from tallformer_training.training import checkpoints
 from tallformer_training.training.beginning import (
+    ExpectedTime,
     encode_first_memory,
     last_state,
     make_detector,
     open_memory,
+    say_start,
 )
 from tallformer_training.training.curves import draw_curves
 from tallformer_training.training.display import Display
@@ -78,6 +80,7 @@ def train(job: TrainingJob, processes: Processes, *, until: Callable[[], bool] |
     state = last_state(job, processes)
     if processes.is_main:
         begin_run(job)
+    say_start(job, learned, processes, display, is_new=state is None)
     teacher: StepClassifier | None = None
     if state is None and job.start is None and job.config.encoder_stage is not None:
         teacher = _teach_encoder(EncoderStage(job, detector, learned, processes, display), until)
@@ -151,11 +154,13 @@ class _Session:
     def go_on(self, until: Callable[[], bool] | None) -> None:
         """Train until the last epoch is done, or `until` says so."""
         total = self.config.epochs * self.planner.steps_per_epoch
+        expected = ExpectedTime(self.display, total)
         with self.display.progress("training steps", total) as advance:
             advance(self.step, "")
             while self.epoch < self.config.epochs:
                 for report, seconds in self._steps_of_epoch():
                     self._record(report, seconds)
+                    expected.add(self.step, seconds["step_s"])
                     advance(1, self._note(report), **self._facts(report))
                     if self.step % self.config.checkpoint_every_steps == 0:
                         self.save()
