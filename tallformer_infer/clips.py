@@ -1,4 +1,4 @@
-"""Frames to clips: what the encoder sees at once.
+"""Cut frames into clips, the input of the encoder.
 
 Note [clip grids]
     Windows of 480 frames that step by 352 start on the same grid of 32-frame clips, so every clip is cut, and encoded,
@@ -37,7 +37,7 @@ def cut_clips(frames: Iterable[NDArray[np.uint8]], window: WindowConfig, windows
     Args:
         frames: RGB frames of one size, shape (H, W, 3).
         window: Lengths of windows and clips.
-        windows: Which grid.
+        windows: Where windows begin.
 
     Yields:
         Clips by rising start; the last ones may be partly beyond the end of the video.

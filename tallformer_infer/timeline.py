@@ -1,4 +1,4 @@
-"""Feature steps of clips to overlapping windows of feature steps.
+"""Lay overlapping windows over the feature steps of clips.
 
 # Note [feature rates]
 The localizer finds actions that are some part of its window. At a lower rate, `factor` feature steps are averaged into
@@ -22,7 +22,7 @@ from tallformer_infer.config import WindowConfig
 
 @dataclass(frozen=True)
 class FeatureWindow:
-    """What the localizer sees at once."""
+    """Input of the localizer."""
 
     start_frame: int
     """First frame, counted from the start of the video, in frames of the window's rate."""
@@ -35,7 +35,7 @@ class FeatureWindow:
 
 
 Empty = Callable[[], NDArray[np.float32]]
-"""Gives the features of a clip beyond the end of the video, shape (C, clip steps)."""
+"""Returns the features of a clip beyond the end of the video, shape (C, clip steps)."""
 
 
 def pool_steps(features: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
@@ -55,11 +55,11 @@ class Timelines:
 
     @property
     def next_start_frame(self) -> int:
-        """First frame of the video that a window to come may look at."""
+        """First frame of the video that a later window can use."""
         return min(rate.next_start_frame for rate in self._rates)
 
     def add(self, start_frame: int, real_frames: int, features: NDArray[np.float32]) -> Iterator[FeatureWindow]:
-        """Take the features of one clip, shape (C, clip steps), and give out the windows that it completes.
+        """Take the features of one clip, shape (C, clip steps), and yield the windows that it completes.
 
         Clips come by rising start; without gap or overlap where there is a factor above 1.
         """
@@ -72,7 +72,7 @@ class Timelines:
         return frames > 0 and any(rate.needs_empty(frames) for rate in self._rates)
 
     def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
-        """Give out what is left, after the last clip; `empty` is called at most once."""
+        """Yield the remaining windows after the last clip; `empty` is called at most once."""
         empty = functools.cache(empty)
         for rate in self._rates:
             yield from rate.finish(empty)
@@ -116,7 +116,7 @@ class _PooledTimeline:
             yield replace(window, factor=self._factor)
 
     def _pool(self) -> Iterator[FeatureWindow]:
-        """Make one clip of those that wait."""
+        """Average the waiting clips into one."""
         features = pool_steps(np.concatenate(self._waiting, axis=1), self._factor)
         self._waiting = []
         real_frames = -(-self._real // self._factor)
@@ -125,10 +125,10 @@ class _PooledTimeline:
 
 
 class Timeline:
-    """Collects the features of clips and gives out windows as soon as they are whole.
+    """Collect the features of clips and yield windows as soon as they are complete.
 
     Windows start at 0, step, 2·step, …; the first that reaches the end of the video (with `ends_partly`, beyond it) is
-    the last. It is filled up with the features of an empty clip. Features are kept only as long as a coming window
+    the last. It is padded with the features of an empty clip. Features are kept only as long as a coming window
     needs them.
     """
 
@@ -142,11 +142,11 @@ class Timeline:
 
     @property
     def next_start_frame(self) -> int:
-        """First frame of the next window that will be given out."""
+        """First frame of the next window."""
         return self._next_start
 
     def add(self, start_frame: int, real_frames: int, features: NDArray[np.float32]) -> Iterator[FeatureWindow]:
-        """Take the features of one clip, shape (C, clip steps), and give out the windows that it completes.
+        """Take the features of one clip, shape (C, clip steps), and yield the windows that it completes.
 
         Clips come by rising start.
         """
@@ -162,10 +162,10 @@ class Timeline:
         return last_window + self._window.window_frames - self._window.clip_frames >= frames
 
     def finish(self, empty: Empty) -> Iterator[FeatureWindow]:
-        """Give out what is left, after the last clip.
+        """Yield the remaining windows after the last clip.
 
         Args:
-            empty: Gives the features of a clip beyond the end of the video, shape (C, clip steps); called at most once.
+            empty: Features of a clip beyond the end of the video, shape (C, clip steps); called at most once.
         """
         filler: NDArray[np.float32] | None = None
         while self._frames and self._reaches_beyond_the_windows_before():

@@ -12,8 +12,8 @@ from tallformer_infer.archive.processes import share_videos
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.cores import allowed_cores, available_cores, core_quota, cores_by_quota, share_cores
 from tallformer_infer.media import decoding
+from tallformer_infer.media.byte_sources import open_source
 from tallformer_infer.media.decoding import Decoder
-from tallformer_infer.media.sources import open_source
 from tallformer_infer.runtime import OnnxRuntime, onnx
 
 

@@ -12,9 +12,8 @@ import pytest
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.media import open_video
-from tallformer_infer.media.colour import SUPPORTED_MATRICES, SUPPORTED_TRANSFERS
 from tallformer_infer.media.graph import PictureSampler, resized_px
-from tallformer_infer.media.orientation import UPRIGHT
+from tallformer_infer.media.picture import SUPPORTED_MATRICES, SUPPORTED_TRANSFERS, UPRIGHT
 from tallformer_infer.structures import VideoInfo
 from tests.videos import cut_short, numbered_picture, numbered_pictures, read_number, write_video
 

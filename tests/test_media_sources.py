@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import file_sha256, open_video, probe, spooling
+from tallformer_infer.media.byte_sources import open_source
 from tallformer_infer.media.containers import READ_BYTES
 from tallformer_infer.media.given import FileObjectBytes
-from tallformer_infer.media.sources import open_source
 from tests.videos import numbered_pictures, read_number, write_video
 
 AS_STORED = SamplingConfig(sample_fps=15, resize="none", crop_px=240)

@@ -254,6 +254,14 @@ def test_a_damaged_duration_is_not_believed():
     assert times.end_ticks == 150
 
 
+def test_the_last_frame_does_not_stand_for_an_hour_where_no_other_stood_for_long():
+    times = clock()
+
+    stamp_all(times, [(0, None, 40), (40, None, 40), (80, None, HOUR_MS)])
+
+    assert times.end_ticks == 120
+
+
 whole_numbers = st.none() | st.integers(-(1 << 62), 1 << 62) | st.integers(-3000, 3000)
 
 

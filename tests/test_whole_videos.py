@@ -29,6 +29,7 @@ def test_a_video_with_few_frames_keeps_its_rate_and_a_longer_one_gets_as_many_as
     assert rate(source_fps=30, covered_s=2) == 30  # exactly as many
     assert rate(source_fps=25, covered_s=10) == 6
     assert rate(source_fps=None, covered_s=1) == 30
+    assert rate(source_fps=131_102, covered_s=1) == rate(source_fps=0.0001, covered_s=1) == 30  # damaged headers
     assert video_rate(SamplingConfig(), "a.mp4", source_fps=60, covered_s=None) == 15
 
 

@@ -16,7 +16,7 @@ from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import probe
-from tallformer_infer.media.sources import STDIN_NAMES, is_regular_file, open_source
+from tallformer_infer.media.byte_sources import STDIN_NAMES, is_regular_file, open_source
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.speed.sample_video import first_seconds, write_sample
 from tallformer_infer.speed.stages import Trial, measure_stages

@@ -1,15 +1,15 @@
-"""Which addresses are read and written: by protocol, and by host where somebody else named them.
+"""Decide which addresses may be read and written, by protocol and, for untrusted lists, by host.
 
 Note [addresses that others name]
-    A list at an address was written by somebody else, and so were the addresses in it. They must not make this machine
-    read its own files, or ask hosts that only it can reach: loopback, private and link-local ones, where cloud machines
-    serve credentials. So such a list may name no file, and only hosts that are public. Names are looked up when sources
-    are found, and again for each connection, which goes to the address that was checked (`web.py`). The command line
-    and lists on this machine may name everything.
+    A list fetched from an address is untrusted. It must not make this machine read local files or contact hosts that
+    only this machine can reach: loopback, private and link-local ones, where cloud machines serve credentials. Such a
+    list may therefore name no file and only public hosts. Host names are resolved when sources are listed, and again
+    for each connection, which goes to the address that was checked (`web.py`). The command line and local lists may
+    name anything.
 
 Note [chains]
-    fsspec reads `a::b` as a file system inside another (`zip::https://…`, `reference::…`), some of which run what they
-    read as templates. No chain is ever passed to it.
+    fsspec reads `a::b` as a file system inside another (`zip::https://…`, `reference::…`), and some of these evaluate
+    templates found in the data. Chains are never passed to fsspec.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from urllib.parse import urlsplit
 from tallformer_infer.errors import MediaError
 
 ALLOWED_PROTOCOLS = frozenset({"file", "http", "https", "s3", "gs", "az"})
-"""What is read and written without being asked for with `--allow-protocol`."""
+"""Protocols that are allowed by default; `--allow-protocol` adds more."""
 _ALIASES = {"local": "file", "s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
-"""Other names that fsspec has for these."""
+"""Aliases that fsspec knows for these."""
 _WITHOUT_HOST = frozenset({"s3", "gs", "az"})
-"""Protocols whose addresses name a bucket, at a service that the user configured."""
+"""Protocols whose addresses name a bucket of a service that the user configured."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+._-]*(::[a-z][a-z0-9+._-]*)*://", re.IGNORECASE)
 _WEB = re.compile(r"https?://", re.IGNORECASE)
 _CHAIN_ON_WEB = re.compile(r"::[a-z][a-z0-9+._-]*://", re.IGNORECASE)
 
 
 def is_address(source: str) -> bool:
-    """Whether `source` names something by an address, `scheme://…`."""
+    """Whether `source` is an address, `scheme://…`."""
     return _ADDRESS.match(source) is not None
 
 
@@ -44,14 +44,14 @@ def is_web_address(source: str) -> bool:
 
 
 def check_protocol(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> None:
-    """Refuse an address of a protocol that is not allowed, see Note [chains].
+    """Refuse chains and protocols that are not allowed, see Note [chains].
 
     Args:
         address: The address.
-        allowed: Names of protocols.
+        allowed: Names of allowed protocols.
 
     Raises:
-        MediaError: Its protocol is not one of them, or it is a chain.
+        MediaError: The protocol is not allowed, or the address is a chain.
     """
     # A web address is read by our own client, and may have colons in it: http://[::1]/
     chained = _CHAIN_ON_WEB.search(address) if is_web_address(address) else "::" in address
@@ -66,12 +66,12 @@ def check_protocol(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -
 
 
 def check_foreign(address: str) -> None:
-    """Refuse an address that somebody else named and that only this machine may use.
+    """Refuse an address from an untrusted list that is local or not public.
 
     See Note [addresses that others name].
 
     Raises:
-        MediaError: It is a file of this machine, or on a host that is not public or cannot be found.
+        MediaError: It is a local file, or its host is not public or cannot be resolved.
     """
     protocol = protocol_of(address)
     if protocol == "file":
@@ -95,11 +95,11 @@ def check_foreign(address: str) -> None:
 
 
 def public_addresses(host: str, port: int) -> list[str]:
-    """The numeric addresses of a host, all of them public.
+    """Resolve a host and check that all its addresses are public.
 
     Raises:
-        PermissionError: One is loopback, private, link-local or otherwise not public.
-        OSError: The host cannot be found.
+        PermissionError: An address is loopback, private, link-local or otherwise not public.
+        OSError: The host cannot be resolved.
     """
     try:
         found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
@@ -114,7 +114,7 @@ def public_addresses(host: str, port: int) -> list[str]:
 
 
 def host_of(address: str) -> str:
-    """The host of a web address, in lower case; nothing where it names none."""
+    """Host of a web address in lower case; empty if it has none."""
     try:
         return urlsplit(address).hostname or ""
     except ValueError:
@@ -122,7 +122,7 @@ def host_of(address: str) -> str:
 
 
 def protocol_of(address: str) -> str:
-    """The protocol of an address, in lower case, by one name."""
+    """Protocol of an address in lower case, with aliases resolved."""
     name = address.partition(":")[0].lower()
     return _ALIASES.get(name, name)
 

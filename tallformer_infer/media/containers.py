@@ -1,7 +1,8 @@
-"""A container opened with FFmpeg, and the video stream in it."""
+"""Open a container with FFmpeg and select its video stream."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -11,20 +12,20 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media.sources import ByteSource, seek_hint
+from tallformer_infer.media.byte_sources import ByteSource, seek_hint
 
 SELF_CONTAINED_FORMATS = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gxf,wtv,dhav,dv,rm,ivf,obu,av1,"
     "h261,h263,h264,hevc,vvc,evc,m4v,vc1,vc1test,cavsvideo,avs2,avs3,dirac,dnxhd,mjpeg,mjpeg_2000,smjpeg,yuv4mpegpipe,gif,apng,"
     "amv,swf,nsv,nuv,pva,pvf,mtv,mv,film_cpk,bink,smk,roq,flic,4xm,lvf,vivo,vividas,ty,kux,xmv,thp,cine,rl2,r3d,filmstrip"
 )
-"""FFmpeg's names of demuxers that read one file of video and never open another."""
+"""FFmpeg demuxers that read a single video file and never open another."""
 GENERATE_TIMES = 0x0001
 """FFmpeg's AVFMT_FLAG_GENPTS."""
 READ_BYTES = 1 << 17
-"""Bytes asked of a source at once."""
+"""Bytes requested from a source at a time."""
 PLAYLIST_SIGNATURES = (b"#EXTM3U", b"\xef\xbb\xbf#EXTM3U")
-"""First bytes of M3U and HLS. With FFmpeg's own demuxer for them not allowed, it takes them for damaged data."""
+"""First bytes of M3U and HLS. As FFmpeg's demuxer for them is not allowed, it reports them as damaged data."""
 MADE_BY_SYNTHETIC = '"made by": "tallformer-synthetic'
 """What `tallformer_training.synthetic` writes into the comment of its videos."""
 _OLD_PYAV = int(av.__version__.split(".")[0]) < 19
@@ -52,7 +53,7 @@ def open_container(source: ByteSource, path: str) -> InputContainer:
 
 
 def moving_pictures(container: InputContainer) -> list[VideoStream]:
-    """The video streams, without cover images."""
+    """Video streams, without cover images."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
@@ -62,7 +63,7 @@ def is_generated(container: InputContainer) -> bool:
 
 
 def best_video(container: InputContainer, path: str, wanted: int | None = None) -> VideoStream:
-    """A video stream: the one that FFmpeg takes for the main picture, or one by its number; never a cover image.
+    """Select a video stream: FFmpeg's main one, or one by number; never a cover image.
 
     Args:
         container: The file.
@@ -88,12 +89,17 @@ def best_video(container: InputContainer, path: str, wanted: int | None = None) 
     return best
 
 
+def as_fraction(rational: Fraction | None) -> Fraction | None:
+    """Convert PyAV's rational (a Fraction, or from 19 on its own type) to a Fraction; None for None and 0."""
+    return Fraction(rational.numerator, rational.denominator) if rational else None
+
+
 def _picture_px(stream: VideoStream) -> int:
     return stream.width * stream.height if stream.codec_context is not None else 0
 
 
 class _FirstBytes:
-    """What PyAV needs of a source, and what the first bytes of it were."""
+    """Adapter from a source to what PyAV needs; it keeps the first bytes for error messages."""
 
     def __init__(self, source: ByteSource) -> None:
         self.first = b""

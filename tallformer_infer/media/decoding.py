@@ -1,4 +1,4 @@
-"""Decoded frames of one video; what is damaged or had to be left out is counted."""
+"""Decode the frames of one video and count damaged places."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from tallformer_infer.cores import available_cores
-from tallformer_infer.media.containers import best_video, is_generated, moving_pictures, open_container
+from tallformer_infer.media.byte_sources import ByteSource
+from tallformer_infer.media.containers import as_fraction, best_video, is_generated, moving_pictures, open_container
 from tallformer_infer.media.lengths import ToldLength, told_length, wrap_ticks
 from tallformer_infer.media.skipping import SKIPPED_CODECS, FrameSkipper, LeftOut
-from tallformer_infer.media.sources import ByteSource
 
 UNKNOWN_RATE = Fraction(25)
 """What FFmpeg, too, takes for a stream that tells no rate."""
@@ -32,7 +32,7 @@ _MOST_THREADS = 16
 
 
 def codec_threads() -> int:
-    """Threads that decode one video fastest when nothing else does: frames wait for those they are predicted from."""
+    """Number of codec threads that decodes a single video fastest: threads wait for the frames they predict from."""
     cores = available_cores()
     return 1 if cores == 1 else min(cores + 2, _MOST_THREADS)
 
@@ -55,7 +55,7 @@ class Decoder:
             MediaError: Not a video, or no such video in it.
         """
         self.damage = _Damage()
-        """What went wrong so far."""
+        """Damage found so far."""
         self._source = source
         self._path = path
         self._threads = threads or codec_threads()
@@ -70,9 +70,9 @@ class Decoder:
         self.is_generated = is_generated(self._container)
         """Whether the container says that `tallformer_training.synthetic` made it."""
         self.codec = str(getattr(codec, "canonical_name", codec.name))
-        self.time_base = _fraction(self._stream.time_base) or Fraction(1, 90_000)
-        self.average_fps = _fraction(self._stream.average_rate)
-        self.guessed_fps = _fraction(self._stream.guessed_rate) or self.average_fps or UNKNOWN_RATE
+        self.time_base = as_fraction(self._stream.time_base) or Fraction(1, 90_000)
+        self.average_fps = as_fraction(self._stream.average_rate)
+        self.guessed_fps = as_fraction(self._stream.guessed_rate) or self.average_fps or UNKNOWN_RATE
         self.start_ticks = int(self._stream.start_time or 0)
         self.wrap_ticks = wrap_ticks(self._container)
         self.pixel_aspect = _pixel_aspect(self._stream)
@@ -83,7 +83,7 @@ class Decoder:
         self._skipper = FrameSkipper(is_on=self.codec in SKIPPED_CODECS)
 
     def skip_unused(self, first: VideoFrame, rate: Fraction) -> None:
-        """Leave out what no picture is taken from; between the first frame and the next. See `FrameSkipper`.
+        """Start skipping frames that are never sampled; call before the second frame is taken. See `FrameSkipper`.
 
         Args:
             first: The first frame, as it was decoded.
@@ -92,7 +92,7 @@ class Decoder:
         self._skipper.start(first, rate=rate, time_base=self.time_base)
 
     def frames(self) -> Generator[VideoFrame | LeftOut]:
-        """Every frame that can be decoded, in the order they are shown, or its times. To be run through once."""
+        """Every decodable frame in presentation order, or the times of a skipped one. Can be iterated once."""
         for frame in self._decode(self._container, self._stream, self._skipper):
             if isinstance(frame, FFmpegError):
                 self.damage.add_error()
@@ -113,7 +113,7 @@ class Decoder:
             yield from left_out
 
     def length(self, first_frame_s: float) -> ToldLength:
-        """The length that the file tells, given the time of its first frame; to be asked before `close`."""
+        """Length according to the file, given the time of its first frame; call before `close`."""
         return told_length(self._container, self._stream, time_base=self.time_base, first_frame_s=first_frame_s)
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class Decoder:
     def _read(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[Packet[VideoStream] | FFmpegError | None]:
-        """The packets of a stream and, at most once, what ended them; at last None, for what the codec still holds."""
+        """Packets of a stream, then at most one error that ended them, then None to flush the codec."""
         packets = container.demux(stream)
         while True:
             try:
@@ -189,7 +189,7 @@ class Decoder:
 
 
 class _Damage:
-    """Counts damaged places.
+    """Count damaged places.
 
     # Note [one damage, two symptoms]
 
@@ -224,7 +224,7 @@ class _Damage:
 
 
 class _Place:
-    """How far decoding has come, in terms that another run through the file can find again."""
+    """Position of the decoder, in terms that a second pass over the file can find again."""
 
     def __init__(self) -> None:
         self.ticks: int | None = None
@@ -242,11 +242,6 @@ class _Place:
 
 
 def _pixel_aspect(stream: VideoStream) -> Fraction:
-    """Width of a pixel over its height: 1 where the file tells none, or one that no camera or disc has."""
-    told = _fraction(stream.sample_aspect_ratio)
+    """Width of a pixel over its height: 1 if the file gives none, or one outside `MAX_PIXEL_ASPECT`."""
+    told = as_fraction(stream.sample_aspect_ratio)
     return told if told is not None and 1 / MAX_PIXEL_ASPECT <= told <= MAX_PIXEL_ASPECT else Fraction(1)
-
-
-def _fraction(rational: Fraction | None) -> Fraction | None:
-    """A rational of any PyAV (a Fraction, or from 19 on its own type) as a Fraction; None for none, and for 0."""
-    return Fraction(rational.numerator, rational.denominator) if rational else None

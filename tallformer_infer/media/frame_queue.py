@@ -1,4 +1,4 @@
-"""Bounded queues between one thread that makes items and one that takes them; either may leave at any time."""
+"""Bounded queues between a producer thread and a consumer thread; either may stop at any time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POLL_S = 0.1
 
 
 class FrameQueue(Generic[Item]):
-    """Like `queue.Queue`, but it ends: with the last item, with an error, or because the taker left."""
+    """A `queue.Queue` that can end: with the last item, with an error, or because the consumer stopped."""
 
     def __init__(self, size: int) -> None:
         """Hold at most `size` items, at least 1."""
@@ -27,7 +27,7 @@ class FrameQueue(Generic[Item]):
         self._is_closed = False
 
     def put(self, item: Item) -> bool:
-        """Wait for a free place and add `item`; False when the taker has left."""
+        """Wait for a free place and add `item`; False if the consumer has stopped."""
         with self._change:
             self._change.wait_for(lambda: self._is_closed or len(self._items) < self._size)
             if not self._is_closed:
@@ -36,7 +36,7 @@ class FrameQueue(Generic[Item]):
             return not self._is_closed
 
     def end(self, error: BaseException | None = None) -> None:
-        """Say that no item follows; `error` is raised where the next one would have been taken."""
+        """Mark the end; `error` is raised when the consumer asks for the next item."""
         with self._change:
             self._error = error
             self._is_ended = True
@@ -60,11 +60,11 @@ class FrameQueue(Generic[Item]):
 
     @property
     def is_ended(self) -> bool:
-        """Whether the maker has said that no item follows."""
+        """Whether the producer has marked the end."""
         return self._is_ended
 
     def close(self) -> None:
-        """Leave as the taker: forget all items and let `put` return at once."""
+        """Stop as the consumer: drop all items and let `put` return at once."""
         with self._change:
             self._is_closed = True
             self._error = None
@@ -80,7 +80,7 @@ def run_ahead(
     interrupt: Callable[[], None] | None = None,
     join_s: float | None = None,
 ) -> Generator[Item]:
-    """The same items, made in a thread of its own that is at most `size` items ahead.
+    """Iterate `items` in a thread that runs at most `size` items ahead.
 
     Closing the generator ends the thread, at its next item. Errors of `items` come out here.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media.graph import SQUARE, exact_rate
-from tallformer_infer.media.orientation import UPRIGHT
+from tallformer_infer.media.picture import UPRIGHT
 from tallformer_infer.structures import VideoInfo
 
 Picture = NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""From decoded frames to RGB pictures of one size at the recipe's rate, through libavfilter.
+"""Convert decoded frames to RGB pictures of one size at the recipe's rate, with libavfilter.
 
 # Note [the same pixels as ffmpeg]
 
@@ -7,7 +7,7 @@ to the nearest), then, for each frame that it picks, rotation, `scale` with `fla
 `resize_filter`), `format=rgb24`. A frame that is picked again and again (a still, a gap) is converted once. Colour is
 left to that command's defaults on purpose, as the weights were trained on them: `scale` takes matrix and range from
 what the stream is tagged with (BT.709 and full range included) and untagged video as limited-range BT.601, whatever its
-size. Tags that it refuses: `colour.py`.
+size. Tags that it refuses: `picture.py`.
 One thing differs: the grid of `fps` starts at the first frame instead of at time 0, so a file at the recipe's rate
 that starts between two grid points, or has its times rounded to milliseconds, gives each of its frames exactly once.
 """
@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media.colour import make_supported
-from tallformer_infer.media.orientation import Orientation
+from tallformer_infer.media.picture import Orientation, make_supported
 from tallformer_infer.structures import VideoInfo
 
 SQUARE = Fraction(1)
@@ -40,14 +39,14 @@ MAX_DENOMINATOR = 1001
 
 
 def exact_rate(rate_fps: float) -> Fraction:
-    """A frame rate as a fraction: 29.97003 is 30000/1001."""
+    """Frame rate as a fraction: 29.97003 is 30000/1001."""
     return Fraction(rate_fps).limit_denominator(MAX_DENOMINATOR)
 
 
 def resized_px(
     width_px: int, height_px: int, sampling: SamplingConfig, *, pixel_aspect: Fraction = SQUARE
 ) -> tuple[int, int]:
-    """Width and height after resizing; the longer side rounds half up, as ffmpeg's `scale=-1:N` does.
+    """Width and height after resizing; the longer side is rounded half up, like ffmpeg's `scale=-1:N`.
 
     Args:
         width_px: Width of the picture.
@@ -71,7 +70,7 @@ def resized_px(
 
 
 class PictureSampler:
-    """Takes decoded frames in order and gives cropped pictures at the recipe's rate."""
+    """Turn decoded frames into cropped pictures at the recipe's rate."""
 
     def __init__(
         self,
@@ -97,9 +96,9 @@ class PictureSampler:
             MediaError: The resized picture is smaller than the crop.
         """
         self.count = 0
-        """Pictures given so far."""
+        """Pictures yielded so far."""
         self.notes: dict[str, None] = {}
-        """What else there is to know of the pictures, one line each."""
+        """Notes on the pictures, one line each."""
         self._sampling = sampling
         self._time_base = time_base
         self._orientation = orientation
@@ -115,7 +114,7 @@ class PictureSampler:
         self._picture: NDArray[np.uint8] | None = None
 
     def push(self, frame: VideoFrame, ticks: int) -> Iterator[NDArray[np.uint8]]:
-        """Take a frame that is shown from `ticks` on; give the pictures that are settled by it.
+        """Take a frame that is shown from `ticks` on; yield the pictures that this determines.
 
         Pictures are RGB, shape (crop_px, crop_px, 3), contiguous, and belong to the caller.
 
@@ -135,7 +134,7 @@ class PictureSampler:
         yield from self._pull(frame)
 
     def finish(self, end_ticks: int) -> Iterator[NDArray[np.uint8]]:
-        """Give what remains; the last frame is shown until `end_ticks`. At least one picture comes of any video."""
+        """Yield the remaining pictures; the last frame is shown until `end_ticks`. Every video yields at least one."""
         one_picture = math.ceil(1 / (2 * exact_rate(self._sampling.sample_fps) * self._time_base))  # rounds to 1
         yield from self._run_to(end_ticks if self.count else max(end_ticks, one_picture))
         self._picker = self._converter = self._traits = self._last = self._picked = self._picture = None
@@ -152,7 +151,7 @@ class PictureSampler:
             yield self._convert(picked)
 
     def _convert(self, picked: VideoFrame) -> NDArray[np.uint8]:
-        """The picture of a frame; of one that was picked before, a copy. Holding that one keeps its memory its own."""
+        """Convert a frame, or copy the last picture if the frame is the same; it is held so that its memory stays."""
         assert self._converter is not None, "built with the first frame"
         if self._picture is not None and self._picked is not None and _is_same(self._picked, picked):
             return self._picture.copy()
@@ -186,7 +185,7 @@ class PictureSampler:
 
 @dataclass(frozen=True)
 class _Traits:
-    """What a filter graph is built for; frames that differ need another graph."""
+    """Properties that a filter graph is built for; frames with others need another graph."""
 
     width_px: int
     height_px: int
@@ -222,7 +221,7 @@ class _FilterGraph:
         self._graph.configure()
 
     def run(self, frame: VideoFrame) -> Iterator[VideoFrame]:
-        """Put a frame in and take out what is ready."""
+        """Push a frame and yield what is ready."""
         self._source.push(frame)
         while True:
             try:
@@ -239,7 +238,7 @@ def _is_same(one: VideoFrame, other: VideoFrame) -> bool:
 
 
 def _centre_crop(picture: VideoFrame, crop_px: int) -> NDArray[np.uint8]:
-    """The middle of an rgb24 picture, copied once: its lines are padded, and its memory goes back to a pool."""
+    """Copy the middle of an rgb24 picture, whose lines are padded and whose memory goes back to a pool."""
     plane = picture.planes[0]
     lines = np.frombuffer(cast(memoryview, plane), np.uint8).reshape(picture.height, abs(plane.line_size))
     if plane.line_size < 0:  # stored bottom up

@@ -1,4 +1,4 @@
-"""How long a video is by the word of its file."""
+"""Length of a video according to its container."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 WITH_HEADERS = frozenset({"mov", "matroska", "avi", "flv", "mxf"})
-"""FFmpeg's demuxers whose lengths stand in a header. For others FFmpeg itself goes by the size or the last packets."""
+"""Demuxers that read lengths from a header. For others FFmpeg estimates from the size or the last packets."""
 COUNTED_FROM_ZERO = frozenset({"matroska", "nut"})
-"""FFmpeg's demuxers whose lengths are times of the end: a stream from 100 s to 110 s has 110 s."""
+"""Demuxers whose length is the time of the end: a stream from 100 s to 110 s has length 110 s."""
 WRAPPING = frozenset({"mpegts", "mpeg"})
-"""FFmpeg's demuxers of formats whose clock has 33 bits of 1/90000 s: it starts again every 26.5 hours."""
+"""Demuxers of formats with a clock of 33 bits at 1/90000 s, which wraps every 26.5 hours."""
 WRAP_TICKS = 1 << 33
 """Ticks of that clock."""
 MICROSECONDS = 1_000_000
@@ -24,24 +24,24 @@ _TAGGED_TIME = re.compile(r"(\d{1,9}):(\d\d):(\d\d(?:\.\d{1,9})?)")
 
 @dataclass(frozen=True)
 class ToldLength:
-    """What a file says of its video stream."""
+    """Length of a video stream according to the container."""
 
     duration_s: float | None
-    """From the first frame to the end, in seconds; None where nothing tells it."""
+    """From the first frame to the end, in seconds; None if unknown."""
     promised_end_s: float | None
-    """End on the file's own time line, in seconds; None but where a header tells it and tells it of the video stream
-    alone, so that longer audio has no part in it."""
+    """End on the file's own time line, in seconds; known only if a header gives it for the video stream alone, so that
+    longer audio does not count."""
 
 
 def wrap_ticks(container: InputContainer) -> int | None:
-    """Ticks after which the clock of a file starts again; None where it never does."""
+    """Ticks after which the file's clock wraps; None if it never does."""
     return WRAP_TICKS if WRAPPING & frozenset(container.format.name.split(",")) else None
 
 
 def told_length(
     container: InputContainer, stream: VideoStream, *, time_base: Fraction, first_frame_s: float
 ) -> ToldLength:
-    """The length of `stream`, as its container tells it.
+    """Read the length of `stream` from its container.
 
     Args:
         container: The file.
@@ -54,7 +54,7 @@ def told_length(
     own_s = _own_length_s(formats, stream, time_base)
     length_s = own_s or max(container.duration or 0, 0) / MICROSECONDS
     if formats & WRAPPING and length_s > float(WRAP_TICKS // 2 * time_base):
-        return ToldLength(None, None)  # files joined end to end: a clock that went back reads as if it had wrapped
+        return ToldLength(None, None)  # joined files: a clock that went back looks as if it had wrapped
     if formats & COUNTED_FROM_ZERO and length_s > first_frame_s:  # else some writer has left the start out already
         start_s, length_s = first_frame_s, length_s - first_frame_s
     if not length_s:

@@ -1,4 +1,4 @@
-"""What a video is, known once its first frame is decoded, and whether it ends where it should."""
+"""Open a video, describe it, and check that it ends where its header says."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from av.video.frame import VideoFrame
 
 from tallformer_infer.errors import MediaError
+from tallformer_infer.media.byte_sources import ByteSource, open_source, seek_hint
 from tallformer_infer.media.decoding import Decoder
-from tallformer_infer.media.orientation import orientation_of
-from tallformer_infer.media.sources import ByteSource, open_source, seek_hint
+from tallformer_infer.media.picture import orientation_of
 from tallformer_infer.media.spooling import SpooledBytes
 from tallformer_infer.media.timestamps import FrameClock
 from tallformer_infer.structures import VideoInfo
 
 MIN_MISSING_S = 1.0
-"""Headers and last frames may differ by so much."""
+"""Tolerated difference between header and last frame."""
 MIN_MISSING_PART = 0.02
-"""The same, as a part of the whole length."""
+"""The same, relative to the whole length."""
 
 
 def probe(source: str | Path) -> VideoInfo:
-    """Read what a video is. Of a pipe, this takes the beginning away.
+    """Describe a video. This consumes the beginning of a pipe.
 
     Raises:
         MediaError: It cannot be opened, has no video, or nothing in it can be decoded.
@@ -79,7 +79,7 @@ class OpenedVideo:
 
     @property
     def notes(self) -> list[str]:
-        """What else there is to know of the times so far, one line each."""
+        """Notes on the times so far, one line each."""
         clock = self._clock
         if not clock.gaps:
             return []
@@ -92,7 +92,7 @@ class OpenedVideo:
         return self._clock.end_ticks
 
     def frames(self, rate: Fraction) -> Generator[tuple[VideoFrame, int]]:
-        """Frames with the time they are shown, in ticks after the first one's. To be run through once.
+        """Frames with their presentation times, in ticks after the first one. Can be iterated once.
 
         Args:
             rate: Pictures per second that are taken; frames that none is taken from may be left out.

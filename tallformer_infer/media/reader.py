@@ -1,4 +1,4 @@
-"""Frames of a video at the recipe's rate, decoded ahead of whoever takes them."""
+"""Read frames of a video at the recipe's rate, decoded ahead in a thread."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
+from tallformer_infer.media.byte_sources import ByteSource, FileBytes, is_regular_file, open_source
 from tallformer_infer.media.frame_queue import FrameQueue, run_ahead
 from tallformer_infer.media.given import FileObjectBytes, GivenFrames, GivenVideo, OpenedFrames, name_of
 from tallformer_infer.media.graph import PictureSampler, exact_rate
-from tallformer_infer.media.measuring import length_s
 from tallformer_infer.media.probe import OpenedVideo
-from tallformer_infer.media.rates import video_rate
 from tallformer_infer.media.remote import RemoteBytes
-from tallformer_infer.media.sources import ByteSource, FileBytes, is_regular_file, open_source
 from tallformer_infer.media.spooling import SpooledBytes
 from tallformer_infer.media.web import WebBytes
+from tallformer_infer.media.whole_video import video_rate, whole_length_s
 from tallformer_infer.structures import VideoInfo
 
 Picture = NDArray[np.uint8]
 CLOSE_TIMEOUT_S = 5.0
-"""Longest wait for the thread in `close`: one packet's decoding, or a server that neither answers nor hangs up."""
+"""Longest wait for the thread in `close`: decoding of one packet, or a server that neither answers nor hangs up."""
 
 
 DECODED_AHEAD = 8
-"""Decoded frames that wait to be resized, at most. Overlapping decoding and resizing was measured 1.1 times as fast
+"""Most decoded frames that wait to be resized. Overlapping decoding and resizing was measured 1.1 times as fast
 when every other frame is taken and 1.2 times when all are (720p H.264, two shared cores, median of 8 paired runs)."""
 
 
@@ -49,7 +48,7 @@ def open_video(
     video_stream: int | None = None,
     is_hashed: bool = False,
 ) -> FrameStream:
-    """Open a video and start decoding it in a thread of its own.
+    """Open a video and start decoding it in a thread.
 
     Args:
         source: A regular file, a named pipe, `-` for standard input, an http(s) address, bytes that fsspec reads, a
@@ -119,12 +118,12 @@ class FrameStream:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else there is to know of the video, one line each; complete after the last frame."""
+        """Notes on the video, one line each; complete after the last frame."""
         return self._work.notes
 
     @property
     def sha256(self) -> str | None:
-        """Hash of the file, known after the last frame; None for what is no regular file, or was not to be hashed."""
+        """Hash of the file, known after the last frame; None if it is no regular file or hashing was not requested."""
         return self._work.sha256
 
     @property
@@ -146,7 +145,7 @@ class FrameStream:
         return frame
 
     def close(self) -> None:
-        """Stop the thread, also in the middle; frames not taken yet are lost. May be called again."""
+        """Stop the thread at any point; frames not taken yet are lost. Can be called repeatedly."""
         self._forget()
         self._thread.join(CLOSE_TIMEOUT_S)
 
@@ -160,7 +159,7 @@ class FrameStream:
 
 
 class _Work:
-    """What the decoding thread does, and what it tells."""
+    """Work and results of the decoding thread."""
 
     def __init__(
         self,
@@ -253,10 +252,10 @@ class _Work:
             self._is_changed = self._source.is_changed()
 
     def _length_s(self) -> float | None:
-        """Length of the video, where the rate depends on it and the source can be read twice."""
+        """Length of the video, if the rate depends on it and the source can be read twice."""
         if self._most_frames is None or isinstance(self._source, GivenFrames):
             return None
-        return length_s(self._source, self._path, video_stream=self._video_stream)
+        return whole_length_s(self._source, self._path, video_stream=self._video_stream)
 
     def _open(self) -> OpenedVideo | OpenedFrames:
         if isinstance(self._source, GivenFrames):
@@ -273,7 +272,7 @@ class _Work:
         yield from self._limited(sampler, sampler.finish(video.end_ticks))
 
     def _limited(self, sampler: PictureSampler, pictures: Iterator[Picture]) -> Iterator[Picture]:
-        """Pictures up to the most that there may be; a header that is a little short must not give a second window."""
+        """Limit the number of pictures: a header that is slightly short must not produce a second window."""
         for picture in pictures:
             if self._most_frames is None or sampler.count <= self._most_frames:
                 yield picture

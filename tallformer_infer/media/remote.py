@@ -1,8 +1,8 @@
-"""Addresses of every kind: http(s) by Python's own client (`web.py`), all others by fsspec, where it is installed.
+"""Read addresses: http(s) with Python's own client (`web.py`), all others with fsspec, if it is installed.
 
-Only who asks for it gets fsspec: by default a name such as `file://x` or `ftp://x` is just a name, see `sources.py`.
+Only `label` uses fsspec: for `detect`, a name such as `file://x` or `ftp://x` is just a name, see `byte_sources.py`.
 
-Ranges of bytes are asked for, ahead of where FFmpeg reads; nothing is copied to the disk.
+Byte ranges are requested ahead of where FFmpeg reads; nothing is copied to disk.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tallformer_infer.media.web import PATIENCE_S, version_on_web
 
 T = TypeVar("T")
 _BLOCK_BYTES = 1 << 22
-"""Bytes asked for at once: a second or so of ordinary video."""
+"""Bytes requested at a time: about a second of ordinary video."""
 
 
 def file_system(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path in it.
+    """fsspec file system of an address, and the path in it.
 
     Raises:
         MediaError: Its protocol is not allowed, or fsspec is not installed or does not know it.
@@ -40,7 +40,7 @@ def file_system(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> t
 def version_of_address(
     address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS, *, only_public: bool = False
 ) -> tuple[str, int | None]:
-    """What tells one version of the bytes at an address from another, as far as the server says, and their number.
+    """Version of the bytes at an address, as far as the server gives one, and their number.
 
     Args:
         address: The address.
@@ -113,7 +113,7 @@ class RemoteBytes:
         return self._file.tell()
 
     def abort(self) -> None:
-        """See `ByteSource`; a request that is under way is left to its thread."""
+        """See `ByteSource`; a request in progress is abandoned."""
         self._aborting.set()
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class RemoteBytes:
         return opened
 
     def _told_version(self) -> str:
-        """The version now; of what cannot tell one, nothing."""
+        """Current version; empty if the protocol has none."""
         self._system.invalidate_cache()
         try:
             return str(_in_time(lambda: self._system.ukey(self._path), self._aborting))
@@ -134,14 +134,14 @@ class RemoteBytes:
 
 
 class _AbortedError(Exception):
-    """Nobody waits for the answer any more."""
+    """The read was aborted."""
 
 
 def _in_time(ask: Callable[[], T], aborting: threading.Event | None = None) -> T:
-    """What `ask` returns, if within `PATIENCE_S`: protocols have time limits of their own, or none.
+    """Call `ask` with a limit of `PATIENCE_S`: protocols have time limits of their own, or none.
 
     Raises:
-        TimeoutError: It does not answer; its thread is left alone, and ends with the process at the latest.
+        TimeoutError: No answer in time; the thread is abandoned and ends with the process at the latest.
     """
     answers: list[T] = []
     failures: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""Frames that no picture is taken from, known before they are decoded."""
+"""Skip decoding of frames that are never sampled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KNOWN_PACKETS = 64
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A frame that was not decoded; times in ticks, as its packet has them."""
+    """A frame that was not decoded, with the times of its packet, in ticks."""
 
     pts: int
     dts: int | None
@@ -28,7 +28,7 @@ class LeftOut:
 
 
 class FrameSkipper:
-    """Tells which packets need no decoding, and which frames were left out for it.
+    """Decide which packets need no decoding, and list the frames skipped for it.
 
     # Note [frames that are never used]
 
@@ -44,7 +44,7 @@ class FrameSkipper:
     """
 
     def __init__(self, *, is_on: bool = True) -> None:
-        """Begin with nothing left out.
+        """Start without skipping.
 
         Args:
             is_on: False leaves nothing out ever.
@@ -57,7 +57,7 @@ class FrameSkipper:
         self._pending: dict[int, LeftOut | None] = {}
 
     def start(self, first: VideoFrame, *, rate: Fraction, time_base: Fraction) -> None:
-        """Begin to leave frames out, once all packets are through that the decoder holds already.
+        """Start skipping once all packets that the decoder already holds are through.
 
         Args:
             first: The first frame of the video, as it was decoded.
@@ -71,11 +71,11 @@ class FrameSkipper:
         self._awaited_ticks = max(self._known, default=None)
 
     def stop(self) -> None:
-        """Leave nothing out from now on."""
+        """Stop skipping."""
         self._is_on = False
 
     def can_skip(self, packet: Packet[VideoStream], following: Packet[VideoStream] | None) -> bool:
-        """Whether nothing is lost if `packet`, the next one for the decoder, is left out where no frame refers to it.
+        """Whether `packet`, the next one for the decoder, can be skipped if no frame refers to it.
 
         Args:
             packet: A packet with data.
@@ -92,7 +92,7 @@ class FrameSkipper:
         return is_unused
 
     def left_out_before(self, frame: VideoFrame) -> list[LeftOut]:
-        """What was left out between the last frame and this one; to be told of every frame that was decoded."""
+        """Frames skipped between the last decoded frame and this one; call for every decoded frame."""
         if frame.pts is None or frame.is_corrupt:
             self.stop()
         if frame.pts is None:
@@ -107,13 +107,13 @@ class FrameSkipper:
         return [mark for mark in marks if mark is not None]
 
     def left_out_at_end(self) -> list[LeftOut]:
-        """What was left out behind the last frame."""
+        """Frames skipped after the last decoded frame."""
         marks = [self._pending[ticks] for ticks in sorted(self._pending)]
         self._pending.clear()
         return [mark for mark in marks if mark is not None]
 
     def _learn(self, packet: Packet[VideoStream]) -> int | None:
-        """Remember the times of a packet; its presentation time, or None where that is not one of a rising line."""
+        """Store the times of a packet; return its presentation time, or None if the times do not rise."""
         pts, dts, last_dts = packet.pts, packet.dts, self._last_dts
         if pts is None or pts in self._known or (dts is not None and last_dts is not None and dts <= last_dts):
             return None
@@ -145,7 +145,7 @@ class FrameSkipper:
 
 @dataclass(frozen=True)
 class _Grid:
-    """The points in time at which pictures are taken."""
+    """Points in time at which pictures are sampled."""
 
     first_ticks: int
     points_per_tick: Fraction
@@ -154,11 +154,11 @@ class _Grid:
     """Of the first frame."""
 
     def point(self, ticks: int) -> int:
-        """What `ticks` rounds to, halves up, as the filter `fps=round=near` does."""
+        """Grid point of `ticks`, rounded half up like the filter `fps=round=near`."""
         points = 2 * (ticks - self.first_ticks) * self.points_per_tick.numerator
         return (points + self.points_per_tick.denominator) // (2 * self.points_per_tick.denominator)
 
 
 def _looks(frame: VideoFrame) -> tuple[object, ...]:
-    """What a filter graph is built for."""
+    """Properties that a filter graph is built for."""
     return frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)

@@ -1,4 +1,4 @@
-"""Ordinary MP4 from a pipe, or from a server without ranges: kept in a temporary file until its index is there.
+"""Spool ordinary MP4 from a pipe, or a server without ranges, to a temporary file.
 
 An MP4 or QuickTime file whose index (`moov`) follows its pictures (`mdat`) cannot be read from front to back. Cameras
 and phones write such files. Others, also MP4 with its index first, are passed on as they come.
@@ -11,22 +11,22 @@ import struct
 import tempfile
 from typing import IO
 
-from tallformer_infer.media.sources import ByteSource
+from tallformer_infer.media.byte_sources import ByteSource
 
 MAX_SPOOLED_BYTES = 8 << 30
-"""Largest file that is kept."""
+"""Largest file that is spooled."""
 _BEGINNINGS = frozenset({b"ftyp", b"wide", b"free", b"skip", b"mdat", b"moov", b"pnot"})
-"""Boxes that an MP4 or QuickTime file begins with."""
+"""Boxes that an MP4 or QuickTime file can start with."""
 _INDEX = frozenset({b"moov", b"moof", b"sidx"})
 _MAX_BEGINNING_BYTES = 1 << 24
 _BLOCK_BYTES = 1 << 20
 
 
 class SpooledBytes:
-    """Bytes of a source that cannot seek. Nothing is read before `seekable` or `read` is first called."""
+    """Bytes of a source that cannot seek. Nothing is read until `seekable` or `read` is called."""
 
     def __init__(self, source: ByteSource) -> None:
-        """Wrap `source`, which is closed with this."""
+        """Wrap `source`, which is closed together with this object."""
         self.failure: str | None = None
         self._source = source
         self._beginning = b""
@@ -49,7 +49,7 @@ class SpooledBytes:
         return data
 
     def seekable(self) -> bool:
-        """Whether the file is kept. Reads as much as that takes."""
+        """Whether the source is spooled. Reads as much as is needed to decide, and then to spool."""
         self._prepare()
         return self._file is not None
 
@@ -69,7 +69,7 @@ class SpooledBytes:
         self._source.abort()
 
     def close(self) -> None:
-        """See `ByteSource`; the temporary file is gone with it."""
+        """See `ByteSource`; this deletes the temporary file."""
         self._source.close()
         if self._file is not None:
             self._file.close()
@@ -86,7 +86,7 @@ class SpooledBytes:
         self.failure = self.failure or self._source.failure
 
     def _has_index_last(self) -> bool:
-        """Whether pictures come before their index; reads the beginning, from box to box."""
+        """Whether pictures come before their index; reads the beginning box by box."""
         start = 0
         while start < _MAX_BEGINNING_BYTES:
             while len(self._beginning) < start + 16 and (data := self._source.read(start + 16 - len(self._beginning))):

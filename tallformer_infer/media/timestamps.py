@@ -1,4 +1,4 @@
-"""When each decoded frame is shown, from the times that files really have."""
+"""Presentation times of decoded frames, from timestamps as real files have them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 MAX_STILL_S = 3600.0
 """Longest duration of one frame that is believed."""
 MAX_UNTIMED_S = 20.0
-"""Longest duration of a frame that is believed where it is all there is: in a bare stream one damaged number sets it
+"""Longest duration of a frame that is believed if there are no timestamps: in a bare stream one damaged number sets it
 for all frames. A slide show at a frame per 20 s still passes."""
 MAX_GAP_S = 86_400.0
 """Longest jump between two frames that is believed."""
@@ -54,7 +54,7 @@ Frame = TypeVar("Frame", bound=Timed)
 
 
 class FrameClock:
-    """Presentation times of frames in the order the decoder gives them, which is the order they are shown in.
+    """Assign presentation times to frames, in the order of the decoder, which is presentation order.
 
     # Note [which time a frame has]
 
@@ -121,9 +121,9 @@ class FrameClock:
         return self._last_ticks + self._last_duration_ticks - (self.first_ticks or 0)
 
     def run(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, int]]:
-        """Frames with their times, in ticks after the first frame: 0 for that one, then strictly rising.
+        """Frames with their times in ticks after the first frame: 0 for that one, then strictly rising.
 
-        At most `LOOK_AHEAD_FRAMES` are read ahead, and only where a jump must be judged; at the beginning one.
+        At most `LOOK_AHEAD_FRAMES` are read ahead, and only to judge a jump; one at the start.
         """
         waiting = _Waiting(frames)
         while waiting.fill(1):
@@ -160,7 +160,7 @@ class FrameClock:
         return second is None or 0 < second - first <= USUAL_STEPS * self._last_duration_ticks
 
     def _strays_at_start(self, reads: Sequence[int | None]) -> int:
-        """How many frames at the start have damaged times, by what more frames after them agree on."""
+        """Number of frames at the start with damaged times, judged by at least as many frames after them."""
         known = [(index, read) for index, read in enumerate(reads) if read is not None]
         near_ticks = 2 * USUAL_STEPS * self._last_duration_ticks
         if len(known) > 2 and 0 < known[2][1] - known[0][1] <= near_ticks:  # the second is the damaged one
@@ -173,7 +173,7 @@ class FrameClock:
         return 0
 
     def _plan(self, waiting: _Waiting[Frame]) -> None:
-        """Plan the time of the next frame, and of those after it that are judged together with it."""
+        """Plan the time of the next frame, and of the frames judged together with it."""
         expected = self._last_ticks + self._last_duration_ticks
         read = self._read(waiting.frames[0])
         usual = self._usual_ticks
@@ -208,7 +208,7 @@ class FrameClock:
             self.jumps += step > 0 or -step > self._jitter_ticks
 
     def _return_to_line(self, reads: Sequence[int | None], usual: int) -> int:
-        """Index of the first frame whose time is on the old line again; 0 where none is."""
+        """Index of the first frame whose time is back on the old line; 0 if there is none."""
         last, jumped = self._last_ticks, reads[0]
         assert jumped is not None, "only a known time jumps"
         for index, read in enumerate(reads[1:], 1):
@@ -231,7 +231,7 @@ class FrameClock:
             self.gap_s += float((step - usual) * self._time_base)
 
     def _is_lone(self, step: int, following: int) -> bool:
-        """Whether a jump is longer than any before, and too few frames follow to confirm it."""
+        """Whether a jump is longer than any before and too few frames follow to confirm it."""
         if following >= _CONFIRMING_FRAMES or not self._steps:
             return False
         return step > max(MAX_LAST_STILL_S / self._time_base, _GAP_STEPS * self.longest_ticks)
@@ -244,12 +244,12 @@ class FrameClock:
         return [self._read(frame) for frame in waiting.frames]
 
     def _read(self, frame: Timed) -> int | None:
-        """The time that the file gives a frame, clock starts taken out."""
+        """Time of a frame according to the file, with clock restarts removed."""
         ticks = frame.dts if self._uses_dts or frame.pts is None else frame.pts
         return None if ticks is None else ticks + self._shift_ticks
 
     def _place(self, frame: Timed, ticks: int) -> int:
-        """Note where a frame was put; its time after the first frame."""
+        """Record where a frame was placed; return its time after the first frame."""
         since_last = ticks - self._last_ticks
         is_timed = self._read(frame) is not None
         self._last_duration_ticks = self._duration(frame.duration, since_last=since_last, is_timed=is_timed)
@@ -261,7 +261,7 @@ class FrameClock:
 
     def _duration(self, told: int | None, *, since_last: int, is_timed: bool) -> int:
         longest_ticks = self._max_still_ticks if is_timed else self._max_untimed_ticks
-        if told and 0 < told <= longest_ticks:
+        if told and 0 < told <= longest_ticks and not self._is_lone(told, 1):
             return told
         self.jumps += not is_timed and bool(told)
         return min(since_last or self._nominal_ticks, longest_ticks)
@@ -278,7 +278,7 @@ class _Waiting(Generic[Frame]):
         self._more = iter(frames)
 
     def fill(self, count: int) -> bool:
-        """Read until `count` frames wait, or the end; whether any waits."""
+        """Read until `count` frames wait, or the end; return whether any waits."""
         self.frames.extend(islice(self._more, max(count - len(self.frames), 0)))
         return bool(self.frames)
 
@@ -287,7 +287,7 @@ class _Waiting(Generic[Frame]):
 
 
 def _between(last: int, end: int, count: int, usual: int) -> list[int]:
-    """Times of `count` frames between `last` and `end`: evenly, or by the usual step where that leaves a gap."""
+    """Times of `count` frames between `last` and `end`: evenly spaced, or by the usual step if that leaves a gap."""
     room = end - last
     if 2 * room > 3 * (count + 1) * usual:
         return [last + usual * (index + 1) for index in range(count)]

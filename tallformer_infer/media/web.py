@@ -1,15 +1,15 @@
-"""Bytes of a video behind an http(s) address.
+"""Read bytes of a video from an http(s) address.
 
-Python's own client rather than FFmpeg's: it checks certificates, follows no redirect to an address that the user did
-not name, and can be interrupted. See Note [FFmpeg is only handed bytes].
+This uses Python's own client, not FFmpeg's: it checks certificates, follows no redirects, and can be interrupted.
+See Note [FFmpeg is only handed bytes].
 
 Note [a file that changes]
-    Ranges of a file that is replaced meanwhile would be spliced into one that never was. Every answer must carry the
-    entity tag, date and size of the first; where the server has a strong tag or a date, `If-Range` asks it to check.
+    If a file is replaced between two range requests, their bytes must not be spliced. Every response must match the
+    entity tag, date and size of the first; if the server gave a strong tag or a date, `If-Range` makes it check.
 
 Note [how long a server may be silent]
-    A worker of `label` is taken for dead after 60 s (`archive/processes.py`). So reading fails `PATIENCE_S` after the
-    last byte, with a reason, however many connections were tried in that time.
+    A worker of `label` counts as hanging after 60 s (`archive/processes.py`). Reading therefore fails `PATIENCE_S`
+    after the last byte, with a reason, regardless of how many connections were tried.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from tallformer_infer.errors import MediaError
 from tallformer_infer.media.addresses import public_addresses
 
 TIMEOUT_S = 15.0
-"""Longest silence of a server before the next try."""
+"""Longest silence of a server before the next attempt."""
 PATIENCE_S = 45.0
-"""Longest time without a byte, over all tries."""
+"""Longest time without a byte, over all attempts."""
 RECONNECTS = 3
-"""Tries at a dropped connection that brought no byte, after which it is given up."""
+"""Attempts without a byte after which a dropped connection is given up."""
 _WAIT_S = 0.5
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 _WEAK_TAG = "W/"
 _NO_HEAD = frozenset({401, 403, 404, 405, 501})
-"""What servers answer to HEAD that would answer to GET: an address signed for GET only, or no HEAD at all."""
+"""Answers to HEAD from servers that would answer GET: addresses signed for GET only, or HEAD not supported."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""What servers answer that may answer well a moment later."""
+"""Answers that are worth a retry."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What a server says of the version of a file."""
+    """Version of a file according to the server."""
 
     tag: str
-    """Entity tag, or nothing."""
+    """Entity tag, or empty."""
     date: str
-    """Date of the last change, or nothing."""
+    """Date of the last change, or empty."""
     size: int | None
     """Bytes of the whole file."""
 
     @staticmethod
     def of(answer: http.client.HTTPResponse) -> Version:
-        """By the headers of an answer, to a range or not."""
+        """From the headers of a response, with or without a range."""
         headers = answer.headers
         found = _CONTENT_RANGE.match(headers.get("Content-Range", "")) if answer.status == 206 else None
         length = headers.get("Content-Length", "")
@@ -65,17 +65,17 @@ class Version:
 
     @property
     def validator(self) -> str:
-        """What `If-Range` may hold: a strong tag, else the date, else nothing."""
+        """Value for `If-Range`: a strong tag, else the date, else empty."""
         return self.date if not self.tag or self.tag.startswith(_WEAK_TAG) else self.tag
 
     def differs_from(self, other: Version) -> bool:
-        """Whether both tell something that is not the same; an answer to a range need not tell all."""
+        """Whether both give a value and it differs; responses to ranges need not repeat every header."""
         pairs = [(self.tag, other.tag), (self.date, other.date), (self.size, other.size)]
         return any(one and another and one != another for one, another in pairs)
 
 
 class WebBytes:
-    """Bytes behind an address; seekable when the server answers to ranges."""
+    """Bytes at an http(s) address; seekable if the server supports ranges."""
 
     def __init__(self, address: str, *, only_public: bool = False) -> None:
         """Connect to `address`.
@@ -126,11 +126,11 @@ class WebBytes:
         return b""
 
     def seekable(self) -> bool:
-        """Whether the server answered to a range."""
+        """Whether the server supports ranges."""
         return self._size is not None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See `ByteSource`. Connects anew at the next `read`."""
+        """See `ByteSource`. The next `read` reconnects."""
         if self._size is None:
             raise OSError("the server answers to no ranges")
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
@@ -161,7 +161,7 @@ class WebBytes:
         return self._size is not None and self._place >= self._size
 
     def _try_again(self, reason: str, *, is_passing: bool) -> None:
-        """Wait a moment before the next connection, or give up."""
+        """Wait before the next attempt, or give up."""
         self._tries_left -= 1
         silent_s = time.monotonic() - self._heard_s
         if not is_passing or self._tries_left < 0:
@@ -172,7 +172,7 @@ class WebBytes:
             self._aborting.wait(_WAIT_S)
 
     def _connect(self) -> tuple[str | None, bool]:
-        """Ask for the bytes from the current place on; a reason why not, or None, and whether it may pass."""
+        """Request the bytes from the current position on; return a reason for failure or None, and whether to retry."""
         headers = _headers(Range=f"bytes={self._place}-")
         if self._version is not None and self._version.validator:
             headers["If-Range"] = self._version.validator
@@ -194,7 +194,7 @@ class WebBytes:
         return None, True
 
     def _take(self, response: http.client.HTTPResponse) -> str | None:
-        """Check that an answer continues the file where it is wanted; a reason why not."""
+        """Check that a response continues the file at the current position; return a reason if not."""
         version = Version.of(response)
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
         if self._version is not None and version.differs_from(self._version):
@@ -214,7 +214,7 @@ class WebBytes:
 
 
 def version_on_web(address: str, *, only_public: bool = False) -> Version:
-    """What the server says of the version of a file.
+    """Ask a server for the version of a file.
 
     Raises:
         MediaError: It cannot be reached, refuses, or redirects.
@@ -239,7 +239,7 @@ def version_on_web(address: str, *, only_public: bool = False) -> Version:
 
 
 def refusal_of(refusal: error.HTTPError) -> str:
-    """Why a server did not give what it was asked for."""
+    """Describe why a server refused."""
     if 300 <= refusal.code < 400:
         target = refusal.headers.get("Location", "another address")
         return f"redirects to {target}; name that address itself if you trust it"
@@ -260,7 +260,7 @@ class _RefuseRedirects(request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> None:
-        """No address follows from another."""
+        """Refuse every redirect."""
 
 
 def _connect_to_public(address: tuple[str, int], *arguments: Any, **options: Any) -> socket.socket:
@@ -283,7 +283,7 @@ class _PublicHttpsConnection(http.client.HTTPSConnection):
 
 class _PublicHttp(request.HTTPHandler):
     def http_open(self, req: request.Request) -> http.client.HTTPResponse:
-        """To public hosts only; a proxy, which the user configured, connects by itself."""
+        """Connect to public hosts only; a configured proxy connects by itself."""
         return self.do_open(http.client.HTTPConnection if req.has_proxy() else _PublicHttpConnection, req)
 
 

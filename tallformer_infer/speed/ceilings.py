@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from tallformer_infer.cores import cores_by_quota
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.graph_writing import Constant, ElementType, Node, Value, write_graph
+from tallformer_infer.media.byte_sources import open_source
 from tallformer_infer.media.containers import best_video, open_container
 from tallformer_infer.media.decoding import codec_threads
-from tallformer_infer.media.sources import open_source
 from tallformer_infer.runtime.sessions import open_session
 
 RUNS = 4

@@ -11,8 +11,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import MediaError
+from tallformer_infer.media.byte_sources import open_source
 from tallformer_infer.media.containers import best_video, open_container
-from tallformer_infer.media.sources import open_source
 
 WIDTH_PX, HEIGHT_PX, FPS = 1280, 720, 30
 _LOOP_S = 10

@@ -1,4 +1,4 @@
-"""How long a video really is, by the times of its packets: nothing is decoded."""
+"""Length and sampling rate of videos for models that see whole videos."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from tallformer_infer.media.containers import best_video, open_container
+from tallformer_infer.config import SamplingConfig
+from tallformer_infer.errors import MediaError
+from tallformer_infer.media.byte_sources import ByteSource
+from tallformer_infer.media.containers import as_fraction, best_video, open_container
+from tallformer_infer.media.graph import exact_rate
 from tallformer_infer.media.lengths import told_length, wrap_ticks
 from tallformer_infer.media.remote import RemoteBytes
-from tallformer_infer.media.sources import ByteSource
 from tallformer_infer.media.timestamps import FrameClock
 from tallformer_infer.media.web import WebBytes
 
 MAX_WAITING = 64
-"""Packets that wait for those shown before them, at most."""
+"""Most packets that wait for those shown before them."""
 MIN_DIFFERENCE_S = 1.0
-"""A header is believed if it is off by at most so much."""
+"""A header is believed if it is off by at most this."""
 MIN_DIFFERENCE_PART = 0.02
-"""The same, as a part of the told length."""
+"""The same, relative to the length in the header."""
 _NEAR_END_S = 10.0
+SLOWEST_FPS, FASTEST_FPS = 0.01, 1000.0
+"""Limits of recipes; 768 frames of a whole video cover 21 hours at most. A file's own rate outside them is damaged."""
 
 
 class _Times(NamedTuple):
@@ -35,11 +40,12 @@ class _Times(NamedTuple):
     duration: int | None
 
 
-def length_s(source: ByteSource, path: str, *, video_stream: int | None = None) -> float | None:
-    """Length of a video from its first frame on, in seconds: what its header says where that is about right.
+def whole_length_s(source: ByteSource, path: str, *, video_stream: int | None = None) -> float | None:
+    """Length of a video from its first frame on, in seconds: from its header if that is about right, else measured.
 
-    Headers of files that were cut short, joined, or have damaged times are wrong. A file of this machine is read to its
-    end. Of an address that would be a second download: a header is believed where packets are found near its end.
+    Headers of truncated or joined files, or files with damaged times, are wrong. Local files are read to their end,
+    without decoding. For an address that would be a second download: its header is believed if packets are found near
+    the end that it gives.
 
     Args:
         source: At its start; it is left there if it can seek, and not touched if it cannot.
@@ -57,7 +63,7 @@ def length_s(source: ByteSource, path: str, *, video_stream: int | None = None) 
     try:
         with closing(open_container(source, path)) as container:
             stream = best_video(container, path, video_stream)
-            time_base = _exact(stream.time_base) or Fraction(1, 90_000)
+            time_base = as_fraction(stream.time_base) or Fraction(1, 90_000)
             start_s = float((stream.start_time or 0) * time_base)
             told = told_length(container, stream, time_base=time_base, first_frame_s=start_s)
             if told.promised_end_s is not None and isinstance(source, (WebBytes, RemoteBytes)):
@@ -73,8 +79,41 @@ def length_s(source: ByteSource, path: str, *, video_stream: int | None = None) 
     return told.duration_s if abs(found_s - told.duration_s) <= limit_s else found_s
 
 
+def video_rate(sampling: SamplingConfig, path: str, *, source_fps: float | None, covered_s: float | None) -> float:
+    """Rate at which frames of a video are sampled, in frames per second.
+
+    Args:
+        sampling: With `most_frames`, the video's own rate is kept, or lowered so far that `covered_s` have no more.
+        path: For messages.
+        source_fps: The video's own rate, where it is known.
+        covered_s: Seconds for which `most_frames` are taken: the length of the video, or of a window; None where it is
+            not known.
+
+    Raises:
+        MediaError: The whole video must have `most_frames`, and its length is not known or too great.
+    """
+    if sampling.most_frames is None:
+        return sampling.sample_fps
+    is_known = source_fps is not None and SLOWEST_FPS <= source_fps <= FASTEST_FPS
+    own_fps = source_fps if source_fps is not None and is_known else sampling.sample_fps
+    if covered_s is None:
+        raise MediaError(
+            f"{path}: its length is unknown, and this model sees whole videos; "
+            "give it windows of some seconds (--windows 60), or save the video as a file"
+        )
+    if own_fps * covered_s < sampling.most_frames + 0.5:
+        return float(exact_rate(own_fps))
+    rate_fps = float(exact_rate(sampling.most_frames / covered_s))
+    if rate_fps < SLOWEST_FPS:
+        raise MediaError(
+            f"{path}: {covered_s:.0f} s are too long for {sampling.most_frames} frames; "
+            "give it windows of some seconds (--windows 600)"
+        )
+    return rate_fps
+
+
 def _measured_s(container: InputContainer, stream: VideoStream, time_base: Fraction) -> float:
-    rate = _exact(stream.guessed_rate) or _exact(stream.average_rate) or Fraction(25)
+    rate = as_fraction(stream.guessed_rate) or as_fraction(stream.average_rate) or Fraction(25)
     clock = FrameClock(
         time_base=time_base,
         nominal_ticks=max(round(1 / (rate * time_base)), 1),
@@ -97,7 +136,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[
 
 
 def _as_shown(packets: Iterator[Packet[VideoStream]]) -> Iterator[_Times]:
-    """Times of packets in the order in which their frames are shown: none is shown before its decoding time."""
+    """Times of packets in presentation order: no frame is shown before its decoding time."""
     waiting: list[tuple[int, int, _Times]] = []
     last_dts: int | None = None
     for number, packet in enumerate(packets):
@@ -124,7 +163,3 @@ def _has_packets_near(container: InputContainer, stream: VideoStream, end_s: flo
         return False
     place = packet.pts if packet.pts is not None else packet.dts
     return bool(packet.size) and place is not None and place * time_base >= end_s - 1 - _NEAR_END_S
-
-
-def _exact(rational: Fraction | None) -> Fraction | None:
-    return Fraction(rational.numerator, rational.denominator) if rational else None

@@ -1,4 +1,4 @@
-"""What may be opened as a video, and the bytes of it.
+"""Open what the user named as a video, and read its bytes.
 
 # Note [FFmpeg is only handed bytes]
 
@@ -33,13 +33,13 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 
 class ByteSource(Protocol):
-    """Bytes of one video, read by one thread; only `abort` may be called from another."""
+    """Byte stream of one video, read by one thread; only `abort` may be called from another."""
 
     failure: str | None
-    """Why reading ended early; None at an ordinary end. `read` itself does not raise: FFmpeg sees an end of file."""
+    """Why reading ended early; None at a normal end. `read` does not raise: FFmpeg sees the end of the file."""
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes from the current place; empty at the end, after a failure and after `abort`."""
+        """Read up to `size` bytes from the current position; empty at the end, after a failure and after `abort`."""
         ...
 
     def seekable(self) -> bool:
@@ -47,27 +47,27 @@ class ByteSource(Protocol):
         ...
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place and return it, counted from the start."""
+        """Move to a position and return it, counted from the start."""
         ...
 
     def tell(self) -> int:
-        """The current place, counted from the start."""
+        """Current position, counted from the start."""
         ...
 
     def abort(self) -> None:
-        """Make a `read` that waits, and every later one, return at once."""
+        """Make a waiting `read`, and every later one, return at once."""
         ...
 
     def close(self) -> None:
-        """Give up the file, pipe or connection."""
+        """Close the file, pipe or connection."""
         ...
 
 
 def open_source(source: str | Path | WebBytes | RemoteBytes) -> ByteSource:
     """Open what the user named: a regular file, a named pipe, `-` (standard input) or an http(s) address.
 
-    A `Path` is always a file, and what fsspec is to read is handed over opened, see `remote.py`. Addresses are not
-    followed when they redirect.
+    A `Path` is always a file. Sources that fsspec reads are passed in already opened, see `remote.py`. Redirects are
+    not followed.
 
     Raises:
         MediaError: It does not exist, cannot be read, or is something else.
@@ -83,7 +83,7 @@ def open_source(source: str | Path | WebBytes | RemoteBytes) -> ByteSource:
 
 
 def seek_hint(source: ByteSource) -> str:
-    """What to add to an error message where the source itself may be to blame."""
+    """Text to append to an error message where the source itself may be the cause."""
     return "" if source.seekable() else "; a pipe, or a server without ranges, cannot seek: save the file first"
 
 
@@ -92,6 +92,21 @@ def is_regular_file(source: str | Path) -> bool:
     if isinstance(source, str) and (source in STDIN_NAMES or _WEB_ADDRESS.match(source)):
         return False
     return os.path.isfile(source)  # noqa: PTH113 - unlike Path.is_file it takes a name with a null character
+
+
+def file_sha256(source: str | Path) -> str | None:
+    """SHA-256 of a file's bytes in hexadecimal; None for anything that is not a regular file.
+
+    Raises:
+        MediaError: The file cannot be read.
+    """
+    if not is_regular_file(source):
+        return None
+    try:
+        with open(source, "rb") as file:  # noqa: PTH123 - a name is taken as it is
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MediaError(f"{source}: cannot be read: {error.strerror}") from error
 
 
 def _stdin_descriptor() -> int:
@@ -143,7 +158,7 @@ def _wrong_kind(source: str | Path, mode: int) -> str:
 
 
 class FileBytes:
-    """Bytes of a regular file, hashed as they are read: a file need not be read twice for its hash."""
+    """Bytes of a regular file, hashed as they are read, so that a file is read only once."""
 
     def __init__(self, descriptor: int) -> None:
         self.failure: str | None = None
@@ -183,14 +198,14 @@ class FileBytes:
         return self._place
 
     def sha256(self) -> str | None:
-        """Hash of the whole file: what was not read yet is read now; None after a failure and after `abort`."""
+        """Hash of the whole file, reading what was skipped so far; None after a failure and after `abort`."""
         self.seek(self._hashed)
         while self.read(HASHED_AT_ONCE):
             pass
         return None if self._aborted or self.failure else self._digest.hexdigest()
 
     def is_changed(self) -> bool:
-        """Whether the file has another size or time of change than when it was opened."""
+        """Whether size or modification time changed since the file was opened."""
         return self._told_version() != self._version
 
     def abort(self) -> None:
@@ -207,7 +222,7 @@ class FileBytes:
 
 
 class PipeBytes:
-    """Bytes of a pipe, read once from front to back."""
+    """Bytes of a pipe, read once, front to back."""
 
     def __init__(self, descriptor: int) -> None:
         self.failure: str | None = None
