@@ -380,20 +380,27 @@ class FeatureStore:
         Returns:
             Bytes that are left.
         """
-        files = []
-        for path in self._folder.glob("*/*"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                files.append((status.st_mtime_ns, status.st_size, path))
-        left_bytes = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files, key=lambda file: (file[0], file[2].name)):
-            if left_bytes <= budget_bytes:
-                break
-            if path.name.partition(".")[0] not in keep:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    left_bytes -= size
+        files = list(self._listed())
+        left_bytes = sum(size for _, _, size, _ in files)
+        if left_bytes > budget_bytes:
+            for _, name, size, path in sorted(files):
+                if left_bytes <= budget_bytes:
+                    break
+                if name.partition(".")[0] not in keep:
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)  # noqa: PTH108 (as listed)
+                        left_bytes -= size
         return left_bytes
+
+    def _listed(self) -> Iterator[tuple[int, str, int, str]]:
+        """Time of use in nanoseconds, name, bytes and path of every file. `glob` takes three times as long."""
+        with contextlib.suppress(OSError), os.scandir(self._folder) as folders:
+            for folder in folders:
+                with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                    for entry in entries:
+                        with contextlib.suppress(OSError):
+                            status = entry.stat()
+                            yield status.st_mtime_ns, entry.name, status.st_size, entry.path
 
     def size_bytes(self, keys: Iterable[str]) -> int:
         """Bytes of what is stored under some keys."""
@@ -412,9 +419,10 @@ class StoreLimit:
     """Keeps a store within its budget, at a cost per video that does not grow with the store.
 
     Note [when the store is listed]
-        Listing 200,000 files took 4 to 6 s. So they are listed once in the beginning, what is stored after that is
-        added up, and they are listed again when the sum exceeds the budget. A tenth of the budget is freed then, so
-        that a tenth has to be written before the next time. All of it is done by a thread beside the driver.
+        Listing 200,000 files takes 0.7 s of processor time, and 2 s or more on a busy machine. So they are listed once
+        in the beginning, what is stored after that is added up, and they are listed again when the sum exceeds the
+        budget. A tenth of the budget is freed then, so that a tenth has to be written before the next time. All of it
+        is done by a thread beside the driver.
     """
 
     def __init__(self, store: FeatureStore, budget_bytes: int) -> None:
