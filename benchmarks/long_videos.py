@@ -12,8 +12,8 @@ import numpy as np
 
 from tallformer_infer.evaluation import Predictions, Protocol, Truth, protocol_named
 from tallformer_infer.evaluation.alignment import align
-from tallformer_infer.evaluation.average_precision import curve
 from tallformer_infer.evaluation.ranking import rank
+from tallformer_infer.evaluation.scoring import curve
 from tallformer_infer.structures import Action
 from tallformer_training.synthetic import VideoSpec, truth_of, write_script, write_video
 from tallformer_training.synthetic.long_actions import lengthen

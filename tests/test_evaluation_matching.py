@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallformer_infer.evaluation import overlap as overlap_module
-from tallformer_infer.evaluation.average_precision import curve
 from tallformer_infer.evaluation.matching import Ties, by_falling_score, match_greedily
 from tallformer_infer.evaluation.overlap import overlapping_pairs, tiou_of_pairs
+from tallformer_infer.evaluation.scoring import curve
 
 segments = st.tuples(st.integers(0, 12), st.integers(1, 8)).map(lambda pair: (float(pair[0]), float(sum(pair))))
 scored_segments = st.tuples(segments, st.integers(0, 5)).map(lambda pair: (*pair[0], pair[1] / 5))

@@ -295,6 +295,12 @@ IN_FRAMES = {
         [task({"video": "a.mp4", "audio": "a.wav"}, IN_SECONDS)],
         [task({"video_file": "a.mp4", "audio_file": "a.wav"}, IN_SECONDS)],
         [task({"file": 7}, IN_SECONDS, file_upload="0a1b2c3d-a.mp4")],
+        [
+            task(
+                {"video": "<video src='a.mp4' width=100% muted /><img src onerror='x()'>", "videoSource": "a.mp4"},
+                IN_SECONDS,
+            )
+        ],
         [{"id": 1, "data": {"video": "a.mp4"}, "completions": [{"result": [IN_SECONDS]}]}],
         [{"id": 3, "video_url": "a.mp4", "tricks": [IN_SECONDS["value"]], "annotator": 1, "annotation_id": 2}],
         [{"id": 3, "video": "a.mp4", "fps": 10, "t": [IN_FRAMES["value"]], "annotator": 1}],

@@ -24,9 +24,9 @@ from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES, to_json
 from tallformer_infer.devices import Device
 from tallformer_infer.errors import AnnotationError, ConfigError
 from tallformer_infer.evaluation import CalibrationReport, Predictions, Truth, calibrate, read_predictions, read_truth
+from tallformer_infer.evaluation.annotations import read_origin
 from tallformer_infer.evaluation.calibration import ENOUGH_TRUTHS, points_for
 from tallformer_infer.evaluation.calibration_inputs import listed
-from tallformer_infer.evaluation.origin import read_origin
 from tallformer_infer.labels.names import read_video_list
 from tallformer_infer.pipeline import Detector
 

@@ -118,7 +118,7 @@ def _show(evaluation: Evaluation, options: _Options, *, as_json: bool, per_class
     if as_json:
         import json
 
-        from tallformer_infer.evaluation.report import evaluation_document
+        from tallformer_infer.evaluation.scoring import evaluation_document
 
         document = evaluation_document(evaluation, predictions=str(options.predictions), truth=str(options.truth))
         typer.echo(json.dumps(document, indent=2, allow_nan=False))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.origin import origin_of
 from tallformer_infer.labels.activitynet import result_rows
 from tallformer_infer.labels.columns import to_columns
 from tallformer_infer.labels.files import Problems, read_json_object
@@ -245,3 +244,40 @@ def _check_rows(segments_s: NDArray[np.float64], *columns: NDArray[np.int64] | N
         raise ValueError(
             f"expected segments (N, 2) and columns (N,), got {segments_s.shape = }, {[c.shape for c in columns]}"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Of predictions that `tallformer detect` wrote, in either dialect."""
+
+    bundle_sha256: str
+    """Hash of the `bundle.json` of the model."""
+    operating_point: str | None
+    """Point that decided which actions were kept; None where scores are the model's own."""
+    filters: tuple[str, ...]
+    """Options that left actions out: `--threshold`, `--top-k`, `--classes`."""
+
+
+def origin_of(document: dict[str, Any]) -> Origin | None:
+    """How the predictions of a document were made; None where it does not say."""
+    run = document.get("external_data", document)
+    settings = run.get("settings") if isinstance(run, dict) else None
+    if not isinstance(settings, dict) or not isinstance(run.get("bundle_sha256"), str):
+        return None
+    filters = [
+        f"--{key.replace('_', '-')}" for key in ("threshold", "top_k", "classes") if settings.get(key) is not None
+    ]
+    point = settings.get("operating_point")
+    return Origin(
+        bundle_sha256=run["bundle_sha256"],
+        operating_point=point if isinstance(point, str) else None,
+        filters=tuple(filters),
+    )
+
+
+def read_origin(path: Path) -> Origin | None:
+    """How the predictions of a file were made; None where it does not say, or is no JSON object."""
+    try:
+        return origin_of(read_json_object(path))
+    except AnnotationError:
+        return None

@@ -1,9 +1,11 @@
-"""Mean average precision and everything that belongs to it, of predictions against truth."""
+"""Mean average precision and everything that belongs to it, of predictions against truth, and the same as JSON."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +13,76 @@ from numpy.typing import NDArray
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.alignment import VideoReport, align
 from tallformer_infer.evaluation.annotations import Predictions, Truth
-from tallformer_infer.evaluation.average_precision import Curve, average_precision_per_class, curve
 from tallformer_infer.evaluation.error_kinds import ErrorKinds, error_kinds
 from tallformer_infer.evaluation.operating_point import OperatingPoint, operating_points
 from tallformer_infer.evaluation.protocols import Protocol, ProtocolName
 from tallformer_infer.evaluation.ranking import Ranked, rank
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision against recall, at each score where another truth is found."""
+
+    recall: NDArray[np.float64]
+    """Rising, in (0, 1], shape (N,)."""
+    precision: NDArray[np.float64]
+    """In (0, 1], shape (N,)."""
+    scores: NDArray[np.float64]
+    """Score of the prediction that found the truth, falling, shape (N,)."""
+
+    @property
+    def average_precision(self) -> float:
+        """Area under the curve made monotone: at each recall, the best precision at that recall or a higher one."""
+        rises = np.diff(self.recall, prepend=0.0)
+        return float(np.dot(rises, np.maximum.accumulate(self.precision[::-1])[::-1]))
+
+
+def curve(is_right: NDArray[np.bool_], scores: NDArray[np.float64], *, truth_count: int) -> Curve:
+    """Precision against recall of predictions in the order of falling score.
+
+    Only the points where recall rises are kept: between them precision falls, so that neither the area nor the best
+    precision from some recall on changes.
+
+    Args:
+        is_right: Whether each prediction found a truth, shape (N,).
+        scores: Falling, shape (N,).
+        truth_count: Truths there are, at least 1.
+
+    Raises:
+        ValueError: There is no truth.
+    """
+    if truth_count < 1:
+        raise ValueError(f"expected at least one truth, got {truth_count = }")
+    places = np.flatnonzero(is_right)
+    hits = np.arange(1, len(places) + 1, dtype=np.float64)
+    return Curve(recall=hits / truth_count, precision=hits / (places + 1), scores=scores[places])
+
+
+def average_precision_per_class(
+    is_right: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    truth_counts: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Average precision of each class at each threshold.
+
+    Args:
+        is_right: Whether each prediction found a truth, predictions in the order of falling score, shape (T, N).
+        scores: Falling, shape (N,).
+        classes: Class of each prediction, in [0, K), shape (N,).
+        truth_counts: Truths of each class, at least 1, shape (K,).
+
+    Returns:
+        Shape (T, K), in [0, 1]; 0 for a class that was never predicted.
+    """
+    by_class = np.argsort(classes, kind="stable")
+    bounds = np.searchsorted(classes[by_class], np.arange(len(truth_counts) + 1))
+    average_precision = np.zeros((len(is_right), len(truth_counts)))
+    for row, right in enumerate(is_right):
+        for class_, truth_count in enumerate(truth_counts.tolist()):
+            rows = by_class[bounds[class_] : bounds[class_ + 1]]
+            average_precision[row, class_] = curve(right[rows], scores[rows], truth_count=truth_count).average_precision
+    return average_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,3 +203,60 @@ def _class_scores(
         )
         for row, label in enumerate(labels)
     )
+
+
+SCHEMA_VERSION = "1.0"
+"""The number after the dot rises when a key is added, the one before it when a key changes or goes."""
+
+
+def evaluation_document(evaluation: Evaluation, *, predictions: str, truth: str) -> dict[str, Any]:
+    """Everything about an evaluation as JSON values; shares are in [0, 1], times in seconds.
+
+    Args:
+        evaluation: What was found.
+        predictions: Where the predictions are from.
+        truth: Where the truth is from.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "predictions": predictions,
+        "truth": truth,
+        "protocol": evaluation.protocol,
+        "subset": evaluation.subset,
+        "tiou_thresholds": list(evaluation.tiou_thresholds),
+        "mAP": list(evaluation.mean_average_precision),
+        "average_mAP": evaluation.average,
+        "truth_count": evaluation.truth_count,
+        "prediction_count": evaluation.prediction_count,
+        "operating_point": _operating_point(evaluation.operating_point),
+        "errors": dataclasses.asdict(evaluation.errors),
+        "classes": [
+            {
+                "label": score.label,
+                "truth_count": score.truth_count,
+                "prediction_count": score.prediction_count,
+                "ap": list(score.average_precision),
+                "average_ap": score.average,
+                "operating_point": _operating_point(score.operating_point),
+            }
+            for score in evaluation.classes
+        ],
+        "videos": {
+            "scored": list(evaluation.videos.scored),
+            "without_prediction": list(evaluation.videos.without_prediction),
+            "skipped": {reason: list(videos) for reason, videos in evaluation.videos.skipped.items()},
+        },
+        "unknown_labels": dict(evaluation.unknown_labels),
+        "notes": list(evaluation.notes),
+    }
+
+
+def _operating_point(point: OperatingPoint | None) -> dict[str, Any] | None:
+    if point is None:
+        return None
+    return {
+        "score_threshold": point.score_threshold,
+        "kept": point.kept,
+        "precision": list(point.precision),
+        "recall": list(point.recall),
+    }

@@ -29,6 +29,8 @@ _RATES = ("fps", "frameRate", "framerate", "frame_rate")
 _MEDIA = re.compile(
     r"(?i)\.(mp4|mkv|webm|avi|mov|m4v|mpe?g|ts|mts|m2ts|flv|wmv|3gp|og[vga]|mp3|wav|flac|m4a)(?=$|[?#&])"
 )
+_TAG = re.compile(r"""<video\b[^>]*?\bsrc=["']?([^"'\s>]+)""", re.IGNORECASE)
+"""How data was given for interfaces that show a video as HTML."""
 _UPLOAD = re.compile(r"(?:.*/)?data/upload/(?:\d+/)?(?:[0-9a-f]{8}-)?([^/]+)")
 _LOCAL = re.compile(r"(?:.*/)?data/local-files/?\?(?:.*&)?d=([^&]*)")
 _Exact = dict[tuple[int, int, str], list[tuple[float, float]]]
@@ -172,7 +174,11 @@ class _Task:
 
     def _find_video(self, data: dict[str, Any], file_upload: Any) -> None:
         """The address in the task's data: that of `video`, or the only one that looks like a video or sound."""
-        texts = {key: value for key, value in data.items() if isinstance(value, str) and value and key != _NAME}
+        texts = {
+            key: tag[1] if (tag := _TAG.search(value)) else value
+            for key, value in data.items()
+            if isinstance(value, str) and value and key != _NAME
+        }
         named = texts.get("video")
         likely = [named] if named else list(dict.fromkeys(text for text in texts.values() if _MEDIA.search(text)))
         if len(likely) > 1:
