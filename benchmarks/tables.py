@@ -1,4 +1,4 @@
-"""Tables of README and docs from committed measurements: python -m benchmarks.tables writes them in their places."""
+"""Tables of the docs from committed measurements: python -m benchmarks.tables writes them in their places."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
 NOT_MEASURED = "Not measured yet."
 PAGES = (
-    "README.md",
     "docs/cpu.md",
     "docs/precision.md",
     "docs/ablations.md",

@@ -104,3 +104,17 @@ def test_labels_with_or_without_the_suffix_are_of_the_same_video(folder: Path) -
 
     assert known.of("elsewhere/a.mp4") == (segment(0.5, 1.5, "zigzag"),)
     assert known.of("c.mp4") is None
+
+
+def test_truth_without_a_subset_to_test_on_is_refused_without_naming_an_option_there_is_not(tmp_path, capsys):
+    annotations = [{"segment": [1, 2], "label": "wave"}]
+    video = {"duration": 10, "subset": "training", "annotations": annotations}
+    database = {"a": video, "b": {**video, "subset": "extra"}}
+    (tmp_path / "truth.json").write_text(json.dumps({"database": database}))
+    (tmp_path / "a.mp4").touch()
+
+    assert cli.run(["detect", str(tmp_path / "a.mp4"), "--truth", str(tmp_path / "truth.json")]) == 1
+
+    shown = capsys.readouterr().err
+    assert "has no subset testing or validation, but training (1 video), extra (1 video); `tallformer convert" in shown
+    assert "choose one with" not in shown

@@ -254,7 +254,7 @@ def test_tier_on_the_command_line(tmp_path, capsys):
     assert [json.loads(line)["label"] for line in shown.splitlines()] == ["jump"]
 
     assert cli.run(["convert", str(path), "--to", "jsonl", "--out", "-"]) == 0
-    assert "--tier NAME reads one" in capsys.readouterr().err
+    assert "`tallformer convert --tier NAME` reads one" in capsys.readouterr().err
     (tmp_path / "a.srt").write_text("")
     assert cli.run(["convert", str(tmp_path / "a.srt"), "--tier", "x", "--out", "-"]) == 2
     assert "--tier is for ELAN documents" in " ".join(capsys.readouterr().err.split())

@@ -246,7 +246,9 @@ def test_label_studio_annotation_that_was_skipped_does_not_count(file):
 def test_label_studio_frames_of_unknown_rate_need_one(file):
     path = file("a.json", exported([timeline(26, 50)]))
 
-    with pytest.raises(AnnotationError, match="task 1: does not say its frames per second; give them with --fps"):
+    with pytest.raises(
+        AnnotationError, match="task 1: does not state its frame rate; `tallformer convert --fps X` sets it"
+    ):
         read_labels(path)
     assert spans(read_labels(path, fps=25)[0]) == [(1.0, 2.0, "jump")]
 
@@ -352,7 +354,7 @@ def test_truth_of_all_subsets_keeps_them_and_the_lengths(file):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.doc", "x", r"a\.doc: of which format\? say it with --from: json, csv"),
+        ("a.doc", "x", r"a\.doc: unknown format; name it with `tallformer convert --from`: json, csv"),
         ("a.json", "{}", r'a\.json: has none of "database", "results" and "videos"'),
         ("a.json", '{"results": {"v": [{"segment": [1], "label": "x"}]}}', r"results\.v\[0\]: expected .segment."),
         ("a.json", '{"database": {"v": {"annotations": 3}}}', r"database\.v\.annotations: expected a list"),

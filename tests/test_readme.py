@@ -1,4 +1,4 @@
-"""What the README says is run."""
+"""What the README and the pages for users say is run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tallformer_infer import Detector
+
 BIN = Path(sys.executable).parent
 
 
-def blocks(root: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.M)
+PAGES = ("README.md", "docs/detect.md", "docs/label.md", "docs/calibrate.md")
+
+
+def blocks(root: Path, language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (root / page).read_text(encoding="utf-8"), re.DOTALL | re.M)
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -43,34 +48,52 @@ def test_make_detect_writes_the_actions_of_the_example(root: Path, tmp_path: Pat
     assert "true actions found" in done.stderr
 
 
-def test_the_commands_of_the_readme_run(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_the_pages_run(root: Path, tmp_path: Path, page: str) -> None:
     (tmp_path / "docs").symlink_to(root / "docs")
-    commands = [line for block in blocks(root, "sh")[1:] for line in block.splitlines()]
+    commands = [line for block in blocks(root, "sh", page)[page == "README.md" :] for line in block.splitlines()]
 
-    assert len(commands) >= 5
+    assert commands
     for command in commands:
         done = run(command, tmp_path)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         if "precision-0.80" in command:  # too few truths would keep nothing
             assert "no action found" not in done.stdout + done.stderr
-    assert json.loads((tmp_path / "actions.json").read_text())["videos"][0]["path"] == "docs/example/example.mp4"
-    assert list(json.loads((tmp_path / "results.json").read_text())["results"]) == ["example"]
+    if page == "README.md":
+        assert json.loads((tmp_path / "actions.json").read_text())["videos"][0]["path"] == "docs/example/example.mp4"
 
 
-def test_the_python_of_the_readme_runs(root: Path, tmp_path: Path) -> None:
-    (program,) = blocks(root, "python")
+def test_the_json_of_the_readme_is_what_detect_writes(root: Path) -> None:
+    (text,) = blocks(root, "json")
+    shown = json.loads(text)
+
+    found = Detector.load("demo", device="cpu").detect(str(root / "docs/example/example.mp4"))
+
+    assert shown["model"]["name"] == found.provenance.model_name
+    (video,) = shown["videos"]
+    assert (video["duration_s"], video["frame_count"]) == (found.duration_s, found.frame_count)
+    for action, other in zip(video["actions"], found.actions[: len(video["actions"])], strict=True):
+        assert action["label"] == other.label
+        assert action["segment"] == pytest.approx([other.start_s, other.end_s], abs=0.05)
+        assert action["score"] == pytest.approx(other.score, abs=0.02)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/detect.md"])
+def test_the_python_of_the_pages_runs(root: Path, tmp_path: Path, page: str) -> None:
+    (program,) = blocks(root, "python", page)
     (tmp_path / "docs").symlink_to(root / "docs")
     (tmp_path / "program.py").write_text(program)
 
     done = run("python -W error program.py", tmp_path)
 
     assert done.returncode == 0, done.stderr
-    assert "675 0 StageSeconds(" in done.stdout
+    assert ("675 0 StageSeconds(" if page == "README.md" else "Result(video=") in done.stdout
 
 
-def test_files_named_in_the_readme_exist(root: Path) -> None:
-    text = (root / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
+@pytest.mark.parametrize("page", [*PAGES, "docs/train.md", "docs/import.md", "docs/limits.md", "docs/official.md"])
+def test_files_named_in_the_pages_exist(root: Path, page: str) -> None:
+    text = (root / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)[)#]", text)
 
-    assert links
-    assert [link for link in links if not (root / link).exists()] == []
+    # the site makes docs/reference/commands.md
+    assert [link for link in links if not (root / page).parent.joinpath(link).exists()] == []

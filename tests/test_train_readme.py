@@ -1,4 +1,4 @@
-"""The README's "Train on your own video", command by command, on a small generated folder."""
+"""The page "Train on your own video", command by command, on a small generated folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from tallformer_training.synthetic import SetSpec, make_dataset
 
 
 def commands(root: Path) -> list[str]:
-    text = (root / "README.md").read_text(encoding="utf-8")
-    section = text.split("## Train on your own video")[1].split("\n## ")[0]
-    return re.findall(r"^    (tallformer .*)$", section, re.M)
+    text = (root / "docs/train.md").read_text(encoding="utf-8")
+    return re.findall(r"^    (tallformer .*)$", text, re.M)
 
 
-def test_train_export_detect_and_eval_work_as_the_readme_says(root: Path, tmp_path: Path) -> None:
+def test_train_export_detect_and_eval_work_as_the_page_says(root: Path, tmp_path: Path) -> None:
     spec = SetSpec(subset="training", videos=2, seed=5, minutes=0.5, fps=15, width_px=128, height_px=96)
     make_dataset(spec, tmp_path / "my-videos", jobs=1)
     shutil.move(tmp_path / "my-videos" / "annotations.json", tmp_path / "my.json")

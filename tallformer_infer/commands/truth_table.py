@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tallformer_infer.commands.text import clock, counted, printable
+from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation import Truth, read_truth
 from tallformer_infer.evaluation.matching import SAME_TIOU, Pair
 from tallformer_infer.labels.names import bare_name_of, match_video
@@ -27,7 +28,11 @@ class KnownSegments:
             AnnotationError: It cannot be read, or is wrong; or it has several subsets, none of them for tests.
         """
         self.path = path
-        self._truth: Truth = read_truth(path, subset=None, defaults=("testing", "validation"))
+        try:
+            self._truth: Truth = read_truth(path, subset=None, defaults=("testing", "validation"))
+        except AnnotationError as error:  # the commands that show truth have no option --subset
+            hint = "`tallformer convert --subset testing` puts all videos into one"
+            raise AnnotationError(str(error).replace("choose one with --subset", hint)) from error
 
     def of(self, video: str) -> tuple[Segment, ...] | None:
         """Segments of a video file in order of time; None where the truth does not have it."""

@@ -129,7 +129,8 @@ class _Document:
         timeless = [tier.get("TIER_ID", "") for tier in self._tiers if tier.find(".//REF_ANNOTATION") is not None]
         if timeless:
             self._problems.note(
-                f"tiers without times of their own were not read: {', '.join(timeless)}; --tier NAME reads one"
+                f"tiers without times of their own were not read: {', '.join(timeless)}; "
+                "`tallformer convert --tier NAME` reads one"
             )
         return [tier for tier in self._tiers if tier.find(".//REF_ANNOTATION") is None]
 

@@ -300,7 +300,9 @@ def format_of(path: Path) -> str:
     if suffix == ".txt":
         return "ffmetadata" if read_text(path).startswith(";FFMETADATA") else "csv"
     if suffix != ".json":
-        raise AnnotationError(f"{path}: of which format? say it with --from: {', '.join(READABLE)}")
+        raise AnnotationError(
+            f"{path}: unknown format; name it with `tallformer convert --from`: {', '.join(READABLE)}"
+        )
     if read_bytes(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         return "labelstudio"
     document = read_json_object(path)

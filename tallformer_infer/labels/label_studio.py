@@ -99,7 +99,10 @@ def _keep_names_apart(tasks: list[_Task], problems: Problems) -> None:
 def _task(video: LabelledVideo, model_version: str) -> dict[str, Any]:
     fps = video.fps
     if not fps:
-        raise OutputError(f"{video.name}: Label Studio counts frames; say how many there are per second with --fps")
+        raise OutputError(
+            f"{video.name}: Label Studio counts frames, and the frame rate is unknown; "
+            "`tallformer convert --fps X` sets it"
+        )
     rows = [(_frames(segment, fps), segment) for segment in in_time_order(video.segments)]
     result = [_region(f"a{place}", frames, segment) for place, (frames, segment) in enumerate(rows, start=1)]
     scores = [segment.score for segment in video.segments if segment.score is not None]
@@ -219,7 +222,7 @@ class _Task:
         elif self._fps:
             start_s, end_s = max(0, first - 1) / self._fps, last / self._fps
         else:
-            self._problems.add(self._key, "does not say its frames per second; give them with --fps")
+            self._problems.add(self._key, "does not state its frame rate; `tallformer convert --fps X` sets it")
             return
         found.add(self.name, self._key, [start_s, end_s], unescape(label), score=score)
 

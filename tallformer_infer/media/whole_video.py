@@ -99,7 +99,7 @@ def video_rate(sampling: SamplingConfig, path: str, *, source_fps: float | None,
     if covered_s is None:
         raise MediaError(
             f"{path}: its length is unknown, and this model sees whole videos; "
-            "give it windows of some seconds (--windows 60), or save the video as a file"
+            "use windows of some seconds (`tallformer detect --windows 60`), or save the video as a file"
         )
     if own_fps * covered_s < sampling.most_frames + 0.5:
         return float(exact_rate(own_fps))
@@ -107,7 +107,7 @@ def video_rate(sampling: SamplingConfig, path: str, *, source_fps: float | None,
     if rate_fps < SLOWEST_FPS:
         raise MediaError(
             f"{path}: {covered_s:.0f} s are too long for {sampling.most_frames} frames; "
-            "give it windows of some seconds (--windows 600)"
+            "use windows of some seconds (`tallformer detect --windows 600`)"
         )
     return rate_fps
 
