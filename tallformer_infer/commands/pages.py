@@ -101,7 +101,9 @@ def page_video(
         name=video.name,
         source="" if file == "-" else relative_address_of(file, folder) or address_of(file),
         actions=_page_actions(segments, truth or ()),
-        truth=None if truth is None else tuple(PageTruth(**vars(each)) for each in truth),
+        truth=None
+        if truth is None
+        else tuple(PageTruth(start_s=each.start_s, end_s=each.end_s, label=each.label) for each in truth),
         start_s=video.start_s,
         end_s=video.duration_s,
         stream=streams[0],
