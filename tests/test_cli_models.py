@@ -80,3 +80,17 @@ def test_info_refuses_what_is_no_bundle_in_one_line(capsys):
     assert cli.run(["info", "nowhere"]) == 1
 
     assert capsys.readouterr().err.startswith("tallformer: error: nowhere: no such model")
+
+
+def test_no_word_of_the_lists_is_broken_in_a_narrow_terminal(monkeypatch, capsys):
+    shown = {}
+    for columns in (60, 300):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert cli.run(["models"]) == 0
+        shown[columns] = capsys.readouterr().out
+
+    assert max(map(len, shown[60].splitlines())) <= 60
+    whole = {word.strip(",") for word in shown[300].split()}
+    narrow = {word.strip(",:") for word in shown[60].replace("operating points", "").split()}
+    assert {word for word in narrow if "-" in word} <= whole
+    assert {"anet-demo", "thumos14-swin-t-112", "precision-0.90", "Apache-2.0", "2-2-18-2"} <= narrow

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tallformer_infer import cli
-from tallformer_infer.commands.truth_table import KnownSegments, summary
+from tallformer_infer.commands.truth_table import KnownSegments, summary, truth_table
 from tallformer_infer.evaluation.matching import pair_up
 from tallformer_infer.structures import Action
 from tests.label_samples import segment
@@ -118,3 +120,13 @@ def test_truth_without_a_subset_to_test_on_is_refused_without_naming_an_option_t
     shown = capsys.readouterr().err
     assert "has no subset testing or validation, but training (1 video), extra (1 video); `tallformer convert" in shown
     assert "choose one with" not in shown
+
+
+def test_names_of_actions_stand_in_a_narrow_table() -> None:
+    pairs = pair_up([action(1, 3, "spin right", 0.9)], [segment(1.1, 3, "spin right")])
+    console = Console(file=io.StringIO(), width=60)
+
+    console.print(truth_table(pairs))
+
+    words = console.file.getvalue().split()
+    assert {"spin", "right", "0.900", "0:01.10", "0:03.00"} <= set(words)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from tallformer_infer.config import Recipe
@@ -40,9 +41,9 @@ def list_models() -> None:
 
     console = Console(highlight=False)
     console.print("[bold]Models[/bold], for `tallformer detect --model NAME`")
-    console.print(_models_table())
+    _print_table(console, _models_table())
     console.print("\n[bold]Recipes[/bold], for `train` and `import`; see `tallformer models show NAME`")
-    console.print(_recipes_table())
+    _print_table(console, _recipes_table())
 
 
 @app.command()
@@ -78,6 +79,20 @@ def _find(name: str) -> Recipe:
         return load_bundle(models[name]).recipe
     names = ", ".join(dict.fromkeys([*RECIPES, *models]))
     raise ConfigError(f"{name}: no such recipe or model; there are {names}")
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """A table, or, where words would be broken to fit the terminal, a paragraph per row."""
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    if Measurement.get(console, console.options.update(max_width=500), table).minimum <= console.width:
+        console.print(table)
+        return
+    names, *others = table.columns
+    for row, name in enumerate(names.cells):
+        facts = [f"{column.header}: {list(column.cells)[row]}" for column in others]
+        console.print(Text.assemble((f"{name} ", "bold cyan"), ", ".join(facts)))
 
 
 def _models_table() -> Table:

@@ -56,9 +56,9 @@ def truth_table(pairs: Sequence[Pair]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("start", "end"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("action", overflow="fold")
+    table.add_column("action", overflow="fold", min_width=8)
     table.add_column("score", no_wrap=True)
-    table.add_column("truth", no_wrap=True)
+    table.add_column("truth")  # breaks between start and end where the terminal is narrow
     table.add_column("overlap", justify="right", no_wrap=True)
     for pair in pairs:
         table.add_row(*_found_cells(pair), *_known_cells(pair))
