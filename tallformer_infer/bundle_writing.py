@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
 import zipfile
@@ -12,6 +11,7 @@ from typing import Any
 from tallformer_infer.bundle import DESCRIPTION, Bundle, load_bundle
 from tallformer_infer.config import Calibration
 from tallformer_infer.errors import BundleError, ConfigError, OutputError
+from tallformer_infer.files import replace_folder
 from tallformer_infer.results import check_destination, write_document
 
 
@@ -108,17 +108,6 @@ def _write_copy(bundle: Bundle, description: dict[str, Any], place: Path) -> Non
                 zip_folder(made, work / "bundle.zip")
                 (work / "bundle.zip").replace(place)
             else:
-                _replace_folder(made, place, aside=work / "replaced")
+                replace_folder(made, place)
     except OSError as error:
         raise OutputError(f"{place}: cannot be written: {error.strerror or error}") from error
-
-
-def _replace_folder(made: Path, place: Path, *, aside: Path) -> None:
-    if place.exists():
-        place.rename(aside)
-    try:
-        made.rename(place)
-    except BaseException:  # Ctrl-C too
-        with contextlib.suppress(OSError):
-            aside.rename(place)
-        raise

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tallformer_infer.files import write_whole
 from tallformer_training.memory import MemoryBuilder, RunMemory
-from tallformer_training.memory.files import write_whole
 
 ENTRIES = {"a": 6000, "b": 3000, "c": 17}
 CHANNELS = 256

@@ -11,9 +11,9 @@ import pytest
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import ConfigError, OutputError
+from tallformer_infer.files import file_sha256
 from tallformer_infer.media import open_video
 from tallformer_training.datasets import DecodedFrames, FrameCache, FrameSource, TrainingVideo
-from tallformer_training.memory.files import file_sha256
 from tests.videos import write_video
 
 SAMPLING = SamplingConfig(sample_fps=10, resize_px=40, crop_px=32)

@@ -227,14 +227,14 @@ def test_engine_without_its_record_is_not_there(bundle: Bundle) -> None:
 def test_writing_that_is_stopped_leaves_no_engine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between the engine and its record, where an older engine of the same key was."""
     write(bundle)
-    real = store.replace_file
+    real = store.write_whole
 
     def stop_at_the_record(out: Path, content: bytes) -> None:
         if out.suffix == ".json":
             raise KeyboardInterrupt
         real(out, content)
 
-    monkeypatch.setattr(store, "replace_file", stop_at_the_record)
+    monkeypatch.setattr(store, "write_whole", stop_at_the_record)
     with pytest.raises(KeyboardInterrupt):
         write(bundle, content=b"newer")
 

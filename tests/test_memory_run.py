@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import LongMemoryError
+from tallformer_infer.files import TEMPORARY
 from tallformer_training.memory import Memory, MemoryBuilder, RunMemory
-from tallformer_training.memory.files import TEMPORARY
 from tests import memory_worker
 from tests.memory_worker import CHANNELS, CHECKPOINT_FILE, ENTRIES, STEPS_PER_CHECKPOINT, STRETCH, stretches
 

@@ -63,7 +63,7 @@ def test_a_failed_save_keeps_the_previous_file_and_leaves_no_other(
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tallformer_training.checkpoint.os.fsync", full_disk)
+    monkeypatch.setattr("tallformer_infer.files.os.fsync", full_disk)
     with pytest.raises(OutputError, match=r"model\.safetensors: cannot be written: .*No space left"):
         save_checkpoint(saved, build(seed=1).state_dict(), SMALL, provenance=PROVENANCE)
 

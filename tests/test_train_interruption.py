@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from tallformer_infer.config import Recipe, to_json
+from tallformer_infer.files import TEMPORARY
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import Memory
-from tallformer_training.memory.files import TEMPORARY
 from tallformer_training.model import Detector
 from tallformer_training.schedule import ScheduleConfig
 from tallformer_training.training import EncoderStageConfig, OptimiserConfig, TrainingConfig

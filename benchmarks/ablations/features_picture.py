@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import Recipe, from_json, recipe_from_json
 from tallformer_infer.errors import CheckpointError, ConfigError, TallformerError
+from tallformer_infer.files import write_whole
 from tallformer_training.datasets import DatasetRequest, FrameCache, TrainingVideo, read_video_set
 from tallformer_training.memory import Memory
-from tallformer_training.memory.files import write_whole
 from tallformer_training.memory.windows import join_windows, read_windows
 from tallformer_training.model import Detector
 from tallformer_training.training import TrainingConfig

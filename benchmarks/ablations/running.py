@@ -19,10 +19,10 @@ from benchmarks.ablations.starts import compose, find_start, make_start
 from benchmarks.measure import circumstances
 from benchmarks.training_step import StepTrial
 from tallformer_infer.config import to_json
+from tallformer_infer.files import file_sha256
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.datasets import DatasetRequest, FrameCache, read_video_set
 from tallformer_training.memory import encoded_count
-from tallformer_training.memory.files import file_sha256
 from tallformer_training.synthetic import SetSpec, VideoSpec, make_dataset
 from tallformer_training.synthetic.dataset import VERSION
 from tallformer_training.training import Processes, TrainingJob, TrainingResult, train

@@ -19,9 +19,9 @@ from torch import Tensor
 from benchmarks.ablations.plan import Plan, Run
 from tallformer_infer.config import Recipe
 from tallformer_infer.errors import CheckpointError
+from tallformer_infer.files import file_sha256
 from tallformer_training.checkpoint import load_checkpoint, save_checkpoint
 from tallformer_training.datasets import DatasetRequest
-from tallformer_training.memory.files import file_sha256
 from tallformer_training.model import Detector
 from tallformer_training.training import Processes, TrainingJob, checkpoints, encoder_stage, train
 from tallformer_training.training.job import RUN_FILE

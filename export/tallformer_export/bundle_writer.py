@@ -27,6 +27,7 @@ from tallformer_infer.bundle import (
 from tallformer_infer.bundle_writing import zip_folder
 from tallformer_infer.config import ParityReport, Recipe
 from tallformer_infer.errors import BundleError, ExportError, OutputError
+from tallformer_infer.files import replace_folder
 
 Compare = Callable[[Bundle], ParityReport]
 """Compares a bundle with what it was made from; an error that it raises means that the bundle is not to be."""
@@ -99,7 +100,7 @@ def write_bundle(
             zip_folder(folder, work / "bundle.zip")
             (work / "bundle.zip").replace(out)
         else:
-            _replace_folder(folder, out, aside=work / "replaced")
+            replace_folder(folder, out)
         return parity
     except BundleError as error:
         raise ExportError(f"the bundle would be refused: {error}".replace(f"{folder}: ", "")) from error
@@ -152,14 +153,3 @@ def _with_picture_size(shape: tuple[int | str, ...], recipe: Recipe) -> tuple[in
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
-
-
-def _replace_folder(folder: Path, out: Path, *, aside: Path) -> None:
-    if out.exists():
-        out.rename(aside)
-    try:
-        folder.rename(out)
-    except OSError:
-        if aside.exists():
-            aside.rename(out)
-        raise

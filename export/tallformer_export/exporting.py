@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle, GraphName, Precision, WeightStorage
 from tallformer_infer.config import I3dConfig, ParityReport, Recipe
 from tallformer_infer.errors import CheckpointError, ExportError, OutputError
+from tallformer_infer.files import file_sha256
 from tallformer_infer.results import check_destination
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.model import Detector
@@ -195,7 +195,6 @@ def _versions() -> dict[str, str | int]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +15,7 @@ from tallformer_infer.archive.queries import ActionFilter, FoundAction, list_act
 from tallformer_infer.archive.results import file_name, stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
+from tallformer_infer.files import replacing
 from tallformer_infer.labels.activitynet import activitynet_document
 from tallformer_infer.labels.escaping import CELL, escape, guard_formula
 from tallformer_infer.labels.formats import FOR_RESULTS, FORMATS, encode_labels, require_libraries
@@ -71,17 +70,11 @@ def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, f
 
 
 def _replace(out: Path, write: Callable[[Path], int]) -> int:
-    temporary = out.parent / f".tallformer-{secrets.token_hex(6)}.tmp"
     try:
-        count = write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            return write(temporary)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
 
 
 def _write_parquet(path: Path, actions: Iterator[FoundAction]) -> int:

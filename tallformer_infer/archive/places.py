@@ -32,9 +32,10 @@ from typing import Any, Protocol, TypeVar
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.errors import ArchiveError, MediaError, OutputError
+from tallformer_infer.files import file_sha256, name_beside, replacing, write_whole
 from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS
 from tallformer_infer.media.remote import file_system
-from tallformer_infer.results import replace_file, write_content
+from tallformer_infer.results import write_content
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -220,12 +221,8 @@ class RemotePlace:
         Raises:
             OutputError: It cannot be read.
         """
-        temporary = file.with_name(f"{file.name}-{secrets.token_hex(6)}.tmp")
-        try:
+        with replacing(file) as temporary:
             self._do(name, lambda system: system.get_file(self._path(name), str(temporary)), verb="read")
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _list(self, system: Any) -> list[str]:
         system.invalidate_cache()
@@ -379,11 +376,10 @@ def copy_database(database: ArchiveDatabase, place: RemotePlace) -> None:
         OutputError: It cannot be written.
     """
     state = database.path.parent
-    copy = state / f".tallformer-{secrets.token_hex(6)}.tmp"
+    copy = name_beside(state / DATABASE)
     try:
         database.connection.execute("VACUUM INTO ?", (str(copy),))
-        with copy.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = file_sha256(copy)
         if sha256 != _note_in(state).copied or not place.has_beside(DATABASE):
             place.upload(copy, DATABASE)
             _keep(state, _Note(place.address, sha256))
@@ -401,6 +397,6 @@ def _note_in(state: Path) -> _Note:
 
 def _keep(state: Path, note: _Note) -> None:
     try:
-        replace_file(state / _NOTE, json.dumps(asdict(note)).encode())
+        write_whole(state / _NOTE, json.dumps(asdict(note)).encode())
     except OSError as error:
         raise OutputError(f"{state / _NOTE}: cannot be written: {error.strerror or error}") from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tallformer_infer.errors import ExtraError, OutputError
 from tallformer_infer.evaluation.error_kinds import ErrorKinds
 from tallformer_infer.evaluation.scoring import Evaluation
+from tallformer_infer.files import write_whole
 from tallformer_infer.installing import install_command
 
 if TYPE_CHECKING:
@@ -38,12 +38,9 @@ def save_plot(evaluation: Evaluation, path: Path) -> None:
     check_plot(path)
     picture = io.BytesIO()
     _draw(evaluation).savefig(picture, format="png", dpi=150)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(picture.getvalue())
-        temporary.replace(path)
+        write_whole(path, picture.getvalue())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 

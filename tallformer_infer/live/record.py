@@ -11,6 +11,7 @@ import av
 from av.packet import Packet
 
 from tallformer_infer.errors import OutputError
+from tallformer_infer.files import replacing
 from tallformer_infer.live.feed import Feed, Session, VideoPacket
 from tallformer_infer.structures import Action
 
@@ -44,17 +45,15 @@ class Recorder:
             return None
         moment = datetime.datetime.fromtimestamp(session.start + action.start_s, datetime.UTC)
         name = f"{moment:%Y%m%dT%H%M%S}Z-{_UNSAFE.sub('-', action.label)}.mkv"
-        path, partial = self._folder / name, self._folder / f".{name}.part"
+        path = self._folder / name
         try:
-            with av.open(str(partial), "w", format="matroska") as output:
+            with replacing(path) as partial, av.open(str(partial), "w", format="matroska") as output:
                 stream = output.add_stream_from_template(session.stream)
                 first = packets[0].packet
                 offset = min(timed.packet.dts for timed in packets if timed.packet.dts is not None) if first.dts else 0
                 for timed in packets:
                     output.mux(_copied(timed.packet, stream, offset))
-            partial.replace(path)
         except (av.FFmpegError, OSError) as error:
-            partial.unlink(missing_ok=True)
             raise OutputError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
         return path
 

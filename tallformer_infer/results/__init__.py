@@ -18,7 +18,6 @@ from tallformer_infer.results.writing import (
     check_destination,
     encode_document,
     make_folder,
-    replace_file,
     write_content,
     write_document,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "encode_document",
     "load_schema",
     "make_folder",
-    "replace_file",
     "result_html",
     "result_json",
     "result_text",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import OutputError
+from tallformer_infer.files import name_beside, write_whole
 
 STDOUT = Path("-")
 
@@ -91,32 +90,13 @@ def write_content(content: bytes, out: Path) -> None:
         return
     try:
         if _is_replaced_whole(out):
-            replace_file(out.resolve(), content)
+            write_whole(out.resolve(), content)
         else:
             out.write_bytes(content)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-
-
-def replace_file(out: Path, content: bytes) -> None:
-    """Write a file under another name beside it, sync it to the disk, and rename it: whole or not at all.
-
-    Raises:
-        OSError: It cannot be written. What was there before is untouched.
-    """
-    temporary = _name_beside(out)
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    except BaseException:  # Ctrl-C too
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(out.parent)
 
 
 def _write_stdout(content: bytes) -> None:
@@ -133,20 +113,6 @@ def _write_stdout(content: bytes) -> None:
 def _check_stdout() -> None:
     if sys.stdout is None or sys.stdout.closed:  # None after `>&-`
         raise OutputError("standard output: is closed; leave it open, or write to a file")
-
-
-def _name_beside(out: Path) -> Path:
-    return out.parent / f".tallformer-{secrets.token_hex(6)}.tmp"
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself survives a power cut only with its folder synced; not every system can open a folder.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _is_replaced_whole(out: Path) -> bool:
@@ -171,6 +137,6 @@ def _check_existing(out: Path, inputs: Sequence[str]) -> None:
 
 def _probe(out: Path) -> None:
     """Create and remove a file where the result will be: only trying tells (read-only disk, root, quota)."""
-    temporary = _name_beside(out.resolve())
+    temporary = name_beside(out.resolve())
     temporary.open("xb").close()
     temporary.unlink()

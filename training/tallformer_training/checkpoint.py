@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from tallformer_infer.config import Recipe, recipe_from_json, to_json
 from tallformer_infer.errors import CheckpointError, ConfigError, OutputError
+from tallformer_infer.files import replacing
 from tallformer_training.model import Detector
 from tallformer_training.weight_files import file_kind, not_weights, reason
 
@@ -69,13 +68,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor], recipe: Recipe, *, 
         target = path.resolve()
         if target.exists() and not target.is_file():
             raise OutputError(f"{path}: is a folder or a device, expected a file")
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-        try:
+        with replacing(target) as temporary:
             save_file(tensors, temporary, metadata={METADATA_KEY: header})
-            _flush(temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
 
@@ -160,12 +154,6 @@ def _weights_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {state[name].dtype} {list(state[name].shape)}\n".encode())
         digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Have the file on disk before it gets its name."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _first_line(error: Exception) -> str:

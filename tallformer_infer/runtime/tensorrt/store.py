@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tallformer_infer.bundle import Bundle, GraphName
 from tallformer_infer.errors import EngineError, OutputError
-from tallformer_infer.results import check_destination, replace_file
+from tallformer_infer.files import write_whole
+from tallformer_infer.results import check_destination
 from tallformer_infer.runtime.tensorrt.keys import EngineKey
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library
 from tallformer_infer.runtime.tensorrt.records import RECORD_VERSION, EngineRecord, misfit, read_record, sha256_of
@@ -146,8 +147,8 @@ def write_engine(folder: Path, key: EngineKey, content: bytes, *, build_s: float
     try:
         path.with_suffix(_RECORD).unlink(missing_ok=True)
         try:
-            replace_file(path, content)
-            replace_file(path.with_suffix(_RECORD), record.content())
+            write_whole(path, content)
+            write_whole(path.with_suffix(_RECORD), record.content())
         except BaseException:  # Ctrl-C too
             path.unlink(missing_ok=True)
             raise
@@ -164,7 +165,7 @@ def write_log(folder: Path, key: EngineKey, text: str) -> Path:
     """
     path = folder / f"{key.stem}{_LOG}"
     try:
-        replace_file(path, text.encode(errors="replace"))
+        write_whole(path, text.encode(errors="replace"))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
@@ -187,7 +188,7 @@ def write_timing_cache(key: EngineKey, content: bytes) -> None:
     path = _timing_file(key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content)
+        write_whole(path, content)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -203,7 +204,7 @@ def accept_engine(stored: StoredEngine) -> StoredEngine:
     assert stored.record is not None
     record = stored.record.sealed()
     try:
-        replace_file(stored.path.with_suffix(_RECORD), record.content())
+        write_whole(stored.path.with_suffix(_RECORD), record.content())
     except OSError as error:
         raise OutputError(f"{stored.path}: cannot be accepted: {error.strerror or error}") from error
     return dataclasses.replace(stored, record=record)

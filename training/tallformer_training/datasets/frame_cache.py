@@ -25,10 +25,10 @@ import numpy as np
 
 from tallformer_infer.config import SamplingConfig, from_json, to_json
 from tallformer_infer.errors import ConfigError, OutputError
+from tallformer_infer.files import file_sha256, write_whole
 from tallformer_infer.media import open_video
 from tallformer_training.datasets.frames import Pixels, stored_sampling
 from tallformer_training.datasets.labelled import TrainingVideo
-from tallformer_training.memory.files import file_sha256, write_whole
 
 FORMAT_VERSION = 1
 _UNKNOWN_DURATION_S = 600.0

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from tallformer_infer.config import I3dConfig, Recipe
 from tallformer_infer.errors import CheckpointError, ConfigError
+from tallformer_infer.files import file_sha256
 from tallformer_training.importing.fitting import advice, contradictions, twins
 from tallformer_training.importing.jax_checkpoint import as_pytorch_i3d, is_jax_i3d
 from tallformer_training.importing.naming import I3D_STEM, Layout, detect_layout, official_names
-from tallformer_training.importing.reading import file_sha256, read_tensors
+from tallformer_training.importing.reading import read_tensors
 from tallformer_training.importing.report import ImportReport
 from tallformer_training.model import Detector
 from tallformer_training.model.pyramid import sinusoids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -66,12 +65,6 @@ def read_tensors(path: Path) -> ForeignTensors:
         )
     tensors = _unwrap({name: item.detach() for name, item in state.items()})
     return ForeignTensors(container, tensors, has_checksums=has_checksums)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_kind(path: Path) -> Kind:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import LongMemoryError
-from tallformer_training.memory.files import file_sha256
+from tallformer_infer.files import file_sha256
 from tallformer_training.memory.manifest import (
     MANIFEST_FILE,
     ROWS_FILE,

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import LongMemoryError
+from tallformer_infer.files import file_sha256, sync, write_whole
 from tallformer_training.memory.bank import Memory
-from tallformer_training.memory.files import file_sha256, remove_unfinished, rename_folder, sync, write_whole
+from tallformer_training.memory.files import remove_unfinished, rename_folder
 from tallformer_training.memory.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,

@@ -8,7 +8,6 @@ temporary name, is never read, and is removed by the next process that owns the 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TEMPORARY = ".unfinished-"
+from tallformer_infer.files import TEMPORARY, sync
 
 
 @contextmanager
@@ -42,15 +41,6 @@ def rename_folder(source: Path, target: Path) -> None:
     if not target.exists():
         source.rename(target)
         sync(target.parent)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file so that it is whole or absent."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    temporary.write_bytes(content)
-    sync(temporary)
-    temporary.replace(path)
-    sync(path.parent)
 
 
 def remove_folder(folder: Path) -> None:
@@ -87,21 +77,6 @@ def copy_file(source: Path, target: Path) -> None:
         else:
             return
     shutil.copyfile(source, target)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

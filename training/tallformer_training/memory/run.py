@@ -42,16 +42,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import LongMemoryError
+from tallformer_infer.files import file_sha256, write_whole
 from tallformer_training.memory.bank import Memory
 from tallformer_training.memory.builder import stored
-from tallformer_training.memory.files import (
-    copy_file,
-    file_sha256,
-    remove_folder,
-    remove_unfinished,
-    whole_folder,
-    write_whole,
-)
+from tallformer_training.memory.files import copy_file, remove_folder, remove_unfinished, whole_folder
 from tallformer_training.memory.manifest import (
     MANIFEST_FILE,
     NEVER,

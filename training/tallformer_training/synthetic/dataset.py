@@ -16,6 +16,7 @@ from typing import Any
 import av
 
 from tallformer_infer.errors import ConfigError, OutputError
+from tallformer_infer.files import write_whole
 from tallformer_training.synthetic.planning import draw_minutes, write_script
 from tallformer_training.synthetic.render import render_frames
 from tallformer_training.synthetic.script import Script, Style, Subset, VideoSpec
@@ -216,10 +217,8 @@ def _write_truth(videos: list[VideoSpec], folder: Path) -> Path:
     database = _read_database(path)
     database |= {video.video_id: truth_of(write_script(video)) for video in videos}
     truth = {"version": VERSION, "taxonomy": [], "database": dict(sorted(database.items()))}
-    partial = path.with_name(f".{TRUTH_NAME}.part")
     try:
-        partial.write_text(json.dumps(truth, indent=1) + os.linesep, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, (json.dumps(truth, indent=1) + os.linesep).encode())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     return path

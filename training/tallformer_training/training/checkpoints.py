@@ -24,8 +24,9 @@ from torch import Tensor
 
 from tallformer_infer.config import Recipe
 from tallformer_infer.errors import CheckpointError, OutputError
+from tallformer_infer.files import file_sha256
 from tallformer_training.checkpoint import load_checkpoint, save_checkpoint
-from tallformer_training.memory.files import file_sha256, remove_folder, remove_unfinished, whole_folder
+from tallformer_training.memory.files import remove_folder, remove_unfinished, whole_folder
 
 SCHEMA = 1
 FOLDER = "checkpoints"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tallformer_training.memory.files import write_whole
+from tallformer_infer.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

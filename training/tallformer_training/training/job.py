@@ -10,8 +10,8 @@ from typing import Any
 from tallformer_infer import __version__
 from tallformer_infer.config import ContrastHeadConfig, Recipe, to_json
 from tallformer_infer.errors import ConfigError, OutputError
+from tallformer_infer.files import file_sha256, write_whole
 from tallformer_training.datasets import DatasetRequest
-from tallformer_training.memory.files import file_sha256, write_whole
 from tallformer_training.training.bundle_start import bundle_to_start_from
 from tallformer_training.training.config import TrainingConfig
 

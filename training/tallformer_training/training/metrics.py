@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tallformer_infer.errors import OutputError
-from tallformer_training.memory.files import write_whole
+from tallformer_infer.files import write_whole
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"

@@ -1,0 +1,103 @@
+"""Files and folders that are whole or absent, whenever the program is stopped; and the hash of a file.
+
+# Note [whole or absent]
+What is written goes to another name in the same folder, is brought to the disk, and is renamed: within a file system
+that is atomic, so under its own name a file is either what was there before or complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY = ".tallformer-"
+"""What the names of unfinished files and folders begin with."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which replaces `path` at the end; see Note [whole or absent].
+
+    After an error, or Ctrl-C, it is removed, and `path` is what it was.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary = name_beside(path)
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:  # Ctrl-C too
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # the rename survives a power cut; not every system can open a folder
+        sync(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or absent; see Note [whole or absent].
+
+    Raises:
+        OSError: It cannot be written. What was there before is untouched.
+    """
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(content)
+
+
+def replace_folder(made: Path, place: Path) -> None:
+    """Rename the folder `made` to `place`, in the place of a folder that may be there.
+
+    Folders cannot be exchanged in one step everywhere, so the old one steps aside first. Whatever happens in between,
+    Ctrl-C included, it comes back, and it is only removed when the new one is in its place.
+
+    Raises:
+        OSError: It cannot be renamed; the old folder is where it was.
+    """
+    aside = place.with_name(f".{place.name}.replaced-{secrets.token_hex(6)}")
+    try:
+        if place.exists():
+            place.rename(aside)
+        made.rename(place)
+    except BaseException:  # Ctrl-C too
+        if aside.exists() and not place.exists():
+            aside.rename(place)
+        raise
+    finally:
+        if place.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def name_beside(path: Path) -> Path:
+    """A name in the folder of `path` that no file has; by its ending nobody takes it for what it will be."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}.tmp")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs what it may write
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
