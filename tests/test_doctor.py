@@ -210,7 +210,15 @@ def test_json_has_the_same_names_everywhere(here: Diagnosis) -> None:
         assert {" ".join(item) for item in document[key]} == {expected}
     assert set(document["driver"]) == {"version", "gpus", "problem"}
     assert set(document["decoding"]) == {"ffmpeg", "libraries", "hardware", "problem"}
-    assert set(document["machine"]) == {"cores", "core_limit", "memory_bytes", "free_memory_bytes", "folders"}
+    assert set(document["machine"]) == {
+        "processor",
+        "processor_features",
+        "cores",
+        "core_limit",
+        "memory_bytes",
+        "free_memory_bytes",
+        "folders",
+    }
 
 
 def test_table_fits_80_columns_and_has_a_row_per_device() -> None:

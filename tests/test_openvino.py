@@ -23,6 +23,8 @@ from tallformer_infer.installing import install_command
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Cancellation, OnnxRuntime, OpenVinoRuntime, load_runtime, openvino
 from tallformer_infer.runtime.openvino import OpenVinoEncoder, has_bf16
+from tallformer_infer.runtime.providers import CPU
+from tallformer_infer.runtime.sessions import open_session
 from tests.small_bundle import write_bundle
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
@@ -147,11 +149,10 @@ def test_result_says_that_it_was_computed_in_bfloat16(bundle: Bundle, root: Path
     assert json.loads(result.to_json())["precision"] == "bf16"
 
 
-def test_weights_that_are_stored_in_float16_are_widened_when_a_graph_is_loaded(bundle: Bundle, tmp_path: Path) -> None:
-    """As bundles of pretrained weights have them: half the size, and the same nodes when it runs."""
+def stored_in_float16(bundle: Bundle) -> tuple[bytes, bytes]:
+    """The encoder with weights in float16 and a Cast behind each, and the same with these weights in float32."""
+    stored = onnx.load_model_from_string(bundle.read_graph("encoder"))
     whole = onnx.load_model_from_string(bundle.read_graph("encoder"))
-    stored = onnx.ModelProto()
-    stored.CopyFrom(whole)
     large = [item for item in stored.graph.initializer if item.data_type == TensorProto.FLOAT and len(item.dims) == 2]
     assert len(large) > 5
     for weights in large:
@@ -162,15 +163,34 @@ def test_weights_that_are_stored_in_float16_are_widened_when_a_graph_is_loaded(b
         next(item for item in whole.graph.initializer if item.name == weights.name).CopyFrom(
             numpy_helper.from_array(half.astype(np.float32), weights.name)
         )
-    clips = clips_of(bundle, 1)
-    found = {}
-    for name, model in (("whole", whole), ("stored", stored)):
-        encoder = OpenVinoEncoder(model.SerializeToString(), folder=tmp_path)
-        kinds = [node.get_rt_info()["layerType"].astype(str) for node in encoder.runtime_model().get_ordered_ops()]
-        found[name] = (encoder.run(*clips, Cancellation()), sorted(kinds))
+    return stored.SerializeToString(), whole.SerializeToString()
 
-    np.testing.assert_array_equal(found["stored"][0], found["whole"][0])
-    assert found["stored"][1] == found["whole"][1]
+
+def test_weights_stored_in_float16_are_widened_when_openvino_loads_a_graph(bundle: Bundle, tmp_path: Path) -> None:
+    """As bundles of pretrained weights have them: half the size, and the same nodes when it runs."""
+    clips = clips_of(bundle, 1)
+    encoders = [OpenVinoEncoder(content, folder=tmp_path) for content in stored_in_float16(bundle)]
+
+    stored, whole = (encoder.run(*clips, Cancellation()) for encoder in encoders)
+    kinds = [
+        sorted(str(node.get_rt_info()["layerType"].astype(str)) for node in encoder.runtime_model().get_ordered_ops())
+        for encoder in encoders
+    ]
+
+    np.testing.assert_array_equal(stored, whole)
+    assert kinds[0] == kinds[1]
+
+
+def test_weights_stored_in_float16_are_widened_when_onnx_runtime_loads_a_graph(bundle: Bundle, tmp_path: Path) -> None:
+    clips, real_frames = clips_of(bundle, 1)
+    found, casts = [], []
+    for name, content in zip(("stored", "whole"), stored_in_float16(bundle), strict=True):
+        session = open_session(content, providers=[CPU], save_as=tmp_path / name)
+        found.append(session.run(None, {"clips": clips, "real_frames": real_frames})[0])
+        casts.append([node.op_type for node in onnx.load(tmp_path / name).graph.node].count("Cast"))
+
+    np.testing.assert_array_equal(found[0], found[1])
+    assert casts[0] == casts[1]
 
 
 # Stops and threads

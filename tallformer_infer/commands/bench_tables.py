@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tallformer_infer.commands.text import clock, counted, times
 from tallformer_infer.cores import available_cores
 from tallformer_infer.pipeline import Detector
-from tallformer_infer.processor import processor_name
+from tallformer_infer.processor import processor_features, processor_name
 from tallformer_infer.speed.stages import Speed
 from tallformer_infer.speed.turns import Spread
 from tallformer_infer.structures import VideoInfo
@@ -36,11 +36,12 @@ def as_json(speed: Speed, detector: Detector, info: VideoInfo, *, video: str, th
         "model": {
             "name": bundle.name,
             "recipe": bundle.recipe.name,
-            "precision": bundle.graphs["encoder"].precision,
+            "precision": runtime.precision,
             "gigaflop_per_clip": speed.gigaflop_per_clip and round(speed.gigaflop_per_clip, 3),
         },
         "machine": {
             "processor": processor_name(),
+            "processor_features": list(processor_features()),
             "cores": available_cores(),
             "threads": threads,
             "device": runtime.device,
@@ -76,7 +77,8 @@ def speed_lines(speed: Speed, facts: dict[str, Any]) -> list[str]:
         f"{video['path']}: {clock(speed.duration_s, digits=1)}, {video['width_px']}×{video['height_px']} "
         f"{video['codec']}, {counted(speed.source_frames, 'frame')}, of which {speed.frames} are taken",
         f"{model['name']} ({model['recipe']}, {model['precision']}), {machine['device']}, {machine['runtime']}, "
-        f"{machine['cores']} cores, {threads}, {machine['processor']}; {counted(facts['rounds'], 'round')} in turn",
+        f"{machine['cores']} cores, {threads}, {', '.join([machine['processor'], *machine['processor_features']])}; "
+        f"{counted(facts['rounds'], 'round')} in turn",
         "",
         head,
         *_rows(speed, facts),

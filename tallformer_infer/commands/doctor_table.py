@@ -95,6 +95,7 @@ def _machine_rows(diagnosis: Diagnosis) -> Iterator[_Row]:
     machine = diagnosis.machine
     python = f"Python {diagnosis.python}, {diagnosis.platform}, tallformer {diagnosis.version}"
     yield _Row("machine", "system", "fact", python)
+    yield _Row("machine", "processor", "fact", ", ".join((machine.processor, *machine.processor_features)))
     limit = "" if machine.core_limit is None else f", limited to the time of {machine.core_limit:g}"
     yield _Row("machine", "cores", "fact", f"{machine.cores}{limit}")
     free = "" if machine.free_memory_bytes is None else f", {_gib(machine.free_memory_bytes)} free"

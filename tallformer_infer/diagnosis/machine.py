@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallformer_infer.cores import allowed_cores, core_quota
+from tallformer_infer.processor import processor_features, processor_name
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _MEMORY_INFO = Path("/proc/meminfo")
@@ -30,6 +31,10 @@ class Folder:
 class Machine:
     """What there is to run on."""
 
+    processor: str
+    """Its name."""
+    processor_features: tuple[str, ...]
+    """Instructions for matrix products that it has, such as `AMX bf16`."""
     cores: int
     """Logical cores that this process may use."""
     core_limit: float | None
@@ -51,6 +56,8 @@ def look_at_machine(*, control_group: Path = _CONTROL_GROUP) -> Machine:
     installed, limit = _installed_bytes(), _memory_limit(control_group)
     known = [value for value in (installed, limit) if value is not None]
     return Machine(
+        processor=processor_name(),
+        processor_features=processor_features(),
         cores=allowed_cores(),
         core_limit=core_quota(),
         memory_bytes=min(known, default=None),
