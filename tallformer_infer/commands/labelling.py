@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
 import typer
 
-from tallformer_infer.archive.database import ArchiveDatabase
+from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
 from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
-from tallformer_infer.archive.places import RESULTS
+from tallformer_infer.archive.places import RESULTS, RemotePlace, ResultFolder, ResultPlace, claim, copy_database
 from tallformer_infer.archive.planning import Plan, plan
 from tallformer_infer.archive.processes import Engine, ProcessEngine, choose_threads, choose_workers
 from tallformer_infer.archive.results import ResultKeeper, check_formats
@@ -22,17 +23,16 @@ from tallformer_infer.archive.stages import describe_scores, hash_stages
 from tallformer_infer.archive.tasks import LabelSettings, ScoreFile
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.commands.detection import as_arguments, split_classes
-from tallformer_infer.commands.label_places import begin_copy, end_copy, open_places
 from tallformer_infer.commands.label_reporting import JsonWatcher, LabelWatcher, TerminalWatcher
 from tallformer_infer.commands.stopping import StoppedError
-from tallformer_infer.commands.text import printable
+from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.devices import Device, RunPrecision
-from tallformer_infer.errors import ConfigError
+from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_infer.evaluation import ClassScores, read_class_scores
 from tallformer_infer.labels.formats import FOR_RESULTS
-from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_web_address
+from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_address, is_web_address
 from tallformer_infer.pipeline import choose_layout, choose_point
 from tallformer_infer.results import Selection, check_selection
 from tallformer_infer.structures import Layout, Windows
@@ -318,3 +318,81 @@ def _store(options: LabelOptions, folder: Path) -> Path | None:
     if not options.store_bytes:
         return None
     return (options.store or folder / _STORE).resolve()
+
+
+def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tuple[Path, ResultPlace]:
+    """The folder of the database, which is made, and where result files go.
+
+    Args:
+        out: Folder or address, as typed.
+        state: Folder of the database, if the user named one.
+        protocols: Of addresses that may be used.
+
+    Raises:
+        typer.BadParameter: They do not go together.
+        OutputError: The folder cannot be made, or the address cannot be reached.
+        ArchiveError: The address belongs to another folder.
+    """
+    if not is_address(out):
+        if state is not None:
+            raise typer.BadParameter(f"--state: is for an address as --out; {out} holds its own database")
+        _make_folder(Path(out))
+        return Path(out), ResultFolder(Path(out))
+    if is_web_address(out):
+        raise typer.BadParameter(f"--out {out}: http addresses can only be read; name a folder, s3://, gs:// or az://")
+    if state is None:
+        raise typer.BadParameter(
+            f"--out {out}: the database needs a folder of this machine: name one that stays, --state DIR"
+        )
+    if is_address(str(state)) or ":/" in str(state):
+        raise typer.BadParameter(f"--state {state}: is an address, expected a folder of this machine")
+    place = run_interruptibly(lambda: RemotePlace(out, protocols))
+    _make_folder(state)
+    run_interruptibly(lambda: claim(state, place))
+    return state, place
+
+
+def begin_copy(database: ArchiveDatabase, place: ResultPlace) -> None:
+    """Put the database at a new address: what cannot be written there is said before hours are spent.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    if isinstance(place, RemotePlace) and not place.has_beside(DATABASE):
+        copy_database(database, place)
+
+
+def end_copy(database: ArchiveDatabase, place: ResultPlace, watcher: LabelWatcher, *, missing: int) -> bool:
+    """Bring the copy of the database at an address up to date, and say what is missing there.
+
+    Args:
+        database: The original.
+        place: Where result files went.
+        watcher: Told what is wrong.
+        missing: Videos whose files are missing, of which nothing was said.
+
+    Returns:
+        Whether the copy is good.
+    """
+    if not isinstance(place, RemotePlace):
+        return True
+    problem = None
+    try:
+        copy_database(database, place)
+    except OutputError as error:
+        problem = printable(error)
+    if missing:
+        problem = (
+            f"{printable(place.address)}: did not answer; the files of {counted(missing, 'more video')} are missing"
+        )
+    if problem is not None:
+        said = f"error: {problem}; nothing is lost: the same command again writes what is missing"
+        watcher.say("error", said, missing=missing)
+    return problem is None
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made: {error.strerror or error}") from error
