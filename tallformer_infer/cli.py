@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from tallformer_infer.commands.stopping import StoppedError, install_stop_handler, stop_code, stop_signal
 from tallformer_infer.commands.streams import guard_streams
 from tallformer_infer.errors import AnnotationError, ExtraError, OutputError, TallformerError
+from tallformer_infer.stopping import StoppedError, install_stop_handler, stop_code, stop_signal
 
 _TYPER_STOPPED = 130
 """What Typer gives back when Ctrl-C reaches it; commands of ours raise `StoppedError` once they have said so."""
@@ -124,7 +124,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        # Note [a stop can get lost] in `commands.stopping`
+        # Note [a stop can get lost] in `stopping`
         return _explain(error, options, as_json=as_json) if stop_signal() is None else _stopped(as_json=as_json)
     if code == _TYPER_STOPPED:
         return _stopped(as_json=as_json)
@@ -165,7 +165,7 @@ class _Forwarding(TyperCommand):
 def _register(command: Command) -> None:
     @app.command(command.name, cls=_Forwarding, help=command.help, rich_help_panel=command.panel, add_help_option=False)
     def forward(context: typer.Context) -> None:
-        from tallformer_infer.commands.waiting import import_interruptibly
+        from tallformer_infer.stopping import import_interruptibly
 
         name = f"{NAME} {command.name}"
         with _naming_the_extra(name, command.extra):
@@ -205,7 +205,7 @@ def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _stopped(*, as_json: bool) -> int:
     if as_json:
-        from tallformer_infer.commands.saying import write_event
+        from tallformer_infer.console import write_event
 
         write_event("interrupted", message="stopped")
     else:
@@ -247,7 +247,7 @@ def _file_taken_for_options(options: Sequence[str]) -> str | None:
 
 def _say_error(message: str, *, hint: str = "", as_json: bool) -> None:
     if as_json:
-        from tallformer_infer.commands.saying import write_event
+        from tallformer_infer.console import write_event
 
         write_event("error", message=message, **({"hint": hint} if hint else {}))
         return
@@ -257,7 +257,7 @@ def _say_error(message: str, *, hint: str = "", as_json: bool) -> None:
 
 
 def _say(text: str, *, colour: str | None = None) -> None:
-    from tallformer_infer.commands.text import printable
+    from tallformer_infer.text import printable
 
     line = " ".join(part.strip() for part in text.splitlines())
     typer.secho(f"{NAME}: {printable(line)}", err=True, fg=colour)

@@ -14,9 +14,14 @@ import pytest
 import typer
 
 from tallformer_infer import cli
-from tallformer_infer.commands.stopping import StoppedError, install_stop_handler, raise_if_stopped, stop_signal
-from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.errors import CheckpointError
+from tallformer_infer.stopping import (
+    StoppedError,
+    install_stop_handler,
+    raise_if_stopped,
+    run_interruptibly,
+    stop_signal,
+)
 from tests.small_bundle import write_bundle
 from tests.videos import noise_pictures, write_video
 

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from tallformer_infer.commands.reporting import JsonReporter, TerminalReporter
 from tallformer_infer.commands.tables import actions_table
-from tallformer_infer.commands.text import clock, counted, printable, times
-from tallformer_infer.commands.waiting import run_interruptibly
+from tallformer_infer.stopping import run_interruptibly
+from tallformer_infer.text import clock, counted, printable, times
 from tests.result_samples import action, result, untrained
 
 

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from tallformer_infer.bundle import Bundle, load_bundle
-from tallformer_infer.commands.engine_building import EngineOptions, build_engines
-from tallformer_infer.commands.saying import speaking
+from tallformer_infer.console import speaking
 from tallformer_infer.diagnosis import diagnose
 from tallformer_infer.errors import EngineError, ExtraError, StoppedError
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Cancellation, OnnxRuntime, TensorRTRuntime
+from tallformer_infer.runtime.tensorrt.engines import EngineOptions, build_engines
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 from tallformer_infer.runtime.tensorrt.library import load_library
 from tallformer_infer.runtime.tensorrt.store import stored_engines

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tallformer_infer.cli import run
-from tallformer_infer.commands.stopping import install_stop_handler
+from tallformer_infer.stopping import install_stop_handler
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.commands.stopping import StopBetweenSteps
 from tallformer_training.training.checkpoints import checkpoint_folders

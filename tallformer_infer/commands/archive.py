@@ -65,7 +65,7 @@ def retry(
     """Have the next `tallformer label` try failed videos again."""
     from tallformer_infer.archive.database import ArchiveDatabase, FailureKind
     from tallformer_infer.archive.queries import ActionFilter
-    from tallformer_infer.commands.text import counted
+    from tallformer_infer.text import counted
 
     for kind in kinds or ():
         if kind not in get_args(FailureKind):
@@ -147,7 +147,7 @@ def export(  # noqa: PLR0913, PLR0917
     """
     from tallformer_infer.archive.database import ArchiveDatabase
     from tallformer_infer.archive.exporting import EXPORT_FORMATS, FOLDER_FORMATS, export_actions
-    from tallformer_infer.commands.text import counted, printable
+    from tallformer_infer.text import counted, printable
 
     chosen = form or out.suffix.lstrip(".")
     if form is None and chosen in FOLDER_FORMATS:

@@ -14,7 +14,7 @@ from rich.text import Text
 from tallformer_infer.archive.database import ArchiveDatabase, VideoRow
 from tallformer_infer.archive.queries import FoundAction, count_by_label
 from tallformer_infer.commands.tables import describe_losses
-from tallformer_infer.commands.text import clock, counted, printable
+from tallformer_infer.text import clock, counted, printable
 
 
 def describe_archive(database: ArchiveDatabase) -> dict[str, Any]:

@@ -54,12 +54,12 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
       tallformer bench match.mp4 --model my-model --threads 1 --seconds 20
       tallformer bench --json | jq .detect.times_real_time
     """
-    from tallformer_infer.commands.waiting import import_interruptibly
+    from tallformer_infer.stopping import import_interruptibly
 
     import_interruptibly("tallformer_infer.commands.benching")
 
     from tallformer_infer.commands.benching import BenchOptions, bench_video
-    from tallformer_infer.commands.saying import speaking
+    from tallformer_infer.console import speaking
 
     wanted = BenchOptions(
         video=video,

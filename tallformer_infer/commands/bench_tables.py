@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from tallformer_infer.commands.text import clock, counted, times
 from tallformer_infer.cores import available_cores
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.processor import processor_features, processor_name
 from tallformer_infer.speed.stages import Speed
 from tallformer_infer.speed.turns import Spread
 from tallformer_infer.structures import VideoInfo
+from tallformer_infer.text import clock, counted, times
 
 SCHEMA_VERSION = "1.0"
 _Shown = Literal["decode", "encode", "detect"]

@@ -11,8 +11,7 @@ import typer
 
 from tallformer_infer.commands.bench_tables import as_json as to_json
 from tallformer_infer.commands.bench_tables import speed_lines
-from tallformer_infer.commands.saying import Speaker
-from tallformer_infer.commands.waiting import run_interruptibly
+from tallformer_infer.console import Speaker
 from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import probe
@@ -20,6 +19,7 @@ from tallformer_infer.media.byte_sources import STDIN_NAMES, is_regular_file, op
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.speed.sample_video import first_seconds, write_sample
 from tallformer_infer.speed.stages import Trial, measure_stages
+from tallformer_infer.stopping import run_interruptibly
 from tallformer_infer.structures import VideoInfo
 
 _MADE = "generated"

@@ -102,7 +102,7 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
     if (videos is None) == (predictions is None):
         raise typer.BadParameter("give --videos DIR to detect in, or --predictions FILE; one of them")
 
-    from tallformer_infer.commands.waiting import import_interruptibly
+    from tallformer_infer.stopping import import_interruptibly
 
     import_interruptibly("tallformer_infer.commands.calibration")
 

@@ -18,8 +18,6 @@ from tallformer_infer.bundle_writing import calibration_destination, write_calib
 from tallformer_infer.commands.calibration_tables import calibration_tables, describe_calibration
 from tallformer_infer.commands.labelled_videos import detect_labelled_videos, find_labelled_videos
 from tallformer_infer.commands.reporting import Reporter
-from tallformer_infer.commands.text import printable
-from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES, to_json
 from tallformer_infer.devices import Device
 from tallformer_infer.errors import AnnotationError, ConfigError
@@ -29,6 +27,8 @@ from tallformer_infer.evaluation.calibration import ENOUGH_TRUTHS, points_for
 from tallformer_infer.evaluation.calibration_inputs import listed
 from tallformer_infer.labels.names import read_video_list
 from tallformer_infer.pipeline import Detector
+from tallformer_infer.stopping import run_interruptibly
+from tallformer_infer.text import printable
 
 SCHEMA_VERSION = "1.0"
 """Of what `--json` prints. The number after the dot rises when a key is added, the one before it when one changes."""

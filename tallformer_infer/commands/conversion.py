@@ -12,14 +12,14 @@ from pathlib import Path
 import typer
 
 from tallformer_infer.commands.label_files import check_label_files, write_label_files
-from tallformer_infer.commands.saying import Speaker
-from tallformer_infer.commands.text import counted, printable
+from tallformer_infer.console import Speaker
 from tallformer_infer.errors import AnnotationError, TallformerError
 from tallformer_infer.labels.formats import FORMATS, LabelFile, notes_on, read_label_file
 from tallformer_infer.labels.names import SUFFIXES
 from tallformer_infer.labels.segments import LabelledVideo, shifted
 from tallformer_infer.media.probe import probe
 from tallformer_infer.results import STDOUT
+from tallformer_infer.text import counted, printable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,13 +83,13 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
       tallformer convert export.json --fps 29.97 --out truth.json
       tallformer convert study.eaf --tier action --out truth.json
     """
-    from tallformer_infer.commands.waiting import import_interruptibly
+    from tallformer_infer.stopping import import_interruptibly
 
     import_interruptibly("tallformer_infer.commands.conversion")
 
     from tallformer_infer.commands.conversion import ConvertOptions, convert_files
     from tallformer_infer.commands.file_formats import converted_format
-    from tallformer_infer.commands.saying import speaking
+    from tallformer_infer.console import speaking
 
     wanted = ConvertOptions(
         files=tuple(files),

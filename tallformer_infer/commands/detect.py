@@ -115,7 +115,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
 
     named = expand_videos(videos)  # before the imports that take time
 
-    from tallformer_infer.commands.waiting import import_interruptibly
+    from tallformer_infer.stopping import import_interruptibly
 
     import_interruptibly("tallformer_infer.commands.detection")
 

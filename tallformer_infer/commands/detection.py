@@ -15,11 +15,8 @@ from tallformer_infer.commands.calibration_tables import describe_point
 from tallformer_infer.commands.inputs import missing_files
 from tallformer_infer.commands.reporting import Reporter
 from tallformer_infer.commands.result_files import RunFacts, check_result_files, partial_files, write_result_files
-from tallformer_infer.commands.stopping import StoppedError
 from tallformer_infer.commands.tables import display_floor, outside_domain
-from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.truth_table import KnownSegments
-from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES, Calibration
 from tallformer_infer.config.class_groups import expand_groups
 from tallformer_infer.devices import Device, RunPrecision
@@ -32,7 +29,9 @@ from tallformer_infer.results import (
     Selection,
     check_selection,
 )
+from tallformer_infer.stopping import StoppedError, run_interruptibly
 from tallformer_infer.structures import Result, Windows
+from tallformer_infer.text import counted, printable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,9 +32,9 @@ def doctor(
 
     from tallformer_infer.commands.doctor_table import as_json as to_json
     from tallformer_infer.commands.doctor_table import table_lines
-    from tallformer_infer.commands.saying import speaking
-    from tallformer_infer.commands.waiting import run_interruptibly
+    from tallformer_infer.console import speaking
     from tallformer_infer.diagnosis import diagnose
+    from tallformer_infer.stopping import run_interruptibly
 
     with speaking(quiet=as_json, json_logs=False) as speaker:
         speaker.step("trying drivers, libraries and devices")

@@ -11,10 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.diagnosis import Diagnosis
 from tallformer_infer.diagnosis.findings import Decoding, EngineLibrary, Provider
 from tallformer_infer.diagnosis.machine import Folder
+from tallformer_infer.text import counted, printable
 
 SCHEMA_VERSION = "1.1"
 

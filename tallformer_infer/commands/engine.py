@@ -75,9 +75,9 @@ def build(
       tallformer engine build my-model --ahead-of-time sm86,sm89
     """
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.commands.engine_building import EngineOptions, build_engines
-    from tallformer_infer.commands.saying import speaking
+    from tallformer_infer.console import speaking
     from tallformer_infer.errors import ConfigError
+    from tallformer_infer.runtime.tensorrt.engines import EngineOptions, build_engines
     from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 
     try:
@@ -132,8 +132,8 @@ def accept(model: Model = None, quiet: Quiet = False, json_logs: JsonLogs = Fals
       tallformer engine accept my-model
     """
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.commands.engine_building import accept_engines
-    from tallformer_infer.commands.saying import speaking
+    from tallformer_infer.console import speaking
+    from tallformer_infer.runtime.tensorrt.engines import accept_engines
 
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         accept_engines(load_bundle(model), speaker)

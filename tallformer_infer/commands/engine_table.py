@@ -9,12 +9,12 @@ from typing import Any
 from rich.text import Text
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.commands.text import printable
 from tallformer_infer.config import to_json
 from tallformer_infer.errors import DeviceError, EngineError, ExtraError
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
 from tallformer_infer.runtime.tensorrt.records import misfit
 from tallformer_infer.runtime.tensorrt.store import StoredEngine, engine_folders, stored_engines
+from tallformer_infer.text import printable
 
 SCHEMA_VERSION = "1.0"
 

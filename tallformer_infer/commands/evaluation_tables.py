@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.evaluation import Evaluation, OperatingPoint
+from tallformer_infer.text import counted, printable
 
 NAMES_SHOWN = 8
 """Videos that are named per list; all of them are in the JSON."""

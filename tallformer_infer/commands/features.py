@@ -54,7 +54,7 @@ def features(
       tallformer features match.mp4 --out features --format npz --model my-model
     """
     from tallformer_infer.commands.inputs import expand_videos, missing_files
-    from tallformer_infer.commands.waiting import import_interruptibly, run_interruptibly
+    from tallformer_infer.stopping import import_interruptibly, run_interruptibly
 
     named = expand_videos(videos)
     import_interruptibly("tallformer_infer.pipeline")

@@ -50,7 +50,7 @@ def _as_table(bundle: Bundle) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from tallformer_infer.commands.text import printable
+    from tallformer_infer.text import printable
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True)

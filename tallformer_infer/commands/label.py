@@ -190,7 +190,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
       tallformer label list.csv s3://bucket/raw/ --out labels --workers 8
     """
     from tallformer_infer.commands.inputs import given_options, parse_rates, wanted_classes
-    from tallformer_infer.commands.waiting import import_interruptibly
+    from tallformer_infer.stopping import import_interruptibly
 
     if out == "-":
         raise typer.BadParameter("--out -: label writes a folder; `tallformer detect --out -` writes to stdout")

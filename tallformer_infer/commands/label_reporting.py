@@ -18,10 +18,10 @@ from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.run import Totals, Watcher
 from tallformer_infer.archive.tasks import Alive
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.commands.saying import URGENT, write_event
 from tallformer_infer.commands.tables import UNTRAINED, losses, outside_domain
-from tallformer_infer.commands.text import clock, counted, naming_the_file, printable, shortened, times
+from tallformer_infer.console import URGENT, write_event
 from tallformer_infer.structures import Result
+from tallformer_infer.text import clock, counted, naming_the_file, printable, shortened, times
 
 _TELL_EVERY_S = 1.0
 LINE_EVERY_S = 60.0

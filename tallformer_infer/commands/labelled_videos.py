@@ -7,8 +7,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tallformer_infer.commands.reporting import Reporter
-from tallformer_infer.commands.text import printable
-from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RAW_SCORES
 from tallformer_infer.errors import AnnotationError, TallformerError
 from tallformer_infer.evaluation import Predictions
@@ -16,7 +14,9 @@ from tallformer_infer.evaluation.calibration_inputs import listed
 from tallformer_infer.labels.names import files_of, find_videos
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.results import Failure
+from tallformer_infer.stopping import run_interruptibly
 from tallformer_infer.structures import Action
+from tallformer_infer.text import printable
 
 
 def find_labelled_videos(folder: Path, names: Collection[str], *, source: str) -> dict[str, Path]:

@@ -24,9 +24,6 @@ from tallformer_infer.archive.tasks import LabelSettings, ScoreFile
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.commands.detection import as_arguments, split_classes
 from tallformer_infer.commands.label_reporting import JsonWatcher, LabelWatcher, TerminalWatcher
-from tallformer_infer.commands.stopping import StoppedError
-from tallformer_infer.commands.text import counted, printable
-from tallformer_infer.commands.waiting import run_interruptibly
 from tallformer_infer.config import RefinedHeadConfig
 from tallformer_infer.devices import Device, RunPrecision
 from tallformer_infer.errors import ConfigError, OutputError
@@ -35,7 +32,9 @@ from tallformer_infer.labels.formats import FOR_RESULTS
 from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_address, is_web_address
 from tallformer_infer.pipeline import choose_layout, choose_point
 from tallformer_infer.results import Selection, check_selection
+from tallformer_infer.stopping import StoppedError, run_interruptibly
 from tallformer_infer.structures import Layout, Windows
+from tallformer_infer.text import counted, printable
 
 _STORE = "store"
 

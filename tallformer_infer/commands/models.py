@@ -99,7 +99,7 @@ def _models_table() -> Table:
     from rich.text import Text
 
     from tallformer_infer.bundle import bundled_models, load_bundle
-    from tallformer_infer.commands.text import printable
+    from tallformer_infer.text import printable
 
     table = _table("model", "trained", "recipe", "classes", "licence", "operating points")
     for name, path in bundled_models().items():
@@ -130,7 +130,7 @@ def _facts_table(recipe: Recipe) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from tallformer_infer.commands.text import printable
+    from tallformer_infer.text import printable
 
     window, candidates, suppress = recipe.window, recipe.candidates, recipe.suppress
     sampling = recipe.sampling

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer.commands.text import printable
 from tallformer_infer.commands.truth_table import KnownSegments
 from tallformer_infer.errors import OutputError
 from tallformer_infer.evaluation.matching import pair_up
@@ -17,6 +16,7 @@ from tallformer_infer.labels.names import address_of, relative_address_of
 from tallformer_infer.labels.segments import LabelledVideo, Segment
 from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo
 from tallformer_infer.structures import Action
+from tallformer_infer.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)

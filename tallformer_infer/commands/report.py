@@ -60,12 +60,12 @@ def report(
       tallformer report actions.json --truth truth.json --embed
       tallformer report results/
     """
-    from tallformer_infer.commands.waiting import import_interruptibly
+    from tallformer_infer.stopping import import_interruptibly
 
     import_interruptibly("tallformer_infer.commands.reports")
 
     from tallformer_infer.commands.reports import ReportOptions, write_index, write_report
-    from tallformer_infer.commands.saying import speaking
+    from tallformer_infer.console import speaking
 
     wanted = ReportOptions(source=source, videos=tuple(videos or ()), out=out, truth=truth, embed=embed, title=title)
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:

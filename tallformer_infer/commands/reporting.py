@@ -12,12 +12,12 @@ from rich.progress import Progress as ProgressBar
 from rich.status import Status
 from rich.text import Text
 
-from tallformer_infer.commands.saying import URGENT, write_event
 from tallformer_infer.commands.tables import UNTRAINED, losses
-from tallformer_infer.commands.text import clock, naming_the_file, printable, shortened, times
+from tallformer_infer.console import URGENT, write_event
 from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.results import Failure
 from tallformer_infer.structures import Result
+from tallformer_infer.text import clock, naming_the_file, printable, shortened, times
 
 LINE_EVERY_S = 60.0
 """Seconds between lines of progress where there is no terminal."""

@@ -13,9 +13,8 @@ import typer
 from tallformer_infer import __version__
 from tallformer_infer.commands.archive_index import archive_rows, is_archive
 from tallformer_infer.commands.pages import PageHeader, index_row, page_header, page_video
-from tallformer_infer.commands.saying import Speaker
-from tallformer_infer.commands.text import counted, printable
 from tallformer_infer.commands.truth_table import KnownSegments
+from tallformer_infer.console import Speaker
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.files import read_json_object
 from tallformer_infer.labels.formats import read_labels
@@ -23,6 +22,7 @@ from tallformer_infer.labels.names import relative_address_of
 from tallformer_infer.labels.segments import LabelledVideo
 from tallformer_infer.report import IndexRow, render_index, render_page, require_report
 from tallformer_infer.results import STDOUT, check_destination, write_content
+from tallformer_infer.text import counted, printable
 
 MAKER = f"tallformer {__version__}"
 _LARGE_BYTES = 100_000_000

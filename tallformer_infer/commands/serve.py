@@ -105,7 +105,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     if root is not None and not root.is_dir():
         raise typer.BadParameter(f"--root {root}: no such folder")
 
-    from tallformer_infer.commands.waiting import import_interruptibly
+    from tallformer_infer.stopping import import_interruptibly
 
     import_interruptibly("uvicorn")
     import_interruptibly("tallformer_infer.serve")

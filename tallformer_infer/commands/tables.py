@@ -8,11 +8,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tallformer_infer.commands.text import clock, counted, printable, times
 from tallformer_infer.commands.truth_table import KnownSegments, summary, truth_table
 from tallformer_infer.evaluation.matching import pair_up
 from tallformer_infer.results import select_actions
 from tallformer_infer.structures import Result
+from tallformer_infer.text import clock, counted, printable, times
 
 _BAR_CELLS = 10
 _LEAST_SHOWN = 0.05

@@ -10,12 +10,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tallformer_infer.commands.text import clock, counted, printable
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation import Truth, read_truth
 from tallformer_infer.evaluation.matching import SAME_TIOU, Pair
 from tallformer_infer.labels.names import bare_name_of, match_video
 from tallformer_infer.labels.segments import Segment
+from tallformer_infer.text import clock, counted, printable
 
 
 class KnownSegments:

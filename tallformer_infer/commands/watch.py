@@ -77,7 +77,7 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
       tallformer watch rtsp://camera.local/stream1 --record clips --out actions.jsonl
       tallformer watch /dev/video0 --threshold 0.5
     """
-    from tallformer_infer.commands.waiting import import_interruptibly
+    from tallformer_infer.stopping import import_interruptibly
 
     import_interruptibly("tallformer_infer.live")
 
@@ -85,12 +85,12 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     import sys
 
     from tallformer_infer.commands.detection import split_classes
-    from tallformer_infer.commands.waiting import run_interruptibly
     from tallformer_infer.errors import ConfigError, OutputError
     from tallformer_infer.live import Feed, FeedOptions, Recorder
     from tallformer_infer.live import watch as watch_feed
     from tallformer_infer.pipeline import Detector, choose_point
     from tallformer_infer.results import check_selection
+    from tallformer_infer.stopping import run_interruptibly
 
     detector = run_interruptibly(lambda: Detector.load(model, device=device, threads=threads))
     recipe = detector.bundle.recipe

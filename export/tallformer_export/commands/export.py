@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tallformer_infer.bundle import Precision, WeightStorage
-from tallformer_infer.commands.saying import Speaker, speaking
-from tallformer_infer.commands.waiting import import_interruptibly
 from tallformer_infer.config import preset, read_recipe, to_json
+from tallformer_infer.console import Speaker, speaking
+from tallformer_infer.stopping import import_interruptibly
 
 if TYPE_CHECKING:
     from tallformer_infer.config import ParityReport
@@ -92,10 +92,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer export thumos14-swin-t --random-weights 0 --out swin-t-random
     """
     import_interruptibly("tallformer_export.exporting")
-    import_interruptibly("tallformer_infer.commands.engine_building")
+    import_interruptibly("tallformer_infer.runtime.tensorrt.engines")
     from tallformer_export.exporting import ExportOptions, check_input_stays, export_checkpoint, export_random
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.commands.engine_building import EngineOptions, build_engines, check_engines_can_be_built
+    from tallformer_infer.runtime.tensorrt.engines import EngineOptions, build_engines, check_engines_can_be_built
 
     check_input_stays(Path(model), out)
     if engine:

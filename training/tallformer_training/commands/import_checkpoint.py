@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tallformer_infer import __version__
-from tallformer_infer.commands.saying import speaking
 from tallformer_infer.config import Recipe, preset, read_recipe
+from tallformer_infer.console import speaking
 from tallformer_infer.errors import OutputError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tallformer_infer.commands.text import printable
 from tallformer_infer.config import to_json
 from tallformer_infer.errors import AnnotationError
+from tallformer_infer.text import printable
 from tallformer_training.commands.train_options import (
     DataOptions,
     SessionOptions,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tallformer_infer.commands.text import counted
 from tallformer_infer.config import BackboneConfig, Recipe, preset, read_recipe
+from tallformer_infer.text import counted
 from tallformer_training.commands.stopping import StopBetweenSteps
 
 if TYPE_CHECKING:

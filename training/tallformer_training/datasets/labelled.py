@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.commands.text import counted
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import AnnotationError, MediaError
 from tallformer_infer.labels.files import Problems
@@ -25,6 +24,7 @@ from tallformer_infer.labels.names import composed, files_of, find_videos
 from tallformer_infer.labels.segments import LabelledVideo, Segment
 from tallformer_infer.labels.truth import read_annotations
 from tallformer_infer.media import probe, video_rate
+from tallformer_infer.text import counted
 
 END_TOLERANCE_S = 0.5
 """How far behind the end of its video a segment may end; see Note [what is repaired]."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.commands.text import counted
 from tallformer_infer.errors import CheckpointError, ConfigError
+from tallformer_infer.text import counted
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.memory import Memory, RunMemory
 from tallformer_training.model import Detector

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tallformer_infer.commands.saying import write_event
+from tallformer_infer.console import write_event
 from tallformer_training.training.metrics import finite_or_none
 
 _EVENT_EVERY_S = 1.0

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallformer_infer.bundle import Bundle, GraphName
-from tallformer_infer.commands.saying import Speaker
-from tallformer_infer.commands.text import counted
-from tallformer_infer.commands.waiting import run_interruptibly
+from tallformer_infer.console import Speaker
 from tallformer_infer.errors import DeviceError, EngineError
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
 from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, BatchProfile, EngineKey, engine_key
@@ -34,6 +32,8 @@ from tallformer_infer.runtime.tensorrt.store import (
     write_timing_cache,
 )
 from tallformer_infer.runtime.tensorrt.targets import choose_target, runs_on
+from tallformer_infer.stopping import run_interruptibly
+from tallformer_infer.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)

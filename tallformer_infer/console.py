@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from tallformer_infer.commands.text import printable
+from tallformer_infer.text import printable
 
 URGENT = frozenset({"warning", "error", "video_failed", "interrupted"})
 """Events that `--quiet` does not silence."""
