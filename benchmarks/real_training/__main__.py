@@ -3,8 +3,9 @@
     python -m benchmarks.real_training --encoder kinetics400.safetensors --work FOLDER [--only NAME,NAME] [--seeds 3]
 
 UT-Interaction (`../shared/real`) as untrimmed videos, see `videos`; 6 classes; (a) `both`: five folds by sequence, (b)
-`across`: learned in the parking lot, tested on the lawn. `--encoder` is a checkpoint of recipe `thumos14-i3d` or
-`kinetics400-i3d`, of which only the encoder is taken. Features are computed once and stand in the work folder. Every
+`across`: learned in the parking lot, tested on the lawn. `--encoder` is a checkpoint of recipe
+`kinetics400-i3d`, whose encoder is taken, and its classifier for the baseline without training.
+Features are computed once and stand in the work folder. Every
 run then trains with `tallformer_training` from a memory that is made of them. Lines go to `--out`, one for each run;
 runs that stand there already are left out.
 """
@@ -18,10 +19,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.kinetics.encoding import load_encoder
 from benchmarks.measure import circumstances
+from benchmarks.real_training.baselines import linear, untrained, whole_shots
 from benchmarks.real_training.features import FeatureStore, encode_all
-from benchmarks.real_training.running import Place, run
-from benchmarks.real_training.variants import encoder_recipe, variants
+from benchmarks.real_training.running import Place, run, splits
+from benchmarks.real_training.variants import BATCH_WINDOWS, WINDOWS_PER_VIDEO, encoder_recipe, frozen_config, heads
 from benchmarks.real_training.videos import compose, compositions
 from tallformer_infer.config import Recipe
 from tallformer_training.checkpoint import load_checkpoint
@@ -47,10 +50,13 @@ def main() -> None:
     encode_all(_detector(recipe, options.encoder), paths, features, bf16=options.bf16)
     place = Place(videos=videos, truth=truth, store=FeatureStore(features), work=options.work / "runs")
     done = _done(options.out)
-    for variant in variants(recipe):
-        if options.only and variant.name not in options.only:
-            continue
-        for split in ("both", "across"):
+    _write_baselines(options, place, done)
+    for split in ("both", "across"):
+        learned = len(splits(split)[0][0]) * options.orders * WINDOWS_PER_VIDEO
+        epochs = max(round(options.steps * BATCH_WINDOWS / learned), 1)
+        for variant in heads(recipe, frozen_config(epochs=epochs)):
+            if options.only and variant.name not in options.only:
+                continue
             for seed in range(options.seeds):
                 key = (variant.name, split, seed, options.side)
                 if key not in done and time.monotonic() < end_s:
@@ -59,6 +65,18 @@ def main() -> None:
                     with options.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({**line, **facts}) + "\n")
                     print(variant.name, split, seed, line["map"], line["average_map"], line["train_s"], flush=True)
+
+
+def _write_baselines(options: argparse.Namespace, place: Place, done: set[tuple[str, str, int, int]]) -> None:
+    _, weight, bias = load_encoder(options.encoder)
+    for split in ("both", "across"):
+        if ("linear", split, 0, options.side) in done:
+            continue
+        lines = [whole_shots(split, place), untrained(split, place, weight, bias)]
+        lines.append(linear(split, place, orders=options.orders))
+        with options.out.open("a", encoding="utf-8") as file:
+            for line in lines:
+                file.write(json.dumps({**line, "side_px": options.side, **circumstances()}) + "\n")
 
 
 def _done(path: Path) -> set[tuple[str, str, int, int]]:
@@ -84,7 +102,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--real", type=Path, default=REAL, help="folder of the footage")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file that gets a line for each run")
     parser.add_argument("--side", type=int, default=112, help="side of the frames that the encoder sees, in pixels")
-    parser.add_argument("--orders", type=int, default=4, help="compositions of each sequence")
+    parser.add_argument("--orders", type=int, default=2, help="compositions of each sequence")
+    parser.add_argument("--steps", type=int, default=120, help="training steps of each part of a split")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="variants, with commas")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")

@@ -26,6 +26,7 @@ from tallformer_training.training import OptimiserConfig, TrainingConfig
 CLIP_FRAMES = 32
 WINDOW_FRAMES = 480
 CHANNELS = 128
+WINDOWS_PER_VIDEO, BATCH_WINDOWS = 2, 8
 _I3D = preset("thumos14-i3d")
 
 
@@ -97,8 +98,8 @@ def frozen_config(*, epochs: int = 30, seed: int = 0, base_lr: float = 1e-3) -> 
     return TrainingConfig(
         ratio=0.0,
         epochs=epochs,
-        windows_per_video=2,
-        batch_windows=8,
+        windows_per_video=WINDOWS_PER_VIDEO,
+        batch_windows=BATCH_WINDOWS,
         optimiser=OptimiserConfig(kind="adamw", base_lr=base_lr, encoder_factor=0.1, weight_decay=0.05),
         schedule=ScheduleConfig(period_epochs=epochs, min_factor=0.02, warmup_steps=50),
         smooth_schedule=True,
@@ -111,8 +112,3 @@ def frozen_config(*, epochs: int = 30, seed: int = 0, base_lr: float = 1e-3) -> 
         loader_threads=1,
         seed=seed,
     )
-
-
-def variants(base: Recipe) -> list[Variant]:
-    """All settings of the benchmark."""
-    return heads(base, frozen_config())
