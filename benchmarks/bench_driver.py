@@ -86,7 +86,7 @@ def main() -> None:
         work = Path(name)
         spec = VideoSpec(subset="testing", seed=0, index=0, minutes=0.5, fps=15, width_px=96, height_px=96)
         write_video(write_script(spec), work / "video.mp4")
-        result = Detector.load(device="cpu").detect(work / "video.mp4", operating_point="none")
+        result = Detector.load("demo", device="cpu").detect(work / "video.mp4", operating_point="none")
         _fill_store(work / "store", DONE)
         for done in (0, DONE):
             _make_archive(work / str(done), done)

@@ -27,7 +27,7 @@ MINUTES = (1, 10, 60, 240)
 _DETECT = """
 import json, resource, sys, time
 from tallformer_infer import Detector
-detector = Detector.load(device="cpu")
+detector = Detector.load("demo", device="cpu")
 detector.detect(sys.argv[2])
 wall, cpu = time.perf_counter(), time.process_time()
 result = detector.detect(sys.argv[1])

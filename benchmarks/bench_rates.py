@@ -40,7 +40,7 @@ CHOICES: tuple[tuple[float, ...], ...] = ((15.0,), (15.0, 5.0), (15.0, 5.0, 1.67
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a JSON line for each choice of rates and kind of video."""
     options = _options(arguments)
-    detector = Detector.load(device="cpu", threads=1)
+    detector = Detector.load("demo", device="cpu", threads=1)
     for is_long, videos, seed in ((True, options.long, options.long_seed), (False, options.plain, options.plain_seed)):
         folder = options.out / f"{'long' if is_long else 'plain'}-{options.subset}-{seed}"
         made = dict(make_videos(folder, subset=options.subset, videos=videos, seed=seed, with_long_actions=is_long))

@@ -119,7 +119,7 @@ def measure_layouts(work: Path, *, rounds: int, spec: SetSpec | None = None) -> 
     spec = spec or SetSpec(subset="testing", videos=VIDEOS, seed=SEED, minutes=MINUTES)
     annotations = make_dataset(spec, work / f"windows-{spec.seed}", jobs=2)
     videos = sorted(annotations.parent.rglob("*.mp4"))
-    loaded = Detector.load(device="cpu")
+    loaded = Detector.load("demo", device="cpu")
     recipe = loaded.bundle.recipe
     step = replace(recipe.window, overlap=1 - OFFICIAL_STEP_FRAMES / recipe.window.window_frames)
     described = replace(loaded.bundle.description, recipe=replace(recipe, window=step))

@@ -27,13 +27,13 @@ RECIPES = ("demo", "thumos14-swin-t-112", "thumos14-swin-t", "thumos14-swin-b")
 def main() -> int:
     """Print the JSON lines; 1 where there is no CUDA device."""
     try:
-        Detector.load(device="cuda")
+        Detector.load("demo", device="cuda")
     except DeviceError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 1
     devices: list[Device] = ["cuda"]
     try:
-        Detector.load(device="onnx-tensorrt")
+        Detector.load("demo", device="onnx-tensorrt")
         devices.append("onnx-tensorrt")
     except DeviceError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)

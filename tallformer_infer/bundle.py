@@ -33,7 +33,7 @@ from tallformer_infer.input_sizes import with_input_sizes
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
-DEFAULT_MODEL = "demo"
+DEFAULT_MODEL = "kinetics400"
 SUPPRESS_SETTINGS = "tallformer.suppress"
 """Entry of graph 3's metadata: the settings it was made for, as JSON."""
 

@@ -43,6 +43,14 @@ def _auto_is_onnx_runtime() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _small_default_model() -> Iterator[None]:
+    """Tests of the default model take `demo`, which is fast; those of kinetics400 name it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tallformer_infer.bundle.DEFAULT_MODEL", "demo")
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The official code's numbers, kept outside the repository."""

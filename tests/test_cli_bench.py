@@ -117,7 +117,7 @@ def test_what_is_no_video_is_refused_in_one_line(capsys, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
 def test_ctrl_c_ends_within_a_second_and_leaves_nothing(tmp_path):
-    command = [sys.executable, "-m", "tallformer_infer", "bench", "--rounds", "50", "--json-logs"]
+    command = [sys.executable, "-m", "tallformer_infer", "bench", "--model", "demo", "--rounds", "50", "--json-logs"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as run:
         for line in run.stderr:

@@ -44,7 +44,7 @@ def run(
 def detect_line(root: Path, cache: Path, **where: object) -> str:
     """The one line that `detect --device tensorrt` ends with."""
     example = str(root / "docs/example/example.mp4")
-    done = run(["detect", example, "--device", "tensorrt"], cache, **where)  # type: ignore[arg-type]
+    done = run(["detect", example, "--model", "demo", "--device", "tensorrt"], cache, **where)  # type: ignore[arg-type]
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()

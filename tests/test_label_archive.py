@@ -17,7 +17,9 @@ from tallformer_training.synthetic import VideoSpec, write_script, write_video
 def label(*sources, out, options=()):
     command = [sys.executable, "-m", "tallformer_infer", "label", *map(str, sources), "--out", str(out), "--json-logs"]
     before_s = children_cpu_s()
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=1500)
+    done = subprocess.run(
+        [*command, "--model", "demo", *options], capture_output=True, text=True, check=False, timeout=1500
+    )
     events = [json.loads(line) for line in done.stderr.splitlines()]
     return done.returncode, events, children_cpu_s() - before_s
 

@@ -60,6 +60,8 @@ def command(videos, out, *options):
                 "1",
                 "--operating-point",
                 "none",
+                "--model",
+                "demo",
                 *options,
             ]
         )

@@ -54,6 +54,8 @@ def start(source, out, *options, **how):
         "--out",
         str(out),
         "--json-logs",
+        "--model",
+        "demo",
         *options,
     ]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **how)

@@ -63,6 +63,8 @@ def start(source, out, *options):
         "--out",
         str(out),
         "--json-logs",
+        "--model",
+        "demo",
         *options,
     ]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -17,7 +17,7 @@ SWITCHES = ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
 DETECT = """
 import sys, time
 from tallformer_infer import Detector
-result = Detector.load(device=sys.argv[3]).detect(sys.argv[1], threshold=0.3)
+result = Detector.load("demo", device=sys.argv[3]).detect(sys.argv[1], threshold=0.3)
 assert result.actions
 time.sleep(float(sys.argv[2]))
 """
@@ -95,7 +95,9 @@ def test_workers_of_an_archive_look_nobody_up_either(tmp_path: Path, root: Path)
     code = "import sys; from tallformer_infer.cli import main; sys.argv[0] = 'tallformer'; main()"
     out = tmp_path / "labels"
 
-    calls = traced(code, tmp_path, "label", root / "docs/example/example.mp4", "--out", out, "--workers", 2)
+    calls = traced(
+        code, tmp_path, "label", root / "docs/example/example.mp4", "--model", "demo", "--out", out, "--workers", 2
+    )
 
     assert calls == []
     assert folders_of(tmp_path) <= {"calls", "labels", ".cache", ".cache/tallformer"}

@@ -37,6 +37,8 @@ def test_the_wheel_has_what_is_not_python(names: list[str]) -> None:
         assert f"tallformer_infer/report/assets/{file}" in names
     for file in ("bundle.json", "encoder.onnx", "localizer.onnx", "suppress.onnx"):
         assert f"tallformer_infer/bundles/demo/{file}" in names
+    for file in ("kinetics400/encoder.onnx", "kinetics400/bundle.json", "kinetics400-fast/bundle.json"):
+        assert f"tallformer_infer/bundles/{file}" in names
     for file in ("bundle.json", "encoder.onnx", "localizer.onnx"):  # its suppression has no graph
         assert f"tallformer_infer/bundles/anet-demo/{file}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
