@@ -113,7 +113,7 @@ def test_without_engines_detect_says_how_to_build_them(root: Path, tmp_path: Pat
 def test_without_the_cuda_bindings_detect_says_how_to_install_them(root: Path, tmp_path: Path) -> None:
     path = path_without(tmp_path / "site", "tensorrt", "cuda", "cuda_bindings")
     driver = compile_driver(tmp_path / "driver", capability=(8, 6))
-    assert run(["engine", "build", "-q"], tmp_path, path=path, driver=driver).returncode == 0
+    assert run(["engine", "build", "demo", "-q"], tmp_path, path=path, driver=driver).returncode == 0
 
     line = detect_line(root, tmp_path, path=path, driver=driver)
 
@@ -127,7 +127,7 @@ def test_cuda_that_does_not_work_is_said_in_one_line(root: Path, tmp_path: Path)
     """The driver of these tests answers who is there, and nothing else: as one that is too old."""
     path = path_without(tmp_path / "site", "tensorrt")
     driver = compile_driver(tmp_path / "driver", capability=(8, 6))
-    assert run(["engine", "build", "-q"], tmp_path, path=path, driver=driver).returncode == 0
+    assert run(["engine", "build", "demo", "-q"], tmp_path, path=path, driver=driver).returncode == 0
 
     assert detect_line(root, tmp_path, path=path, driver=driver).startswith(f"{_REFUSED}cudaStreamCreateWithFlags: ")
 

@@ -176,9 +176,9 @@ def test_help_names_the_defaults_of_the_settings(capsys: pytest.CaptureFixture[s
     shown = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     default = TrainingConfig()
     for text in (
-        f"Passes over the videos; else {default.epochs}.",
-        f"0: frozen encoder; else {default.ratio}.",
-        f"Makes runs repeatable; else {default.seed}.",
+        f"Passes over the videos (default: {default.epochs};",
+        f"0: frozen encoder. (default: {default.ratio};",
+        f"Random seed (default: {default.seed};",
     ):
         assert text in shown
 
