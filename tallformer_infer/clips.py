@@ -83,12 +83,13 @@ class _Cut:
 def _needed_from(frame: int, window: WindowConfig, step: int) -> int | None:
     """Length of the video from which a clip that starts at `frame` is part of a window; None if none starts there.
 
-    A window exists if the one before does not reach the end of the video.
+    A window exists if the one before does not reach the end of the video, or, with `ends_partly`, beyond it.
     """
     last_clip = window.window_frames - window.clip_frames
     newest_window = frame // step
     oldest_window = max(-((last_clip - frame) // step), 0)
     for index in range(oldest_window, newest_window + 1):
         if (frame - step * index) % window.clip_frames == 0:
-            return step * (index - 1) + window.window_frames + 1 if index else 0
+            beyond = 0 if window.ends_partly else 1
+            return step * (index - 1) + window.window_frames + beyond if index else 0
     return None

@@ -114,6 +114,8 @@ def test_a_choice_for_something_else_is_not_taken(
         case "openvino":
             monkeypatch.setattr(choosing, "version", lambda name: "1.0")
         case _:
+            asked = taking(monkeypatch, onnxruntime=0.5, openvino=0.25, openvino_bf16=0.25)
+            asked += ["before"] * 2
             bundle = load_bundle("anet-demo")
 
     load_fastest(bundle, folder=tmp_path)

@@ -190,7 +190,11 @@ def test_video_is_named_where_labels_do_not_name_it(folder):
         (["a.srt", "a.csv", "-o", "x.json"], 1, "a.csv: has the video a, as a.srt has; keep one of them"),
         (["a.srt", "b.srt", "-o", "x.eaf"], 1, "eaf holds one video per file, and there are 2"),
         (["a.srt", "-o", "missing/x.json"], 1, "there is no folder missing; make it first"),
-        (["a.srt", "-o", "x.json", "--to", "labelstudio"], 1, "Label Studio counts frames; say how many"),
+        (
+            ["a.srt", "-o", "x.json", "--to", "labelstudio"],
+            1,
+            "Label Studio counts frames, and the frame rate is unknown",
+        ),
         (["none.srt", "-o", "x.json"], 1, "none.srt: no such file or directory"),
     ],
 )

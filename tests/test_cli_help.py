@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import typer.main
+import typer.rich_utils
 from rich.text import Text
 
 from tallformer_infer import cli

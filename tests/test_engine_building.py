@@ -21,7 +21,7 @@ from tests.engine_graphs import SIDE, halved, one_node, quantised
 
 FREE = BatchProfile(least=1, best=4, most=8)
 FIXED = BatchProfile(least=4, best=4, most=4)
-BUNDLE = load_bundle()
+BUNDLE = load_bundle("demo")
 
 
 @pytest.fixture(scope="module")

@@ -190,7 +190,7 @@ def test_label_studio_task_has_frames_from_one_with_both_ends(written):
 
 
 def test_label_studio_needs_to_know_the_frame_rate():
-    with pytest.raises(OutputError, match=r"clip\.mp4: Label Studio counts frames; .* --fps"):
+    with pytest.raises(OutputError, match=r"clip\.mp4: Label Studio counts frames, .* --fps"):
         encode_labels([video(segment(1, 2), fps=None)], "labelstudio")
 
 

@@ -56,7 +56,21 @@ def files_at(address):
 
 
 def run(capsys, videos, out, state, *options):
-    arguments = ["label", videos, "--out", out, "--state", state, "--threads", 1, "--workers", 1, *options]
+    arguments = [
+        "label",
+        videos,
+        "--out",
+        out,
+        "--state",
+        state,
+        "--threads",
+        1,
+        "--workers",
+        1,
+        "--device",
+        "cpu",
+        *options,
+    ]
     arguments += [part for name in ("memory", "ftp") for part in ("--allow-protocol", name)]
     code = cli.run([str(argument) for argument in [*arguments, "--operating-point", "none", "--json-logs"]])
     said = capsys.readouterr().err

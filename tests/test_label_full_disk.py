@@ -55,6 +55,8 @@ def command(videos, out, *options):
                 "tallformer_infer",
                 "label",
                 str(videos),
+                "--device",
+                "cpu",
                 "--json-logs",
                 "--threads",
                 "1",

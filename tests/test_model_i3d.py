@@ -204,7 +204,7 @@ def kinetics_file(folder: Path, in_channels: int = 3) -> Path:
 
 @pytest.mark.parametrize("in_channels", [3, 2])
 def test_a_file_of_kinetics_weights_fits_exactly(tmp_path: Path, in_channels: int) -> None:
-    _, tensors = read_tensors(kinetics_file(tmp_path, in_channels))
+    _, tensors, _ = read_tensors(kinetics_file(tmp_path, in_channels))
     model = InceptionI3d(in_channels=in_channels)
 
     load_kinetics(model, tensors)
@@ -240,7 +240,7 @@ def test_the_names_are_those_of_the_published_files(model: InceptionI3d) -> None
 def test_a_file_that_does_not_fit_is_refused(
     model: InceptionI3d, tmp_path: Path, change: dict[str, Tensor | None], message: str
 ) -> None:
-    _, tensors = read_tensors(kinetics_file(tmp_path))
+    _, tensors, _ = read_tensors(kinetics_file(tmp_path))
     changed = {name: value for name, value in (tensors | change).items() if value is not None}
 
     with pytest.raises(CheckpointError, match=message):

@@ -205,7 +205,7 @@ def test_detect_says_so_in_one_line(root: Path, capsys: pytest.CaptureFixture[st
 def test_that_engines_may_be_built_is_said_before(
     root: Path, capsys: pytest.CaptureFixture[str], device: str, is_said: bool
 ) -> None:
-    cli.run(["detect", os.fspath(root / "missing.mp4"), "--device", device, "--json-logs"])
+    cli.run(["detect", os.fspath(root / "pyproject.toml"), "--device", device, "--json-logs"])
 
     first = json.loads(capsys.readouterr().err.splitlines()[0])
     assert first["event"] == "loading"

@@ -416,7 +416,7 @@ def _table(candidates: Candidates) -> list[tuple[int, float, float, float]]:
 MEASURE = """
 import json, resource, sys
 from tallformer_infer.pipeline import Detector
-result = Detector.load(device="cpu", threads=1).detect(sys.argv[1])
+result = Detector.load("demo", device="cpu", threads=1).detect(sys.argv[1])
 print(json.dumps({"frames": result.frame_count, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """
 

@@ -148,7 +148,9 @@ class ComparedRuntime:
             self._compare_candidates(_rows(everything, row), _rows(there, row))
         segments, scores, classes = self._best(_rows(here, 0))
         above = scores > self._recipe.suppress.score_threshold
-        return Candidates(segments[above], scores[above], classes[above])
+        found = Candidates(segments[above], scores[above], classes[above])
+        self.suppress(found)  # for graph 3, which nothing on the way runs
+        return found
 
     def suppress(self, candidates: Candidates) -> Candidates:
         """See `Runtime.suppress`."""

@@ -31,7 +31,9 @@ def features(
     ],
     form: Annotated[
         Literal["npy", "npz", "safetensors"],
-        typer.Option("--format", "-f", help="npy: features only. npz and safetensors: features and times_s."),
+        typer.Option(
+            "--format", "-f", metavar="FORMAT", help="npy: features only. npz and safetensors: features and times_s."
+        ),
     ] = "npy",
     model: options.Model = None,
     device: options.Device = "auto",

@@ -247,6 +247,8 @@ class Feed:
                 break
             self._closing.wait(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        if self._file is not None:
+            self._file.close()
         with self._changed:
             self._ended, self._current = True, None
             self._changed.notify_all()

@@ -54,7 +54,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     ] = "fp32",
     weights: Annotated[
         WeightStorage,
-        typer.Option(help="How weights are stored: fp16 halves the file, int8 quarters it; no layer is slower."),
+        typer.Option(
+            metavar="NAME",
+            help="Storage of weights: fp32, fp16 (half the file) or int8 (a quarter); no layer is slower.",
+        ),
     ] = "fp32",
     any_size: Annotated[
         bool, typer.Option("--any-size", help="Leave the size of pictures open (I3D only), to share one graph.")
