@@ -101,7 +101,9 @@ def load_fastest(
 def _name(bundle: Bundle, may_reduce: bool) -> str:
     """What a choice is kept as."""
     made_by = [_FORM, ort.__version__, version("openvino"), processor_name(), *processor_features(), may_reduce]
-    return hashlib.sha256(f"{made_by} {bundle.graphs['encoder'].sha256}".encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        f"{made_by} {bundle.graphs['encoder'].sha256} {bundle.recipe.sampling.crop_px}".encode()
+    ).hexdigest()[:32]
 
 
 def _measure(bundle: Bundle, may_reduce: bool, threads: int | None) -> Choice:

@@ -223,7 +223,7 @@ def default_precision(bundle: Bundle, target: str = "CPU") -> RunPrecision:
 
 
 def _open_encoder(bundle: Bundle, target: str, precision: RunPrecision, threads: int) -> OpenVinoEncoder:
-    content, graph = bundle.read_graph("encoder"), bundle.graphs["encoder"]
+    content = bundle.read_graph("encoder")  # kept by its own hash: models that share a file differ in input size
     try:
         return OpenVinoEncoder(
             content,
@@ -231,7 +231,6 @@ def _open_encoder(bundle: Bundle, target: str, precision: RunPrecision, threads:
             precision=precision,
             threads=threads,
             most_clips=most_clips(bundle.recipe),
-            sha256=graph.sha256,
         )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
