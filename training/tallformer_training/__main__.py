@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from tallformer_infer.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(["train", *sys.argv[1:]]))
+    code = run(["train", *sys.argv[1:]])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is on the disk. torch's distributed threads now and then abort a process that ends the usual way
+    # ("terminate called without an active exception"), and torchrun would report a finished run as failed.
+    os._exit(code)
