@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.server
 import json
 import os
@@ -21,10 +22,16 @@ import pytest
 from starlette.testclient import TestClient
 
 from tallformer_infer import Detector
-from tallformer_infer.bundle import load_bundle
+from tallformer_infer.bundle import Bundle, load_bundle
+from tallformer_infer.bundle_writing import write_calibration
+from tallformer_infer.config import NAMED_CLASSES, Cut
+from tallformer_infer.config.class_groups import CLASS_GROUPS
+from tallformer_infer.labels.formats import FOR_RESULTS, FORMATS, READABLE, read_labels
 from tallformer_infer.serve import JobOptions, JobStore, ServerOptions, create_app
 from tallformer_infer.serve.driver import DriverOptions
 from tests.browser import Browser, start_browser
+from tests.calibration_samples import calibration
+from tests.small_bundle import write_bundle
 
 VIDEO = Path("docs/example/example.mp4")
 TOKEN = "a-token-of-length"
@@ -36,11 +43,11 @@ def video(root: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **changes: Any) -> Iterator[TestClient]:
+def serving(folder: Path, *, bundle: Bundle | None = None, **changes: Any) -> Iterator[TestClient]:
     driver = {"device": "cpu", "workers": 1, "threads": 1, "store_bytes": 1 << 30}
     own = {key: changes.pop(key) for key in tuple(changes) if key in ("allowed_hosts", "allow_private", "most_bytes")}
     options = ServerOptions(driver=DriverOptions(data=folder, **{**driver, **own}), grace_s=0.0, **changes)
-    with TestClient(create_app(load_bundle("demo"), options), base_url="http://localhost") as client:
+    with TestClient(create_app(bundle or load_bundle("demo"), options), base_url="http://localhost") as client:
         yield client
 
 
@@ -85,12 +92,73 @@ def test_a_job_gives_what_detect_gives(server: TestClient, done: dict[str, Any],
         assert (start_s, end_s) == pytest.approx((action.start_s, action.end_s), abs=0.01)
 
 
-@pytest.mark.parametrize("form", ["csv", "srt", "eaf", "labelstudio", "boris", "activitynet", "jsonl", "html"])
-def test_results_come_in_every_format(server: TestClient, done: dict[str, Any], form: str) -> None:
+@pytest.mark.parametrize("form", [*FOR_RESULTS, "html"])
+def test_results_come_in_every_format_and_name_no_path(
+    server: TestClient, done: dict[str, Any], form: str, tmp_path: Path
+) -> None:
+    if form in ("otio", "edl", "fcp7"):
+        pytest.importorskip("opentimelineio")
+
     answer = server.get(f"{done['url']}/result", params={"format": form})
 
-    assert answer.status_code == 200
+    assert answer.status_code == 200, answer.text
     assert b"orbit" in answer.content
+    assert str(Path.cwd()).encode() not in answer.content
+    if form in READABLE:
+        file = tmp_path / f"match{FORMATS[form].suffix}"
+        file.write_bytes(answer.content)
+        (found,) = read_labels(file, form=form)
+        assert found.bare_name == "match"
+
+
+def test_an_unknown_format_is_refused_with_a_list(server: TestClient, done: dict[str, Any]) -> None:
+    answer = server.get(f"{done['url']}/result", params={"format": "docx"})
+
+    assert answer.status_code == 422
+    assert "there are json, activitynet, csv" in answer.text
+    listed = server.get("/openapi.json").json()["paths"]["/v1/jobs/{job_id}/result"]["get"]["parameters"][1]["schema"]
+    assert listed["enum"] == [*FOR_RESULTS, "html"]
+
+
+def calibrated(path: Path) -> Bundle:
+    """The small bundle with scores of its own, whose default point finds only `wave`, and whose other finds `jump`."""
+    points = calibration({"wave": 0.5, "jump": 0.5, "sit, then stand": 0.5})
+    points = dataclasses.replace(
+        points,
+        points=dict.fromkeys(("max-f1", NAMED_CLASSES), points.points["max-f1"]),
+        classes={
+            label: dataclasses.replace(
+                found,
+                cuts={"max-f1": found.cuts["max-f1"], NAMED_CLASSES: Cut(threshold=0.3, precision=0.5, recall=1.0)},
+            )
+            for label, found in points.classes.items()
+        },
+    )
+    return write_calibration(load_bundle(write_bundle(path / "small")), points, out=path / "calibrated")
+
+
+def test_a_job_of_named_classes_gets_the_point_for_that(tmp_path: Path, video: bytes) -> None:
+    with serving(tmp_path / "data", bundle=calibrated(tmp_path)) as client:
+        every = wait_for(client, upload(client, video)["id"], "done", "failed")
+        named = wait_for(client, upload(client, video, classes=["wave", "jump"])["id"], "done", "failed")
+        all_of, some_of = (client.get(f"{job['url']}/result").json() for job in (every, named))
+
+    assert (all_of["settings"]["operating_point"], some_of["settings"]["operating_point"]) == ("max-f1", NAMED_CLASSES)
+    assert {action["label"] for action in all_of["videos"][0]["actions"]} == {"wave"}
+    assert {action["label"] for action in some_of["videos"][0]["actions"]} == {"wave", "jump"}
+
+
+def test_a_group_of_classes_can_be_named(tmp_path: Path, video: bytes) -> None:
+    with serving(tmp_path, bundle=load_bundle("kinetics400")) as client:
+        known = client.get("/v1/models").json()[0]["classes"]
+        job = client.post("/v1/uploads", params={"classes": ["@sports"]}, content=video)
+        unknown = client.post("/v1/uploads", params={"classes": ["@nonsense"]}, content=video)
+        options = JobStore(tmp_path / "jobs.db").get(job.json()["id"])
+
+    assert options is not None
+    assert set(options.options.classes or ()) == set(CLASS_GROUPS["sports"]) & set(known)
+    assert unknown.status_code == 422
+    assert "no such group" in unknown.text
 
 
 def test_other_options_on_the_same_file_cost_no_second_run(

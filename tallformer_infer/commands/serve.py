@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tallformer_infer.devices import Device
+from tallformer_infer.commands import options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -20,10 +20,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for jobs, uploads and results.")] = Path(
         "tallformer-data"
     ),
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="BUNDLE", help="Folder, .zip, or a name that `tallformer models` lists."),
-    ] = None,
+    model: options.Model = None,
     host: Annotated[
         str,
         typer.Option(
@@ -65,10 +62,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     max_queue: Annotated[
         int, typer.Option(min=1, metavar="N", help="Most unfinished jobs; more get 429.", rich_help_panel=_ACCESS)
     ] = 1000,
-    device: Annotated[
-        Device,
-        typer.Option(metavar="NAME", help="Device, as for `detect`.", rich_help_panel=_WORK),
-    ] = "auto",
+    device: options.Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -119,7 +113,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
     bundle = load_bundle(model)
     count = choose_workers(bundle, videos=1 << 30, memory_bytes=None, workers=workers)
-    options = ServerOptions(
+    server = ServerOptions(
         driver=DriverOptions(
             data=data.resolve(),
             device=device,
@@ -136,7 +130,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         grace_s=grace,
     )
     config = uvicorn.Config(
-        create_app(bundle, options),
+        create_app(bundle, server),
         host=host,
         port=port,
         log_level="warning" if quiet else "info",

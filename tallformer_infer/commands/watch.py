@@ -99,7 +99,7 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     names = split_classes(tuple(classes or ()), recipe.classes)
     try:
         check_selection(threshold=threshold, classes=names, known=recipe.classes)
-        choose_point(detector.bundle, operating_point, threshold=threshold)
+        choose_point(detector.bundle, operating_point, threshold=threshold, classes=names)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     window_s = recipe.window.window_frames / recipe.sampling.sample_fps

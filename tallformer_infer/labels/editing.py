@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 from tallformer_infer.errors import ExtraError
 from tallformer_infer.installing import install_command
 from tallformer_infer.labels.escaping import LINE, escape
-from tallformer_infer.labels.names import address_of
 from tallformer_infer.labels.segments import LabelledVideo, Segment, by_class, in_time_order, lanes, only_video
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def _clip(segment: Segment, video: LabelledVideo, frames: _Frames, first: int, c
     from opentimelineio import schema  # noqa: PLC0415 (an extra)
 
     length = max(frames.at(video.duration_s or 0.0), first + count)
-    media = schema.ExternalReference(address_of(video.name), available_range=frames.range(0, length))
+    media = schema.ExternalReference(video.address, available_range=frames.range(0, length))
     exact = {"label": _name(segment.label), "start_s": segment.start_s, "end_s": segment.end_s}
     return schema.Clip(
         name=_name(segment.label),

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.escaping import unescape, xml_attribute, xml_text
 from tallformer_infer.labels.files import Problems, parse_xml, read_bytes
-from tallformer_infer.labels.names import address_of, relative_address_of
+from tallformer_infer.labels.names import relative_address_of
 from tallformer_infer.labels.segments import (
     GatheredVideos,
     LabelledVideo,
@@ -196,7 +196,7 @@ def _firsts(tiers: list[_Tier]) -> Iterator[int]:
 
 def _header(video: LabelledVideo, folder: Path | None, last: int) -> str:
     kind = mimetypes.guess_type(PurePosixPath(video.name).name)[0] or "video/mp4"
-    attributes = f"MEDIA_URL={xml_attribute(address_of(video.name))} MIME_TYPE={xml_attribute(kind)}"
+    attributes = f"MEDIA_URL={xml_attribute(video.address)} MIME_TYPE={xml_attribute(kind)}"
     relative = None if folder is None else relative_address_of(video.name, folder)
     if relative is not None:
         attributes += f" RELATIVE_MEDIA_URL={xml_attribute(relative)}"

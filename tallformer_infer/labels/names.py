@@ -123,6 +123,11 @@ def address_of(video: str) -> str:
     return f"file://{'' if path.as_posix().startswith('/') else '/'}{_quoted(path.as_posix())}"
 
 
+def address_elsewhere(video: str) -> str:
+    """The URL of a video that does not lie on this machine: relative to wherever the file that names it will lie."""
+    return address_of(video) if _is_address(video) else _quoted(video.replace("\\", "/"))
+
+
 def relative_address_of(video: str, folder: Path) -> str | None:
     """The URL of a video relative to `folder`; None where there is none."""
     if _is_address(video):

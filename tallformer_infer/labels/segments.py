@@ -10,7 +10,7 @@ from typing import Any
 
 from tallformer_infer.errors import OutputError
 from tallformer_infer.labels.files import Problems, number, shown
-from tallformer_infer.labels.names import SUFFIXES, bare_name_of
+from tallformer_infer.labels.names import SUFFIXES, address_elsewhere, address_of, bare_name_of
 from tallformer_infer.structures import Result
 
 
@@ -48,8 +48,15 @@ class LabelledVideo:
     """`training`, `validation` ..., where the source says."""
     has_bare_name: bool = False
     """`name` has no ending of a file, so that what looks like one is part of it."""
+    is_elsewhere: bool = False
+    """`name` is no path of this machine, but what another one calls its file."""
     key: str = field(default="", compare=False)
     """Where it stands in its file, for messages."""
+
+    @property
+    def address(self) -> str:
+        """The URL of the video, for formats that name it by one."""
+        return address_elsewhere(self.name) if self.is_elsewhere else address_of(self.name)
 
     @property
     def bare_name(self) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.files import Problems, shown
-from tallformer_infer.labels.names import address_of
 from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, by_class, in_time_order
 
 _TEMPORAL = "FILE1_Z2_XY0"
@@ -43,7 +42,7 @@ def via_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
             _LABEL: _attribute("label", _SELECT, {place: label for label, place in options.items()}),
             _SCORE: _attribute("score", _TEXT, {}),
         },
-        "file": {place: _file(place, video.name) for place, video in numbered},
+        "file": {place: _file(place, video) for place, video in numbered},
         "view": {place: {"fid_list": [place]} for place, _ in numbered},
         "metadata": {
             f"{place}_{row:06d}": {
@@ -112,9 +111,9 @@ def _attribute(name: str, kind: int, options: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _file(place: str, name: str) -> dict[str, Any]:
-    where = _AT_ADDRESS if "://" in name else _IN_FILE
-    return {"fid": place, "fname": name, "type": _VIDEO, "loc": where, "src": address_of(name)}
+def _file(place: str, video: LabelledVideo) -> dict[str, Any]:
+    where = _AT_ADDRESS if "://" in video.name else _IN_FILE
+    return {"fid": place, "fname": video.name, "type": _VIDEO, "loc": where, "src": video.address}
 
 
 def _part(project: dict[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:

@@ -13,6 +13,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import dataclasses
 import importlib.resources
 import ipaddress
 import os
@@ -33,7 +34,8 @@ from starlette.requests import ClientDisconnect
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.errors import ArchiveError, ConfigError, MediaError
+from tallformer_infer.config.class_groups import expand_groups
+from tallformer_infer.errors import ArchiveError, ConfigError, ExtraError, MediaError, OutputError
 from tallformer_infer.pipeline import choose_point
 from tallformer_infer.results import check_selection
 from tallformer_infer.serve.driver import Driver, DriverOptions
@@ -71,7 +73,7 @@ class JobRequest(BaseModel):
     url: str | None = Field(None, description="http(s) address on a host of --allow-host.", max_length=4096)
     threshold: float | None = Field(None, ge=0, le=1, description="Lowest score to keep.")
     top_k: int | None = Field(None, ge=1, le=1_000_000, description="Most actions to keep, best first.")
-    classes: list[str] | None = Field(None, description="Names of the actions to keep.")
+    classes: list[str] | None = Field(None, description="Names or @groups of the actions to keep.")
     operating_point: str | None = Field(None, description="Point of a calibrated model, `all` or `none`.")
 
 
@@ -230,19 +232,20 @@ class _Server:
 
     def checked(self, options: JobOptions) -> JobOptions:
         """Options that the model can do."""
-        recipe = self.bundle.recipe
+        known = self.bundle.recipe.classes
         try:
+            classes = None if options.classes is None else expand_groups(options.classes, known)
             check_selection(
                 threshold=options.threshold,
                 top_k=options.top_k,
-                classes=options.classes,
-                known=recipe.classes,
+                classes=classes,
+                known=known,
                 see="GET /v1/models",
             )
-            choose_point(self.bundle, options.operating_point, threshold=options.threshold, classes=options.classes)
+            choose_point(self.bundle, options.operating_point, threshold=options.threshold, classes=classes)
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
-        return options
+        return dataclasses.replace(options, classes=classes)
 
     def job(self, job_id: str) -> Job:
         """A job that a client names."""
@@ -332,7 +335,7 @@ class _Server:
 def _picked(
     threshold: Annotated[float | None, Query(ge=0, le=1, description="Lowest score to keep.")] = None,
     top_k: Annotated[int | None, Query(ge=1, le=1_000_000, description="Most actions to keep, best first.")] = None,
-    classes: Annotated[list[str] | None, Query(description="Names of the actions to keep.")] = None,
+    classes: Annotated[list[str] | None, Query(description="Names or @groups of the actions to keep.")] = None,
     operating_point: Annotated[str | None, Query(description="Point of a calibrated model, `all` or `none`.")] = None,
 ) -> JobOptions:
     """Options of a job, from the query."""
@@ -467,7 +470,10 @@ def _add_results(app: FastAPI, server: _Server) -> None:
         found = server.driver.result(job) if job.state == "done" else None
         if found is None:
             raise HTTPException(409, f"the job is {job.state}" if job.state != "done" else "its result is gone")
-        content, media_type, policy = encode_result(found, job, server.bundle, form)
+        try:
+            content, media_type, policy = encode_result(found, job, server.bundle, form)
+        except (ExtraError, OutputError) as error:
+            raise HTTPException(422, str(error)) from error
         return Response(content, media_type=media_type, headers={"Content-Security-Policy": policy} if policy else {})
 
     @app.get("/v1/jobs/{job_id}/video", response_class=FileResponse, responses=_ERRORS, tags=["results"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import PurePath
-from typing import Literal, get_args
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.labels.formats import FORMATS, encode_labels
+from tallformer_infer.labels.formats import FOR_RESULTS, FORMATS, encode_labels, require_libraries
 from tallformer_infer.labels.segments import LabelledVideo, labelled_video
 from tallformer_infer.pipeline import choose_point
 from tallformer_infer.pipeline.choices import at_point
@@ -16,10 +18,21 @@ from tallformer_infer.results import Selection, actions_document, encode_documen
 from tallformer_infer.serve.jobs import Job
 from tallformer_infer.structures import Result
 
-ResultFormat = Literal[
-    "json", "html", "activitynet", "csv", "tsv", "jsonl", "srt", "vtt", "eaf", "labelstudio", "via", "boris"
+RESULT_FORMATS = (*FOR_RESULTS, "html")
+"""What a result is given in."""
+
+
+def _format_named(name: str) -> str:
+    if name not in RESULT_FORMATS:
+        raise ValueError(f"no such format; there are {', '.join(RESULT_FORMATS)}")
+    return name
+
+
+ResultFormat = Annotated[
+    str, AfterValidator(_format_named), WithJsonSchema({"type": "string", "enum": list(RESULT_FORMATS)})
 ]
-RESULT_FORMATS: tuple[str, ...] = get_args(ResultFormat)
+"""One of `RESULT_FORMATS`."""
+
 _MEDIA_TYPES = {
     ".json": "application/json",
     ".csv": "text/csv",
@@ -41,6 +54,10 @@ def encode_result(result: Result, job: Job, bundle: Bundle, form: ResultFormat) 
 
     Returns:
         The content, its media type, and the content security policy of a page.
+
+    Raises:
+        ExtraError: A library that the format needs is not installed.
+        OutputError: The format cannot hold the actions.
     """
     options = job.options
     point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=options.classes)
@@ -58,8 +75,10 @@ def encode_result(result: Result, job: Job, bundle: Bundle, form: ResultFormat) 
         return encode_document(actions_document([picked], selection=selection)), "application/json", None
     if form == "html":
         return _page(picked, job, bundle), "text/html; charset=utf-8", None
+    require_libraries(form)
     suffix = FORMATS[form].suffix
-    return encode_labels([labelled_video(picked)], form), _MEDIA_TYPES.get(suffix, "text/plain"), None
+    named = dataclasses.replace(labelled_video(picked), is_elsewhere=True)  # the client's name, not one of this machine
+    return encode_labels([named], form, folder=None), _MEDIA_TYPES.get(suffix, "text/plain"), None
 
 
 def _page(result: Result, job: Job, bundle: Bundle) -> bytes:
