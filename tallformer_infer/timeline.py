@@ -10,6 +10,7 @@ in its frames: frame 1 of factor 3 is at frame 3 of the video.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -76,6 +77,10 @@ class Timelines:
         empty = functools.cache(empty)
         for rate in self._rates:
             yield from rate.finish(empty)
+
+    def if_ended(self, empty: Empty) -> Iterator[FeatureWindow]:
+        """Yield what `finish` would if the video ended here; it may go on, since nothing changes."""
+        yield from copy.deepcopy(self).finish(empty)
 
 
 class _PooledTimeline:

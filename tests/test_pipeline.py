@@ -306,6 +306,24 @@ def test_the_stream_yields_the_actions_of_detect_and_some_before_the_end(uncappe
     assert all(action.end_s <= position_s for action, position_s in streamed)
 
 
+def test_after_every_clip_final_and_provisional_actions_are_those_of_the_video_up_to_there(uncapped: Detector) -> None:
+    pictures = np.stack(list(textured_pictures(15 * 40, height_px=96, width_px=96)))
+    final: list[Action] = []
+    frames, compared = 0, 0
+
+    for step in uncapped.follow(pictures, fps=15, threshold=0.02):
+        final += step.final
+        frames += 32
+        if frames in (32, 320, 544):  # the first clip, within the first window, and behind it
+            until_then = uncapped.detect(pictures[:frames], fps=15, threshold=0.02)
+            assert rows(final + list(step.provisional)) == rows(until_then.actions)
+            assert step.provisional
+            compared += 1
+
+    assert compared == 3
+    assert rows(final) == rows(list(uncapped.stream(pictures, fps=15, threshold=0.02)))
+
+
 def test_filters_choose_among_the_same_actions(detector: Detector, video: Path) -> None:
     everything = detector.detect(video).actions
     scores = sorted(action.score for action in everything)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ import pytest
 from tallformer_infer import Detector
 from tallformer_infer.errors import MediaError
 from tallformer_infer.live import Feed, FeedOptions, Recorder, watch
+from tallformer_infer.live.provisional import Tracker
+from tallformer_infer.pipeline import StreamStep
+from tallformer_infer.structures import Action
 
 EXAMPLE = Path("docs/example/example.mp4")
 
@@ -96,6 +100,76 @@ def test_standard_input_is_read(transport_stream: Path) -> None:
 
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert {event["label"] for event in _actions(events)} >= {"orbit", "bounce"}
+
+
+def test_every_provisional_action_ends_once_and_final_ones_are_those_without_the_option(transport_stream: Path) -> None:
+    """Through a pipe that gives an eighth of the film at a time."""
+    content = transport_stream.read_bytes()
+    plain, early = (_piped(content, *options) for options in ((), ("--provisional",)))
+
+    lines = [event for event in early if "id" in event]
+    ends = Counter(event["id"] for event in lines if event["event"] != "provisional")
+    told = [event for event in lines if event["event"] == "provisional"]
+    assert set(ends) == {event["id"] for event in lines}
+    assert set(ends.values()) == {1}
+    assert [_without_id(event) for event in _actions(early)] == [_without_id(event) for event in _actions(plain)]
+    assert len(_actions(plain)) >= 5
+    assert {event["id"] for event in _actions(early)} <= {event["id"] for event in told}  # each came earlier, too
+    for number in ends:
+        own = [event for event in lines if event["id"] == number]
+        assert len({event["label"] for event in own}) == 1
+        assert own[-1]["event"] != "provisional"
+        assert [event["revision"] for event in own[:-1]] == list(range(1, len(own)))
+
+
+def _piped(content: bytes, *options: str) -> list[dict[str, Any]]:
+    """Events of a film that comes through a pipe, bit by bit."""
+    command = [sys.executable, "-m", "tallformer_infer", "watch", "-", "-m", "demo", "--quiet", *options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for start in range(0, len(content), -(-len(content) // 8)):
+            process.stdin.write(content[start : start + -(-len(content) // 8)])
+            process.stdin.flush()
+            time.sleep(0.1)
+        process.stdin.close()
+        return [json.loads(line) for line in process.stdout.read().splitlines()]
+
+
+def _without_id(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key != "id"}
+
+
+def _action(label: str, start_s: float, end_s: float, score: float = 0.9) -> Action:
+    return Action(start_s=start_s, end_s=end_s, label=label, score=score)
+
+
+def test_an_id_grows_ends_and_is_never_used_again() -> None:
+    tracker = Tracker()
+    steps = [
+        StreamStep((), (_action("wave", 10.0, 12.0), _action("jump", 11.0, 12.0))),
+        StreamStep((), (_action("wave", 10.0, 12.1), _action("wave", 14.0, 15.0))),  # 0.1 s longer; no jump
+        StreamStep((_action("wave", 10.0, 12.1),), (_action("wave", 14.0, 18.0),)),
+        StreamStep((_action("jump", 30.0, 31.0),), ()),
+    ]
+
+    told = [[(one.kind, one.id, one.revision) for one in tracker.told(step)] for step in steps]
+
+    assert told == [
+        [("provisional", 1, 1), ("provisional", 2, 1)],
+        [("provisional", 3, 1), ("withdrawn", 2, 1)],  # 0.1 s is not told
+        [("final", 1, 1), ("provisional", 3, 2)],
+        [("final", 4, 0), ("withdrawn", 3, 2)],
+    ]
+
+
+def test_of_two_that_overlap_an_id_the_larger_tiou_continues_it() -> None:
+    tracker = Tracker()
+    list(tracker.told(StreamStep((), (_action("wave", 0.0, 10.0),))))
+
+    told = list(tracker.told(StreamStep((), (_action("wave", 0.0, 3.0), _action("wave", 4.0, 10.0)))))
+
+    assert [(one.id, one.action.start_s) for one in told] == [(2, 0.0), (1, 4.0)]
 
 
 def test_clips_hold_their_action(detector: Detector, root: Path, tmp_path: Path) -> None:

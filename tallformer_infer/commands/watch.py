@@ -30,6 +30,10 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     record: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep a clip around each action, copied as received.")
     ] = None,
+    provisional: Annotated[
+        bool,
+        typer.Option("--provisional", help="Also write actions before they are final; later lines revise or end them."),
+    ] = False,
     model: options.Model = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -65,7 +69,9 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     """Detect actions in a live stream, and write them as JSON lines.
 
     Writes an action as soon as no later frame can change it, at the end of its
-    window at the earliest. Reconnects after a lost connection, and reports the
+    window at the earliest. With --provisional, a line also comes about one
+    clip after the action; lines with the same id revise it, make it final
+    ("action") or withdraw it ("withdrawn"). Reconnects after a lost connection, and reports the
     gap in wall-clock time. Memory stays constant.
 
     Exit code: 0 the source has ended; 1 it cannot be opened; 2 usage error;
@@ -75,7 +81,7 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
       tallformer watch rtsp://camera.local/stream1
       tallformer watch rtsp://camera.local/stream1 --record clips --out actions.jsonl
-      tallformer watch /dev/video0 --threshold 0.5
+      tallformer watch /dev/video0 --threshold 0.5 --provisional
     """
     from tallformer_infer.stopping import import_interruptibly
 
@@ -122,6 +128,7 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         classes=names,
         operating_point=operating_point,
         recorder=recorder,
+        provisional=provisional,
     )
     try:
         while (event := run_interruptibly(lambda: next(events, None))) is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.clips import cut_clips
 from tallformer_infer.config.class_groups import expand_groups
-from tallformer_infer.errors import TallformerError
+from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.media import FrameStream, VideoInput, given_video, name_of, open_video
 from tallformer_infer.media.given import GivenVideo
@@ -42,6 +42,16 @@ class VideoFeatures:
     """Frames taken."""
     video: VideoInfo
     """The file."""
+
+
+@dataclass(frozen=True)
+class StreamStep:
+    """What one more clip of a video brought."""
+
+    final: tuple[Action, ...]
+    """Actions that no later clip can change, each once."""
+    provisional: tuple[Action, ...]
+    """All others that would be found if the video ended here. A later clip may change them, or take them back."""
 
 
 class Detector:
@@ -162,8 +172,8 @@ class Detector:
         scores = self._scores_of(source)
         run = VideoRun(self.bundle, self.runtime, choices, scores=scores, on_progress=on_progress)
         opened = self._open(source, choices, video_stream, is_hashed=True)
-        with opened as stream, closing(run.read(stream)) as windows_done:
-            for _ in windows_done:
+        with opened as stream, closing(run.read(stream)) as clips_done:
+            for _ in clips_done:
                 pass
             found, sha256 = run.candidates(run.facts(stream)), stream.sha256
             timings = run.timings(stream.decode_s)
@@ -228,11 +238,44 @@ class Detector:
         choices = self._choices(windows, rates, threshold, None, classes, operating_point)
         scores = self._scores_of(source)
         run = VideoRun(self.bundle, self.runtime, choices, scores=scores, on_progress=on_progress)
-        with self._open(source, choices, video_stream) as stream, closing(run.read(stream)) as windows_done:
-            for _ in windows_done:
+        with self._open(source, choices, video_stream) as stream, closing(run.read(stream)) as clips_done:
+            for _ in clips_done:
                 if (settled := run.settled(stream)) is not None:
                     yield from find_actions(settled, self.bundle, choices)
             yield from find_actions(run.candidates(run.facts(stream)), self.bundle, choices, scores)
+
+    def follow(
+        self,
+        video: VideoInput,
+        *,
+        fps: float | None = None,
+        threshold: float | None = None,
+        classes: Sequence[str] | None = None,
+        operating_point: str | None = None,
+    ) -> Iterator[StreamStep]:
+        """Find the actions of a video and yield, after every clip, what is final and what would be found by now.
+
+        Final actions are those of `stream`. For the others the localizer runs once more per clip, on the window as far
+        as it is filled; no clip is encoded twice.
+
+        Args: As `detect`.
+
+        Raises:
+            ConfigError: As `detect`, or the model sees whole videos, of which nothing is known before their end.
+        """
+        if self.bundle.recipe.sampling.most_frames is not None:
+            raise ConfigError(f"model {self.bundle.name}: sees whole videos; call detect")
+        choices = self._choices("shared", None, threshold, None, classes, operating_point)
+        run = VideoRun(self.bundle, self.runtime, choices)
+        opened = self._open(given_video(video, fps=fps), choices, None)
+        with opened as stream, closing(run.read(stream)) as clips_done:
+            for _ in clips_done:
+                settled = run.settled(stream)
+                yield StreamStep(
+                    () if settled is None else find_actions(settled, self.bundle, choices),
+                    find_actions(run.provisional(stream), self.bundle, choices),
+                )
+            yield StreamStep(find_actions(run.candidates(run.facts(stream)), self.bundle, choices), ())
 
     def features(
         self, video: VideoInput, *, fps: float | None = None, video_stream: int | None = None

@@ -196,7 +196,7 @@ class VideoRun:
         return self._timelines.frames
 
     def read(self, stream: FrameStream) -> Generator[None]:
-        """Media, clips, encode, windows, localize: yields whenever the candidates of a window are in `pools`.
+        """Media, clips, encode, windows, localize: yields when the candidates of a clip's windows are in `pools`.
 
         Reading and encoding run ahead of whoever takes the windows. Close the iterator to end them.
         """
@@ -212,22 +212,34 @@ class VideoRun:
             yield from self.localize(self._reported(encoded, stream))
 
     def localize(self, clips: Iterable[EncodedClip]) -> Iterator[None]:
-        """Windows, localize: yields whenever the candidates of a window are in `pools`."""
-        for window in self._windows(clips):
-            started = time.perf_counter()
-            found = self._localizer.localize(window)
-            self._localize_s += time.perf_counter() - started
-            lengths = self._lengths_frames[window.factor]
-            self.pools.add(
-                window.factor, in_video_frames(found, window.factor, lengths_frames=lengths, frames=self.frames)
-            )
+        """Windows, localize: yields after every clip, and after every window behind the last one."""
+        for clip in clips:
+            for window in self._timelines.add(clip.start_frame, clip.real_frames, clip.features):
+                self.pools.add(window.factor, self._localized(window))
             yield
+        for window in self._timelines.finish(self._encoder.encode_empty):
+            self.pools.add(window.factor, self._localized(window))
+            yield
+
+    def _localized(self, window: FeatureWindow) -> Candidates:
+        """Candidates of a window in frames of the video."""
+        started = time.perf_counter()
+        found = self._localizer.localize(window)
+        self._localize_s += time.perf_counter() - started
+        lengths = self._lengths_frames[window.factor]
+        return in_video_frames(found, window.factor, lengths_frames=lengths, frames=self.frames)
 
     def settled(self, stream: FrameStream) -> VideoCandidates | None:
         """Take out what no later candidate can change; None where nothing is final before the last window."""
         if self._localizer.own_scores is not None:
             return None
         return self._with(self.facts(stream), self.pools.take_settled(self._timelines.next_start_frame))
+
+    def provisional(self, stream: FrameStream) -> VideoCandidates:
+        """What `candidates` would give if the video ended here: the localizer runs, and nothing is encoded."""
+        windows = self._timelines.if_ended(self._encoder.encode_empty)
+        parts = [self.pools.all(), *(self._localized(window) for window in windows)]
+        return self._with(self.facts(stream), Candidates.concatenate(parts))
 
     def candidates(self, facts: VideoFacts) -> VideoCandidates:
         """All that was found and not taken out."""
@@ -284,12 +296,6 @@ class VideoRun:
             yield clip
         if self._timelines.needs_empty(frames):
             self._encoder.prepare_empty()
-
-    def _windows(self, clips: Iterable[EncodedClip]) -> Iterator[FeatureWindow]:
-        """Windows of all rates, as clips complete them."""
-        for clip in clips:
-            yield from self._timelines.add(clip.start_frame, clip.real_frames, clip.features)
-        yield from self._timelines.finish(self._encoder.encode_empty)
 
     def _reported(self, clips: Iterable[EncodedClip], stream: FrameStream) -> Iterator[EncodedClip]:
         """The clips, each told of when its windows are done."""
