@@ -11,6 +11,7 @@ TallformerError
 ├── LongMemoryError  a long memory that is missing, damaged, in use, or of another data set
 ├── ExportError      an exported graph that did not come out as asked
 ├── ArchiveError     an archive of labelled videos that cannot be used, or sources that cannot be listed
+├── ServerError      a `tallformer serve` that cannot be reached, refuses a request, or failed with a job
 ├── StoppedError     work that was stopped from outside before it was done
 ├── ExtraError       an optional part of the install that is missing
 └── OutputError      a result that cannot be written
@@ -64,6 +65,10 @@ class ExportError(TallformerError):
 
 class ArchiveError(TallformerError):
     """An archive of labelled videos that cannot be used, or sources that cannot be listed."""
+
+
+class ServerError(TallformerError):
+    """A `tallformer serve` that cannot be reached, refuses a request, or failed with a job."""
 
 
 class StoppedError(TallformerError):

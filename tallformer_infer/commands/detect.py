@@ -14,6 +14,11 @@ from tallformer_infer.commands.file_formats import output_format, output_named
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
+_SERVER = "On a server"
+_ONLY_HERE = ("model", "device", "precision", "threads", "windows", "stream", "rates", "class_scores")
+"""Options that a server decides itself."""
+
+
 @app.command()
 def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     context: typer.Context,
@@ -69,6 +74,24 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     top_k: options.TopK = None,
     classes: options.Classes = None,
     classes_file: options.ClassesFile = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send the videos to a `tallformer serve`, which detects with its model.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TALLFORMER_TOKEN",
+            show_envvar=False,
+            metavar="TEXT",
+            help="Token of the server (default: TALLFORMER_TOKEN).",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
     rows: Annotated[
         int, typer.Option(min=0, metavar="N", help="Rows to show per video.", rich_help_panel=options.PROGRESS)
     ] = 20,
@@ -104,6 +127,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer detect match.mp4 --out match.eaf
       tallformer detect match.mp4 --rates 15,5,1.67
       tallformer detect match.mp4 --classes @sports -o - | jq .videos
+      tallformer detect match.mp4 --server http://127.0.0.1:8080
     """
     from tallformer_infer.commands.inputs import (
         expand_videos,
@@ -113,13 +137,14 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         wanted_classes,
     )
 
+    _check_server_options(context, server)
     named = expand_videos(videos)  # before the imports that take time
 
     from tallformer_infer.stopping import import_interruptibly
 
     import_interruptibly("tallformer_infer.commands.detection")
 
-    from tallformer_infer.commands.detection import DetectOptions, detect_videos
+    from tallformer_infer.commands.detection import DetectOptions, LocalModel, detect_videos
     from tallformer_infer.commands.reporting import JsonReporter, Reporter, TerminalReporter
     from tallformer_infer.commands.tables import actions_table
     from tallformer_infer.commands.truth_table import KnownSegments
@@ -144,8 +169,26 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         known=known,
         video_stream=stream,
         show=show,
-        given=given_options(context, without=("out",)),
+        given=given_options(context, without=("out", "token")),
     )
     tables = None if out is None else show  # without --out, the table is what goes to stdout
     reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, show=tables)
-    raise typer.Exit(detect_videos(wanted, reporter))
+    if server is None:
+        raise typer.Exit(detect_videos(wanted, LocalModel(wanted), reporter))
+
+    from tallformer_infer.commands.remote import RemoteModel
+
+    with RemoteModel(server, token, wanted) as remote:
+        raise typer.Exit(detect_videos(wanted, remote, reporter))
+
+
+def _check_server_options(context: typer.Context, server: str | None) -> None:
+    """Refuse options of the local model beside --server, and the token without it."""
+    from tallformer_infer.commands.inputs import given_options
+
+    others = [name for name in context.params if name not in _ONLY_HERE]
+    given = given_options(context, without=others)
+    if server is not None and given:
+        raise typer.BadParameter(f"{given[0]} does not go with --server, which decides it: `tallformer serve --help`")
+    if server is None and given_options(context, without=[name for name in context.params if name != "token"]):
+        raise typer.BadParameter("--token is for --server URL")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import typer
 from rich.console import Console, RenderableType
 
+from tallformer_infer.bundle import Bundle
 from tallformer_infer.commands.calibration_tables import describe_point
 from tallformer_infer.commands.inputs import missing_files
 from tallformer_infer.commands.reporting import Reporter
@@ -76,7 +77,20 @@ class DetectOptions:
     """Options as the user gave them, without `--out`, to be said again in the command to go on with."""
 
 
-def detect_videos(options: DetectOptions, reporter: Reporter) -> int:
+class DetectingModel(Protocol):
+    """A model of this machine, or of a server."""
+
+    def load(self, reporter: Reporter) -> None:
+        """Make it ready, and check that what is asked for is something it can give."""
+
+    def detect(self, path: str, reporter: Reporter) -> Result:
+        """Detect in one video."""
+
+    def warning(self, result: Result) -> str:
+        """What is wrong with using the model on this video; empty where nothing is."""
+
+
+def detect_videos(options: DetectOptions, model: DetectingModel, reporter: Reporter) -> int:
     """Detect in every video, and write the document.
 
     Returns:
@@ -89,11 +103,11 @@ def detect_videos(options: DetectOptions, reporter: Reporter) -> int:
     """
     if options.out is not None:
         check_result_files(options.out, options.form, options.videos)
-    run = _Run(options, reporter)
+    run = _Run(options, model, reporter)
     try:
         there = run.report_missing()
         if there:
-            run.load()
+            model.load(reporter)
         for path in there:
             reporter.started(path, options.videos.index(path), len(options.videos))
             run.detect(path)
@@ -104,29 +118,18 @@ def detect_videos(options: DetectOptions, reporter: Reporter) -> int:
         raise StoppedError from error
 
 
-class _Run:
-    """One model and what came of the videos so far."""
+class LocalModel:
+    """A model that runs here."""
 
-    def __init__(self, options: DetectOptions, reporter: Reporter) -> None:
+    def __init__(self, options: DetectOptions) -> None:
+        """Load nothing yet."""
         self._options = options
-        self._reporter = reporter
-        self._results: list[Result] = []
-        self._has_warned = False
-        self._failures: list[Failure] = []
 
-    def report_missing(self) -> list[str]:
-        """Report files that are not there, before a model is loaded; the other videos are given back."""
-        missing = missing_files(self._options.videos)
-        for path in missing:
-            self._failures.append(Failure(path, printable(f"{path}: no such video")))
-            self._reporter.failed(self._failures[-1])
-        return [path for path in self._options.videos if path not in missing]
-
-    def load(self) -> None:
+    def load(self, reporter: Reporter) -> None:
         """Load the model, and check that what is asked for is something it can give."""
         options = self._options
         scores = None if options.class_scores is None else read_class_scores(options.class_scores)
-        self._reporter.loading(options.device)
+        reporter.loading(options.device)
         try:
             self._detector = run_interruptibly(
                 lambda: Detector.load(
@@ -138,8 +141,16 @@ class _Run:
                 )
             )
         finally:
-            self._reporter.stopped()
+            reporter.stopped()
         bundle = self._detector.bundle
+        self._selection = self._check(bundle)
+        reporter.loaded(self._detector)
+        if bundle.calibration is not None:
+            _say_point(bundle.calibration, self._selection.operating_point, reporter)
+
+    def _check(self, bundle: Bundle) -> Selection:
+        """What decides which actions are kept, if the model can do it."""
+        options = self._options
         see = shlex.join(["tallformer", "info", options.model or bundle.name])
         try:
             classes = split_classes(options.classes, bundle.recipe.classes)
@@ -155,34 +166,47 @@ class _Run:
             point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=classes)
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
-        self._selection = Selection(
-            threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point
-        )
-        self._reporter.loaded(self._detector)
-        if bundle.calibration is not None:
-            self._say_point(bundle.calibration, point)
+        return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
 
-    def _say_point(self, calibration: Calibration, point: str | None) -> None:
-        """Which actions are kept, and what is never among them."""
-        message = f"operating point {describe_point(calibration, point)}"
-        nothing = calibration.keeps_nothing_of(point) if point in calibration.points and point is not None else ()
-        if nothing:
-            message = f"{message}; it keeps nothing of: {printable(', '.join(nothing))}"
-        self._reporter.say("operating_point", message, name=point, keeps_nothing_of=nothing)
-
-    def detect(self, path: str) -> None:
-        """Detect in one video; in a run of many, whatever is wrong with it does not end the run."""
-        detect = functools.partial(
-            self._detector.detect,
+    def detect(self, path: str, reporter: Reporter) -> Result:
+        """Detect in one video."""
+        return self._detector.detect(
             path,
             windows=self._options.windows,
             rates=self._options.rates,
             video_stream=self._options.video_stream,
             **{**vars(self._selection), "operating_point": self._selection.operating_point or RAW_SCORES},
-            on_progress=self._reporter.progressed,
+            on_progress=reporter.progressed,
         )
+
+    def warning(self, result: Result) -> str:
+        """A model of generated videos does not work on others."""
+        return outside_domain(result, self._detector.bundle.footage)
+
+
+class _Run:
+    """One model and what came of the videos so far."""
+
+    def __init__(self, options: DetectOptions, model: DetectingModel, reporter: Reporter) -> None:
+        self._options = options
+        self._model = model
+        self._reporter = reporter
+        self._results: list[Result] = []
+        self._has_warned = False
+        self._failures: list[Failure] = []
+
+    def report_missing(self) -> list[str]:
+        """Report files that are not there, before a model is loaded; the other videos are given back."""
+        missing = missing_files(self._options.videos)
+        for path in missing:
+            self._failures.append(Failure(path, printable(f"{path}: no such video")))
+            self._reporter.failed(self._failures[-1])
+        return [path for path in self._options.videos if path not in missing]
+
+    def detect(self, path: str) -> None:
+        """Detect in one video; in a run of many, whatever is wrong with it does not end the run."""
         try:
-            result = run_interruptibly(detect)
+            result = run_interruptibly(lambda: self._model.detect(path, self._reporter))
         except Exception as error:
             is_known = isinstance(error, TallformerError)
             if not is_known and len(self._options.videos) == 1:
@@ -195,7 +219,7 @@ class _Run:
             return
         self._results.append(result)
         self._reporter.done(result)
-        if not self._has_warned and (warning := outside_domain(result, self._detector.bundle.footage)):
+        if not self._has_warned and (warning := self._model.warning(result)):
             self._has_warned = True
             self._reporter.say("warning", f"warning: {printable(warning)}", path=path)
         if self._options.out is None:
@@ -254,7 +278,7 @@ class _Run:
 
     def _write(self, out: Path) -> None:
         form = self._options.form
-        facts = RunFacts(selection=self._selection, failures=self._failures, known=self._options.known)
+        facts = RunFacts(selection=self._results[0].selection, failures=self._failures, known=self._options.known)
         for note in write_result_files(self._results, form, out, facts):
             self._reporter.say("warning", note)
         found = sum(len(result.actions) for result in self._results)
@@ -268,6 +292,15 @@ class _Run:
                 "`tallformer calibrate` finds a threshold"
             )
             self._reporter.say("hint", hint)
+
+
+def _say_point(calibration: Calibration, point: str | None, reporter: Reporter) -> None:
+    """Which actions are kept, and what is never among them."""
+    message = f"operating point {describe_point(calibration, point)}"
+    nothing = calibration.keeps_nothing_of(point) if point in calibration.points and point is not None else ()
+    if nothing:
+        message = f"{message}; it keeps nothing of: {printable(', '.join(nothing))}"
+    reporter.say("operating_point", message, name=point, keeps_nothing_of=nothing)
 
 
 def split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...] | None:

@@ -38,6 +38,9 @@ class Reporter(Protocol):
     def progressed(self, progress: Progress) -> None:
         """The open video is so far. Called from any thread."""
 
+    def waiting(self, why: str) -> None:
+        """The open video is not worked on yet. Called from any thread."""
+
     def done(self, result: Result) -> None:
         """The open video has its actions."""
 
@@ -127,13 +130,25 @@ class TerminalReporter:
 
     def _progress_line(self, progress: Progress) -> None:
         """Where there is no terminal: how far it is, once a minute."""
-        if self._quiet or self._console.is_terminal or time.monotonic() < self._next_line_s:
+        if not self._is_line_due():
             return
-        self._next_line_s = time.monotonic() + LINE_EVERY_S
         total = f" of {clock(progress.duration_s, digits=0)}" if progress.duration_s else ""
         left = f", {clock(_left_s(progress), digits=0)} left" if progress.duration_s and progress.speed > 0 else ""
         position = f"{clock(progress.position_s, digits=0)}{total}, {times(progress.speed)} real time{left}"
         self._print(Text(f"{printable(self._path)}: {position}"))
+
+    def _is_line_due(self) -> bool:
+        if self._quiet or self._console.is_terminal or time.monotonic() < self._next_line_s:
+            return False
+        self._next_line_s = time.monotonic() + LINE_EVERY_S
+        return True
+
+    def waiting(self, why: str) -> None:
+        """Say why in place of the position."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], position=printable(why))
+        elif self._is_line_due():
+            self._print(Text(f"{printable(self._path)}: {printable(why)}"))
 
     def done(self, result: Result) -> None:
         """Take the bar away, and show the table where one is wanted."""
@@ -203,6 +218,12 @@ class JsonReporter:
             duration_s=progress.duration_s,
             speed=round(progress.speed, 3),
         )
+
+    def waiting(self, why: str) -> None:
+        """Event `waiting`, at most one per second."""
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + 1
+            self._write("waiting", path=self._path, message=why)
 
     def done(self, result: Result) -> None:
         """Event `video_done`."""

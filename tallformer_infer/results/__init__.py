@@ -10,6 +10,7 @@ from tallformer_infer.results.document import (
     actions_document,
     load_schema,
     result_json,
+    results_of_document,
     save_result,
 )
 from tallformer_infer.results.selection import check_selection, select_actions
@@ -37,6 +38,7 @@ __all__ = [
     "result_html",
     "result_json",
     "result_text",
+    "results_of_document",
     "save_result",
     "select_actions",
     "write_content",

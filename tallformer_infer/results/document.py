@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer.errors import OutputError
+from tallformer_infer.errors import AnnotationError, OutputError
 from tallformer_infer.results.selection import in_order
 from tallformer_infer.results.writing import encode_document, make_folder, write_document
-from tallformer_infer.structures import Action, Provenance, Result, Selection
+from tallformer_infer.structures import Action, Provenance, Result, Selection, StageSeconds, VideoInfo
 
 SCHEMA_VERSION = "1.4"
 """Version of `actions.json`. A new key raises the minor number; a key that changes or goes raises the major one."""
@@ -54,6 +54,24 @@ def actions_document(
         "videos": [_describe_video(result) for result in results],
         "failures": [{"path": failure.path, "error": failure.error} for failure in failures],
     }
+
+
+def results_of_document(document: Any) -> tuple[Result, ...]:
+    """The results in a document, as `actions_document` takes them.
+
+    What the document does not tell has its default: `missing_s`, and whether a video was generated.
+
+    Raises:
+        AnnotationError: It is no such document, or one of another version.
+    """
+    version = str(document.get("schema_version")) if isinstance(document, dict) else "none"
+    if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise AnnotationError(f"actions.json: schema_version {version}; expected {SCHEMA_VERSION}")
+    try:
+        provenance, selection = _read_run(document)
+        return tuple(_read_video(video, provenance, selection) for video in document["videos"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise AnnotationError(f"actions.json: {type(error).__name__}: {error}") from error
 
 
 def result_json(result: Result) -> str:
@@ -164,6 +182,54 @@ def _describe_model(provenance: Provenance) -> dict[str, Any]:
     if provenance.intended_use:
         model["intended_use"] = provenance.intended_use
     return model
+
+
+def _read_run(document: dict[str, Any]) -> tuple[Provenance, Selection]:
+    settings, model = document["settings"], document["model"]
+    provenance = Provenance(
+        tool_version=document["tool"]["version"],
+        model_name=model["name"],
+        model_trained=model["trained"],
+        bundle_sha256=document["bundle_sha256"],
+        recipe_name=document["recipe"],
+        runtime=document["runtime"],
+        device=document["device"],
+        precision=document["precision"],
+        windows=settings["windows"],
+        window_s=settings["window_s"],
+        class_scores=settings["class_scores"],
+        intended_use=model.get("intended_use"),
+        rates=None if settings["rates"] is None else tuple(settings["rates"]),
+    )
+    selection = Selection(
+        threshold=settings["threshold"],
+        top_k=settings["top_k"],
+        classes=None if settings["classes"] is None else tuple(settings["classes"]),
+        operating_point=settings["operating_point"],
+    )
+    return provenance, selection
+
+
+def _read_video(video: dict[str, Any], provenance: Provenance, selection: Selection) -> Result:
+    info = {key: video[key] for key in ("path", "width_px", "height_px", "codec", "source_fps", "start_s")}
+    info |= {key: video[key] for key in ("rotation_deg", "stream", "streams")}
+    actions = [
+        Action(start_s=each["segment"][0], end_s=each["segment"][1], label=each["label"], score=each["score"])
+        for each in video["actions"]
+    ]
+    return Result(
+        video=VideoInfo(**info, duration_s=video["header_duration_s"]),
+        actions=tuple(actions),
+        sample_fps=video["sample_fps"],
+        frame_count=video["frame_count"],
+        duration_s=video["duration_s"],
+        decode_errors=video["decode_errors"],
+        notes=tuple(video["notes"]),
+        video_sha256=video["sha256"],
+        timings=StageSeconds(**{f"{stage}_s": seconds for stage, seconds in video["timings_s"].items()}),
+        provenance=provenance,
+        selection=selection,
+    )
 
 
 def _rounded_if_known(value: float | None) -> float | None:
