@@ -33,7 +33,7 @@ from tallformer_export.graphs import EncoderGraph
 from tallformer_export.onnx_files import encoder_onnx
 from tallformer_export.precision import quantised
 from tallformer_infer.config import Recipe, preset
-from tallformer_infer.cores import available_cores
+from tallformer_infer.devices import available_cores
 from tallformer_infer.runtime import Cancellation
 from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph

@@ -24,7 +24,6 @@ import numpy as np
 from benchmarks.long_videos import Labelled, make_videos, score
 from benchmarks.measure import circumstances, measure
 from tallformer_infer import Detector
-from tallformer_infer.clips import cut_clips
 from tallformer_infer.evaluation import Truth
 from tallformer_infer.media import open_video
 from tallformer_infer.pipeline import choose_layout
@@ -32,6 +31,7 @@ from tallformer_infer.pipeline.choices import at_point, choose_point
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
 from tallformer_infer.pipeline.road import Choices, VideoFacts, VideoRun, find_actions
 from tallformer_infer.structures import Action, Selection, VideoInfo
+from tallformer_infer.timeline import cut_clips
 from tallformer_training.synthetic.script import Subset
 
 CHOICES: tuple[tuple[float, ...], ...] = ((15.0,), (15.0, 5.0), (15.0, 5.0, 1.67))

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from benchmarks.goals import Figure
 from benchmarks.measure import Timing, clocked, report, take_turns
-from tallformer_infer.clips import cut_clips
 from tallformer_infer.config import WindowConfig
 from tallformer_infer.evaluation import Predictions, evaluate, protocol_named, read_truth
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Cancellation, OnnxRuntime
 from tallformer_infer.structures import Result, Windows
+from tallformer_infer.timeline import cut_clips
 from tallformer_training.synthetic.dataset import SetSpec, make_dataset
 
 VIDEOS, MINUTES, SEED = 8, 2.0, 21

@@ -1,14 +1,21 @@
 """What happens when in long video: `Detector.load().detect("video.mp4")`.
 
-Nothing heavy is imported before it is used. The import has one effect, see Note [usage data of libraries] in `privacy`.
+Nothing heavy is imported before it is used. Importing this package has one effect: it switches telemetry off.
+
+Note [usage data of libraries]
+    What was found by tracing the system calls of each dependency (2026-11): ONNX Runtime 1.32 for Linux makes a device
+    id in the user's cache, and contacts its vendor's host about 12 s after the first session; only
+    `ORT_DISABLE_TELEMETRY` prevents that, and only before the first import. `import openvino` sends an event by itself,
+    through the package `openvino_telemetry`, and so does NNCF; `runtime.openvino` hides that package. Ray sends nothing
+    from a cluster that `ray.init` starts, and `RAY_USAGE_STATS_ENABLED` says so to its child processes as well.
+    The others (torch, matplotlib, plotly, PyAV, pyarrow, fsspec, TensorRT for RTX, ...) opened no connection.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
-
-from tallformer_infer.privacy import send_nothing
 
 if TYPE_CHECKING:
     from tallformer_infer.bundle import Bundle
@@ -18,7 +25,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-send_nothing()
+for _variable, _off in (("ORT_DISABLE_TELEMETRY", "1"), ("RAY_USAGE_STATS_ENABLED", "0")):
+    os.environ.setdefault(_variable, _off)  # what the user has set stays; child processes inherit it
 
 __all__ = ["Action", "Bundle", "Detector", "Progress", "Result", "TallformerError", "__version__"]
 

@@ -1,8 +1,8 @@
-"""Files and folders that are whole or absent, whenever the program is stopped; and the hash of a file.
+"""Write files and folders whole or not at all, hash a file, and find the user's cache folder.
 
 # Note [whole or absent]
-What is written goes to another name in the same folder, is brought to the disk, and is renamed: within a file system
-that is atomic, so under its own name a file is either what was there before or complete.
+Content is written under another name in the same folder, synced to disk, and renamed. A rename within a file system is
+atomic, so a file is either what was there before or complete.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,3 +102,18 @@ def file_sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def user_cache_folder() -> Path:
+    """The folder for files that can be made again: `tallformer` in the user's cache folder; it need not exist.
+
+    Source: XDG Base Directory Specification 0.8 on Linux; Apple's and Microsoft's conventions elsewhere.
+    """
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+        return Path(base) / "tallformer" / "cache" if base else Path.home() / "AppData/Local/tallformer/cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/tallformer"
+    base = os.environ.get("XDG_CACHE_HOME")
+    # the specification says to ignore relative paths
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "tallformer"

@@ -1,4 +1,4 @@
-"""The command that adds a part (an extra) to this install, however it was installed."""
+"""The command that installs an extra, however tallformer itself was installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TORCH_FOR_CPU = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 def install_command(extra: str) -> str:
-    """What to run to have a part, such as `pip install 'tallformer[report]'`.
+    """The command that installs an extra, such as `pip install 'tallformer[report]'`.
 
     An editable install and a checkout are named by their folder, a wheel by its file, and the pip is that of the Python
     which runs. Where a part brings torch and there is no NVIDIA GPU, torch's build for the CPU is asked for.

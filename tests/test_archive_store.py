@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tallformer_infer.archive import store as features
 from tallformer_infer.archive.store import DamagedError, FeatureStore, FeatureWriter, InUseError, StoreLimit
-from tallformer_infer.clips import Clip
 from tallformer_infer.pipeline.encoding import EncodedClip, is_repeat, rounded
 from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates, VideoInfo
+from tallformer_infer.timeline import Clip
 
 SHAPE = (3, 4)
 KEY = "ab" * 32

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallformer_infer.clips import Clip, cut_clips, step_frames
 from tallformer_infer.config import WindowConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.structures import Windows
-from tallformer_infer.timeline import FeatureWindow, Timeline, Timelines
+from tallformer_infer.timeline import Clip, FeatureWindow, Timeline, Timelines, cut_clips, step_frames
 
 SMALL = WindowConfig(window_frames=24, clip_frames=4, overlap=0.25)
 

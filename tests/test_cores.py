@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tallformer_infer import cores
+from tallformer_infer import devices
 from tallformer_infer.archive.processes import share_videos
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.cores import allowed_cores, available_cores, core_quota, cores_by_quota, share_cores
+from tallformer_infer.devices import allowed_cores, available_cores, core_quota, cores_by_quota, share_cores
 from tallformer_infer.media import decoding
 from tallformer_infer.media.byte_sources import open_source
 from tallformer_infer.media.decoding import Decoder
@@ -51,7 +51,7 @@ def described(tmp_path: Path) -> Described:
 @pytest.fixture
 def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host of 64 cores, all of which may be used."""
-    monkeypatch.setattr(cores, "allowed_cores", lambda: 64)
+    monkeypatch.setattr(devices, "allowed_cores", lambda: 64)
 
 
 def test_quota_of_version_2_is_that_of_the_group_of_the_process(described: Described) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tallformer_infer import cli
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.user_cache import user_cache_folder
+from tallformer_infer.files import user_cache_folder
 from tests.engine_graphs import one_node
 
 pytest.importorskip("tensorrt_rtx")

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from tallformer_infer import Detector, cli
-from tallformer_infer.clips import cut_clips
 from tallformer_infer.media import open_video
+from tallformer_infer.timeline import cut_clips
 
 EXAMPLE = Path("docs/example/example.mp4")
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tallformer_infer import cli
 from tallformer_infer.bundle import Bundle, load_bundle
-from tallformer_infer.cores import allowed_cores
+from tallformer_infer.devices import allowed_cores
 from tallformer_infer.errors import DeviceError, ExtraError, StoppedError
 from tallformer_infer.installing import install_command
 from tallformer_infer.pipeline import Detector

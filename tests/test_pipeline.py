@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tallformer_infer.bundle import bundled_models
-from tallformer_infer.clips import Clip
 from tallformer_infer.config import SuppressConfig, preset
 from tallformer_infer.errors import ConfigError, DeviceError, MediaError, StoppedError
 from tallformer_infer.nms import suppress
@@ -29,6 +28,7 @@ from tallformer_infer.pipeline.candidates import CandidatePool, are_settled
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
 from tallformer_infer.runtime import Cancellation
 from tallformer_infer.structures import Action, Candidates
+from tallformer_infer.timeline import Clip
 from tests.videos import textured_pictures, write_video
 
 pytestmark = pytest.mark.usefixtures("detector")

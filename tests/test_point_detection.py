@@ -18,12 +18,12 @@ from tallformer_export.onnx_files import encoder_onnx, localizer_onnx
 from tallformer_infer import Detector as Pipeline
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.cli import run
-from tallformer_infer.clips import cut_clips
 from tallformer_infer.config import Recipe, SamplingConfig, WindowConfig, preset, recipe_from_json, to_json
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.graph_check import refusal
 from tallformer_infer.nms import suppress
 from tallformer_infer.structures import Candidates
+from tallformer_infer.timeline import cut_clips
 from tallformer_training.augmentation import normalise
 from tallformer_training.checkpoint import load_detector
 from tests.official_file import saved

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from tallformer_infer.cli import app
-from tallformer_infer.clips import step_frames
 from tallformer_infer.config import WindowConfig, preset
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline import Detector, choose_layout
@@ -28,7 +27,7 @@ from tallformer_infer.pipeline.choices import rates_of
 from tallformer_infer.results import actions_document, load_schema
 from tallformer_infer.runtime import Runtime
 from tallformer_infer.structures import Action, Candidates, Layout, Result
-from tallformer_infer.timeline import FeatureWindow, Timeline, Timelines, pool_steps
+from tallformer_infer.timeline import FeatureWindow, Timeline, Timelines, pool_steps, step_frames
 from tests.archive_runs import content_of, label
 from tests.small_bundle import FOUND, write_bundle
 from tests.videos import textured_pictures, write_video

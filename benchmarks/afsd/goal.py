@@ -14,7 +14,7 @@ from benchmarks.afsd.sampling import Task, sample
 from benchmarks.afsd.workload import ACTIVITYNET, AFSD, DECODE, FLOW, RGB, SCOPES, stages
 from benchmarks.goals import Figure
 from benchmarks.measure import Spread, paired
-from tallformer_infer.cores import available_cores
+from tallformer_infer.devices import available_cores
 
 SHARED_VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
 """Real videos, where there are any beside the repository."""

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.kinetics.encoding import lay_channels_last
-from tallformer_infer.clips import step_frames
 from tallformer_infer.config import Recipe
 from tallformer_infer.nms import suppress
 from tallformer_infer.structures import Action, Candidates
-from tallformer_infer.timeline import Timeline
+from tallformer_infer.timeline import Timeline, step_frames
 from tallformer_training.datasets import DecodedFrames
 from tallformer_training.memory import MemoryBuilder, encoder_fingerprint
 from tallformer_training.model import Detector

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tallformer_export.graphs import EncoderGraph, LocalizerGraph
 from tallformer_export.precision import calibrated, quantised, with_precision
 from tallformer_infer.bundle import Precision
-from tallformer_infer.clips import Clip
 from tallformer_infer.errors import ExportError
+from tallformer_infer.timeline import Clip
 from tallformer_training.model import Detector
 
 Dim = Any

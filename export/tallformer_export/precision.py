@@ -33,9 +33,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from torch import Tensor, nn
 
 from tallformer_infer.bundle import Precision
-from tallformer_infer.clips import Clip
 from tallformer_infer.config import I3dConfig, Recipe
 from tallformer_infer.errors import ExportError
+from tallformer_infer.timeline import Clip
 from tallformer_training.model import Detector
 
 _INT8_WEIGHTS: dict[str, Any] = {

@@ -13,12 +13,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.clips import Clip, cut_clips
 from tallformer_infer.config import ParitySample, SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import file_sha256, open_video, probe
 from tallformer_infer.media.byte_sources import is_regular_file
 from tallformer_infer.media.graph import exact_rate
+from tallformer_infer.timeline import Clip, cut_clips
 from tallformer_training.datasets.frames import stored_sampling
 from tallformer_training.model import Detector
 from tallformer_training.synthetic import VideoSpec, render_frames, write_script

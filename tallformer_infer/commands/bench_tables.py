@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from tallformer_infer.cores import available_cores
+from tallformer_infer.devices import available_cores, processor_features, processor_name
 from tallformer_infer.pipeline import Detector
-from tallformer_infer.processor import processor_features, processor_name
 from tallformer_infer.speed.stages import Speed
 from tallformer_infer.speed.turns import Spread
 from tallformer_infer.structures import VideoInfo

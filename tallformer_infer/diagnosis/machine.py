@@ -8,8 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tallformer_infer.cores import allowed_cores, core_quota
-from tallformer_infer.processor import processor_features, processor_name
+from tallformer_infer.devices import allowed_cores, core_quota, processor_features, processor_name
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _MEMORY_INFO = Path("/proc/meminfo")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tallformer_infer.cuda_driver import DRIVER_LIBRARY
+from tallformer_infer.devices import DRIVER_LIBRARY
 from tallformer_infer.diagnosis.asking import Answer, ask
 from tallformer_infer.diagnosis.findings import CudaDriver, Decoding, EngineLibrary, Gpu, HardwareDecoder, Provider
 
@@ -26,7 +26,7 @@ def ask_driver(*, library: str = DRIVER_LIBRARY) -> CudaDriver:
     Args:
         library: Name or path of the driver's library.
     """
-    answer = ask("tallformer_infer.cuda_driver", "read_driver", library)
+    answer = ask("tallformer_infer.devices", "read_driver", library)
     if answer.facts is None:
         return CudaDriver(version=None, gpus=(), problem=f"the NVIDIA driver {_after_noun(answer)}")
     gpus = tuple(Gpu(**gpu) for gpu in answer.facts["gpus"])

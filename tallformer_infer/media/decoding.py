@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from tallformer_infer.cores import available_cores
+from tallformer_infer.devices import available_cores
 from tallformer_infer.media.byte_sources import ByteSource
 from tallformer_infer.media.containers import as_fraction, best_video, is_generated, moving_pictures, open_container
 from tallformer_infer.media.lengths import ToldLength, told_length, wrap_ticks

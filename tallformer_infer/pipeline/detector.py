@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.bundle import Bundle, load_bundle
-from tallformer_infer.clips import cut_clips
 from tallformer_infer.config.class_groups import expand_groups
 from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_infer.evaluation import ClassScores
@@ -24,6 +23,7 @@ from tallformer_infer.pipeline.road import Choices, OnProgress, VideoRun, conclu
 from tallformer_infer.results import check_selection
 from tallformer_infer.runtime import Device, RunPrecision, Runtime, load_runtime
 from tallformer_infer.structures import Action, Result, Selection, VideoInfo, Windows
+from tallformer_infer.timeline import cut_clips
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,9 +33,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.clips import Clip
 from tallformer_infer.config import Recipe
 from tallformer_infer.runtime import Cancellation, Runtime
+from tallformer_infer.timeline import Clip
 
 
 @dataclass(frozen=True)

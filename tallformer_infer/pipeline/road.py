@@ -19,7 +19,6 @@ import numpy as np
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.clips import Clip, cut_clips, step_frames
 from tallformer_infer.config import from_json, to_json
 from tallformer_infer.media import FrameStream
 from tallformer_infer.media.frame_queue import run_ahead
@@ -40,7 +39,7 @@ from tallformer_infer.structures import (
     StageSeconds,
     VideoInfo,
 )
-from tallformer_infer.timeline import FeatureWindow, Timelines
+from tallformer_infer.timeline import Clip, FeatureWindow, Timelines, cut_clips, step_frames
 
 _CLIPS_AHEAD = 4
 _JOIN_S = 0.8

@@ -24,13 +24,12 @@ import numpy as np
 import onnxruntime as ort
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.devices import RunPrecision
+from tallformer_infer.devices import RunPrecision, processor_features, processor_name
 from tallformer_infer.errors import TallformerError
-from tallformer_infer.processor import processor_features, processor_name
+from tallformer_infer.files import user_cache_folder
 from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.openvino import OpenVinoRuntime, has_bf16
 from tallformer_infer.runtime.protocol import Runtime
-from tallformer_infer.user_cache import user_cache_folder
 
 PROBE_S = 1.0
 """For how long each is measured, after a warm-up."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from tallformer_infer.cores import available_cores, share_cores
+from tallformer_infer.devices import available_cores, share_cores
 from tallformer_infer.errors import StoppedError
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
 from tallformer_infer.runtime.protocol import Cancellation

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from tallformer_infer.bundle import SUPPRESS_SETTINGS, Bundle, GraphName
 from tallformer_infer.config import to_json
-from tallformer_infer.cores import cores_by_quota
 from tallformer_infer.devices import OnnxDevice as Device
-from tallformer_infer.devices import RunsOn
+from tallformer_infer.devices import RunsOn, cores_by_quota
 from tallformer_infer.errors import BundleError, DeviceError, TallformerError
 from tallformer_infer.nms import suppress as suppress_in_numpy
 from tallformer_infer.runtime.batching import most_clips

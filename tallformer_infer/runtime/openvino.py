@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import queue
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -28,17 +30,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.cores import available_cores, share_cores
-from tallformer_infer.devices import OpenVinoDevice, RunPrecision, RunsOn
+from tallformer_infer.devices import (
+    OpenVinoDevice,
+    RunPrecision,
+    RunsOn,
+    available_cores,
+    processor_features,
+    processor_name,
+    share_cores,
+)
 from tallformer_infer.errors import BundleError, DeviceError, ExtraError, StoppedError
+from tallformer_infer.files import user_cache_folder
 from tallformer_infer.installing import install_command
-from tallformer_infer.privacy import import_without_telemetry
-from tallformer_infer.processor import processor_features, processor_name
 from tallformer_infer.runtime.batching import most_clips
 from tallformer_infer.runtime.kept_files import keep_file, kept_file
 from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.protocol import Cancellation
-from tallformer_infer.user_cache import user_cache_folder
 
 MOST_BYTES = 4 * 10**9
 """Of all kept models together; beyond that the oldest go."""
@@ -244,6 +251,16 @@ def _library() -> Any:
         raise ExtraError(f"openvino is not installed: {install_command('openvino')}") from error
     except ImportError as error:
         raise DeviceError(f"openvino cannot be imported: {str(error).splitlines()[0]}") from error
+
+
+def import_without_telemetry(name: str) -> Any:
+    """Import OpenVINO as if `openvino_telemetry` were not installed.
+
+    Raises:
+        ImportError: It is not installed, or cannot be loaded.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: importing it is an ImportError
+    return importlib.import_module(name)
 
 
 def _core() -> Any:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallformer_infer.errors import OutputError
+from tallformer_infer.files import user_cache_folder
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey
-from tallformer_infer.user_cache import user_cache_folder
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

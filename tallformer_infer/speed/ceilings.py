@@ -17,7 +17,7 @@ import onnxruntime as ort
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from tallformer_infer.cores import cores_by_quota
+from tallformer_infer.devices import cores_by_quota
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.graph_writing import Constant, ElementType, Node, Value, write_graph
 from tallformer_infer.media.byte_sources import open_source

@@ -11,11 +11,11 @@ from pathlib import Path
 import onnxruntime as ort
 
 from tallformer_infer.errors import DeviceError
+from tallformer_infer.files import user_cache_folder
 from tallformer_infer.installing import install_command
 from tallformer_infer.runtime.kept_files import keep_file, kept_file
 from tallformer_infer.runtime.providers import CPU
 from tallformer_infer.runtime.sessions import open_session
-from tallformer_infer.user_cache import user_cache_folder
 
 MOST_BYTES = 4 * 10**9
 """Of all kept graphs together; beyond that the oldest go."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from tallformer_infer.cuda_driver import DRIVER_LIBRARY, read_driver
+from tallformer_infer.devices import DRIVER_LIBRARY, read_driver
 from tallformer_infer.errors import DeviceError, ExtraError
 from tallformer_infer.installing import install_command
 

@@ -16,7 +16,7 @@ import secrets
 from pathlib import Path
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.user_cache import user_cache_folder
+from tallformer_infer.files import user_cache_folder
 
 _NAME = "engine-seal.key"
 _BYTES = 32

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from tallformer_infer.bundle import Bundle, GraphName
 from tallformer_infer.errors import EngineError, OutputError
-from tallformer_infer.files import write_whole
+from tallformer_infer.files import user_cache_folder, write_whole
 from tallformer_infer.results import check_destination
 from tallformer_infer.runtime.tensorrt.keys import EngineKey
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library
 from tallformer_infer.runtime.tensorrt.records import RECORD_VERSION, EngineRecord, misfit, read_record, sha256_of
-from tallformer_infer.user_cache import user_cache_folder
 
 _FOLDER = "engines"
 _ENGINE, _RECORD, _LOG = ".engine", ".json", ".log"

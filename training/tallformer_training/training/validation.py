@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tallformer_infer.clips import step_frames
 from tallformer_infer.config import Recipe
 from tallformer_infer.evaluation import Evaluation, Predictions, Protocol, Truth, evaluate, protocol_named
 from tallformer_infer.nms import pairs_above, suppress
 from tallformer_infer.structures import Action, Candidates
-from tallformer_infer.timeline import FeatureWindow, Timeline
+from tallformer_infer.timeline import FeatureWindow, Timeline, step_frames
 from tallformer_training.augmentation import apply_change, middle_crop, normalise
 from tallformer_training.datasets import FrameSource, TrainingVideo
 from tallformer_training.model import Detector
