@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from tallformer_infer.errors import BundleError
+
 Walked = Literal["model", "graph", "node", "attribute", "tensor", "sparse"]
 
 _COMPUTING = """
@@ -71,8 +73,11 @@ Field = tuple[int, int, int, int]
 """Number, kind, and the place of its bytes; of a varint the value, and 0."""
 
 
-class _MalformedError(Exception):
+class MalformedError(BundleError):
     """It is no protocol buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(_NO_ONNX)
 
 
 def refusal(content: bytes, graph: str) -> str | None:
@@ -86,7 +91,7 @@ def refusal(content: bytes, graph: str) -> str | None:
         return "is in the format of ONNX Runtime; expected ONNX"
     try:
         return _walk(content, ALLOWED_OPS[graph], graph)
-    except _MalformedError:
+    except MalformedError:
         return _NO_ONNX
 
 
@@ -156,10 +161,10 @@ def fields(content: bytes, start: int, end: int) -> Iterator[Field]:
         elif wire in (_FIXED32, _FIXED64):
             size = 4 if wire == _FIXED32 else 8
         else:
-            raise _MalformedError
+            raise MalformedError
         at += size
         if number == 0 or at > end:
-            raise _MalformedError
+            raise MalformedError
 
 
 def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
@@ -173,4 +178,4 @@ def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise _MalformedError
+    raise MalformedError

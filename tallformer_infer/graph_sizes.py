@@ -178,4 +178,7 @@ def _sizes(model: Any, items: int) -> dict[str, int]:
 def _bytes_of(elements: int) -> int:
     import onnx  # noqa: PLC0415
 
-    return int(onnx.helper.tensor_dtype_to_np_dtype(elements).itemsize) if elements else 8
+    try:
+        return int(onnx.helper.tensor_dtype_to_np_dtype(elements).itemsize) if elements else 8
+    except KeyError:
+        raise _RefusedError(f"has a tensor of the unknown type {elements}") from None

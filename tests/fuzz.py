@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import hashlib
+import io
+import json
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG_S, MEMORY_MB = 20, 3000
@@ -35,21 +41,64 @@ def labels(content: bytes, folder: Path) -> None:
 
 
 def bundle(content: bytes, folder: Path) -> None:
-    """A bundle as a .zip."""
+    """A bundle: a whole .zip, or one whose description or encoder is mutated and whose hashes are right again."""
     from tallformer_infer.bundle import load_bundle  # noqa: PLC0415
 
     path = folder / "bundle.zip"
-    path.write_bytes(content)
-    load_bundle(path)
+    kind, rest = content[0] % 3 if content else 0, content[1:]
+    if kind == 0:
+        path.write_bytes(rest)
+    else:
+        parts = _small_bundle()
+        parts[("bundle.json", "encoder.onnx")[kind - 1]] = rest
+        path.write_bytes(_zipped(parts if kind == 1 else _rehashed(parts)))
+    opened = load_bundle(path)
+    for name in opened.graphs:
+        opened.read_graph(name)  # type: ignore[arg-type]  # a name that the description passed
+
+
+@functools.cache
+def _small_files() -> dict[str, bytes]:
+    from tests.small_bundle import write_bundle  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = write_bundle(Path(folder) / "small")
+        return {file.name: file.read_bytes() for file in sorted(made.iterdir())}
+
+
+def _small_bundle() -> dict[str, bytes]:
+    return dict(_small_files())
+
+
+def _rehashed(parts: dict[str, bytes]) -> dict[str, bytes]:
+    """With the description that fits the encoder, as an attacker would write it."""
+    description = json.loads(parts["bundle.json"])
+    description["graphs"]["encoder"]["sha256"] = hashlib.sha256(parts["encoder.onnx"]).hexdigest()
+    description.pop("description_sha256", None)
+    return {**parts, "bundle.json": json.dumps(description).encode()}
+
+
+def _zipped(parts: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
 
 
 def manifest(content: bytes, folder: Path) -> None:
-    """A list of videos."""
+    """A list of videos, and whether its addresses may be read; no name is resolved."""
     from tallformer_infer.archive.sources import read_manifest  # noqa: PLC0415
+    from tallformer_infer.errors import MediaError  # noqa: PLC0415
+    from tallformer_infer.media import addresses  # noqa: PLC0415
 
     path = folder / ("list.csv", "list.txt", "list.jsonl")[content[0] % 3 if content else 0]
     path.write_bytes(content[1:])
-    read_manifest(path)
+    for entry in read_manifest(path):
+        if addresses.is_address(entry):
+            with contextlib.suppress(MediaError), mock.patch("socket.getaddrinfo", side_effect=OSError("not here")):
+                addresses.check_protocol(entry)
+                addresses.check_foreign(entry)
 
 
 def checkpoint(content: bytes, folder: Path) -> None:
@@ -75,6 +124,9 @@ def media(content: bytes, folder: Path) -> None:
 
 
 TARGETS: dict[str, Target] = {each.__name__: each for each in (labels, bundle, manifest, checkpoint, media)}
+_CSV_LIST = 'path,note\na.mp4,x\n"b, c.mp4",y\nhttps://example.org:8443/d.mp4?x=1,z\n'
+_TEXT_LIST = "a.mp4\n# note\ns3://bucket/b.mp4\nhttp://[::1]/c.mp4\nzip://*.mp4::file:///d.zip\n"
+_JSON_LIST = '{"path": "a.mp4"}\n{"video": "gs://bucket/b.mp4"}\n"c.mp4"\n'
 LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".jsonl", ".srt", ".vtt", ".eaf", ".boris", ".txt", ".boris.gz")
 
 
@@ -92,9 +144,11 @@ def seeds(target: str, folder: Path) -> None:
         files += [(0, path) for path in (*(ROOT / "docs" / "example").glob("*.json"), *cases.glob("*.json"))]
         files += _label_samples(folder)
     elif target == "bundle":
-        files.append((-1, _zipped(ROOT / "tallformer_infer" / "bundles" / "anet-demo", folder)))
+        parts = _small_bundle()
+        for kind, content in enumerate((_zipped(parts), parts["bundle.json"], parts["encoder.onnx"])):
+            (folder / f"seed{kind}").write_bytes(bytes([kind]) + content)
     elif target == "manifest":
-        for index, text in enumerate(("path\na.mp4\nb.mp4\n", "a.mp4\n# note\nb.mp4\n", '{"path": "a.mp4"}\n')):
+        for index, text in enumerate((_CSV_LIST, _TEXT_LIST, _JSON_LIST)):
             (folder / f"seed{index}").write_bytes(bytes([index]) + text.encode())
     elif target == "checkpoint":
         files += _checkpoints(folder)
@@ -108,30 +162,20 @@ def seeds(target: str, folder: Path) -> None:
 
 
 def _label_samples(folder: Path) -> list[tuple[int, Path]]:
-    from tallformer_infer.labels.formats import FORMATS, encode_labels  # noqa: PLC0415
+    from tallformer_infer.labels.formats import FORMATS, WRITABLE, encode_labels  # noqa: PLC0415
     from tallformer_infer.labels.segments import LabelledVideo, Segment  # noqa: PLC0415
 
     segments = (Segment(start_s=1.5, end_s=3.25, label="wave", score=0.5),)
     video = LabelledVideo(name="a.mp4", segments=segments, duration_s=10.0, fps=25.0)
     made = []
-    for form, details in FORMATS.items():
+    for form in WRITABLE:
+        details = FORMATS[form]
         if details.suffix not in LABEL_SUFFIXES:
             continue
         path = folder.parent / f"sample-{form}"
         path.write_bytes(encode_labels([video], form))
         made.append((LABEL_SUFFIXES.index(details.suffix), path))
     return made
-
-
-def _zipped(bundle_folder: Path, folder: Path) -> Path:
-    import zipfile  # noqa: PLC0415
-
-    path = folder.parent / "bundle-seed.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(bundle_folder.iterdir()):
-            if file.is_file() and file.stat().st_size < 300_000:
-                archive.write(file, file.name)
-    return path
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -151,6 +195,9 @@ def main() -> None:
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument(
+        "--hang", type=float, default=HANG_S, help="seconds after which an input hangs; more on a busy machine"
+    )
     options = parser.parse_args()
     import atheris  # noqa: PLC0415
 
@@ -175,10 +222,11 @@ def main() -> None:
     arguments = [
         sys.argv[0],
         f"-max_total_time={round(60 * options.minutes)}",
-        f"-timeout={HANG_S}",
+        f"-timeout={round(options.hang)}",
         f"-rss_limit_mb={MEMORY_MB}",
         f"-artifact_prefix={work}/finding-",
         "-max_len=500000",
+        "-len_control=0",
         str(corpus),
     ]
     atheris.Setup(arguments, once)

@@ -304,3 +304,11 @@ def test_a_graph_that_asks_for_a_terabyte_is_refused_before_it_is_loaded(bundle:
 
     with pytest.raises(BundleError, match=r"encoder.onnx asks for 1,099.5 GB; the shapes in bundle.json allow"):
         OnnxRuntime(load_bundle(bundle), device="cpu")
+
+
+def test_a_graph_whose_declared_input_is_damaged_is_refused(bundle: Path) -> None:
+    """Found by fuzzing: the walk over operators does not enter declared inputs, the one that fills in sizes does."""
+    damaged_input = b"\x5a\x01\x0f"  # field 11 of a graph, one byte: a key of a kind that protocol buffers lack
+    content = (bundle / "encoder.onnx").read_bytes() + b"\x3a" + bytes([len(damaged_input)]) + damaged_input
+
+    assert refusal_of(put(bundle, "encoder", content)) == f"{bundle}: encoder.onnx: is not an ONNX file"

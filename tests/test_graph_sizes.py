@@ -148,3 +148,11 @@ def test_every_bundled_model_is_let_through() -> None:
 
 def test_what_is_no_graph_is_refused() -> None:
     assert excess(b"\xff\xff", DECLARED) == "is not an ONNX file"
+
+
+def test_a_tensor_of_an_unknown_type_is_refused() -> None:
+    """Found by fuzzing: `onnx` has no size for it."""
+    loaded = onnx.load_model_from_string(model([node("Relu", "x")]))
+    loaded.graph.output[0].type.tensor_type.elem_type = loaded.graph.input[0].type.tensor_type.elem_type = 40
+
+    assert excess(loaded.SerializeToString(), DECLARED) == "has a tensor of the unknown type 40"
