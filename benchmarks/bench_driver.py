@@ -28,7 +28,7 @@ from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import Event, Finished, Identified, IdentifyTask, LabelSettings, Task
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.commands.label_reporting import JsonWatcher
+from tallformer_infer.commands.progress import JsonWatcher
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.results import Selection
 from tallformer_infer.structures import Layout, Result

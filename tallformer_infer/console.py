@@ -1,4 +1,4 @@
-"""What a command says: to people as lines, or to programs as JSON lines. Always on stderr."""
+"""What a command reports while it works, always on stderr: lines for people, or JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ URGENT = frozenset({"warning", "error", "video_failed", "interrupted"})
 
 
 class Speaker(Protocol):
-    """Told what a command does; whoever makes one ends it with `stopped`."""
+    """Reports the steps of a command; whoever creates one ends it with `stopped`."""
 
     def step(self, what: str) -> None:
-        """What is being done now."""
+        """Name the current step."""
 
     def stopped(self) -> None:
-        """Nothing is being done any more."""
+        """End the current step."""
 
     def show(self, event: str, lines: Sequence[str], **facts: Any) -> None:
-        """A report: `lines` for people, `facts` for programs."""
+        """Show a report: `lines` for people, `facts` for programs."""
 
     def say(self, event: str, message: str, **facts: Any) -> None:
-        """One line; `facts` are the same for programs."""
+        """Say one line; `facts` hold the same for programs."""
 
 
 @contextlib.contextmanager
 def speaking(*, quiet: bool, json_logs: bool) -> Iterator[Speaker]:
-    """A speaker for as long as the command works.
+    """A speaker that is stopped at the end of the block.
 
     Args:
-        quiet: Leave out everything but warnings and failures.
+        quiet: Only warnings and failures.
         json_logs: One JSON object per line.
     """
     speaker: Speaker = _JsonSpeaker(quiet=quiet) if json_logs else _TerminalSpeaker(quiet=quiet)
@@ -51,17 +51,50 @@ def speaking(*, quiet: bool, json_logs: bool) -> Iterator[Speaker]:
 
 
 def write_event(event: str, **facts: Any) -> None:
-    """One JSON object on a line of its own: `time` (UTC), `event` and its facts."""
+    """Write one JSON object on its own line: `time` (UTC), `event` and its facts."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     sys.stderr.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
     sys.stderr.flush()
 
 
-class _TerminalSpeaker:
+class TerminalOutput:
+    """Lines for people; `--quiet` leaves out everything but warnings and failures."""
+
     def __init__(self, *, quiet: bool) -> None:
+        """Write nothing yet."""
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False)
-        self._status: Status | None = None
+
+    def say(self, event: str, message: str, **facts: Any) -> None:
+        """One line."""
+        if not self._quiet or event in URGENT:
+            self._print(Text(printable(message)))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(Text.assemble("tallformer: ", text), soft_wrap=True)
+
+
+class JsonOutput:
+    """One JSON object per line: `time`, `event` and its facts; `--quiet` leaves out all but warnings and failures."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Write nothing yet."""
+        self._quiet = quiet
+
+    def say(self, event: str, message: str, **facts: Any) -> None:
+        """One object with the key `message`."""
+        self._write(event, message=message, **facts)
+
+    def stopped(self) -> None:
+        """Nothing moves, so there is nothing to take away."""
+
+    def _write(self, event: str, **facts: Any) -> None:
+        if not self._quiet or event in URGENT:
+            write_event(event, **facts)
+
+
+class _TerminalSpeaker(TerminalOutput):
+    _status: Status | None = None
 
     def step(self, what: str) -> None:
         if self._quiet or not self._console.is_terminal:
@@ -83,24 +116,10 @@ class _TerminalSpeaker:
             for line in lines:
                 self._console.print(Text(printable(line)), soft_wrap=True)
 
-    def say(self, event: str, message: str, **facts: Any) -> None:
-        if not self._quiet or event in URGENT:
-            self._console.print(Text(f"tallformer: {printable(message)}"), soft_wrap=True)
 
-
-class _JsonSpeaker:
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-
+class _JsonSpeaker(JsonOutput):
     def step(self, what: str) -> None:
         self.say("step", what)
 
-    def stopped(self) -> None:
-        pass
-
     def show(self, event: str, lines: Sequence[str], **facts: Any) -> None:
-        if not self._quiet or event in URGENT:
-            write_event(event, **facts)
-
-    def say(self, event: str, message: str, **facts: Any) -> None:
-        self.show(event, (), message=message, **facts)
+        self._write(event, **facts)

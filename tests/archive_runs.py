@@ -20,7 +20,7 @@ from tallformer_infer.archive.sources import find_sources
 from tallformer_infer.archive.stages import describe_scores, hash_stages
 from tallformer_infer.archive.tasks import Event, LabelSettings, LabelTask, Task
 from tallformer_infer.bundle import bundled_models, load_bundle
-from tallformer_infer.commands.label_reporting import JsonWatcher
+from tallformer_infer.commands.progress import JsonWatcher
 from tallformer_infer.evaluation import read_class_scores
 from tallformer_infer.results import Selection
 from tallformer_infer.structures import Layout, Windows

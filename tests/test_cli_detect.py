@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tallformer_infer import cli
-from tallformer_infer.commands import reporting
+from tallformer_infer.commands import progress
 from tallformer_infer.commands.tables import actions_table
 from tallformer_infer.pipeline import Progress
 from tallformer_infer.results import Selection, load_schema
@@ -403,8 +403,8 @@ def test_the_stream_that_was_analysed_is_in_the_document(video, folder, detect, 
 
 def test_a_log_without_a_terminal_gets_a_line_a_minute(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(reporting.time, "monotonic", lambda: now[0])
-    reporter = reporting.TerminalReporter(quiet=False, show=None)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    reporter = progress.TerminalReporter(quiet=False, show=None)
 
     reporter.started("a.mp4", 0, 1)
     for now[0] in (10.0, 61.0, 62.0, 130.0):

@@ -19,9 +19,9 @@ from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.queries import ActionFilter
 from tallformer_infer.archive.run import Totals
 from tallformer_infer.archive.tasks import Alive
-from tallformer_infer.commands import label_reporting
+from tallformer_infer.commands import progress
 from tallformer_infer.commands.archive_index import archive_rows
-from tallformer_infer.commands.inputs import given_options
+from tallformer_infer.commands.options import given_options
 from tallformer_infer.structures import Action
 from tests.archive_runs import content_of
 from tests.videos import cut_short, damage, textured_pictures, write_video
@@ -521,8 +521,8 @@ def test_json_log_warns_of_short_and_damaged_videos(incomplete, tmp_path, capsys
 
 def test_log_without_a_terminal_gets_one_line_a_minute(monkeypatch, capsys):
     now_s = [1000.0]
-    monkeypatch.setattr(label_reporting.time, "monotonic", lambda: now_s[0])
-    watcher = label_reporting.TerminalWatcher(quiet=False)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    watcher = progress.TerminalWatcher(quiet=False)
     totals = Totals(planned=10, planned_bytes=100)
     watcher.planned(Plan(), totals, workers=2)
     for passed_s in (0, 30, 59, 61, 100, 120, 122):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tallformer_infer.commands.reporting import JsonReporter, TerminalReporter
+from tallformer_infer.commands.progress import JsonReporter, TerminalReporter
 from tallformer_infer.commands.tables import actions_table
 from tallformer_infer.stopping import run_interruptibly
 from tallformer_infer.text import clock, counted, printable, times

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from tallformer_infer import cli
-from tallformer_infer.commands.truth_table import KnownSegments, summary, truth_table
+from tallformer_infer.commands.tables import KnownSegments, summary, truth_table
 from tallformer_infer.evaluation.matching import pair_up
 from tallformer_infer.structures import Action
 from tests.label_samples import segment

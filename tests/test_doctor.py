@@ -20,8 +20,7 @@ import onnxruntime as ort
 import pytest
 from rich.console import Console
 
-from tallformer_infer.commands.doctor import _device_values
-from tallformer_infer.commands.doctor_table import as_json, table_lines
+from tallformer_infer.commands.doctor import _device_values, diagnosis_document, table_lines
 from tallformer_infer.diagnosis import Diagnosis, diagnose
 from tallformer_infer.diagnosis.asking import ask
 from tallformer_infer.diagnosis.native import ask_driver
@@ -191,7 +190,7 @@ def test_library_that_crashes_is_reported_and_the_rest_goes_on(tmp_path: Path) -
 
 
 def test_json_has_the_same_names_everywhere(here: Diagnosis) -> None:
-    document = json.loads(json.dumps(as_json(here)))
+    document = json.loads(json.dumps(diagnosis_document(here)))
 
     assert document["schema_version"] == "1.1"
     names = {

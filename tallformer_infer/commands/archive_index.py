@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase, VideoRow
-from tallformer_infer.commands.archive_tables import row_losses
+from tallformer_infer.commands.archive import row_losses
 from tallformer_infer.report import IndexRow
 
 _SUMS = (

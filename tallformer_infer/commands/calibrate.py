@@ -1,17 +1,40 @@
-"""`tallformer calibrate`: what the user can ask for. What is done about it: `calibration`."""
+"""`tallformer calibrate`: operating points for a bundle, from a labelled set of videos or from predictions on it."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console, RenderableType
+from rich.text import Text
 
+from tallformer_infer import __version__
 from tallformer_infer.commands import options
+from tallformer_infer.devices import Device
+from tallformer_infer.errors import AnnotationError, ConfigError, TallformerError
+from tallformer_infer.stopping import import_interruptibly, run_interruptibly
+from tallformer_infer.text import printable
+
+if TYPE_CHECKING:  # heavy imports would slow --help down
+    from tallformer_infer.bundle import Bundle
+    from tallformer_infer.commands.progress import Reporter
+    from tallformer_infer.evaluation import CalibrationReport, Predictions, Truth
+    from tallformer_infer.pipeline import Detector
+    from tallformer_infer.structures import Action
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _FROM, _POINTS, _SAY = "Labelled data", "Operating points", "Output"
+
+SCHEMA_VERSION = "1.0"
+"""Version of what `--json` prints: minor when a key is added, major when one changes."""
 
 
 @app.command()
@@ -102,12 +125,9 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
     if (videos is None) == (predictions is None):
         raise typer.BadParameter("give --videos DIR to detect in, or --predictions FILE; one of them")
 
-    from tallformer_infer.stopping import import_interruptibly
+    import_interruptibly("tallformer_infer.pipeline")
 
-    import_interruptibly("tallformer_infer.commands.calibration")
-
-    from tallformer_infer.commands.calibration import CalibrateOptions, calibrate_bundle
-    from tallformer_infer.commands.reporting import JsonReporter, Reporter, TerminalReporter
+    from tallformer_infer.commands.progress import JsonReporter, TerminalReporter
 
     wanted = CalibrateOptions(
         model=model,
@@ -127,3 +147,253 @@ def calibrate(  # noqa: PLR0913, PLR0917 (one parameter per option of the comman
     )
     reporter: Reporter = JsonReporter(quiet=quiet) if json_logs else TerminalReporter(quiet=quiet, show=None)
     raise typer.Exit(calibrate_bundle(wanted, reporter))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """What the user asked for."""
+
+    model: str
+    """Bundle, or name of a bundled model."""
+    truth: Path
+    """Annotations of the labelled set."""
+    videos: Path | None
+    """Folder of its videos; None if there are predictions."""
+    predictions: Path | None
+    """File of the model's predictions on them."""
+    subset: str | None
+    """Subset of the truth; None: the only one, or validation."""
+    leave_out: Path | None
+    """List of videos to skip."""
+    device: Device
+    """Where to detect."""
+    threads: int | None
+    """CPU threads."""
+    tiou_threshold: float
+    """Least overlap of a right action."""
+    precisions: tuple[float, ...]
+    """Precisions to create points for."""
+    default: str
+    """Default operating point of `detect`."""
+    out: Path | None
+    """New bundle; None: change the model in place."""
+    per_class: bool
+    """Show a row per class."""
+    as_json: bool
+    """Print JSON."""
+
+
+def calibrate_bundle(options: CalibrateOptions, reporter: Reporter) -> int:
+    """Calibrate, store the operating points and print them.
+
+    Returns:
+        Exit code: 0 all done; 1 a video failed.
+
+    Raises:
+        TallformerError: The bundle could not be calibrated, and is unchanged.
+        typer.BadParameter: An option is out of range.
+    """
+    from tallformer_infer.bundle import load_bundle
+    from tallformer_infer.bundle_writing import calibration_destination, write_calibration
+    from tallformer_infer.evaluation import calibrate, read_truth
+    from tallformer_infer.labels.names import read_video_list
+
+    _check_options(options)
+    bundle = load_bundle(options.model)
+    calibration_destination(bundle, options.out)
+    truth = read_truth(options.truth, subset=options.subset, defaults=("validation",))
+    if options.leave_out is not None:
+        truth = truth.without(read_video_list(options.leave_out))
+    failed: tuple[str, ...] = ()
+    if options.predictions is not None:
+        predictions = _read_predictions(options.predictions, bundle)
+    else:
+        predictions, failed = _detect(options, bundle, truth, reporter)
+        truth = truth.without(failed) if failed else truth
+    report = calibrate(
+        predictions,
+        truth,
+        classes=bundle.recipe.classes,
+        tiou_threshold=options.tiou_threshold,
+        precisions=options.precisions,
+        default=options.default,
+    )
+    made_from = {**report.calibration.made_from, "truth": options.truth.name, "tallformer": __version__}
+    calibration = dataclasses.replace(report.calibration, made_from=made_from)
+    written = write_calibration(bundle, calibration, out=options.out)
+    _show(report, written, options)
+    reporter.say("written", f"wrote the operating points to {printable(written.path)}", bundle=str(written.path))
+    return 1 if failed else 0
+
+
+def _check_options(options: CalibrateOptions) -> None:
+    from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES
+    from tallformer_infer.evaluation.calibration import points_for
+
+    if not 0 < options.tiou_threshold <= 1:
+        raise typer.BadParameter(f"--tiou {options.tiou_threshold}: expected an overlap above 0, up to 1, such as 0.5")
+    try:
+        names = (*points_for(options.precisions), ALL_ACTIONS, RAW_SCORES)
+    except ConfigError as error:
+        raise typer.BadParameter(f"--{error}") from error
+    if options.default not in names:
+        raise typer.BadParameter(f"--default {options.default}: expected one of {', '.join(names)}")
+
+
+def _read_predictions(path: Path, bundle: Bundle) -> Predictions:
+    """Predictions of a file; refuses those of another model, filtered ones and calibrated ones."""
+    from tallformer_infer.config import RAW_SCORES
+    from tallformer_infer.evaluation import read_predictions
+    from tallformer_infer.evaluation.annotations import read_origin
+
+    predictions = read_predictions(path)
+    origin = read_origin(path)
+    if origin is None:
+        return predictions
+    calibration = bundle.calibration
+    if origin.bundle_sha256 not in (bundle.sha256, calibration and calibration.uncalibrated_sha256):
+        raise AnnotationError(
+            f"{path}: was made with another model than {bundle.path} (bundle_sha256 {origin.bundle_sha256[:12]}…, "
+            f"not {bundle.sha256[:12]}…); detect again with this one and --operating-point {RAW_SCORES}"
+        )
+    if origin.operating_point is not None:
+        raise AnnotationError(
+            f"{path}: was made at operating point {origin.operating_point}; "
+            f"detect again with --operating-point {RAW_SCORES}"
+        )
+    if "--classes" in origin.filters:
+        raise AnnotationError(f"{path}: was made with --classes; detect again without, for all classes")
+    notes = [f"the predictions were made with {name}: what it left out is not known here" for name in origin.filters]
+    return dataclasses.replace(predictions, notes=(*predictions.notes, *notes))
+
+
+def _detect(
+    options: CalibrateOptions, bundle: Bundle, truth: Truth, reporter: Reporter
+) -> tuple[Predictions, tuple[str, ...]]:
+    from tallformer_infer.pipeline import Detector
+
+    assert options.videos is not None
+    videos = find_labelled_videos(options.videos, truth.videos, source=truth.source)
+    reporter.loading(options.device)
+    try:
+        detector = run_interruptibly(lambda: Detector.load(bundle, device=options.device, threads=options.threads))
+        reporter.loaded(detector)
+        predictions, failed = detect_labelled_videos(detector, videos, reporter)
+    finally:
+        reporter.stopped()
+    if len(failed) == len(videos):
+        raise AnnotationError(f"{options.videos}: no video of {truth.source} could be read; nothing was calibrated")
+    return predictions, failed
+
+
+def _show(report: CalibrationReport, written: Bundle, options: CalibrateOptions) -> None:
+    if options.as_json:
+        typer.echo(json.dumps(_document(report, written, options), indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    for part in _parts(report, per_class=options.per_class):
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _document(report: CalibrationReport, written: Bundle, options: CalibrateOptions) -> dict[str, Any]:
+    from tallformer_infer.config import to_json
+    from tallformer_infer.evaluation.calibration import ENOUGH_TRUTHS
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "bundle": str(written.path),
+        "bundle_sha256": written.sha256,
+        "truth": str(options.truth),
+        "predictions": None if options.predictions is None else str(options.predictions),
+        "calibration": to_json(written.calibration),
+        "calibration_error": {"before": report.error_before, "after": report.error_after},
+        "enough_truths": ENOUGH_TRUTHS,
+        "videos": {
+            "used": list(report.videos.scored),
+            "skipped": {reason: list(names) for reason, names in report.videos.skipped.items()},
+        },
+        "notes": list(report.notes),
+    }
+
+
+def _parts(report: CalibrationReport, *, per_class: bool) -> list[RenderableType]:
+    from tallformer_infer.commands.tables import calibration_tables, describe_calibration
+    from tallformer_infer.evaluation.calibration import ENOUGH_TRUTHS
+    from tallformer_infer.evaluation.calibration_inputs import listed
+
+    calibration = report.calibration
+    parts: list[RenderableType] = [
+        Text.assemble(("calibrated", "bold cyan"), (f"  {describe_calibration(calibration)}", "dim")),
+        *calibration_tables(calibration, per_class=per_class),
+        Text(
+            "in these videos, scores are off from the share that is right by "
+            f"{100 * report.error_before:.1f} % before, {100 * report.error_after:.1f} % after"
+        ),
+    ]
+    if few := calibration.pooled:
+        named = listed([f"{printable(label)} ({calibration.classes[label].truths})" for label in few])
+        line = f"{len(few)} of {len(calibration.classes)} classes have fewer than {ENOUGH_TRUTHS} truths, and use what "
+        parts.append(Text(f"{line}was found over all classes: {named}", style="yellow"))
+    skipped = [(reason, names) for reason, names in report.videos.skipped.items() if names]
+    parts += [Text(f"videos not used, {reason}: {printable(listed(names))}") for reason, names in skipped]
+    return parts + [Text(f"note: {printable(note)}", style="yellow") for note in report.notes]
+
+
+def find_labelled_videos(folder: Path, names: Collection[str], *, source: str) -> dict[str, Path]:
+    """The file of every video, in the order of `names`; it may lie in a folder below.
+
+    Args:
+        folder: Where to look.
+        names: Videos of the truth: file names with or without suffix, and with or without a leading `v_`.
+        source: File of the truth, for messages.
+
+    Raises:
+        AnnotationError: A video has no file, or two; or there is no such folder, or no video in it.
+    """
+    from tallformer_infer.evaluation.calibration_inputs import listed
+    from tallformer_infer.labels.names import files_of, find_videos
+
+    files = find_videos(folder)
+    found = {name: files_of(name, files) for name in names}
+    if missing := [name for name, paths in found.items() if not paths]:
+        raise AnnotationError(
+            f"{folder}: lacks {len(missing)} of the {len(names)} videos of {source}: {listed(missing)}; "
+            "add them, or leave them out with --leave-out FILE"
+        )
+    for name, paths in found.items():
+        if len(paths) > 1:
+            raise AnnotationError(f"{paths[0]} and {paths[1]}: both are the video {name} of {source}; keep one")
+    return {name: paths[0] for name, paths in found.items()}
+
+
+def detect_labelled_videos(
+    detector: Detector, videos: dict[str, Path], reporter: Reporter
+) -> tuple[Predictions, tuple[str, ...]]:
+    """All actions of every video, with the model's own scores.
+
+    Args:
+        detector: The model.
+        videos: File of each video, by its name in the truth.
+        reporter: Shows progress and failures.
+
+    Returns:
+        The predictions, and the names of the videos that could not be read.
+    """
+    from tallformer_infer.config import RAW_SCORES
+    from tallformer_infer.evaluation import Predictions
+    from tallformer_infer.results import Failure
+
+    found: dict[str, tuple[Action, ...]] = {}
+    failed: list[str] = []
+    for index, (name, path) in enumerate(videos.items()):
+        detect = functools.partial(detector.detect, path, operating_point=RAW_SCORES, on_progress=reporter.progressed)
+        reporter.started(str(path), index, len(videos))
+        try:
+            result = run_interruptibly(detect)
+        except TallformerError as error:
+            failed.append(name)
+            reporter.failed(Failure(str(path), printable(error)))
+            continue
+        reporter.done(result)
+        found[name] = result.actions
+    return Predictions.of(found, source=f"model {detector.bundle.name}"), tuple(failed)

@@ -1,15 +1,43 @@
-"""`tallformer detect`: what the user can ask for. What is done about it: `detection`."""
+"""`tallformer detect`: detect actions in videos with a model of this machine or of a server, and write the results."""
 
 from __future__ import annotations
 
 import functools
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
+from rich.console import Console, RenderableType
 
 from tallformer_infer.commands import options
-from tallformer_infer.commands.file_formats import output_format, output_named
+from tallformer_infer.commands.options import (
+    as_arguments,
+    expand_videos,
+    given_options,
+    missing_files,
+    output_format,
+    output_named,
+    parse_rates,
+    parse_windows,
+    split_classes,
+    wanted_classes,
+)
+from tallformer_infer.devices import Device, RunPrecision
+from tallformer_infer.errors import ConfigError, OutputError, TallformerError
+from tallformer_infer.stopping import StoppedError, import_interruptibly, run_interruptibly
+from tallformer_infer.text import counted, printable
+
+if TYPE_CHECKING:  # heavy imports would slow --help down
+    from tallformer_infer.bundle import Bundle
+    from tallformer_infer.commands.progress import Reporter
+    from tallformer_infer.commands.tables import KnownSegments
+    from tallformer_infer.config import Calibration
+    from tallformer_infer.results import Failure, Selection
+    from tallformer_infer.structures import Result, Windows
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -129,25 +157,14 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer detect match.mp4 --classes @sports -o - | jq .videos
       tallformer detect match.mp4 --server http://127.0.0.1:8080
     """
-    from tallformer_infer.commands.inputs import (
-        expand_videos,
-        given_options,
-        parse_rates,
-        parse_windows,
-        wanted_classes,
-    )
-
     _check_server_options(context, server)
     named = expand_videos(videos)  # before the imports that take time
 
-    from tallformer_infer.stopping import import_interruptibly
+    import_interruptibly("tallformer_infer.commands.progress")
+    import_interruptibly("tallformer_infer.commands.result_files")
 
-    import_interruptibly("tallformer_infer.commands.detection")
-
-    from tallformer_infer.commands.detection import DetectOptions, LocalModel, detect_videos
-    from tallformer_infer.commands.reporting import JsonReporter, Reporter, TerminalReporter
-    from tallformer_infer.commands.tables import actions_table
-    from tallformer_infer.commands.truth_table import KnownSegments
+    from tallformer_infer.commands.progress import JsonReporter, TerminalReporter
+    from tallformer_infer.commands.tables import KnownSegments, actions_table
 
     known = None if truth is None else KnownSegments(truth)
     show = functools.partial(actions_table, rows=rows, known=known)
@@ -184,11 +201,309 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
 
 def _check_server_options(context: typer.Context, server: str | None) -> None:
     """Refuse options of the local model beside --server, and the token without it."""
-    from tallformer_infer.commands.inputs import given_options
-
     others = [name for name in context.params if name not in _ONLY_HERE]
     given = given_options(context, without=others)
     if server is not None and given:
         raise typer.BadParameter(f"{given[0]} does not go with --server, which decides it: `tallformer serve --help`")
     if server is None and given_options(context, without=[name for name in context.params if name != "token"]):
         raise typer.BadParameter("--token is for --server URL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectOptions:
+    """What the user asked for."""
+
+    videos: tuple[str, ...]
+    """Files and URLs, each once."""
+    out: Path | None
+    """Output file, `-` for stdout; None: tables only."""
+    model: str | None
+    """Bundle, or name of a bundled model; None: the default model."""
+    device: Device
+    """Where to run."""
+    precision: RunPrecision | None
+    """Encoder precision; None: chosen by the runtime."""
+    threads: int | None
+    """CPU threads."""
+    windows: Windows | float
+    """Window layout, or the length of a window in seconds."""
+    rates: tuple[float, ...] | None
+    """Frame rates to search at, in frames per second; None: the recipe's own."""
+    class_scores: Path | None
+    """File of class scores per video; None: the model's own classifier."""
+    threshold: float | None
+    """Lowest score to keep."""
+    top_k: int | None
+    """Most actions to keep per video."""
+    classes: tuple[str, ...]
+    """Classes and groups to keep, as typed, one or several with commas; empty: all."""
+    operating_point: str | None
+    """Operating point, `all` or `none`; None: the model's default."""
+    form: str
+    """Output format."""
+    known: KnownSegments | None
+    """Ground truth to show next to the detections."""
+    video_stream: int | None = None
+    """Video stream of a file with several; None: the main one."""
+    show: Callable[[Result], RenderableType]
+    """Makes the table of a video."""
+    given: tuple[str, ...]
+    """Options as the user gave them, without `--out`, for the command that resumes the run."""
+
+
+class DetectingModel(Protocol):
+    """A model on this machine or on a server."""
+
+    def load(self, reporter: Reporter) -> None:
+        """Load the model, and check that the options fit it."""
+
+    def detect(self, path: str, reporter: Reporter) -> Result:
+        """Detect in one video."""
+
+    def warning(self, result: Result) -> str:
+        """Why the model does not fit this video; empty if it does."""
+
+
+def detect_videos(options: DetectOptions, model: DetectingModel, reporter: Reporter) -> int:
+    """Detect in every video, and write the results.
+
+    Returns:
+        Exit code: 0 all done; 1 a video failed.
+
+    Raises:
+        StoppedError: The run was stopped, and has printed how to resume.
+        TallformerError: The run cannot start, or its result cannot be written.
+        typer.BadParameter: An option does not fit the model.
+    """
+    from tallformer_infer.commands.result_files import check_result_files
+
+    if options.out is not None:
+        check_result_files(options.out, options.form, options.videos)
+    run = _Run(options, model, reporter)
+    try:
+        there = run.report_missing()
+        if there:
+            model.load(reporter)
+        for path in there:
+            reporter.started(path, options.videos.index(path), len(options.videos))
+            run.detect(path)
+        return run.finish()
+    except KeyboardInterrupt as error:
+        reporter.stopped()
+        run.keep_what_is_done()
+        raise StoppedError from error
+
+
+class LocalModel:
+    """A model on this machine."""
+
+    def __init__(self, options: DetectOptions) -> None:
+        """Load nothing yet."""
+        self._options = options
+
+    def load(self, reporter: Reporter) -> None:
+        """Load the model, and check that the options fit it."""
+        from tallformer_infer.evaluation import read_class_scores
+        from tallformer_infer.pipeline import Detector
+
+        options = self._options
+        scores = None if options.class_scores is None else read_class_scores(options.class_scores)
+        reporter.loading(options.device)
+        try:
+            self._detector = run_interruptibly(
+                lambda: Detector.load(
+                    options.model,
+                    device=options.device,
+                    precision=options.precision,
+                    threads=options.threads,
+                    class_scores=scores,
+                )
+            )
+        finally:
+            reporter.stopped()
+        bundle = self._detector.bundle
+        self._selection = self._check(bundle)
+        reporter.loaded(self._detector)
+        if bundle.calibration is not None:
+            _say_point(bundle.calibration, self._selection.operating_point, reporter)
+
+    def _check(self, bundle: Bundle) -> Selection:
+        """The selection of actions; refuses one that does not fit the model."""
+        from tallformer_infer.pipeline import choose_layout, choose_point, choose_windows
+        from tallformer_infer.results import Selection, check_selection
+
+        options = self._options
+        see = shlex.join(["tallformer", "info", options.model or bundle.name])
+        try:
+            classes = split_classes(options.classes, bundle.recipe.classes)
+            check_selection(
+                threshold=options.threshold,
+                top_k=options.top_k,
+                classes=classes,
+                known=bundle.recipe.classes,
+                see=see,
+            )
+            laid, _ = choose_windows(bundle.recipe, options.windows)
+            choose_layout(bundle.recipe, laid, options.rates)
+            point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=classes)
+        except ConfigError as error:
+            raise typer.BadParameter(str(error)) from error
+        return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
+
+    def detect(self, path: str, reporter: Reporter) -> Result:
+        """Detect in one video."""
+        from tallformer_infer.config import RAW_SCORES
+
+        return self._detector.detect(
+            path,
+            windows=self._options.windows,
+            rates=self._options.rates,
+            video_stream=self._options.video_stream,
+            **{**vars(self._selection), "operating_point": self._selection.operating_point or RAW_SCORES},
+            on_progress=reporter.progressed,
+        )
+
+    def warning(self, result: Result) -> str:
+        """A model of generated videos does not work on others."""
+        from tallformer_infer.commands.tables import outside_domain
+
+        return outside_domain(result, self._detector.bundle.footage)
+
+
+class _Run:
+    """The state of a run: the model, and the videos so far."""
+
+    def __init__(self, options: DetectOptions, model: DetectingModel, reporter: Reporter) -> None:
+        self._options = options
+        self._model = model
+        self._reporter = reporter
+        self._results: list[Result] = []
+        self._has_warned = False
+        self._failures: list[Failure] = []
+
+    def report_missing(self) -> list[str]:
+        """Report missing files before a model is loaded, and return the other videos."""
+        from tallformer_infer.results import Failure
+
+        missing = missing_files(self._options.videos)
+        for path in missing:
+            self._failures.append(Failure(path, printable(f"{path}: no such video")))
+            self._reporter.failed(self._failures[-1])
+        return [path for path in self._options.videos if path not in missing]
+
+    def detect(self, path: str) -> None:
+        """Detect in one video; in a run of several, an error does not end the run."""
+        from tallformer_infer.results import Failure
+
+        try:
+            result = run_interruptibly(functools.partial(self._model.detect, path, self._reporter))
+        except Exception as error:
+            is_known = isinstance(error, TallformerError)
+            if not is_known and len(self._options.videos) == 1:
+                self._reporter.stopped()
+                error.add_note(f"(in {path})")
+                raise
+            message = str(error) if is_known else f"{type(error).__name__}: {error}"
+            self._failures.append(Failure(path, printable(message)))
+            self._reporter.failed(self._failures[-1])
+            return
+        self._results.append(result)
+        self._reporter.done(result)
+        if not self._has_warned and (warning := self._model.warning(result)):
+            self._has_warned = True
+            self._reporter.say("warning", f"warning: {printable(warning)}", path=path)
+        if self._options.out is None:
+            Console(highlight=False).print(self._options.show(result))
+
+    def finish(self) -> int:
+        """Write the results, and return the exit code."""
+        out = self._options.out
+        count = len(self._options.videos)
+        if self._failures and count > 1:
+            self._reporter.say("error", f"{len(self._failures)} of {count} videos failed")
+        if out is not None and self._results:
+            self._write(out)
+        elif out is not None:
+            self._reporter.say("error", f"{_named(out)} was not written", out=str(out))
+        elif self._results:
+            self._reporter.say("hint", "--out actions.json writes this as JSON")
+        return 1 if self._failures else 0
+
+    def keep_what_is_done(self) -> None:
+        """When stopped: write the finished videos to a file of another name, and print how to resume."""
+        out = self._options.out
+        reached = {result.video.path for result in self._results} | {failure.path for failure in self._failures}
+        left = [path for path in self._options.videos if path not in reached]
+        if out is not None and self._results and left and self._keep(out, left):
+            return
+        untouched = f"; {_named(out)} was not written" if out is not None else ""
+        message = f"stopped{untouched}; to go on, run the same command again"
+        self._reporter.say("interrupted", message, videos_left=left)
+
+    def _keep(self, out: Path, left: list[str]) -> bool:
+        from tallformer_infer.commands.result_files import partial_files
+        from tallformer_infer.results import STDOUT
+
+        kept, rest = partial_files(out)
+        if out == STDOUT:
+            return self._keep_on_stdout(left)
+        try:
+            self._write(kept)
+        except OutputError as error:
+            self._reporter.say("error", printable(error))
+            return False
+        again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *as_arguments(left)]
+        unwritten = "" if kept == out else f"{_named(out)} was not written, "
+        message = f"stopped; {unwritten}what is done is in {_named(kept)}; for the rest: {printable(shlex.join(again))}"
+        self._reporter.say("interrupted", message, videos_left=left, command=again)
+        return True
+
+    def _keep_on_stdout(self, left: list[str]) -> bool:
+        from tallformer_infer.results import STDOUT
+
+        try:
+            self._write(STDOUT)
+        except OutputError as error:
+            self._reporter.say("error", printable(error))
+            return False
+        again = ["tallformer", "detect", *self._options.given, "--out", "-", *as_arguments(left)]
+        message = f"stopped; what is done was written to stdout; for the rest: {printable(shlex.join(again))}"
+        self._reporter.say("interrupted", message, videos_left=left, command=again)
+        return True
+
+    def _write(self, out: Path) -> None:
+        from tallformer_infer.commands.result_files import RunFacts, write_result_files
+        from tallformer_infer.commands.tables import display_floor
+
+        form = self._options.form
+        facts = RunFacts(selection=self._results[0].selection, failures=self._failures, known=self._options.known)
+        for note in write_result_files(self._results, form, out, facts):
+            self._reporter.say("warning", note)
+        found = sum(len(result.actions) for result in self._results)
+        numbers = {"out": str(out), "videos": len(self._results), "actions": found}
+        done = f"{counted(found, 'action')} of {counted(len(self._results), 'video')}"
+        self._reporter.say("written", f"wrote {done} to {_named(out)}", **numbers)
+        low = sum(action.score < display_floor(result) for result in self._results for action in result.actions)
+        if low and form not in ("json", "activitynet"):
+            hint = (
+                f"{low} of them have low scores: the model is not calibrated; --threshold X leaves out those below X, "
+                "`tallformer calibrate` finds a threshold"
+            )
+            self._reporter.say("hint", hint)
+
+
+def _say_point(calibration: Calibration, point: str | None, reporter: Reporter) -> None:
+    """Report the operating point, and classes that it never keeps."""
+    from tallformer_infer.commands.tables import describe_point
+
+    message = f"operating point {describe_point(calibration, point)}"
+    nothing = calibration.keeps_nothing_of(point) if point in calibration.points and point is not None else ()
+    if nothing:
+        message = f"{message}; it keeps nothing of: {printable(', '.join(nothing))}"
+    reporter.say("operating_point", message, name=point, keeps_nothing_of=nothing)
+
+
+def _named(out: Path) -> str:
+    from tallformer_infer.results import STDOUT
+
+    return "stdout" if out == STDOUT else printable(out)

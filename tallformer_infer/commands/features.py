@@ -55,7 +55,7 @@ def features(
       tallformer features videos/*.mp4 --out features
       tallformer features match.mp4 --out features --format npz --model my-model
     """
-    from tallformer_infer.commands.inputs import expand_videos, missing_files
+    from tallformer_infer.commands.options import expand_videos, missing_files
     from tallformer_infer.stopping import import_interruptibly, run_interruptibly
 
     named = expand_videos(videos)

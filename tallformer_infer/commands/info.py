@@ -97,7 +97,7 @@ def _groups(classes: Sequence[str]) -> list[tuple[str, str, str]]:
 
 
 def _points(bundle: Bundle) -> list[tuple[str, str, str]]:
-    from tallformer_infer.commands.calibration_tables import describe_calibration, describe_point
+    from tallformer_infer.commands.tables import describe_calibration, describe_point
 
     calibration = bundle.calibration
     if calibration is None:

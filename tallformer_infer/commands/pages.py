@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer.commands.truth_table import KnownSegments
+from tallformer_infer.commands.tables import KnownSegments
 from tallformer_infer.errors import OutputError
 from tallformer_infer.evaluation.matching import pair_up
 from tallformer_infer.labels.names import address_of, relative_address_of

@@ -21,8 +21,9 @@ from typing import Any, BinaryIO
 
 import typer
 
-from tallformer_infer.commands.detection import DetectOptions, split_classes
-from tallformer_infer.commands.reporting import Reporter
+from tallformer_infer.commands.detect import DetectOptions
+from tallformer_infer.commands.options import split_classes
+from tallformer_infer.commands.progress import Reporter
 from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES
 from tallformer_infer.errors import ConfigError, ExtraError, ServerError
 from tallformer_infer.installing import install_command

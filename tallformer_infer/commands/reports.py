@@ -13,7 +13,7 @@ import typer
 from tallformer_infer import __version__
 from tallformer_infer.commands.archive_index import archive_rows, is_archive
 from tallformer_infer.commands.pages import PageHeader, index_row, page_header, page_video
-from tallformer_infer.commands.truth_table import KnownSegments
+from tallformer_infer.commands.tables import KnownSegments
 from tallformer_infer.console import Speaker
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.files import read_json_object

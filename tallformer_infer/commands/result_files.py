@@ -1,17 +1,17 @@
-"""What `detect` writes: results in the format that was asked for."""
+"""Write results and labels in any format, each file whole or not at all, after checking that they can be written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from tallformer_infer.commands.label_files import check_label_files, write_label_files
 from tallformer_infer.commands.pages import page_header, page_video
-from tallformer_infer.commands.truth_table import KnownSegments
+from tallformer_infer.commands.tables import KnownSegments
+from tallformer_infer.errors import OutputError
 from tallformer_infer.labels.activitynet import activitynet_document, video_ids
-from tallformer_infer.labels.formats import notes_on
+from tallformer_infer.labels.formats import FORMATS, encode_labels, notes_on, require_libraries
 from tallformer_infer.labels.segments import LabelledVideo, labelled_video
 from tallformer_infer.report import render_page, require_report
 from tallformer_infer.results import (
@@ -20,6 +20,7 @@ from tallformer_infer.results import (
     Selection,
     actions_document,
     check_destination,
+    make_folder,
     write_content,
     write_document,
 )
@@ -27,7 +28,7 @@ from tallformer_infer.structures import Result
 
 
 def check_result_files(out: Path, form: str, videos: Sequence[str]) -> None:
-    """Refuse what could not be written, before hours are spent on it.
+    """Refuse an output that cannot be written, before hours are spent on it.
 
     Args:
         out: A file, `-` for standard output, or, for a format of one video per file, a folder.
@@ -54,14 +55,14 @@ def check_result_files(out: Path, form: str, videos: Sequence[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What is told beside the results."""
+    """Facts of a run that some formats hold besides the results."""
 
     selection: Selection
     """What decided which actions were kept."""
     failures: Sequence[Failure]
     """Inputs that gave no result."""
     known: KnownSegments | None = None
-    """What is known to happen in the videos."""
+    """Ground truth of the videos."""
 
 
 def write_result_files(results: Sequence[Result], form: str, out: Path, facts: RunFacts) -> tuple[str, ...]:
@@ -71,10 +72,10 @@ def write_result_files(results: Sequence[Result], form: str, out: Path, facts: R
         results: One or more, of one run.
         form: Name of the format.
         out: As `check_result_files` accepted it.
-        facts: What only some formats tell.
+        facts: For formats that hold them.
 
     Returns:
-        What the files cannot tell, one sentence each.
+        What the format cannot hold, one sentence each.
 
     Raises:
         OutputError: They cannot be written.
@@ -119,7 +120,70 @@ def _page(results: Sequence[Result], out: Path, facts: RunFacts) -> bytes:
 
 
 def partial_files(out: Path) -> tuple[Path, Path]:
-    """Where what is done goes when a run is told to stop, and where the rest should go."""
+    """File for the finished videos of a stopped run, and file for the rest."""
     if out == STDOUT or out.is_dir():  # every video has a file of its own
         return out, out
     return out.with_name(f"{out.stem}.partial{out.suffix}"), out.with_name(f"{out.stem}.rest{out.suffix}")
+
+
+def check_label_files(out: Path, form: str, videos: Sequence[LabelledVideo], *, inputs: Sequence[str] = ()) -> None:
+    """Refuse an output or format that cannot be written, before hours are spent on it.
+
+    Args:
+        out: A file, `-` for standard output, or, for a format of one video per file, a folder, which is created.
+        form: Name of the format.
+        videos: With or without their segments.
+        inputs: Files that the run reads, and that must not be replaced.
+
+    Raises:
+        OutputError: It cannot be written, or two videos would be the same file.
+        ExtraError: A library that the format needs is not installed.
+    """
+    require_libraries(form)
+    if FORMATS[form].holds_one_video and is_folder_name(out):
+        make_folder(out)
+    for path in label_files(out, form, videos):
+        check_destination(path, inputs=inputs, example=f"labels{FORMATS[form].suffix}")
+
+
+def is_folder_name(out: Path) -> bool:
+    """Whether a name that does not exist yet means a folder: it has no ending."""
+    return out != STDOUT and not out.exists() and not out.suffix
+
+
+def label_files(out: Path, form: str, videos: Sequence[LabelledVideo]) -> list[Path]:
+    """The files to write: `out`, or for a format of one video per file and a folder, one in it for each video.
+
+    Raises:
+        OutputError: There are several videos and `out` is no folder, or two would be the same file.
+    """
+    facts = FORMATS[form]
+    if not facts.holds_one_video or (len(videos) == 1 and not out.is_dir()):
+        return [out]
+    if out == STDOUT or not out.is_dir():
+        raise OutputError(f"{out}: {form} holds one video per file, and there are {len(videos)}; name a folder")
+    found: dict[Path, str] = {}
+    for video in videos:
+        path = out / f"{PurePath(video.bare_name).name}{facts.suffix}"  # never outside of the folder
+        if path in found:
+            raise OutputError(f"{found[path]} and {video.name}: both would be {path}; rename one, or run them apart")
+        found[path] = video.name
+    return list(found)
+
+
+def write_label_files(videos: Sequence[LabelledVideo], form: str, out: Path) -> None:
+    """Write videos and their labels, each file whole or not at all.
+
+    Raises:
+        OutputError: A file cannot be written, or the format cannot hold the labels.
+    """
+    paths = label_files(out, form, videos)
+    if paths == [out]:
+        write_content(encode_labels(videos, form, folder=_folder(out)), out)
+        return
+    for path, video in zip(paths, videos, strict=True):
+        write_content(encode_labels([video], form, folder=out), path)
+
+
+def _folder(out: Path) -> Path:
+    return Path() if out == STDOUT else out.parent

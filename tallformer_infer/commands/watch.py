@@ -90,7 +90,7 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     import json
     import sys
 
-    from tallformer_infer.commands.detection import split_classes
+    from tallformer_infer.commands.options import split_classes
     from tallformer_infer.errors import ConfigError, OutputError
     from tallformer_infer.live import Feed, FeedOptions, Recorder
     from tallformer_infer.live import watch as watch_feed
