@@ -4,9 +4,9 @@
 
 All ways take the same weights and the same clips and are timed in turn. `torch` is the model in plain eager mode, one
 clip at a time (`bf16`: under autocast), `torch.compile` the same compiled; `graph` the exported graph as ONNX Runtime
-runs it, all threads for one clip; `tallformer` what `--device cpu` does with it, `openvino` what `--device openvino`
-does. Outputs are compared before anything is timed. Shares are of the rate of products in the same number format, by
-the faster of ONNX Runtime and torch.
+runs it, all threads for one clip; `plain openvino` the same graph in OpenVINO, a clip per thread; `tallformer` what
+`--device cpu` does with it, `openvino` what `--device openvino` does. Outputs are compared before anything is timed.
+Shares are of the rate of products in the same number format, by the faster of ONNX Runtime and torch.
 """
 
 from __future__ import annotations
@@ -136,6 +136,8 @@ def measure_encoder(
             ways.append(Way("graph", precision, _graph(content, threads)))
         ways.append(Way("tallformer", precision, _tallformer(content, threads)))
     for precision in ("fp32", *(["bf16"] if has_bf16() else [])):
+        if with_plain_graph:
+            ways.append(Way("plain openvino", precision, _plain_openvino(contents["fp32"], precision, threads)))
         encoder = OpenVinoEncoder(contents["fp32"], precision=precision, threads=threads)
         ways.append(Way("openvino", precision, partial(encoder.run, cancellation=Cancellation())))
     _compare(ways, clips, real_frames)
@@ -219,6 +221,30 @@ def _graph(content: bytes, threads: int) -> Encode:
             {"clips": clips[row : row + 1], "real_frames": real_frames[row : row + 1]} for row in range(len(clips))
         ]
         return np.concatenate([session.run(None, feed)[0] for feed in feeds])
+
+    return encode
+
+
+def _plain_openvino(content: bytes, precision: str, threads: int) -> Encode:
+    """The graph fixed to one clip and nothing else done to it, by the library's own queue."""
+    import openvino  # noqa: PLC0415 (an extra)
+
+    core = openvino.Core()
+    model = core.read_model(content)
+    model.reshape({port.any_name: [1, *list(port.partial_shape)[1:]] for port in model.inputs})
+    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+    compiled = core.compile_model(model, "CPU", settings)
+    waiting = openvino.AsyncInferQueue(compiled, threads)
+
+    def encode(clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> NDArray[np.float32]:
+        found: dict[int, NDArray[np.float32]] = {}
+        waiting.set_callback(lambda request, row: found.update({row: request.get_output_tensor(0).data.copy()}))
+        for row in range(len(clips)):
+            feeds = {"clips": clips[row : row + 1], "real_frames": real_frames[row : row + 1]}
+            waiting.start_async({port.any_name: feeds[port.any_name] for port in compiled.inputs}, row)
+        waiting.wait_all()
+        return np.concatenate([found[row] for row in range(len(clips))])
 
     return encode
 

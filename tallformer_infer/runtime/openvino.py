@@ -2,7 +2,8 @@
 
 Note [what OpenVINO is asked for]
     The graph as a bundle has it, fixed to one clip: OpenVINO fuses and lays it out by itself, and our tiles (see
-    `cpu_graph`) only keep it from that. One clip per stream and thread, as in `cpu_encoder`. Threads are not pinned to
+    `cpu_graph`) only keep it from that; `openvino_graph` rewrites the two places where it needs help. One clip per
+    stream and thread, as in `cpu_encoder`. Threads are not pinned to
     cores, since workers beside each other would all be pinned to the same ones. The precision is always given: without
     it OpenVINO takes bfloat16 wherever the processor has it. Localizers are half a percent of the arithmetic, have
     sizes that depend on the batch, and stay in float32 with ONNX Runtime.
@@ -45,10 +46,13 @@ from tallformer_infer.installing import install_command
 from tallformer_infer.runtime.batching import most_clips
 from tallformer_infer.runtime.kept_files import keep_file, kept_file
 from tallformer_infer.runtime.onnx import OnnxRuntime
+from tallformer_infer.runtime.openvino_graph import rewrite
 from tallformer_infer.runtime.protocol import Cancellation
 
 MOST_BYTES = 4 * 10**9
 """Of all kept models together; beyond that the oldest go."""
+_FORM = 2
+"""Of what is compiled; other numbers are not taken from the cache."""
 _HINTS: dict[RunPrecision, str] = {"fp32": "f32", "bf16": "bf16"}
 _PLACES: dict[str, RunsOn] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
 
@@ -286,7 +290,14 @@ def _settings(target: str, precision: RunPrecision, threads: int, streams: int) 
 
 def _name(sha256: str, target: str, settings: dict[str, Any]) -> str:
     """What a compiled model is kept as, without its own hash."""
-    made_by = [openvino_version(), processor_name(), *processor_features(), target, *map(str, settings.items())]
+    made_by = [
+        str(_FORM),
+        openvino_version(),
+        processor_name(),
+        *processor_features(),
+        target,
+        *map(str, settings.items()),
+    ]
     return hashlib.sha256(" ".join([*made_by, sha256]).encode()).hexdigest()[:32]
 
 
@@ -297,6 +308,9 @@ def _compiled(core: Any, content: bytes, target: str, settings: dict[str, Any], 
         with contextlib.suppress(RuntimeError):
             return core.import_model(kept, target, settings)
     model = _read(core, content)
+    if target == "CPU":
+        is_reduced = settings["INFERENCE_PRECISION_HINT"] == _HINTS["bf16"]
+        rewrite(model, has_amx=is_reduced and "AMX bf16" in processor_features())
     compiled = core.compile_model(model, target, settings)
     if "EXPORT_IMPORT" in core.get_property(target, "OPTIMIZATION_CAPABILITIES"):
         made = io.BytesIO()
