@@ -25,10 +25,8 @@ from benchmarks.measure import measure, report
 from tallformer_infer.bundle import Bundle, GraphName, load_bundle
 from tallformer_infer.errors import DeviceError, EngineError, TallformerError
 from tallformer_infer.runtime import Device, load_runtime
-from tallformer_infer.runtime.bound import BoundGraph, Place
-from tallformer_infer.runtime.device_graphs import DeviceGraphs
-from tallformer_infer.runtime.providers import CPU, cuda_provider
-from tallformer_infer.runtime.sessions import open_session
+from tallformer_infer.runtime.device_graphs import BoundGraph, DeviceGraphs, Place
+from tallformer_infer.runtime.onnx_session import CPU, cuda_provider, open_session
 from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES
 from tallformer_infer.runtime.tensorrt.library import require_gpu
 

@@ -35,11 +35,10 @@ from tallformer_export.precision import quantised
 from tallformer_infer.config import Recipe, preset
 from tallformer_infer.devices import available_cores
 from tallformer_infer.runtime import Cancellation
-from tallformer_infer.runtime.cpu_encoder import CpuEncoder
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
+from tallformer_infer.runtime.onnx import CpuEncoder
+from tallformer_infer.runtime.onnx_session import CPU, open_session
 from tallformer_infer.runtime.openvino import OpenVinoEncoder, has_bf16
-from tallformer_infer.runtime.providers import CPU
-from tallformer_infer.runtime.sessions import open_session
 from tallformer_training.model import Detector
 
 RECIPE = "thumos14-swin-t"

@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all, hash a file, and find the user's cache folder.
+"""Write files and folders whole or not at all, hash a file, and keep files in the user's cache folder.
 
 # Note [whole or absent]
 Content is written under another name in the same folder, synced to disk, and renamed. A rename within a file system is
@@ -117,3 +117,49 @@ def user_cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     # the specification says to ignore relative paths
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "tallformer"
+
+
+def kept_file(folder: Path, name: str, ending: str) -> bytes | None:
+    """Content of a file that was kept under a name; None if there is none, or it was changed.
+
+    The file name ends with the hash of the content, so a damaged or changed file is removed, to be made again.
+
+    Args:
+        folder: Where such files are kept.
+        name: Says what it was made from.
+        ending: Of its file name.
+    """
+    for file in folder.glob(f"{name}-*{ending}"):
+        with contextlib.suppress(OSError):
+            content = file.read_bytes()
+            if file.stem == f"{name}-{hashlib.sha256(content).hexdigest()}":
+                os.utime(file)
+                return content
+            file.unlink()
+    return None
+
+
+def keep_file(folder: Path, name: str, content: bytes, ending: str, *, most_bytes: int) -> None:
+    """Keep a file for `kept_file`. If the folder cannot be written, nothing is kept.
+
+    Args:
+        folder: Is made.
+        name: Says what it was made from.
+        content: Of the file.
+        ending: Of its file name.
+        most_bytes: Of all files with that ending together; beyond that the oldest go.
+    """
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}-{hashlib.sha256(content).hexdigest()}{ending}"
+        write_whole(file, content)
+        _drop_oldest(folder, ending, keep=file, most_bytes=most_bytes)
+
+
+def _drop_oldest(folder: Path, ending: str, *, keep: Path, most_bytes: int) -> None:
+    files = sorted(folder.glob(f"*{ending}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    total = 0
+    for file in (keep, *(one for one in files if one != keep)):
+        total += file.stat().st_size
+        if total > most_bytes and file != keep:
+            file.unlink(missing_ok=True)

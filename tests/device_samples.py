@@ -10,9 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from tallformer_infer.runtime.bound import ports_of
-from tallformer_infer.runtime.providers import CPU, ProviderWithOptions
-from tallformer_infer.runtime.sessions import open_session
+from tallformer_infer.runtime.device_graphs import ports_of
+from tallformer_infer.runtime.onnx_session import CPU, ProviderWithOptions, open_session
 
 
 def items_of(session: ort.InferenceSession, count: int, seed: int = 0) -> dict[str, NDArray[np.generic]]:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tallformer_infer.runtime.tensorrt import cuda
-from tallformer_infer.runtime.tensorrt.cuda import GpuSession
+from tallformer_infer.runtime.tensorrt import running
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
-from tallformer_infer.runtime.tensorrt.running import LoadedEngine
+from tallformer_infer.runtime.tensorrt.running import GpuSession, LoadedEngine
 
 SIZE = 4
 """Numbers of an item."""
@@ -98,7 +97,7 @@ class PretendedEngine:
 
 def pretended_engines(patch: pytest.MonkeyPatch, *factors: float, most: int = 2) -> list[LoadedEngine]:
     """Engines that share one session, ready to run."""
-    patch.setattr(cuda, "Cuda", PretendedCuda)
+    patch.setattr(running, "Cuda", PretendedCuda)
     gpu = GpuSession()
     batch = BatchProfile(least=1, best=most, most=most)
     engines = [LoadedEngine(gpu, TRT, PretendedEngine(factor, most), batch) for factor in factors]

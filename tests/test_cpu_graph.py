@@ -14,13 +14,12 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tallformer_export.onnx_files import encoder_onnx
 from tallformer_infer.config import RECIPES, SamplingConfig, preset
-from tallformer_infer.runtime import Cancellation
-from tallformer_infer.runtime.batching import most_clips
-from tallformer_infer.runtime.cpu_encoder import CpuEncoder
-from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph, keeping, tiles
-from tallformer_infer.runtime.cpu_graph.tiling import tile_encoder
-from tallformer_infer.runtime.providers import CPU
-from tallformer_infer.runtime.sessions import open_session
+from tallformer_infer.runtime import Cancellation, cpu_graph
+from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph, tiles
+from tallformer_infer.runtime.cpu_graph.tiles import tile_encoder
+from tallformer_infer.runtime.onnx import CpuEncoder
+from tallformer_infer.runtime.onnx_session import CPU, open_session
+from tallformer_infer.runtime.protocol import most_clips
 from tallformer_training.model import Detector
 from tests.point_recipe import WHOLE_WINDOW
 from tests.small_detector import build
@@ -191,7 +190,7 @@ def test_a_graph_is_made_once(encoder: bytes, tmp_path: Path, monkeypatch: pytes
     assert made is not None
 
     (file,) = tmp_path.glob("*.onnx")
-    monkeypatch.setattr(keeping, "_optimised", lambda tiled: pytest.fail("made again"))
+    monkeypatch.setattr(cpu_graph, "_optimised", lambda tiled: pytest.fail("made again"))
     assert cpu_encoder_graph(encoder, folder=tmp_path) == made
     assert file.read_bytes() == made
 
@@ -232,7 +231,7 @@ def test_the_oldest_graphs_go_when_they_are_too_many(
 ) -> None:
     monkeypatch.setattr(tiles, "PROBABILITY_BYTES", ONE_WINDOW)
     (tmp_path / "old-1.onnx").write_bytes(bytes(1000))
-    monkeypatch.setattr(keeping, "MOST_BYTES", 500)
+    monkeypatch.setattr(cpu_graph, "MOST_BYTES", 500)
 
     made = cpu_encoder_graph(encoder, folder=tmp_path)
 

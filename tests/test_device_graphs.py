@@ -14,10 +14,8 @@ from onnx import helper
 from tallformer_infer.bundle import Bundle, GraphName, load_bundle
 from tallformer_infer.errors import DeviceError, StoppedError
 from tallformer_infer.runtime import Cancellation
-from tallformer_infer.runtime.bound import BoundGraph, ports_of
-from tallformer_infer.runtime.device_graphs import DeviceGraphs
-from tallformer_infer.runtime.providers import CPU, cuda_provider
-from tallformer_infer.runtime.sessions import open_session
+from tallformer_infer.runtime.device_graphs import BoundGraph, DeviceGraphs, ports_of
+from tallformer_infer.runtime.onnx_session import CPU, cuda_provider, open_session
 from tests.device_samples import items_of, plain, relu
 from tests.small_bundle import write_bundle
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallformer_infer.errors import DeviceError
-from tallformer_infer.runtime.ports import split_batches
-from tallformer_infer.runtime.tensorrt import cuda, running
-from tallformer_infer.runtime.tensorrt.cuda import Arena, Cuda
+from tallformer_infer.runtime.protocol import split_batches
+from tallformer_infer.runtime.tensorrt import running
 from tallformer_infer.runtime.tensorrt.library import require_gpu
+from tallformer_infer.runtime.tensorrt.running import Arena, Cuda
 from tests.pretended_gpu import SIZE, pretended_engines
 
 
@@ -34,7 +34,7 @@ def words(module: ModuleType, pattern: str) -> set[str]:
 
 def test_every_name_of_the_cuda_runtime_that_is_used_exists() -> None:
     api = pytest.importorskip("cuda.bindings.runtime")
-    used = words(cuda, r"\bcuda[A-Z]\w+") | words(running, r"\bcuda[A-Z]\w+")
+    used = words(running, r"\bcuda[A-Z]\w+")
     inner = {"cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "cudaSuccess"}
 
     assert len(used) > 15
@@ -64,7 +64,7 @@ def test_without_a_driver_cuda_fails_with_the_function_and_the_reason() -> None:
     with pytest.raises(DeviceError, match=r"^cudaMalloc: CUDA driver version is insufficient .* \(cudaError\w+\)$"):
         Cuda().call("cudaMalloc", 256)
     with pytest.raises(DeviceError, match=r"^cudaStreamCreateWithFlags: "):
-        cuda.GpuSession()
+        running.GpuSession()
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=30))

@@ -18,7 +18,7 @@ from tallformer_infer.files import user_cache_folder
 from tallformer_infer.runtime.tensorrt import store
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, engine_key, platform_name
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library
-from tallformer_infer.runtime.tensorrt.records import misfit
+from tallformer_infer.runtime.tensorrt.store import misfit
 
 FULL = Library("tensorrt", "10.13.3.9", None)
 H200 = Gpu(name="NVIDIA H200", capability=90)
@@ -47,6 +47,15 @@ def write(bundle: Bundle, key: EngineKey | None = None, content: bytes = ENGINE)
     return store.write_engine(folder, key or key_for(bundle), content, build_s=1.5, built_on="NVIDIA H200")
 
 
+def test_models_that_share_a_graph_and_differ_in_input_size_have_engines_of_their_own() -> None:
+    """`kinetics400-fast` runs the encoder of `kinetics400` on smaller pictures."""
+    usual, fast = (key_for(load_bundle(name)) for name in ("kinetics400", "kinetics400-fast"))
+
+    assert usual.graph_sha256 == fast.graph_sha256
+    assert usual.input_sizes != fast.input_sizes
+    assert usual.stem != fast.stem
+
+
 def test_engine_that_was_written_is_found_and_read(bundle: Bundle) -> None:
     written = write(bundle)
 
@@ -60,13 +69,14 @@ def test_engine_that_was_written_is_found_and_read(bundle: Bundle) -> None:
 def test_name_of_an_engine_shows_graph_gpu_library_precision_and_batch(bundle: Bundle) -> None:
     sha = bundle.graphs["encoder"].sha256[:12]
 
-    assert key_for(bundle).stem == f"encoder_{sha}_fp32_sm90_b1.8.8_tensorrt-10.13.3.9_{platform_name()}"
+    assert key_for(bundle).stem == f"encoder_{sha}_32x64x64x3_fp32_sm90_b1.8.8_tensorrt-10.13.3.9_{platform_name()}"
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"graph_sha256": "0" * 64},
+        {"input_sizes": "32x96x96x3"},
         {"precision": "fp16"},
         {"target": "sm89"},
         {"library": "tensorrt_rtx"},
@@ -86,6 +96,7 @@ def test_whatever_decides_an_engine_is_in_its_name(bundle: Bundle, change: dict[
     ("change", "reason"),
     [
         ({"graph_sha256": "0" * 64}, "stale: made from another encoder graph than the bundle's"),
+        ({"input_sizes": "32x96x96x3"}, "made for inputs of 32x96x96x3, the bundle's are 32x64x64x3"),
         ({"target": "sm86"}, "made for sm86, the GPU here is sm90"),
         ({"library_version": "10.12.0.36"}, "made with tensorrt 10.12.0.36, here is tensorrt 10.13.3.9"),
         ({"library": "tensorrt_rtx"}, "made with tensorrt_rtx 10.13.3.9, here is tensorrt 10.13.3.9"),
@@ -193,8 +204,8 @@ def test_damaged_secret_is_made_anew(bundle: Bundle, cache: Path) -> None:
     [
         (b"{", "is not the record of an engine"),
         (b"[]", "is not the record of an engine"),
-        (b'{"version": 2}', "is a record of version 2, this tallformer reads 1"),
-        (b'{"version": 1}', "engine.key: missing"),
+        (b'{"version": 1}', "is a record of version 1, this tallformer reads 2"),
+        (b'{"version": 2}', "engine.key: missing"),
     ],
 )
 def test_record_that_cannot_be_read_is_listed_with_the_reason(bundle: Bundle, content: bytes, problem: str) -> None:

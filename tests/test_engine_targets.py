@@ -7,16 +7,17 @@ import sys
 import pytest
 
 from tallformer_infer.errors import ConfigError, DeviceError, EngineError, ExtraError
-from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, BatchProfile
-from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
-from tallformer_infer.runtime.tensorrt.targets import (
+from tallformer_infer.runtime.tensorrt.keys import (
+    DEFAULT_BATCHES,
     PORTABLE,
+    BatchProfile,
     capabilities_of,
     check_runs_here,
     choose_target,
     runs_on,
     target_of,
 )
+from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
 
 FULL = Library("tensorrt", "10.13.3.9", None)
 H200 = Gpu(name="NVIDIA H200", capability=90)

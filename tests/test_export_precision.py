@@ -16,12 +16,10 @@ from tallformer_export.precision import precision_of
 from tallformer_infer.bundle import Bundle, Precision, load_bundle
 from tallformer_infer.config import SamplingConfig, preset
 from tallformer_infer.errors import DeviceError, EngineError, ExtraError
-from tallformer_infer.runtime import OnnxRuntime
-from tallformer_infer.runtime.cpu_graph import keeping
+from tallformer_infer.runtime import OnnxRuntime, cpu_graph
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
-from tallformer_infer.runtime.tensorrt.keys import BatchProfile
+from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile
 from tallformer_infer.runtime.tensorrt.library import Library, load_library
-from tallformer_infer.runtime.tensorrt.targets import PORTABLE
 
 SMALLER = dataclasses.replace(preset("tiny"), name="smaller", sampling=SamplingConfig(resize_px=48, crop_px=48))
 BATCH = BatchProfile(least=1, best=4, most=8)
@@ -109,7 +107,7 @@ def test_a_bf16_encoder_without_the_package_onnx_says_what_to_install(
     bundles: dict[Precision, Bundle], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(keeping, "find_spec", lambda name: None)
+    monkeypatch.setattr(cpu_graph, "find_spec", lambda name: None)
 
     with pytest.raises(DeviceError, match=r"package onnx: .*pip install .*\[cpu\]'"):
         OnnxRuntime(bundles["bf16"], device="cpu")

@@ -18,10 +18,8 @@ from tallformer_infer.errors import DeviceError, StoppedError
 from tallformer_infer.files import user_cache_folder
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Cancellation, OnnxRuntime
-from tallformer_infer.runtime.bound import BoundGraph
-from tallformer_infer.runtime.device_graphs import DeviceGraphs
-from tallformer_infer.runtime.providers import CPU, CUDA, cuda_provider
-from tallformer_infer.runtime.sessions import open_session
+from tallformer_infer.runtime.device_graphs import BoundGraph, DeviceGraphs
+from tallformer_infer.runtime.onnx_session import CPU, CUDA, cuda_provider, open_session
 from tallformer_infer.structures import Candidates
 from tests.device_samples import relu
 from tests.videos import textured_pictures, write_video

@@ -18,7 +18,7 @@ from tallformer_infer.errors import EngineError, ExtraError, StoppedError
 from tallformer_infer.files import user_cache_folder
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Cancellation, OnnxRuntime, TensorRTRuntime
-from tallformer_infer.runtime.tensorrt.engines import EngineOptions, build_engines
+from tallformer_infer.runtime.tensorrt.building import EngineOptions, build_engines
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 from tallformer_infer.runtime.tensorrt.library import load_library
 from tallformer_infer.runtime.tensorrt.store import stored_engines

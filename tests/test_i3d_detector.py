@@ -25,9 +25,8 @@ from tallformer_infer.config import I3dConfig, Recipe, TcmConfig, preset, recipe
 from tallformer_infer.errors import ConfigError, ExportError, ExtraError
 from tallformer_infer.graph_check import refusal
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
-from tallformer_infer.runtime.tensorrt.keys import BatchProfile
+from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile
 from tallformer_infer.runtime.tensorrt.library import load_library
-from tallformer_infer.runtime.tensorrt.targets import PORTABLE
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.memory import encoded_count, encoder_fingerprint
 from tallformer_training.training import Processes, TrainingJob, train

@@ -16,7 +16,7 @@ from tallformer_infer.config.recipe import Suppression
 from tallformer_infer.errors import BundleError, ConfigError
 from tallformer_infer.nms import nms, nmw, pairs_above, soft_nms, suppress
 from tallformer_infer.runtime import OnnxRuntime
-from tallformer_infer.runtime.onnx_places import OnnxPlace
+from tallformer_infer.runtime.onnx_session import OnnxPlace
 from tallformer_infer.structures import Candidates
 from tests.nms_suppressors import assert_same, candidates_of, run_graph
 

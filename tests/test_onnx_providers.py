@@ -16,14 +16,14 @@ from tallformer_infer import cli
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.errors import DeviceError, OutputError
 from tallformer_infer.pipeline import Detector
-from tallformer_infer.runtime.onnx_places import failure_of_cuda
-from tallformer_infer.runtime.providers import (
+from tallformer_infer.runtime.onnx_session import (
     CUDA,
     NOT_CAPTURED,
     TENSORRT,
     capture_id,
     cuda_provider,
     engine_cache,
+    failure_of_cuda,
     tensorrt_provider,
 )
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, engine_key
@@ -75,7 +75,7 @@ def test_tensorrt_is_told_where_to_keep_what_it_makes(bundle: Bundle, key: Engin
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "True"
     assert options["trt_engine_cache_path"] == str(engines)
     assert engines.parent.name.startswith(
-        f"encoder_{bundle.graphs['encoder'].sha256[:12]}_fp32_sm90_b1.8.8_tensorrt-10.13.3.9_"
+        f"encoder_{bundle.graphs['encoder'].sha256[:12]}_32x64x64x3_fp32_sm90_b1.8.8_tensorrt-10.13.3.9_"
     )
     timings = Path(options["trt_timing_cache_path"])
     assert timings.name == f"timing_sm90_tensorrt-10.13.3.9_onnxruntime-1.31.1_{key.platform}"

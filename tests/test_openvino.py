@@ -22,9 +22,8 @@ from tallformer_infer.errors import DeviceError, ExtraError, StoppedError
 from tallformer_infer.installing import install_command
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Cancellation, OnnxRuntime, OpenVinoRuntime, load_runtime, openvino
+from tallformer_infer.runtime.onnx_session import CPU, open_session
 from tallformer_infer.runtime.openvino import OpenVinoEncoder, has_bf16
-from tallformer_infer.runtime.providers import CPU
-from tallformer_infer.runtime.sessions import open_session
 from tests.small_bundle import write_bundle
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
@@ -307,20 +306,22 @@ def test_a_model_that_was_compiled_for_something_else_is_not_taken(
 ) -> None:
     content = bundle.read_graph("encoder")
     OpenVinoEncoder(content, threads=1, folder=tmp_path)
-    threads, precision, sha256 = 1, "fp32", None
+    threads, precision = 1, "fp32"
     match other:
         case "precision" if has_bf16():
             precision = "bf16"
         case "threads" | "precision":
             threads = 2
         case "graph":
-            sha256 = "0" * 64
+            model = onnx.load_from_string(content)
+            model.doc_string = "another"
+            content = model.SerializeToString()
         case "processor":
             monkeypatch.setattr(openvino, "processor_name", lambda: "another")
         case _:
             monkeypatch.setattr(openvino, "openvino_version", lambda: "1.0")
 
-    OpenVinoEncoder(content, threads=threads, precision=precision, sha256=sha256, folder=tmp_path)  # type: ignore[arg-type]
+    OpenVinoEncoder(content, threads=threads, precision=precision, folder=tmp_path)  # type: ignore[arg-type]
 
     assert len(list(tmp_path.glob("*.blob"))) == 2
 

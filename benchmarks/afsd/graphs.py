@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from tallformer_export.onnx_files import OPSET, encoder_onnx, localizer_onnx
 from tallformer_export.precision import quantised
 from tallformer_infer.config import preset
-from tallformer_infer.runtime.providers import CPU
-from tallformer_infer.runtime.sessions import open_session
+from tallformer_infer.runtime.onnx_session import CPU, open_session
 from tallformer_training.model import Detector
 
 _ALIKE = 1e-3

@@ -16,7 +16,7 @@ from benchmarks.afsd.workload import ACTIVITYNET, ACTIVITYNET_FPS, THUMOS14
 from tallformer_infer.config import Recipe, SamplingConfig, preset
 from tallformer_infer.nms import suppress
 from tallformer_infer.runtime import Cancellation
-from tallformer_infer.runtime.cpu_encoder import CpuEncoder
+from tallformer_infer.runtime.onnx import CpuEncoder
 from tallformer_infer.structures import Candidates
 
 _RECIPES = {ACTIVITYNET: "anet-swin", THUMOS14: "thumos14-swin"}

@@ -324,7 +324,8 @@ GRAPH_FACTOR = 3
 processor exist at once."""
 PART_OF_FREE_MEMORY = 0.8
 _SHARED_COST = 1.15
-"""Time of a video whose threads share the work, times the threads, against that of one thread; see `cpu_encoder`."""
+"""Time of a video whose threads share the work, times the threads, against that of one thread; see
+Note [one clip per thread]."""
 
 
 def choose_workers(bundle: Bundle, *, videos: int, memory_bytes: int | None, workers: int | None) -> int:

@@ -86,7 +86,7 @@ def build(
       tallformer engine build my-model --ahead-of-time sm86,sm89
     """
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.runtime.tensorrt.engines import EngineOptions, build_engines
+    from tallformer_infer.runtime.tensorrt.building import EngineOptions, build_engines
     from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 
     try:
@@ -135,7 +135,7 @@ def accept(model: options.ModelArgument = None, quiet: Quiet = False, json_logs:
       tallformer engine accept my-model
     """
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.runtime.tensorrt.engines import accept_engines
+    from tallformer_infer.runtime.tensorrt.building import accept_engines
 
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
         accept_engines(load_bundle(model), speaker)
@@ -224,7 +224,7 @@ def listing_document(listing: EngineListing) -> dict[str, Any]:
 
 
 def _problem(stored: StoredEngine, bundle: Bundle, library: Library | None, gpu: Gpu | None) -> str | None:
-    from tallformer_infer.runtime.tensorrt.records import misfit
+    from tallformer_infer.runtime.tensorrt.store import misfit
 
     if stored.record is None:
         return stored.damage

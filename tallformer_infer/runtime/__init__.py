@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tallformer_infer.devices import Device, OpenVinoDevice, RunPrecision, RunsOn
-from tallformer_infer.runtime.loading import load_runtime
+from tallformer_infer.runtime.choosing import load_runtime
 from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.openvino import OpenVinoRuntime
 from tallformer_infer.runtime.protocol import Cancellation, ProposingRuntime, Runtime

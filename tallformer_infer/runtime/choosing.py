@@ -1,11 +1,11 @@
-"""What runs an encoder fastest on this processor: measured once, and remembered.
+"""Choose the runtime for a bundle and a device; on a CPU, the one that a short measurement found to be the fastest.
 
 Note [the probe]
-    Which of ONNX Runtime with our tiles and OpenVINO is faster depends on the processor and on the model. So the first
-    time that a model is loaded on a processor, each encodes black clips, as many at once as `detect` does, for about
-    a second after a warm-up, one runtime after another so that only one is in memory. The best round counts: whatever
-    else runs on the machine can only make a round slower. The result is kept in the user's cache, for the graph, the
-    processor, and the versions of both libraries; delete `choices` there to have it measured again.
+    Whether ONNX Runtime with our tiles or OpenVINO is faster depends on the processor and the model. So the first time
+    a model is loaded on a processor, each runtime encodes black clips, as many at once as `detect` does, for about a
+    second after a warm-up, one runtime after the other so that only one is in memory. The best round counts: other
+    load on the machine can only make a round slower. The result is kept in the user's cache, per graph, processor and
+    library versions; delete `choices` there to measure again.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import assert_never, get_args
 
 import numpy as np
 import onnxruntime as ort
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.devices import RunPrecision, processor_features, processor_name
-from tallformer_infer.errors import TallformerError
-from tallformer_infer.files import user_cache_folder
+from tallformer_infer.devices import Device, RunPrecision, processor_features, processor_name
+from tallformer_infer.errors import DeviceError, TallformerError
+from tallformer_infer.files import user_cache_folder, write_whole
 from tallformer_infer.runtime.onnx import OnnxRuntime
+from tallformer_infer.runtime.onnx_session import CUDA
 from tallformer_infer.runtime.openvino import OpenVinoRuntime, has_bf16
 from tallformer_infer.runtime.protocol import Runtime
+from tallformer_infer.runtime.tensorrt.runtime import TensorRTRuntime
 
 PROBE_S = 1.0
 """For how long each is measured, after a warm-up."""
@@ -40,6 +42,61 @@ _FORM = 1
 _ONNXRUNTIME, _OPENVINO, _OPENVINO_BF16 = _WAYS = ("onnxruntime", "openvino", "openvino bf16")
 _WORTH_IT = 0.9
 """Part of ONNX Runtime's time from which on OpenVINO, which takes longer to import, is taken."""
+
+
+def load_runtime(
+    bundle: Bundle, *, device: Device = "auto", threads: int | None = None, precision: RunPrecision | None = None
+) -> Runtime:
+    """Load a bundle on a device.
+
+    Args:
+        bundle: Checked on reading.
+        device: `auto` takes CUDA where it works, else the fastest on the CPU, see Note [the probe]; `tensorrt` runs the
+            engines of `tallformer engine build`, `onnx-tensorrt` has ONNX Runtime build them while loading.
+        threads: CPU threads; None takes one per core.
+        precision: Of the encoder; None leaves it to the runtime.
+
+    Raises:
+        BundleError: A graph is missing, damaged, or not what the recipe says.
+        DeviceError: `device` was asked for and cannot be had, or it has not the precision.
+        EngineError: There is no TensorRT engine for this GPU, or one is damaged.
+        ExtraError: OpenVINO is asked for and not installed.
+        ValueError: `device` or `threads` is not one of those.
+    """
+    if device not in get_args(Device):
+        raise ValueError(f"device={device!r}: expected one of {', '.join(get_args(Device))}")
+    match device:
+        case "openvino" | "openvino:GPU" | "openvino:NPU":
+            return OpenVinoRuntime(bundle, device=device, precision=precision, threads=threads)
+        case "auto":
+            return _load_automatically(bundle, threads, precision)
+        case "tensorrt":
+            _check_precision(bundle, device, precision)
+            return TensorRTRuntime(bundle)
+        case "cpu" | "cuda" | "onnx-tensorrt":
+            _check_precision(bundle, device, precision)
+            return OnnxRuntime(bundle, device=device, threads=threads)
+        case _:
+            assert_never(device)
+
+
+def _load_automatically(bundle: Bundle, threads: int | None, precision: RunPrecision | None) -> Runtime:
+    why_no_gpu = "the installed onnxruntime has no CUDA provider (tallformer doctor)"
+    if CUDA in ort.get_available_providers():
+        on_cuda = OnnxRuntime(bundle, device="auto", threads=threads)
+        if on_cuda.device == "cuda":
+            _check_precision(bundle, "auto", precision)
+            return on_cuda
+        why_no_gpu = on_cuda.device_reason
+    return load_fastest(bundle, threads=threads, precision=precision, because=why_no_gpu)
+
+
+def _check_precision(bundle: Bundle, device: Device, precision: RunPrecision | None) -> None:
+    own = bundle.graphs["encoder"].precision
+    if precision not in (None, own):
+        raise DeviceError(
+            f"--precision {precision}: device {device} computes in the bundle's precision, {own}; use --device openvino"
+        )
 
 
 @dataclass(frozen=True)
@@ -152,6 +209,4 @@ def _keep(file: Path, choice: Choice) -> None:
     """Where the cache cannot be written it is measured again next time."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(choice)), encoding="utf-8")
-        partial.replace(file)
+        write_whole(file, json.dumps(asdict(choice)).encode())

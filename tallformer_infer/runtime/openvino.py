@@ -1,16 +1,16 @@
-"""OpenVINO for the encoder, on the processor or on Intel's GPU or NPU; ONNX Runtime for the rest.
+"""OpenVINO for the encoder, on the CPU or on Intel's GPU or NPU; ONNX Runtime for the other graphs.
 
 Note [what OpenVINO is asked for]
-    The graph as a bundle has it, fixed to one clip: OpenVINO fuses and lays it out by itself, and our tiles (see
-    `cpu_graph`) only keep it from that; `openvino_graph` rewrites the two places where it needs help. One clip per
-    stream and thread, as in `cpu_encoder`. Threads are not pinned to
-    cores, since workers beside each other would all be pinned to the same ones. The precision is always given: without
-    it OpenVINO takes bfloat16 wherever the processor has it. Localizers are half a percent of the arithmetic, have
-    sizes that depend on the batch, and stay in float32 with ONNX Runtime.
+    The graph as it is in the bundle, fixed to one clip: OpenVINO does its own fusion and layout, and our tiles (see
+    `cpu_graph`) only get in its way; `openvino_graph` rewrites the two places where it needs help. One clip per stream
+    and thread, as in `CpuEncoder`. Threads are not pinned to cores, because parallel workers would all be pinned to the
+    same ones. The precision is always given: without it, OpenVINO uses bfloat16 wherever the processor has it.
+    Localizers are half a percent of the arithmetic, have sizes that depend on the batch, and stay in float32 with ONNX
+    Runtime.
 
 Note [compiled models]
-    Reading and compiling Swin-T takes twice as long as importing what was compiled. So that is kept in the user's
-    cache, by graph, version, processor, precision and threads, checked by hash, and never read from a bundle.
+    Reading and compiling Swin-T takes twice as long as importing a compiled model. So compiled models are kept in the
+    user's cache, by graph, version, processor, precision and threads, checked by hash, and never read from a bundle.
 
 GPU and NPU were written against OpenVINO's documentation and have never run: none was available.
 """
@@ -41,13 +41,11 @@ from tallformer_infer.devices import (
     share_cores,
 )
 from tallformer_infer.errors import BundleError, DeviceError, ExtraError, StoppedError
-from tallformer_infer.files import user_cache_folder
+from tallformer_infer.files import keep_file, kept_file, user_cache_folder
 from tallformer_infer.installing import install_command
-from tallformer_infer.runtime.batching import most_clips
-from tallformer_infer.runtime.kept_files import keep_file, kept_file
 from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.openvino_graph import rewrite
-from tallformer_infer.runtime.protocol import Cancellation
+from tallformer_infer.runtime.protocol import Cancellation, most_clips
 
 MOST_BYTES = 4 * 10**9
 """Of all kept models together; beyond that the oldest go."""
@@ -121,7 +119,6 @@ class OpenVinoEncoder:
         precision: RunPrecision = "fp32",
         threads: int | None = None,
         most_clips: int = 8,
-        sha256: str | None = None,
         folder: Path | None = None,
     ) -> None:
         """Load the graph.
@@ -131,8 +128,7 @@ class OpenVinoEncoder:
             target: OpenVINO's name for the device.
             precision: What is computed in.
             threads: Threads in all; None takes one per core that this process may use.
-            most_clips: At once, see `batching`. With more threads than that, several share a clip.
-            sha256: Hash of the graph, where it is known already.
+            most_clips: At once, see `most_clips`. With more threads than that, several share a clip.
             folder: Where compiled models are kept; None takes the user's cache.
 
         Raises:
@@ -146,7 +142,7 @@ class OpenVinoEncoder:
         """OpenVINO's name for the device."""
         self.clips_at_once = share_cores(threads, most_clips)
         settings = _settings(target, precision, threads, self.clips_at_once)
-        name = _name(sha256 or hashlib.sha256(content).hexdigest(), target, settings)
+        name = _name(content, target, settings)
         self._compiled = _compiled(core, content, target, settings, folder or user_cache_folder() / "openvino", name)
         self._inputs = {port.any_name for port in self._compiled.inputs}  # an input that nothing uses is left out
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -234,7 +230,7 @@ def default_precision(bundle: Bundle, target: str = "CPU") -> RunPrecision:
 
 
 def _open_encoder(bundle: Bundle, target: str, precision: RunPrecision, threads: int) -> OpenVinoEncoder:
-    content = bundle.read_graph("encoder")  # kept by its own hash: models that share a file differ in input size
+    content = bundle.read_graph("encoder")  # with the input sizes, which differ between models that share a file
     try:
         return OpenVinoEncoder(
             content,
@@ -288,7 +284,7 @@ def _settings(target: str, precision: RunPrecision, threads: int, streams: int) 
     return settings
 
 
-def _name(sha256: str, target: str, settings: dict[str, Any]) -> str:
+def _name(content: bytes, target: str, settings: dict[str, Any]) -> str:
     """What a compiled model is kept as, without its own hash."""
     made_by = [
         str(_FORM),
@@ -298,7 +294,7 @@ def _name(sha256: str, target: str, settings: dict[str, Any]) -> str:
         target,
         *map(str, settings.items()),
     ]
-    return hashlib.sha256(" ".join([*made_by, sha256]).encode()).hexdigest()[:32]
+    return hashlib.sha256(" ".join([*made_by, hashlib.sha256(content).hexdigest()]).encode()).hexdigest()[:32]
 
 
 def _compiled(core: Any, content: bytes, target: str, settings: dict[str, Any], folder: Path, name: str) -> Any:

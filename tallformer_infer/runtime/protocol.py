@@ -1,18 +1,25 @@
-"""The three steps that every runtime does in the same way."""
+"""The `Runtime` protocol, and what its implementations share: cancellation, batches, ports and the score threshold."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tallformer_infer.config import Recipe
 from tallformer_infer.devices import RunsOn
-from tallformer_infer.errors import StoppedError
+from tallformer_infer.errors import BundleError, StoppedError
 from tallformer_infer.structures import Candidates, Proposals
+
+_MOST_CLIPS = 8
+"""More gain nothing, and each needs memory of its own."""
+_MOST_PIXELS = 1024 * 224 * 224
+"""Of all clips together: a window of a minute that is one clip, which takes gigabytes by itself."""
 
 
 class Cancellation:
@@ -139,3 +146,54 @@ class ProposingRuntime(Runtime, Protocol):
         Raises:
             BundleError: The localizer of the bundle does not give them.
         """
+
+
+def most_clips(recipe: Recipe) -> int:
+    """Clips that an encoder may see at once without taking more memory than one very long clip."""
+    pixels = recipe.window.clip_frames * recipe.sampling.crop_px**2
+    return min(max(_MOST_PIXELS // pixels, 1), _MOST_CLIPS)
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output."""
+
+    name: str
+    """As in the graph."""
+    item_shape: tuple[int, ...]
+    """Without the batch."""
+    dtype: np.dtype[Any]
+    """Of its numbers."""
+    is_input: bool
+    """Or an output."""
+
+    def size_bytes(self, rows: int) -> int:
+        """Of so many items."""
+        return rows * int(np.prod(self.item_shape)) * self.dtype.itemsize
+
+
+def split_batches(rows: int, most: int) -> Iterator[slice]:
+    """Slices of at most `most` rows that cover all; none for no rows."""
+    for start in range(0, rows, most):
+        yield slice(start, min(start + most, rows))
+
+
+def candidates_above_threshold(
+    segments: NDArray[Any], scores: NDArray[Any], classes: NDArray[Any], *, recipe: Recipe, given_by: str
+) -> Candidates:
+    """Candidates above the recipe's score threshold, of all windows together.
+
+    Args:
+        segments: In frames, shape (B, P, 2).
+        scores: Shape (B, P).
+        classes: Indices, shape (B, P).
+        recipe: Names the classes.
+        given_by: Bundle and graph, for the message.
+
+    Raises:
+        BundleError: There is a class that the recipe does not name.
+    """
+    if classes.size and not 0 <= classes.min() <= classes.max() < len(recipe.classes):
+        raise BundleError(f"{given_by} gives class {classes.max()}, the recipe names {len(recipe.classes)} classes")
+    above = scores > recipe.suppress.score_threshold
+    return Candidates(segments[above], scores[above], classes[above])

@@ -23,7 +23,7 @@ from tallformer_infer.graph_writing import Constant, ElementType, Node, Value, w
 from tallformer_infer.media.byte_sources import open_source
 from tallformer_infer.media.containers import best_video, open_container
 from tallformer_infer.media.decoding import codec_threads
-from tallformer_infer.runtime.sessions import open_session
+from tallformer_infer.runtime.onnx_session import open_session
 
 RUNS = 4
 """Products at a time: one takes 0.05 s on two cores, too little to be timed against a second of encoding."""

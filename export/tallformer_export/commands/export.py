@@ -95,10 +95,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer export thumos14-swin-t --random-weights 0 --out swin-t-random
     """
     import_interruptibly("tallformer_export.exporting")
-    import_interruptibly("tallformer_infer.runtime.tensorrt.engines")
+    import_interruptibly("tallformer_infer.runtime.tensorrt.building")
     from tallformer_export.exporting import ExportOptions, check_input_stays, export_checkpoint, export_random
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.runtime.tensorrt.engines import EngineOptions, build_engines, check_engines_can_be_built
+    from tallformer_infer.runtime.tensorrt.building import EngineOptions, build_engines, check_engines_can_be_built
 
     check_input_stays(Path(model), out)
     if engine:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tallformer_infer.diagnosis.probes.onnx import run_provider
-from tallformer_infer.runtime.onnx_places import find_tensorrt
-from tallformer_infer.runtime.providers import TENSORRT
+from tallformer_infer.runtime.onnx_session import TENSORRT, find_tensorrt
 
 
 def run_provider_with_engine() -> dict[str, Any]:

@@ -9,11 +9,9 @@ import numpy as np
 from tallformer_infer.diagnosis.smallest_graph import INPUTS, OUTPUT, SIDE, smallest_graph
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
-from tallformer_infer.runtime.tensorrt.cuda import GpuSession
-from tallformer_infer.runtime.tensorrt.keys import BatchProfile
+from tallformer_infer.runtime.tensorrt.keys import BatchProfile, check_runs_here, target_of
 from tallformer_infer.runtime.tensorrt.library import load_library, require_gpu
-from tallformer_infer.runtime.tensorrt.running import EngineLoader
-from tallformer_infer.runtime.tensorrt.targets import check_runs_here, target_of
+from tallformer_infer.runtime.tensorrt.running import EngineLoader, GpuSession
 
 
 def run_engine() -> dict[str, Any]:

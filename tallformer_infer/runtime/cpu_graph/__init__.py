@@ -1,7 +1,67 @@
-"""The encoder's graph as ONNX Runtime's CPU kernels run it fastest, made once and kept."""
+"""The encoder's graph, rewritten so that ONNX Runtime's CPU kernels run it fastest; kept in the user's cache."""
 
 from __future__ import annotations
 
-from tallformer_infer.runtime.cpu_graph.keeping import cpu_encoder_graph
+import hashlib
+import platform
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 
-__all__ = ["cpu_encoder_graph"]
+import onnxruntime as ort
+
+from tallformer_infer.errors import DeviceError
+from tallformer_infer.files import keep_file, kept_file, user_cache_folder
+from tallformer_infer.installing import install_command
+from tallformer_infer.runtime.onnx_session import CPU, open_session
+
+MOST_BYTES = 4 * 10**9
+"""Of all kept graphs together; beyond that the oldest go."""
+_VERSION = 3
+"""Of how graphs are made; with another one, kept graphs are not used."""
+
+
+def cpu_encoder_graph(content: bytes, *, is_bf16: bool = False, folder: Path | None = None) -> bytes | None:
+    """Make an encoder's graph for the CPU, or take the one that was made before.
+
+    Args:
+        content: The graph as a bundle has it.
+        is_bf16: Whether it computes in bfloat16, which the CPU cannot run as it is.
+        folder: Where made graphs are kept; None takes the user's cache.
+
+    Returns:
+        A graph for exactly one clip that ONNX Runtime need not optimise any more; None where the given one is as
+        fast, or the package `onnx` is missing, without which none can be made.
+
+    Raises:
+        DeviceError: It computes in bfloat16, and `onnx` is missing.
+    """
+    folder = folder or user_cache_folder() / "graphs"
+    name = _name(content, is_bf16=is_bf16)
+    kept = kept_file(folder, name, ".onnx")
+    if kept is not None:
+        return kept or None
+    if find_spec("onnx") is None:
+        if is_bf16:
+            raise DeviceError(f"a bf16 encoder runs on the CPU only with the package onnx: {install_command('cpu')}")
+        return None
+    from tallformer_infer.runtime.cpu_graph.tiles import tile_encoder, widen  # noqa: PLC0415 (onnx is only needed here)
+
+    made = widen(content) if is_bf16 else tile_encoder(content)
+    optimised = b"" if made is None else _optimised(made)
+    keep_file(folder, name, optimised, ".onnx", most_bytes=MOST_BYTES)
+    return optimised or None
+
+
+def _name(content: bytes, *, is_bf16: bool) -> str:
+    """What a graph is kept as, without its own hash."""
+    made_by = f"{_VERSION} {ort.__version__} {platform.machine()} {is_bf16} "
+    return hashlib.sha256(f"{made_by}{hashlib.sha256(content).hexdigest()}".encode()).hexdigest()[:32]
+
+
+def _optimised(made: bytes) -> bytes:
+    """What ONNX Runtime makes of a graph. Not for this processor only: that is decided when it is loaded."""
+    with tempfile.TemporaryDirectory(prefix="tallformer-") as folder:
+        file = Path(folder) / "optimised.onnx"
+        open_session(made, providers=[CPU], threads=1, save_as=file)
+        return file.read_bytes()

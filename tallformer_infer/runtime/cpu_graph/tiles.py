@@ -1,4 +1,4 @@
-"""A block of the encoder cut into tiles whose intermediate results stay in a core's cache.
+"""Rewrite an encoder's graph for the CPU: cut its blocks into tiles that stay in a core's cache, or widen bfloat16.
 
 Note [why tiles]
     The probabilities of one block of Swin-T at 224 px are 236 MB, written and read again by four operators in turn; an
@@ -12,7 +12,7 @@ Note [one head at a time]
 
 Note [rows instead of maps]
     Shifting, padding and cutting into windows only move positions, and so does the way back. What each row of a tile
-    is was found in the graph (`attention.py`), so one `Gather` takes it from wherever the block before left it; maps
+    is was found in the graph (`blocks.py`), so one `Gather` takes it from wherever the block before left it; maps
     are only put together again where something else than a block reads them.
 
 Note [mask]
@@ -23,20 +23,27 @@ Note [mask]
 Note [biases of key and value]
     A bias of the keys adds the same to all logits of a query, which the softmax takes away again. A bias of the values
     goes through the attention as it is, as probabilities sum to 1, so it is added to the output's bias.
+
+Note [bfloat16 on the CPU]
+    ONNX Runtime has no CPU kernels for bfloat16. In a widened graph every tensor stays bfloat16; each node computes in
+    float32 and rounds, as devices with bfloat16 do. This is for checking such a graph and for machines without a GPU;
+    float32 is faster on the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
-from tallformer_infer.runtime.cpu_graph.attention import Attention
-from tallformer_infer.runtime.cpu_graph.block import Block
-from tallformer_infer.runtime.cpu_graph.emitter import CONTRIB, EmittedLinear, EmittedNorm, Emitter
-from tallformer_infer.runtime.cpu_graph.linear import Linear
+from tallformer_infer.runtime.cpu_graph.blocks import Attention, Block, Norm, find_blocks
+from tallformer_infer.runtime.cpu_graph.graph import Array, Graph, Linear
 
 PROBABILITY_BYTES = 2**21
 """Of one tile, all heads together. Of 2, 4 and 8 MB, 2 was the fastest with 1 MB of cache per core."""
@@ -46,6 +53,55 @@ MOST_HEADS = 10_000
 """Windows times heads of a graph that is cut so finely. A clip of a minute has 58,000: loading its 400,000 operators
 took 40 s, and saved none when they ran; cut as `Grain.of` does, it takes 15."""
 _MASK = -60.0
+
+CONTRIB = "com.microsoft"
+"""Domain of ONNX Runtime's own operators."""
+
+
+def tile_encoder(content: bytes) -> bytes | None:
+    """Cut the blocks of an encoder into tiles.
+
+    Args:
+        content: The graph as it was exported, with a dynamic batch.
+
+    Returns:
+        A graph that gives the same within rounding, for exactly one clip; None if no block of it is too large for the
+        cache as it is.
+    """
+    model = onnx.load_from_string(content)
+    _fix_batch(model)
+    graph = Graph(model)
+    emitted: dict[str, Emitter] = {}
+    rows: dict[str, Rows] = {}
+    constants = Constants()
+    blocks = list(find_blocks(graph))
+    grain = Grain.of(blocks)
+    if not any(map(grain.gains, blocks)):
+        return None
+    for block in blocks:
+        emitter = emitted[block.result] = Emitter(f"block.{len(emitted)}", constants)
+        if block.source not in rows:
+            rows[block.source] = rows_of_map(block.source, block.shape, emitter)
+        rows[block.result] = emit_block(block, rows[block.source], emitter, grain)
+    _replace(model, emitted, constants)
+    return bytes(model.SerializeToString())
+
+
+def widen(content: bytes) -> bytes:
+    """Make a graph with bfloat16 tensors runnable on the CPU, see Note [bfloat16 on the CPU]."""
+    model = onnx.load_from_string(content)
+    narrow = _narrow_tensors(model)
+    for item in model.graph.initializer:
+        if item.data_type == TensorProto.BFLOAT16:
+            wide = numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float32), item.name)
+            item.CopyFrom(wide)
+            narrow.discard(item.name)
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        nodes += [node] if node.op_type == "Cast" else _in_float32(node, narrow)
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(nodes)
+    return bytes(model.SerializeToString())
 
 
 @dataclass(frozen=True)
@@ -117,6 +173,52 @@ def emit_block(block: Block, rows: Rows, emitter: Emitter, grain: Grain) -> Rows
     result = Rows(emitter.concat(results), join)
     emitter.reshape(emitter.gather(result.name, join), *block.shape[:-1], channels, result=block.result)
     return result
+
+
+def _fix_batch(model: onnx.ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        batch = value.type.tensor_type.shape.dim[0]
+        batch.Clear()
+        batch.dim_value = 1
+    del model.graph.value_info[:]
+
+
+def _replace(model: onnx.ModelProto, emitted: Mapping[str, Emitter], constants: Constants) -> None:
+    """Put what was emitted in the place of the node that made the same tensor, and drop what nothing needs now."""
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        blocks = [emitted[name] for name in node.output if name in emitted]
+        nodes += blocks[0].nodes if blocks else [node]
+    needed = {value.name for value in model.graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    initializers = [one for one in (*model.graph.initializer, *constants.tensors) if one.name in needed]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(reversed(kept))
+    model.graph.initializer.extend(initializers)
+    model.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+
+
+def _narrow_tensors(model: onnx.ModelProto) -> set[str]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == TensorProto.BFLOAT16}
+    return values | {item.name for item in model.graph.initializer if item.data_type == TensorProto.BFLOAT16}
+
+
+def _in_float32(node: onnx.NodeProto, narrow: set[str]) -> list[onnx.NodeProto]:
+    before, after = [], []
+    for index, name in enumerate(node.input):
+        if name in narrow:
+            node.input[index] = f"{node.name}.wide.{index}"
+            before.append(helper.make_node("Cast", [name], [node.input[index]], to=TensorProto.FLOAT))
+    for index, name in enumerate(node.output):
+        if name in narrow:
+            node.output[index] = f"{name}.wide"
+            after.append(helper.make_node("Cast", [node.output[index]], [name], to=TensorProto.BFLOAT16))
+    return [*before, node, *after]
 
 
 class _Tile:
@@ -209,3 +311,99 @@ class _TiledAttention:
 def _weight(linear: Linear) -> NDArray[np.float32]:
     weight: NDArray[np.float32] = linear.weight.astype(np.float32)
     return weight if linear.scales is None else weight * linear.scales
+
+
+class Constants:
+    """The constants of all blocks, each once: tiles share shapes and masks, and parts of a long map the weights too."""
+
+    def __init__(self) -> None:
+        self.tensors: list[onnx.TensorProto] = []
+        """In the order in which they came."""
+        self._names: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def add(self, value: Array) -> str:
+        """Add a constant, and say its name."""
+        value = np.ascontiguousarray(value)
+        key = (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
+        if key not in self._names:
+            self._names[key] = f"constant.{len(self.tensors)}"
+            self.tensors.append(numpy_helper.from_array(value, self._names[key]))
+        return self._names[key]
+
+
+class Emitter:
+    """Collects the nodes that take the place of one block."""
+
+    def __init__(self, prefix: str, constants: Constants) -> None:
+        """Begin; names of nodes begin with `prefix`, and constants are added to `constants`."""
+        self.nodes: list[onnx.NodeProto] = []
+        self._constants = constants
+        self._prefix = prefix
+        self._count = 0
+
+    def constant(self, value: Array) -> str:
+        """Add a constant."""
+        return self._constants.add(value)
+
+    def add(self, kind: str, *inputs: str, result: str | None = None, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output."""
+        name = result or self._name()
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes))
+        return name
+
+    def reshape(self, name: str, *shape: int, result: str | None = None) -> str:
+        """Give a tensor another shape."""
+        return self.add("Reshape", name, self.constant(np.array(shape, np.int64)), result=result)
+
+    def gather(self, name: str, rows: NDArray[np.int64]) -> str:
+        """Take rows of a tensor, along its first axis."""
+        return self.add("Gather", name, self.constant(rows.reshape(-1).astype(np.int32)), axis=0)
+
+    def split(self, name: str, sizes: Sequence[int]) -> list[str]:
+        """Split along the first axis."""
+        if len(sizes) == 1:
+            return [name]
+        names = [self._name() for _ in sizes]
+        inputs = [name, self.constant(np.array(sizes, np.int64))]
+        self.nodes.append(helper.make_node("Split", inputs, names, name=names[0], axis=0))
+        return names
+
+    def concat(self, names: Sequence[str]) -> str:
+        """Join along the first axis."""
+        return names[0] if len(names) == 1 else self.add("Concat", *names, axis=0)
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"{self._prefix}.{self._count}"
+
+
+class EmittedLinear:
+    """A linear layer whose constants are in the graph once, for any number of tiles."""
+
+    def __init__(self, emitter: Emitter, linear: Linear, bias: NDArray[np.float32] | None = None) -> None:
+        """Add the constants; `bias` takes the place of the layer's own."""
+        self._emitter = emitter
+        weight = emitter.constant(linear.weight)
+        own = emitter.constant(linear.bias if bias is None else bias)
+        self._is_int8 = linear.scales is not None
+        self._constants = [weight, own] if linear.scales is None else [weight, emitter.constant(linear.scales), "", own]
+
+    def __call__(self, rows: str) -> str:
+        """Apply it to (rows, C); inputs of int8 weights are quantised, all rows of a tile with one scale."""
+        if self._is_int8:
+            return self._emitter.add("DynamicQuantizeMatMul", rows, *self._constants, domain=CONTRIB)
+        return self._emitter.add("Gemm", rows, *self._constants)
+
+
+class EmittedNorm:
+    """A layer norm whose constants are in the graph once."""
+
+    def __init__(self, emitter: Emitter, norm: Norm) -> None:
+        """Add the constants."""
+        self._emitter = emitter
+        self._norm = norm
+        self._constants = [emitter.constant(norm.weight), emitter.constant(norm.bias)]
+
+    def __call__(self, rows: str) -> str:
+        """Apply it to (rows, C)."""
+        return self._emitter.add("LayerNormalization", rows, *self._constants, axis=-1, epsilon=self._norm.epsilon)

@@ -1,7 +1,7 @@
 """The three steps of `Runtime` with TensorRT engines.
 
 Note [never run on a GPU]
-    This module, `running` and `cuda` were written against the interfaces of TensorRT and of the CUDA runtime, and have
+    This module and `running` were written against the interfaces of TensorRT and of the CUDA runtime, and have
     never run: no GPU was available. `make test-gpu` runs them; `docs/tensorrt.md` says what has run where.
 """
 
@@ -17,14 +17,11 @@ from numpy.typing import NDArray
 from tallformer_infer.bundle import Bundle, GraphName
 from tallformer_infer.errors import BundleError, DeviceError, EngineError, ExtraError
 from tallformer_infer.nms import suppress as suppress_in_numpy
-from tallformer_infer.runtime.localized import candidates_above_threshold
-from tallformer_infer.runtime.protocol import Cancellation
-from tallformer_infer.runtime.tensorrt.cuda import GpuSession
-from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS
+from tallformer_infer.runtime.protocol import Cancellation, candidates_above_threshold
+from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS, check_runs_here
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
-from tallformer_infer.runtime.tensorrt.running import SETS, EngineLoader, LoadedEngine
+from tallformer_infer.runtime.tensorrt.running import SETS, EngineLoader, GpuSession, LoadedEngine
 from tallformer_infer.runtime.tensorrt.store import StoredEngine, find_engine
-from tallformer_infer.runtime.tensorrt.targets import check_runs_here
 from tallformer_infer.structures import Candidates
 
 _REFUSED = "device tensorrt cannot be had (--device auto takes what there is): {}"

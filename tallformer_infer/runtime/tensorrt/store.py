@@ -1,6 +1,13 @@
-"""Engines on the disk: in the folder `engines` of a bundle, or in the user's cache where it cannot be written.
+"""Engines on the disk: in the folder `engines` of a bundle, or in the user's cache if that folder cannot be written.
 
-Three files of one name: `.engine`, `.json` (the record, written last: without it there is no engine) and `.log`.
+Each engine is three files of one name: `.engine`, `.json` (the record, written last: without it there is no engine) and
+`.log`.
+
+Note [an engine is a program]
+    An engine holds machine code, and TensorRT checks nothing when it loads one. Bundles are shared, and nothing else in
+    a bundle is executable: an engine must not be loaded only because it is there and its name fits. So each engine
+    built here is sealed with a secret that only this user can read, and an engine without this user's seal is refused
+    until `tallformer engine accept` seals it.
 """
 
 from __future__ import annotations
@@ -8,21 +15,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import hashlib
+import hmac
+import json
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tallformer_infer.bundle import Bundle, GraphName
-from tallformer_infer.errors import EngineError, OutputError
+from tallformer_infer.config import from_json, to_json
+from tallformer_infer.errors import ConfigError, EngineError, OutputError
 from tallformer_infer.files import user_cache_folder, write_whole
 from tallformer_infer.results import check_destination
-from tallformer_infer.runtime.tensorrt.keys import EngineKey
+from tallformer_infer.runtime.tensorrt.keys import EngineKey, input_sizes, platform_name, runs_on
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library
-from tallformer_infer.runtime.tensorrt.records import RECORD_VERSION, EngineRecord, misfit, read_record, sha256_of
 
 _FOLDER = "engines"
 _ENGINE, _RECORD, _LOG = ".engine", ".json", ".log"
+
+RECORD_VERSION = 2
+
+_SEAL_KEY = "engine-seal.key"
+_SEAL_KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class StoredEngine:
             content = self.path.read_bytes()
         except OSError as error:
             raise EngineError(f"{self.path}: {error.strerror or error}") from error
-        if sha256_of(content) != self.record.engine_sha256:
+        if hashlib.sha256(content).hexdigest() != self.record.engine_sha256:
             raise EngineError(f"{self.path}: was changed or damaged after it was built; build it again with --force")
         return content
 
@@ -136,7 +152,7 @@ def write_engine(folder: Path, key: EngineKey, content: bytes, *, build_s: float
     record = EngineRecord(
         version=RECORD_VERSION,
         key=key,
-        engine_sha256=sha256_of(content),
+        engine_sha256=hashlib.sha256(content).hexdigest(),
         engine_bytes=len(content),
         built_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         build_s=round(build_s, 2),
@@ -238,3 +254,146 @@ def _make(folder: Path) -> Path:
         raise OutputError(f"{folder}: cannot be written")
     check_destination(folder / f"engine{_RECORD}")
     return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRecord:
+    """The JSON file beside an engine."""
+
+    version: int
+    """Version of this form."""
+    key: EngineKey
+    """What it was made from and for."""
+    engine_sha256: str
+    """Hash of the engine."""
+    engine_bytes: int
+    """Its size."""
+    built_at: str
+    """When it was done, UTC, ISO 8601."""
+    build_s: float
+    """How long it took, in seconds."""
+    built_on: str | None
+    """GPU of the machine that built it; None: built without one."""
+    seal: str
+    """Mark of the user who built it, on all of the above, see Note [an engine is a program]."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this user built it, or accepted it."""
+        return is_sealed(self._sealed(), self.seal)
+
+    def sealed(self) -> EngineRecord:
+        """The same with this user's mark."""
+        return dataclasses.replace(self, seal=seal(self._sealed()))
+
+    def content(self) -> bytes:
+        """The file."""
+        return f"{json.dumps(to_json(self), indent=1)}\n".encode()
+
+    def _sealed(self) -> bytes:
+        facts = {name: value for name, value in to_json(self).items() if name != "seal"}
+        return json.dumps(facts, sort_keys=True).encode()
+
+
+def read_record(content: bytes) -> EngineRecord:
+    """A record from its file.
+
+    Raises:
+        EngineError: It is none, or of another version.
+    """
+    try:
+        value = json.loads(content)
+        version = value["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EngineError("is not the record of an engine") from error
+    if version != RECORD_VERSION:
+        raise EngineError(f"is a record of version {version}, this tallformer reads {RECORD_VERSION}")
+    try:
+        return from_json(EngineRecord, value, where="engine")
+    except ConfigError as error:
+        raise EngineError(str(error)) from error
+
+
+def misfit(record: EngineRecord, bundle: Bundle, library: Library | None, capability: int | None) -> str | None:
+    """Why an engine does not fit, told from what it was made for; None where it does.
+
+    Args:
+        record: Of the engine.
+        bundle: Whose graph it should be.
+        library: That would load it; None leaves this out.
+        capability: Compute capability of the GPU that would run it; None leaves this out.
+    """
+    key = record.key
+    info = bundle.graphs.get(key.graph)
+    if info is None or info.sha256 != key.graph_sha256:
+        return f"stale: made from another {key.graph} graph than the bundle's"
+    if key.input_sizes != input_sizes(info):
+        return f"made for inputs of {key.input_sizes}, the bundle's are {input_sizes(info)}"
+    reason = _misfit_here(key, library, capability)
+    if reason is None and not record.is_own:
+        return "not built by you on this machine, and engines hold machine code: `tallformer engine accept` takes it"
+    return reason
+
+
+def _misfit_here(key: EngineKey, library: Library | None, capability: int | None) -> str | None:
+    if key.platform != platform_name():
+        return f"made for {key.platform}, this is {platform_name()}"
+    if library is not None and (key.library, key.library_version) != (library.flavour, library.version):
+        return f"made with {key.library} {key.library_version}, here is {library}"
+    if capability is not None and not runs_on(key.target, capability):
+        return f"made for {key.target}, the GPU here is sm{capability}"
+    return None
+
+
+def seal(content: bytes) -> str:
+    """The mark of this user on `content`; the secret is made where there is none.
+
+    Raises:
+        OutputError: The secret cannot be kept.
+    """
+    return hmac.new(_seal_key() or _make_seal_key(), content, hashlib.sha256).hexdigest()
+
+
+def is_sealed(content: bytes, mark: str) -> bool:
+    """Whether `mark` is this user's on `content`."""
+    secret = _seal_key()
+    return secret is not None and hmac.compare_digest(
+        hmac.new(secret, content, hashlib.sha256).hexdigest().encode(), mark.encode()
+    )
+
+
+def _seal_key() -> bytes | None:
+    try:
+        content = _seal_key_file().read_bytes()
+    except OSError:
+        return None
+    return content if len(content) == _SEAL_KEY_BYTES else None
+
+
+def _make_seal_key() -> bytes:
+    """In a file of its own that is then linked: of two programs at once, both get that of the first."""
+    file = _seal_key_file()
+    temporary = file.with_name(f".{file.name}-{secrets.token_hex(6)}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(secrets.token_bytes(_SEAL_KEY_BYTES))
+        if file.exists() and _seal_key() is None:
+            file.unlink()  # damaged: nothing that it sealed can be told any more
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written: {error.strerror or error}") from error
+    made = _seal_key()
+    if made is None:
+        raise OutputError(f"{file}: cannot be read again")
+    return made
+
+
+def _seal_key_file() -> Path:
+    return user_cache_folder() / _SEAL_KEY

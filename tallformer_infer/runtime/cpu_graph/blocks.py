@@ -1,7 +1,8 @@
-"""Windowed self-attention of a graph, found by what it computes.
+"""Find the blocks of a windowed transformer in a graph, by what their nodes compute.
 
-An attention is found from its softmax and followed to the linear layers before and after it, and from those over nodes
-that only move values to the maps of positions. Where each value goes is found by sending numbers along that way.
+A block is found from its attention, and an attention from its softmax. From there the search follows nodes that only
+move values to the linear layers before and after it, and on to the maps of positions. Where each value ends up is found
+by sending row numbers along that way.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tallformer_infer.runtime.cpu_graph.graph import Array, Graph
-from tallformer_infer.runtime.cpu_graph.linear import Linear, linear_after, linear_before
+from tallformer_infer.runtime.cpu_graph.graph import Array, Graph, Linear, linear_after, linear_before
 
 _MOVES = ("Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that move values, or bring in constants."""
@@ -43,6 +43,49 @@ class Attention:
     """Token (row of all windows) of each position, shape (positions,)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A layer norm over channels."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    epsilon: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """x + attention(norm(x)), then y + mlp(norm(y)), for a map of positions."""
+
+    source: str
+    """Map x, shape `shape`."""
+    result: str
+    """Map of the same shape."""
+    shape: tuple[int, ...]
+    """(1, …, C)."""
+    norm1: Norm
+    attention: Attention
+    norm2: Norm
+    fc1: Linear
+    fc2: Linear
+
+
+def find_blocks(graph: Graph) -> Iterator[Block]:
+    """Every block that is whole, in order."""
+    for attention in find_attentions(graph):
+        block = _around(graph, attention)
+        if block:
+            yield block
+
+
+def find_attentions(graph: Graph) -> Iterator[Attention]:
+    """Every windowed attention, in order."""
+    for node in graph.nodes:
+        if node.op_type == "Softmax" and _is_over_keys(node, graph):
+            found = _attention(graph, node)
+            if found:
+                yield found
+
+
 @dataclass(frozen=True)
 class _Part:
     """Queries, keys or values."""
@@ -53,15 +96,6 @@ class _Part:
     scale: float
     is_turned: bool
     """Whether tokens come last."""
-
-
-def find_attentions(graph: Graph) -> Iterator[Attention]:
-    """Every windowed attention, in order."""
-    for node in graph.nodes:
-        if node.op_type == "Softmax" and _is_over_keys(node, graph):
-            found = _attention(graph, node)
-            if found:
-                yield found
 
 
 def _attention(graph: Graph, softmax: onnx.NodeProto) -> Attention | None:
@@ -226,3 +260,52 @@ def _send(graph: Graph, name: str, values: dict[str, Array]) -> Array:
             values[one] = _send(graph, one, values)
         values.update(zip(node.output, graph.run_node(node, values), strict=True))
     return values[name]
+
+
+def _around(graph: Graph, attention: Attention) -> Block | None:
+    before = _norm(graph.producer(attention.source, "LayerNormalization"), graph)
+    shape = graph.shape(attention.source)
+    if before is None or shape is None:
+        return None
+    norm1, source = before
+    middle = _sum(graph, source, attention.result)
+    after = [one for one in graph.consumers(middle) if one.op_type == "LayerNormalization"] if middle else []
+    second = _norm(after[0], graph) if len(after) == 1 else None
+    fc1 = linear_after(graph, after[0].output[0]) if second else None
+    gelu = graph.only_consumer(fc1.result, "Gelu") if fc1 else None
+    fc2 = linear_after(graph, gelu.output[0]) if gelu and not _is_approximate(gelu) else None
+    result = _sum(graph, middle, fc2.result) if middle and fc2 else None
+    if second is None or fc1 is None or fc2 is None or result is None:
+        return None
+    return Block(
+        source=source,
+        result=result,
+        shape=shape,
+        norm1=norm1,
+        attention=attention,
+        norm2=second[0],
+        fc1=fc1,
+        fc2=fc2,
+    )
+
+
+def _norm(node: onnx.NodeProto | None, graph: Graph) -> tuple[Norm, str] | None:
+    """A layer norm over the last axis, and what it is applied to."""
+    if node is None or len(node.input) != 3:
+        return None
+    weight, bias = (graph.constant(name) for name in node.input[1:])
+    attributes = {item.name: item for item in node.attribute}
+    if weight is None or bias is None or ("axis" in attributes and attributes["axis"].i != -1):
+        return None
+    epsilon = attributes["epsilon"].f if "epsilon" in attributes else 1e-5
+    return Norm(weight=weight, bias=bias, epsilon=epsilon), node.input[0]
+
+
+def _sum(graph: Graph, one: str, other: str) -> str | None:
+    """The sum of two tensors, the second of which nothing else reads."""
+    node = graph.only_consumer(other, "Add")
+    return node.output[0] if node is not None and set(node.input) == {one, other} else None
+
+
+def _is_approximate(gelu: onnx.NodeProto) -> bool:
+    return any(item.name == "approximate" and item.s != b"none" for item in gelu.attribute)
