@@ -183,7 +183,8 @@ def test_a_slow_clip_holds_up_neither_the_clips_after_it_nor_their_order() -> No
     assert [(one.start_frame, one.real_frames) for one in encoded] == [(0, 30), (32, 10), (64, 11), (96, 1), (128, 2)]
     assert all((one.features == one.real_frames).all() for one in encoded)
     assert runtime.begun[:2] in ([30, 10], [10, 30])
-    assert runtime.begun[2:] == [11, 1, 2]
+    assert runtime.begun[2] == 11
+    assert sorted(runtime.begun[3:]) == [1, 2]  # both threads are free by then
     assert encoder.encode_s <= time.perf_counter() - started < 0.5  # one after the other they take 0.54 s
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import http.server
 import json
+import math
 import shutil
 import signal
 import socket
@@ -22,7 +24,7 @@ import pytest
 
 from tallformer_infer import Detector
 from tallformer_infer.errors import MediaError
-from tallformer_infer.live import Feed, FeedOptions, Recorder, watch
+from tallformer_infer.live import Feed, FeedOptions, Recorder, Session, watch
 from tallformer_infer.live.provisional import Tracker
 from tallformer_infer.pipeline import StreamStep
 from tallformer_infer.structures import Action
@@ -38,11 +40,14 @@ def detector() -> Detector:
 @pytest.fixture(scope="module")
 def transport_stream(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """The example as MPEG-TS, which can be read from anywhere on."""
-    path = tmp_path_factory.mktemp("ts") / "example.ts"
-    with av.open(str(root / EXAMPLE)) as source, av.open(str(path), "w", format="mpegts") as output:
+    return _transport_stream(root / EXAMPLE, tmp_path_factory.mktemp("ts") / "example.ts")
+
+
+def _transport_stream(film: Path, path: Path, until_s: float = math.inf) -> Path:
+    with av.open(str(film)) as source, av.open(str(path), "w", format="mpegts") as output:
         stream = output.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
-            if packet.size:
+            if packet.size and packet.pts * packet.time_base < until_s:
                 packet.stream = stream
                 output.mux(packet)
     return path
@@ -86,6 +91,41 @@ def test_a_file_is_followed_while_it_grows(detector: Detector, transport_stream:
     whole = watched(str(transport_stream), detector, idle_s=0.1)
     assert [event["label"] for event in _actions(events)] == [event["label"] for event in _actions(whole)]
     assert len(_actions(whole)) >= 5
+
+
+def test_a_file_that_still_grows_is_opened_at_once_and_ends_after_one_wait(transport_stream: Path) -> None:
+    """Opening once looked for the end of the file and waited there, and each of several reads at the end waited."""
+    feed = Feed(str(transport_stream), FeedOptions(idle_s=4.0))
+    began_s = time.monotonic()
+
+    found = feed.sessions()
+    session = next(found)
+    opened_s = time.monotonic() - began_s
+    assert isinstance(session, Session)
+    assert len(list(session.pictures(0.0))) > 600
+    whole_s = time.monotonic() - began_s
+
+    assert opened_s < 4.0
+    assert 4.0 <= whole_s < 8.0
+    assert list(found) == []
+
+
+def test_an_action_is_told_while_the_pipe_stays_open_and_silent(root: Path, tmp_path: Path) -> None:
+    """What was given is read, decoded, encoded and told without waiting for anything that comes later."""
+    film = _transport_stream(root / EXAMPLE, tmp_path / "film.ts", until_s=44.0)  # the last whole clip ends at 42.67 s
+    command = [sys.executable, "-m", "tallformer_infer", "watch", "-", "-m", "demo", "--quiet", "--provisional"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watchdog = threading.Timer(90.0, process.kill)
+        watchdog.start()
+        process.stdin.write(film.read_bytes())
+        lines = (json.loads(line) for line in process.stdout)  # until the watchdog kills it
+        told = next((line["label"] for line in lines if "segment" in line and line["segment"][1] > 41.2), None)
+        watchdog.cancel()
+        process.kill()
+
+    assert told == "orbit"
 
 
 def test_standard_input_is_read(transport_stream: Path) -> None:
@@ -269,21 +309,59 @@ def camera(root: Path) -> Iterator[Camera]:
         process.wait()
 
 
-def test_a_camera_that_comes_back_is_watched_on(detector: Detector, camera: Camera) -> None:
+def test_a_camera_that_is_away_for_ten_seconds_leaves_a_gap_of_the_wall_clock(
+    detector: Detector, camera: Camera
+) -> None:
     address, start = camera
     first = start()
     feed = Feed(address, FeedOptions(timeout_s=2.0))
-    events = watch(feed, detector)
+    events = watch(feed, detector, provisional=True)
+    moments: dict[str, float] = {}
+
+    def leave() -> None:
+        first.send_signal(signal.SIGKILL)
+        moments["left"] = time.time()
+        threading.Timer(10.0, come_back).start()
+
+    def come_back() -> None:
+        start()
+        moments["back"] = time.time()
 
     assert next(events)["event"] == "session"
-    threading.Timer(1.0, lambda: first.send_signal(signal.SIGKILL)).start()
-    threading.Timer(3.0, start).start()
+    threading.Timer(1.0, leave).start()
     gap = next(event for event in events if event["event"] == "gap")
+    session = next(events)
+    feed.close()
 
     assert gap["reason"] == "connection"
-    assert 1.0 < gap["seconds"] < 20.0
+    assert _seconds(gap["start"]) == pytest.approx(moments["left"], abs=1.0)
+    assert _seconds(gap["end"]) > moments["back"] - 1.0
+    assert gap["seconds"] == pytest.approx(_seconds(gap["end"]) - _seconds(gap["start"]), abs=0.01)
+    assert 10.0 <= gap["seconds"] < 40.0  # asked again after 0.5, 1, 2, 4 and 8 s
+    assert session["event"] == "session"
+    assert _seconds(session["start"]) == pytest.approx(_seconds(gap["end"]), abs=0.01)
+
+
+def test_a_gap_begins_with_the_last_picture_not_when_the_timeout_notices(detector: Detector, camera: Camera) -> None:
+    address, start = camera
+    server = start()
+    feed = Feed(address, FeedOptions(timeout_s=4.0))
+    events = watch(feed, detector)
     assert next(events)["event"] == "session"
+
+    time.sleep(1.0)
+    server.send_signal(signal.SIGSTOP)  # the connection stays, and nothing comes
+    left = time.time()
+    threading.Timer(6.0, lambda: server.send_signal(signal.SIGCONT)).start()
+    gap = next(event for event in events if event["event"] == "gap")
     feed.close()
+
+    assert _seconds(gap["start"]) == pytest.approx(left, abs=1.0)
+    assert gap["seconds"] >= 4.0
+
+
+def _seconds(moment: str) -> float:
+    return datetime.datetime.fromisoformat(moment).timestamp()
 
 
 def _actions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -156,6 +156,7 @@ class Feed:
         self._kept: deque[tuple[Session, TimedPacket]] = deque()
         self._sessions: deque[Session | Gap] = deque()
         self._current: Session | None = None
+        self._heard_at = 0.0
         self._lost_at: float | None = None
         self._reason: GapReason = "connection"
         self._why = ""
@@ -241,7 +242,7 @@ class Feed:
             if self._current is not None:
                 wait_s = _FIRST_WAIT_S
                 with self._changed:
-                    self._current, self._lost_at, self._reason = None, time.time(), "connection"
+                    self._current, self._lost_at, self._reason = None, self._heard_at, "connection"
                     self._changed.notify_all()
             if not self.is_live or not self.options.reconnects:
                 break
@@ -256,10 +257,12 @@ class Feed:
     def _open(self) -> InputContainer:
         timeout = (self.options.timeout_s, self.options.timeout_s)
         if self._kind == "stdin":
-            return av.open(sys.stdin.buffer, mode="r")
+            # A buffered reader would wait until its buffer is full: seconds of a film of few bits.
+            return av.open(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), mode="r")
         if self._kind == "file":
             self._file = _GrowingFile(self.address, self.options.idle_s, self._closing)
-            return av.open(self._file, mode="r")
+            # FFmpeg would look for the last time at the end of the file, and wait there for it to grow.
+            return av.open(self._file, mode="r", options={"skip_estimate_duration_from_pts": "1"})
         if self._kind == "device":
             return av.open(self.address, mode="r", format="video4linux2,v4l2", timeout=timeout)
         options = {"protocol_whitelist": _PROTOCOLS[self._kind]}
@@ -268,9 +271,14 @@ class Feed:
         return av.open(self.address, mode="r", options=options, timeout=timeout)
 
     def _read(self, container: InputContainer, stream: VideoStream) -> None:
+        heard_s = time.monotonic()
         for packet in container.demux(stream):
             if self._closing.is_set():
                 return
+            if self.is_live and time.monotonic() - heard_s >= self.options.timeout_s:
+                # FFmpeg gives what its parser still holds first, and would wait as long again.
+                raise MediaError(f"nothing came for {self.options.timeout_s:.0f} s")
+            heard_s, self._heard_at = time.monotonic(), time.time()
             if packet.size == 0 or packet.pts is None or packet.time_base is None:
                 continue
             if self._current is None:
@@ -325,16 +333,20 @@ class _GrowingFile:
     """A file that is still being written: its end is where nothing was added for a while."""
 
     def __init__(self, path: str, idle_s: float, closing: threading.Event) -> None:
-        self._file = open(path, "rb")  # noqa: PTH123, SIM115 (closed by `close`)
+        # Without a buffer, which a named pipe would have to fill first.
+        self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 (closed by `close`)
         self._idle_s = idle_s
         self._closing = closing
+        self._has_ended = False
 
     def read(self, size: int) -> bytes:
-        """Bytes, once there are some."""
+        """Bytes, once there are some; none at the end, where FFmpeg asks several times."""
         until_s = time.monotonic() + self._idle_s
         while not (data := self._file.read(size)):
-            if time.monotonic() > until_s or self._closing.wait(_POLL_S):
+            if self._has_ended or time.monotonic() > until_s or self._closing.wait(_POLL_S):
+                self._has_ended = True
                 return b""
+        self._has_ended = False
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -5,6 +5,10 @@ Note [a clip in waiting]
     other. If the next clips were only handed out when all have ended, cores would wait; with one clip more than run
     at a time, whoever is done finds the next.
 
+Note [a clip that is done]
+    Clips of a live source come one by one, seconds apart. A clip that is encoded must not wait for the next one, so a
+    thread of its own cuts clips and hands them out, at most one more than run at a time.
+
 Note [the empty clip]
     What stands behind the end of a video is encoded once for all its windows, which then wait for it: a whole clip's
     time with nothing else to do. So it is begun as soon as the end is known, beside the last clips, and kept for the
@@ -26,7 +30,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -34,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.config import Recipe
+from tallformer_infer.media.frame_queue import run_ahead
 from tallformer_infer.runtime import Cancellation, Runtime
 from tallformer_infer.timeline import Clip
 
@@ -55,6 +60,8 @@ class OtherVideoError(Exception):
 
 
 _BLOCK_PX = 8
+_JOIN_S = 0.8
+"""Longest wait for the thread that cuts clips when a run is stopped: it may wait for a live source."""
 _EMPTY: WeakKeyDictionary[Runtime, NDArray[np.float32]] = WeakKeyDictionary()
 """Features of the empty clip, of each runtime that was asked for it."""
 
@@ -161,15 +168,20 @@ class ClipEncoder:
         return features
 
     def _encode_side_by_side(self, batches: Iterator[Sequence[_Marked]]) -> Iterator[list[_Encoded]]:
-        """See Note [a clip in waiting]."""
+        """See Notes [a clip in waiting] and [a clip that is done]."""
         calls: deque[Future[list[_Encoded]]] = deque()
-        try:
+
+        def submit() -> Iterator[None]:
             for batch in batches:
                 calls.append(self._threads.submit(self._encode_batch, batch))
-                while calls and (calls[0].done() or len(calls) > self._calls_at_once):
+                yield
+
+        submitted = run_ahead(submit(), max(self._calls_at_once - 1, 1), thread_name="tallformer-cut", join_s=_JOIN_S)
+        try:
+            with closing(submitted):
+                for _ in submitted:
+                    # Not held by this frame, which an error of the call holds: the threads would outlive the encoder.
                     yield calls.popleft().result()
-            while calls:
-                yield calls.popleft().result()
         finally:
             for call in calls:
                 call.cancel()
