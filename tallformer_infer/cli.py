@@ -51,6 +51,9 @@ COMMANDS = (
         "label", "tallformer_infer.commands.label", "cpu", "Detect actions in an archive of videos; resumable.", _USE
     ),
     Command("archive", "tallformer_infer.commands.archive", "archive", "Query and export labelled results.", _USE),
+    Command(
+        "suggest-next", "tallformer_infer.commands.suggest_next", "cpu", "Suggest which videos to label next.", _USE
+    ),
     Command("eval", "tallformer_infer.commands.eval", "cpu", "Score predictions against ground truth.", _USE),
     Command(
         "calibrate",

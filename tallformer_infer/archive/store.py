@@ -28,6 +28,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.pipeline.encoding import EncodedClip
@@ -316,6 +317,20 @@ class FeatureStore:
         except (OSError, DamagedError):
             self.forget_features(key)
             return None
+
+    def mean_features(self, key: str) -> NDArray[np.float32] | None:
+        """Average feature of a video, shape (C,), clips by their frames; None where there are none. Changes nothing."""
+        path = self._path(key, _FEATURES)
+        try:
+            with path.open("rb") as file:
+                _, channels, steps = _HEADER.unpack(file.read(_HEADER.size))
+            total, frames = np.zeros(channels), 0
+            for clip in FeatureReader(path, (channels, steps)).clips():
+                total += clip.real_frames * clip.features.mean(axis=1)
+                frames += clip.real_frames
+        except (OSError, DamagedError, struct.error):
+            return None
+        return (total / frames).astype(np.float32) if frames else None
 
     def write_features(self, key: str, shape: Shape) -> FeatureWriter:
         """Begin, or go on with, the features of a video.
