@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,12 @@ import pytest
 from benchmarks.kinetics.contrast import Found, Settings, detect
 from benchmarks.kinetics.film import FILM_FPS, Shot, Truth, arrange, truths
 from benchmarks.kinetics.judging import judge
+from benchmarks.kinetics.page import points_table
+from benchmarks.kinetics.shipped import Features, judge_points
+from tallformer_infer.bundle import load_bundle
+from tallformer_infer.pipeline.encoding import EncodedClip
+from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
+from tallformer_infer.structures import Candidates, VideoInfo
 
 CLASSES = ("hugging", "side kick", "high kick")
 PLAIN = Settings(
@@ -98,3 +106,73 @@ def test_a_film_repeats_its_scenes_and_knows_when_actions_are() -> None:
         at += one.frames
     assert truths(placed) == expected
     assert placed == arrange(scenes, minutes=0.2, seed=3)
+
+
+def test_features_of_a_film_are_the_steps_of_its_clips_without_padding() -> None:
+    kept = Features([])
+    kept.keep(EncodedClip(0, 16, np.array([[1.0, 2.0]], np.float32)))
+    kept.keep(EncodedClip(16, 5, np.array([[3.0, 9.0]], np.float32)))
+
+    assert kept.steps(8).tolist() == [[1.0], [2.0], [3.0]]
+
+
+def test_shipped_points_keep_what_their_thresholds_keep(tmp_path: Path) -> None:
+    """`sure` takes hugs from 0.55 and all that is not in its four classes from 0.85; named classes need 0.5."""
+    bundle = load_bundle("kinetics400")
+    found = {"hugging": (10, 20, 0.6), "arm wrestling": (30, 40, 0.6), "tai chi": (50, 60, 0.9), "archery": (0, 9, 0.7)}
+    kinds = [bundle.recipe.classes.index(name) for name in found]
+    rows = np.array(list(found.values()))
+    candidates = Candidates(
+        segments_frames=(rows[:, :2] * 25).astype(np.float32),
+        scores=rows[:, 2].astype(np.float32),
+        classes=np.array(kinds, np.int64),
+    )
+    rows_of_truth = [("hug", 10.0, 20.0), ("arm wrestling", 30.0, 40.0), ("kick", 100.0, 110.0)]  # the last is cut off
+    truths_json = [{"label": label, "start_s": start, "end_s": end} for label, start, end in rows_of_truth]
+    (tmp_path / "facts.json").write_text(json.dumps({"truths": truths_json}))
+    judged = judge_points(bundle, _film_of(72, candidates), tmp_path / "facts.json")
+
+    sure, named = judged
+    assert (sure["point"], sure["recall"], sure["false_alarms"], sure["false_alarms_per_h"]) == ("sure", 0.5, 1, 50.0)
+    assert (named["point"], named["recall"], named["false_alarms"]) == ("named-classes", 1.0, 0)
+    assert sure["of"] == {"arm wrestling": 1, "hug": 1}
+
+
+def test_the_table_of_points_says_what_is_unique_in_a_film() -> None:
+    line = {
+        "part": "report",
+        "model": "kinetics400",
+        "precision": "bf16",
+        "point": "sure",
+        "classes": 400,
+        "duration_s": 3600.0,
+        "unique_s": 402.0,
+        "recall": 0.5,
+        "false_alarms": 10,
+        "false_alarms_per_h": 10.0,
+        "found": {"hug": 4},
+        "of": {"hug": 8},
+    }
+
+    row = points_table([line]).splitlines()[2]
+
+    assert "60.0 min (6.7 unique)" in row
+    assert "| 4 of 8, 50 % | 10.0 |" in row
+
+
+def _film_of(seconds: int, candidates: Candidates) -> VideoCandidates:
+    video = VideoInfo(
+        path="film.mp4", width_px=480, height_px=272, codec="h264", source_fps=30.0, start_s=0.0, duration_s=None
+    )
+    facts = VideoFacts(
+        video=video,
+        sample_fps=25.0,
+        frame_count=25 * seconds,
+        decode_errors=0,
+        missing_s=0.0,
+        runtime="none",
+        device="cpu",
+        clips=0,
+        clips_reused=0,
+    )
+    return VideoCandidates(facts=facts, candidates=candidates, floor=0.05)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+
 from benchmarks.real_training import page
-from benchmarks.real_training.running import scored, splits
+from benchmarks.real_training.running import load, quiet_start, scored, splits
+from benchmarks.real_training.tcm import variant_named
+from benchmarks.real_training.variants import encoder_recipe, frozen_config, generated_recipe, heads
 from benchmarks.real_training.videos import LAWN, PARKING_LOT, SEQUENCES, subset
+from tallformer_infer.bundle import load_bundle
 from tallformer_infer.structures import Action
 
 
@@ -46,9 +51,66 @@ def test_map_counts_only_videos_that_were_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_table_gives_mean_and_deviation_over_seeds() -> None:
-    line = {"variant": "points", "split": "both", "steps": 10, "train_s": 4.0}
+    line = {
+        "variant": "points",
+        "encoder": "kinetics400",
+        "split": "both",
+        "steps": 10,
+        "train_s": 9.0,
+        "train_cpu_s": 4.0,
+    }
     runs = [{**line, "map": [value] * 5, "average_map": value} for value in (60.0, 70.0)]
 
     row = page.heads_table(runs).splitlines()[2]
 
     assert "| 2 | 65.0 ± 7.1 |" in row
+    assert row.endswith("| 10 | 4 s |")
+    assert row.startswith("| point head (ActionFormer) | (a)")
+
+
+def test_heads_on_another_encoder_have_rows_of_their_own() -> None:
+    line = {"variant": "points", "split": "both", "steps": 10, "train_s": 9.0, "train_cpu_s": 4.0}
+    runs = [{**line, "encoder": name, "map": [50.0] * 5, "average_map": 50.0} for name in ("demo", "kinetics400")]
+
+    rows = page.heads_table(runs).splitlines()[2:]
+
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| point head (ActionFormer)",
+        "| point head (ActionFormer), encoder of generated video",
+    ]
+
+
+def test_a_quiet_tcm_first_passes_on_what_it_gets(tmp_path: Path) -> None:
+    (variant,) = (one for one in heads(encoder_recipe(side_px=64), frozen_config()) if one.has_quiet_tcm)
+    detector = load(variant, quiet_start(variant, tmp_path / "start.safetensors", seed=3))
+    steps = torch.randn(1, 128, 60, generator=torch.Generator().manual_seed(0))
+
+    assert detector.tcm is not None
+    with torch.no_grad():
+        assert torch.equal(detector.tcm(steps), steps)
+    assert float(detector.tcm.layers[0].attn.qkv.weight.detach().std()) > 0.01  # it can learn
+
+
+def test_the_encoder_of_generated_video_sees_windows_of_the_same_length() -> None:
+    recipes = generated_recipe(), encoder_recipe(side_px=112)
+
+    assert [one.window.window_frames / one.sampling.sample_fps for one in recipes] == [19.2, 19.2]
+    assert recipes[0].model.backbone == load_bundle("demo").recipe.model.backbone
+
+
+def test_long_runs_differ_in_what_they_are_named_for() -> None:
+    plain = variant_named("anchor-tcm", 3000, 250).config
+
+    assert plain.epochs == 600  # 10 sequences, 2 orders, 2 windows of each in batches of 8: 5 steps
+    assert variant_named("anchor-tcm-slow", 3000, 250).config.optimiser.base_lr == plain.optimiser.base_lr / 3
+    assert variant_named("anchor-tcm-warm", 3000, 250).config.schedule.warmup_steps == 500
+    assert variant_named("anchor", 3000, 250).recipe.model.tcm is None
+
+
+def test_a_table_of_long_runs_gives_loss_and_map_on_the_way() -> None:
+    runs = [
+        {"variant": "anchor-tcm", "curve": [{"step": 250, "loss": loss, "map": [0, 0, value, 0, 0]}]}
+        for loss, value in ((0.2, 60.0), (0.4, 70.0))
+    ]
+
+    assert page.curves_table(runs, (250, 500)).splitlines()[2] == "| with TCM | 2 | 0.300, 65.0 ± 7.1 |  |"

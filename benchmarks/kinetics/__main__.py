@@ -3,17 +3,21 @@
     python -m benchmarks.kinetics film   --work FOLDER --part tuning --minutes 60
     python -m benchmarks.kinetics encode --work FOLDER --part tuning --encoder kinetics400.safetensors --height 160
     python -m benchmarks.kinetics judge  --work FOLDER --encoder kinetics400.safetensors [--out LINES]
+    python -m benchmarks.kinetics detect --work FOLDER --part report --model kinetics400 [--out LINES]
 
-`encode` keeps the features of a film for each way of encoding it, so that `judge` tries every setting of the head in
-seconds: each differs from the chosen one in one thing. A line has recall at tIoU 0.3 at the lowest threshold with at
-most 12, 30 and 60 false alarms per hour, once with all 400 classes, once with those that the film's actions have
-(`--classes`). Nothing that is made here is stored in the repository but the lines.
+`detect` runs an installed model as the command does and judges it at the operating points that it ships with; the
+features that it computes on the way are kept for `judge`. `encode` keeps the features of a film for each way of
+encoding it, so that `judge` tries every setting of the head in seconds: each differs from the chosen one in one thing.
+A line has recall at tIoU 0.3 at the lowest threshold with at most 12, 30 and 60 false alarms per hour, once with all
+400 classes, once with those that the film's actions have (`--classes`). Nothing that is made here is stored in the
+repository but the lines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +30,10 @@ from benchmarks.kinetics.contrast import Settings, detect
 from benchmarks.kinetics.encoding import Encoding, encode, load_encoder
 from benchmarks.kinetics.film import ACCEPTED, FILM_FPS, Placed, Truth, arrange, read_scenes, truths, write_film
 from benchmarks.kinetics.judging import judge
+from benchmarks.kinetics.shipped import judge_points, search
 from benchmarks.measure import circumstances
+from tallformer_infer import Detector
+from tallformer_infer.runtime import RunPrecision
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 CLASSES = Path(__file__).resolve().parents[3] / "shared" / "reference" / "kinetics400_classes.txt"
@@ -66,6 +73,8 @@ def main() -> None:
             _make_film(options)
         case "encode":
             _encode(options)
+        case "detect":
+            _detect(options)
         case _:
             _judge(options)
 
@@ -74,7 +83,12 @@ def _make_film(options: argparse.Namespace) -> None:
     placed = arrange(read_scenes(options.real, options.part), minutes=options.minutes, seed=options.seed)
     options.work.mkdir(parents=True, exist_ok=True)
     write_film(options.real, placed, options.work / f"{options.part}.mp4")
-    facts = {"truths": [asdict(truth) for truth in truths(placed)], "cuts_s": _cuts(placed)}
+    unique = {one.shot.path: one.shot.frames for one in placed}
+    facts = {
+        "truths": [asdict(truth) for truth in truths(placed)],
+        "cuts_s": _cuts(placed),
+        "unique_s": round(sum(unique.values()) / FILM_FPS, 1),
+    }
     (options.work / f"{options.part}.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -94,6 +108,29 @@ def _encode(options: argparse.Namespace) -> None:
     encoder, _, _ = load_encoder(options.encoder)
     features = encode(options.work / f"{options.part}.mp4", encoder, encoding, bf16=options.bf16)
     np.save(options.work / f"{options.part}-{encoding.name}.npy", features)
+
+
+def _detect(options: argparse.Namespace) -> None:
+    precision: RunPrecision | None = "bf16" if options.bf16 else None
+    detector = Detector.load(options.model, device=options.device, threads=options.threads, precision=precision)
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    found, features = search(detector, options.work / f"{options.part}.mp4")
+    spent = {"wall_s": time.perf_counter() - started_s, "cpu_s": time.process_time() - started_cpu_s}
+    encoding = replace(Encoding(), height_px=detector.bundle.recipe.sampling.crop_px)
+    np.save(options.work / f"{options.part}-{encoding.name}.npy", features)
+    facts = options.work / f"{options.part}.json"
+    how = {
+        "part": options.part,
+        "model": options.model,
+        "unique_s": json.loads(facts.read_text(encoding="utf-8"))["unique_s"],
+        "runtime": detector.runtime.name,
+        "precision": detector.runtime.precision,
+        "threads": options.threads,
+        **{name: round(seconds, 1) for name, seconds in spent.items()},
+    }
+    with options.out.open("a", encoding="utf-8") as file:
+        for line in judge_points(detector.bundle, found, facts):
+            file.write(json.dumps({**how, **line, **circumstances()}) + "\n")
 
 
 def _judge(options: argparse.Namespace) -> None:
@@ -155,19 +192,21 @@ def _line(
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kinetics", description=main.__doc__)
-    parser.add_argument("step", choices=("film", "encode", "judge"))
+    parser.add_argument("step", choices=("film", "encode", "detect", "judge"))
     parser.add_argument("--work", type=Path, required=True, help="folder of films and features")
     parser.add_argument("--real", type=Path, default=REAL, help="folder of the footage")
     parser.add_argument("--part", choices=("tuning", "report"), default="tuning", help="which part of the footage")
     parser.add_argument("--minutes", type=float, default=60, help="least length of the film")
     parser.add_argument("--seed", type=int, default=0, help="of the order of shots")
     parser.add_argument("--encoder", type=Path, help="checkpoint of recipe kinetics400-i3d")
+    parser.add_argument("--model", default="kinetics400", help="installed model that `detect` runs")
+    parser.add_argument("--device", default="cpu", help="that `detect` runs it on: cpu or openvino")
     parser.add_argument("--fps", type=float, default=25.0, help="frames per second that the encoder sees")
     parser.add_argument("--clip", type=int, default=64, help="frames per clip")
     parser.add_argument("--hop", type=int, help="frames from clip to clip (default: those of a clip)")
     parser.add_argument("--crop", choices=("square", "full"), default="square", help="what of the picture is seen")
     parser.add_argument("--height", type=int, default=224, help="height of the frames, in pixels")
-    parser.add_argument("--bf16", action="store_true", help="encode in bfloat16")
+    parser.add_argument("--bf16", action="store_true", help="encode in bfloat16 (with `detect`: on openvino)")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--out", type=Path, default=Path("kinetics.jsonl"), help="file that gets the lines")
     return parser.parse_args()

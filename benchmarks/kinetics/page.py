@@ -12,6 +12,10 @@ _GFLOP_PER_PIXEL = 222.3e9 / (64 * 224 * 224)
 """Of I3D, multiplications and additions, for each pixel of each frame: counted by torch's FlopCounterMode."""
 _ALARMS = (12, 30, 60)
 _HEAD_ROWS = 2
+_PARTS = {"report": "held out", "tuning": "chosen on"}
+_LONG_S = 3600
+_ONCE = 1.1
+"""How much longer than its unique footage a film is that shows it once, at most: borders of clips."""
 _NOT_MEASURED = "Not measured yet."
 
 
@@ -54,6 +58,43 @@ def encodings_table(lines: Sequence[Line], part: str) -> str:
             ]
             rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) if len(rows) > _HEAD_ROWS else _NOT_MEASURED
+
+
+def points_table(lines: Sequence[Line]) -> str:
+    """What the installed models find at the operating points that they ship with."""
+    rows = [
+        "| film | model | encoder computes in | operating point | found | false alarms per hour |",
+        "|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        found, truths = (sum(line[name].values()) for name in ("found", "of"))
+        cells = [
+            _film(line),
+            f"`{line['model']}`",
+            line["precision"] or "fp32",
+            f"`{line['point']}`, {line['classes']} classes",
+            f"{found} of {truths}, {100 * line['recall']:.0f} %",
+            f"{line['false_alarms_per_h']:.1f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def point_classes_table(lines: Sequence[Line]) -> str:
+    """What they find of each action, in the longest films."""
+    longest = [line for line in lines if line["duration_s"] >= _LONG_S]
+    kinds = sorted({kind for line in longest for kind in line["of"]})
+    rows = [f"| film | model | operating point | {' | '.join(kinds)} |", f"|{'---|' * (len(kinds) + 3)}"]
+    for line in longest:
+        found = [f"{line['found'].get(kind, 0)}/{line['of'].get(kind, 0)}" for kind in kinds]
+        rows.append(f"| {_PARTS[line['part']]} | `{line['model']}` | `{line['point']}` | {' | '.join(found)} |")
+    return "\n".join(rows)
+
+
+def _film(line: Line) -> str:
+    minutes, unique = line["duration_s"] / 60, line["unique_s"] / 60
+    once = f" ({unique:.1f} unique)" if line["duration_s"] > _ONCE * line["unique_s"] else ""
+    return f"{_PARTS[line['part']]}, {minutes:.1f} min{once}"
 
 
 def classes_table(lines: Sequence[Line], part: str) -> str:

@@ -18,7 +18,6 @@ from benchmarks.real_training.running import Place, scored, splits
 from benchmarks.real_training.videos import CLASSES
 from tallformer_infer.structures import Action
 
-STEP_S = 8 / 25.0
 KINETICS = {
     "shake hands": ("shaking hands",),
     "hug": ("hugging",),
@@ -41,7 +40,7 @@ def untrained(split: str, place: Place, weight: NDArray[np.float32], bias: NDArr
     found = {}
     for name in _tested(split):
         logits = _steps(place.store, name) @ weight.T + bias
-        hits = detect(logits, STEP_S, HEAD, groups=groups, allowed=allowed, least_score=0.005)
+        hits = detect(logits, place.step_s, HEAD, groups=groups, allowed=allowed, least_score=0.005)
         found[name] = [Action(start_s=h.start_s, end_s=h.end_s, label=labels[h.kind], score=h.score) for h in hits]
     return _line("contrast", split, found, place)
 
@@ -57,7 +56,7 @@ def linear(split: str, place: Place, *, orders: int) -> dict[str, Any]:
             name = f"sequence-{sequence:02d}-0"
             with torch.no_grad():
                 logits = layer(torch.from_numpy(_steps(place.store, name))).numpy().astype(np.float64)
-            hits = detect(logits, STEP_S, HEAD, allowed=allowed, least_score=0.005)
+            hits = detect(logits, place.step_s, HEAD, allowed=allowed, least_score=0.005)
             found[name] = [
                 Action(start_s=h.start_s, end_s=h.end_s, label=CLASSES[h.kind], score=min(h.score, 1.0)) for h in hits
             ]
@@ -95,7 +94,7 @@ def _labels(place: Place, name: str) -> NDArray[np.int64]:
     """Class of each step, by its middle; the last number is background."""
     rows = json.loads(place.truth.read_text(encoding="utf-8"))["database"][name]["annotations"]
     steps = len(_steps(place.store, name))
-    middles = (np.arange(steps) + 0.5) * STEP_S
+    middles = (np.arange(steps) + 0.5) * place.step_s
     labels = np.full(steps, len(CLASSES), np.int64)
     for row in rows:
         start_s, end_s = row["segment"]

@@ -10,10 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.kinetics.encoding import lay_channels_last
+from tallformer_infer.bundle import load_bundle
 from tallformer_infer.config import Recipe
+from tallformer_infer.media import given_video, open_video
 from tallformer_infer.nms import suppress
+from tallformer_infer.pipeline.encoding import ClipEncoder
+from tallformer_infer.runtime import load_runtime
 from tallformer_infer.structures import Action, Candidates
-from tallformer_infer.timeline import Timeline, step_frames
+from tallformer_infer.timeline import Timeline, cut_clips, step_frames
 from tallformer_training.datasets import DecodedFrames
 from tallformer_training.memory import MemoryBuilder, encoder_fingerprint
 from tallformer_training.model import Detector
@@ -50,6 +54,20 @@ def encode_all(detector: Detector, videos: Mapping[str, Path], folder: Path, *, 
             frames = source.count_frames(path)
             parts = [one.features.float().numpy() for one in encode_video(detector, source, path, frames)]
             np.savez(out, features=np.concatenate(parts), frames=frames)
+
+
+def encode_all_with_bundle(name: str, videos: Mapping[str, Path], folder: Path) -> None:
+    """The same with the encoder of an installed model, which takes pictures as it was trained on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle = load_bundle(name)
+    encoder = ClipEncoder(load_runtime(bundle, device="cpu", threads=torch.get_num_threads()), bundle.recipe)
+    np.save(folder / f"{EMPTY}.npy", encoder.encode_empty()[None])
+    for video, path in videos.items():
+        out = folder / f"{video}.npz"
+        if not out.exists():
+            with open_video(given_video(path), bundle.recipe.sampling) as stream:
+                clips = [one.features for one in encoder.encode(cut_clips(stream, bundle.recipe.window, "shared"))]
+                np.savez(out, features=np.stack(clips), frames=stream.frame_count)
 
 
 class FeatureStore:

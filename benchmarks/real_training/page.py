@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -11,27 +11,34 @@ Line = dict[str, Any]
 _TITLES = {
     "anchor": "anchor head",
     "anchor-tcm": "anchor head with TCM",
+    "anchor-tcm-quiet": "anchor head with a TCM that begins by passing on what it gets",
     "points": "point head (ActionFormer)",
     "refined": "refined head (one class for a whole window)",
     "linear": "linear layer per step, segments by contrast",
     "contrast": "contrast head of Kinetics-400, not trained",
     "shots": "whole shots with the right class (no model: what cuts alone allow)",
 }
+LONG_TITLES = {
+    "anchor": "without TCM",
+    "anchor-tcm": "with TCM",
+    "anchor-tcm-quiet": "with a TCM that begins by passing on what it gets",
+    "anchor-tcm-slow": "with TCM, a third of the learning rate",
+    "anchor-tcm-warm": "with TCM, warm-up of 500 steps",
+}
+"""Of the long runs."""
+_ENCODERS = {"kinetics400": "", "demo": ", encoder of generated video"}
 _SPLITS = {"both": "(a) both places, 5 folds", "across": "(b) parking lot to lawn"}
 
 
 def heads_table(lines: Sequence[Line]) -> str:
     """mAP of each head in both splits, over seeds."""
-    rows = ["| | split | seeds | 0.3 | 0.4 | 0.5 | 0.6 | 0.7 | mean | steps | training |", f"|{'---|' * 11}"]
-    grouped: dict[tuple[str, str], list[Line]] = defaultdict(list)
-    for line in lines:
-        grouped[line["variant"], line["split"]].append(line)
-    for split, title in _SPLITS.items():
-        for variant, name in _TITLES.items():
-            runs = grouped.get((variant, split))
-            if runs:
-                cells = [name, title, str(len(runs)), *_maps(runs), _steps(runs), _seconds(runs)]
-                rows.append(f"| {' | '.join(cells)} |")
+    rows = [
+        "| | split | seeds | 0.3 | 0.4 | 0.5 | 0.6 | 0.7 | mean | steps | training, processor time |",
+        f"|{'---|' * 11}",
+    ]
+    for name, title, runs in _groups(lines):
+        cells = [name, title, str(len(runs)), *_maps(runs), _steps(runs), _seconds(runs)]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -40,13 +47,45 @@ def classes_table(lines: Sequence[Line]) -> str:
     trained = [line for line in lines if line["ap_per_class_0.5"]]
     kinds = sorted({kind for line in trained for kind in line["ap_per_class_0.5"]})
     rows = [f"| | split | {' | '.join(kinds)} |", f"|---|---|{'---|' * len(kinds)}"]
-    for split, title in _SPLITS.items():
-        for variant, name in _TITLES.items():
-            runs = [line for line in trained if (line["variant"], line["split"]) == (variant, split)]
-            if runs:
-                values = [mean(line["ap_per_class_0.5"].get(kind, 0.0) for line in runs) for kind in kinds]
-                rows.append(f"| {name} | {title} | {' | '.join(f'{value:.0f}' for value in values)} |")
+    for name, title, runs in _groups(trained):
+        values = [mean(line["ap_per_class_0.5"].get(kind, 0.0) for line in runs) for kind in kinds]
+        rows.append(f"| {name} | {title} | {' | '.join(f'{value:.0f}' for value in values)} |")
     return "\n".join(rows)
+
+
+def curves_table(lines: Sequence[Line], steps: Sequence[int] = (250, 500, 1000, 2000, 3000)) -> str:
+    """Loss and mAP of long runs on the way, mean over seeds."""
+    grouped: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        grouped[line["variant"]].append(line)
+    rows = [
+        f"| loss, mAP at tIoU 0.5 after steps | seeds | {' | '.join(map(str, steps))} |",
+        f"|{'---|' * (len(steps) + 2)}",
+    ]
+    for variant, name in LONG_TITLES.items():
+        if runs := grouped.get(variant):
+            cells = [_at(runs, step) for step in steps]
+            rows.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _at(runs: Sequence[Line], step: int) -> str:
+    found = [row for run in runs for row in run["curve"] if row["step"] == step]
+    if not found:
+        return ""
+    return f"{mean(row['loss'] for row in found):.3f}, {_spread([row['map'][2] for row in found])}"
+
+
+def _groups(lines: Sequence[Line]) -> Iterator[tuple[str, str, list[Line]]]:
+    """Name, split and runs of each row."""
+    grouped: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
+    for line in lines:
+        grouped[line["split"], line["encoder"], line["variant"]].append(line)
+    for split, title in _SPLITS.items():
+        for encoder, addition in _ENCODERS.items():
+            for variant, name in _TITLES.items():
+                if runs := grouped.get((split, encoder, variant)):
+                    yield f"{name}{addition}", title, runs
 
 
 def _maps(runs: Sequence[Line]) -> list[str]:
@@ -63,4 +102,4 @@ def _steps(runs: Sequence[Line]) -> str:
 
 
 def _seconds(runs: Sequence[Line]) -> str:
-    return f"{mean(run['train_s'] for run in runs):.0f} s" if runs[0]["train_s"] else ""
+    return f"{mean(run['train_cpu_s'] for run in runs):.0f} s" if runs[0]["train_s"] else ""

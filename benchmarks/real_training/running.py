@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.real_training.features import FeatureStore
 from benchmarks.real_training.variants import Variant
 from benchmarks.real_training.videos import LAWN, PARKING_LOT, SEQUENCES, subset
 from tallformer_infer.evaluation import Predictions, Truth, evaluate, protocol_named
 from tallformer_infer.structures import Action
-from tallformer_training.checkpoint import load_checkpoint
+from tallformer_training.checkpoint import load_checkpoint, save_checkpoint
 from tallformer_training.datasets import DatasetRequest
 from tallformer_training.model import Detector
-from tallformer_training.training import Processes, TrainingJob, train
+from tallformer_training.training import Processes, TrainingJob, TrainingResult, train
 from tallformer_training.training.metrics import read_metrics
 
 FOLDS = 5
@@ -32,6 +34,8 @@ class Place:
     truth: Path
     store: FeatureStore
     work: Path
+    step_s: float = 8 / 25
+    """Length of a feature step."""
 
 
 def splits(name: str) -> list[tuple[list[int], list[int]]]:
@@ -62,14 +66,14 @@ def run(variant: Variant, split: str, place: Place, *, seed: int, orders: int) -
     """
     found: dict[str, list[Action]] = {}
     losses: list[list[float]] = []
-    seconds, steps = 0.0, 0
+    seconds, cpu_s = 0.0, 0.0
     for number, (learned, left_out) in enumerate(splits(split)):
         folder = place.work / f"{variant.name}-{split}-{seed}-{number}"
         names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(orders)]
-        started_s = time.perf_counter()
+        started_s, started_cpu_s = time.perf_counter(), time.process_time()
         detector, curve = _train(variant, names, folder, place, seed=seed)
         seconds += time.perf_counter() - started_s
-        steps += len(curve)
+        cpu_s += time.process_time() - started_cpu_s
         losses.append(curve)
         for sequence in left_out:
             name = f"sequence-{sequence:02d}-0"
@@ -80,8 +84,9 @@ def run(variant: Variant, split: str, place: Place, *, seed: int, orders: int) -
         "split": split,
         "seed": seed,
         "orders": orders,
-        "steps": steps,
+        "steps": len(losses[0]),
         "train_s": round(seconds, 1),
+        "train_cpu_s": round(cpu_s, 1),
         "last_loss": round(sum(sum(curve[-20:]) / len(curve[-20:]) for curve in losses) / len(losses), 4),
         **scored(found, place.truth),
     }
@@ -106,9 +111,10 @@ def scored(found: Mapping[str, Sequence[Action]], truth: Path) -> dict[str, Any]
     }
 
 
-def _train(
+def train_on(
     variant: Variant, names: Sequence[str], folder: Path, place: Place, *, seed: int
-) -> tuple[Detector, list[float]]:
+) -> tuple[TrainingResult, list[float]]:
+    """Train a variant on videos from their features; the run, and its loss at every step."""
     if folder.exists():
         shutil.rmtree(folder)
     annotations = subset(place.truth, names, folder / "truth.json")
@@ -118,11 +124,35 @@ def _train(
         config=replace(variant.config, seed=seed),
         training=DatasetRequest(annotations=annotations, videos=place.videos, subset=None),
         out=folder,
+        start=quiet_start(variant, folder / "start.safetensors", seed) if variant.has_quiet_tcm else None,
         cache=place.work / "frames",
         quiet=True,
     )
     result = train(job, Processes())
+    return result, [line["loss"] for line in read_metrics(folder) if line["kind"] == "step"]
+
+
+def load(variant: Variant, path: Path) -> Detector:
+    """A trained detector."""
     detector = Detector(variant.recipe).eval()
-    detector.load_state_dict(load_checkpoint(result.model).state)
-    curve = [line["loss"] for line in read_metrics(folder) if line["kind"] == "step"]
-    return detector, curve
+    detector.load_state_dict(load_checkpoint(path).state)
+    return detector
+
+
+def _train(
+    variant: Variant, names: Sequence[str], folder: Path, place: Place, *, seed: int
+) -> tuple[Detector, list[float]]:
+    result, curve = train_on(variant, names, folder, place, seed=seed)
+    return load(variant, result.model), curve
+
+
+def quiet_start(variant: Variant, path: Path, seed: int) -> Path:
+    """Random weights of the seed, as training makes them, with a TCM that passes on what it gets."""
+    torch.manual_seed(seed)
+    detector = Detector(variant.recipe)
+    assert detector.tcm is not None, "only variants with a TCM begin so"
+    for name, weight in detector.tcm.named_parameters():
+        if ".attn.proj." in name or ".mlp.fc2." in name:
+            torch.nn.init.zeros_(weight)
+    save_checkpoint(path, detector.state_dict(), variant.recipe, provenance={"trained": False})
+    return path

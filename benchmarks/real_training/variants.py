@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks.real_training.videos import CLASSES
+from tallformer_infer.bundle import load_bundle
 from tallformer_infer.config import (
     CandidateConfig,
     HeadConfig,
@@ -25,6 +26,8 @@ from tallformer_training.training import OptimiserConfig, TrainingConfig
 
 CLIP_FRAMES = 32
 WINDOW_FRAMES = 480
+GENERATED_WINDOW_FRAMES = 288
+"""At 15 frames per second: 19.2 s, as 480 at 25."""
 CHANNELS = 128
 WINDOWS_PER_VIDEO, BATCH_WINDOWS = 2, 8
 _I3D = preset("thumos14-i3d")
@@ -37,6 +40,23 @@ class Variant:
     name: str
     recipe: Recipe
     config: TrainingConfig
+    has_quiet_tcm: bool = False
+    """Let the last layer of every branch of the TCM begin at zero, so that it first passes on what it gets."""
+
+
+def generated_recipe() -> Recipe:
+    """The encoder of the bundle `demo`, which learned on generated video, with the anchor head."""
+    demo = load_bundle("demo").recipe
+    window = WindowConfig(window_frames=GENERATED_WINDOW_FRAMES, clip_frames=demo.window.clip_frames)
+    tcm = TcmConfig(layers=2, heads=4, max_steps=GENERATED_WINDOW_FRAMES // demo.model.encoder_stride)
+    base = encoder_recipe(side_px=demo.sampling.crop_px)
+    return replace(
+        base,
+        name="ut-generated",
+        model=replace(base.model, backbone=demo.model.backbone, tcm=tcm),
+        sampling=demo.sampling,
+        window=window,
+    )
 
 
 def encoder_recipe(*, side_px: int, sample_fps: float = 25.0) -> Recipe:
@@ -80,7 +100,7 @@ def heads(base: Recipe, config: TrainingConfig) -> list[Variant]:
     refined = ModelConfig(
         backbone=base.model.backbone,
         channels=CHANNELS,
-        tcm=TcmConfig(layers=2, heads=4, max_steps=WINDOW_FRAMES // 8),
+        tcm=base.model.tcm,
         pyramid=PyramidConfig(kind="convolution", levels=5, fpn_channels=CHANNELS, norm="group"),
         head=RefinedHeadConfig(kind="refined"),
     )
@@ -88,6 +108,7 @@ def heads(base: Recipe, config: TrainingConfig) -> list[Variant]:
     return [
         Variant(name="anchor", recipe=plain, config=config),
         Variant(name="anchor-tcm", recipe=base, config=config),
+        Variant(name="anchor-tcm-quiet", recipe=base, config=config, has_quiet_tcm=True),
         Variant(name="points", recipe=replace(base, model=points, suppress=soft), config=config),
         Variant(name="refined", recipe=replace(base, model=refined, suppress=soft), config=config),
     ]

@@ -1,0 +1,92 @@
+"""What the installed model finds in a film at the operating points that it ships with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.kinetics.contrast import Found
+from benchmarks.kinetics.film import ACCEPTED, Truth
+from benchmarks.kinetics.judging import OperatingPoint, judge
+from tallformer_infer import Detector
+from tallformer_infer.bundle import Bundle
+from tallformer_infer.config import NAMED_CLASSES
+from tallformer_infer.media import given_video, open_video
+from tallformer_infer.pipeline.encoding import EncodedClip
+from tallformer_infer.pipeline.road import Choices, VideoCandidates, VideoRun, find_actions
+from tallformer_infer.structures import Action, Layout, Selection
+
+
+@dataclass
+class Features:
+    """Keeps the features of a film, for settings of the head that are tried later."""
+
+    clips: list[EncodedClip]
+
+    def known(self) -> Iterator[EncodedClip]:
+        """None: every clip is encoded."""
+        return iter(())
+
+    def keep(self, clip: EncodedClip) -> None:
+        """Keep a clip."""
+        self.clips.append(clip)
+
+    def steps(self, stride_frames: int) -> np.ndarray:
+        """Features of all steps of the film, shape (steps, C)."""
+        parts = [clip.features[:, : -(-clip.real_frames // stride_frames)] for clip in self.clips]
+        return np.concatenate(parts, axis=1).T.astype(np.float16)
+
+
+def search(detector: Detector, film: Path) -> tuple[VideoCandidates, np.ndarray]:
+    """Candidates of a film and its features (steps, C), as `detect` computes them."""
+    recipe, features = detector.bundle.recipe, Features([])
+    run = VideoRun(detector.bundle, detector.runtime, _choices(None, None), keeper=features)
+    with open_video(given_video(film), recipe.sampling) as stream, closing(run.read(stream)) as windows:
+        for _ in windows:
+            pass
+        return run.candidates(run.facts(stream)), features.steps(recipe.model.encoder_stride)
+
+
+def judge_points(bundle: Bundle, found: VideoCandidates, facts: Path) -> list[dict[str, Any]]:
+    """A line for each operating point: the default one with all classes, the other with those of the film's actions."""
+    calibration = bundle.calibration
+    assert calibration is not None, "the installed models of Kinetics-400 have operating points"
+    duration_s = found.facts.frame_count / found.facts.sample_fps
+    known = [Truth(**row) for row in json.loads(facts.read_text(encoding="utf-8"))["truths"]]
+    known = [truth for truth in known if truth.end_s <= duration_s]
+    named = tuple(sorted({name for names in ACCEPTED.values() for name in names}))
+    lines, every = [], bundle.recipe.classes
+    for point, classes in ((calibration.default, None), (NAMED_CLASSES, named)):
+        actions = find_actions(found, bundle, _choices(point, classes))
+        judged = judge(_found(actions, every), known, every, duration_s=duration_s)
+        lines.append({"point": point, "classes": len(classes or every), **_line(judged.at(0.0), duration_s)})
+    return lines
+
+
+def _choices(point: str | None, classes: tuple[str, ...] | None) -> Choices:
+    selection = Selection(threshold=None, top_k=None, classes=classes, operating_point=point)
+    return Choices(layout=Layout("shared"), selection=selection)
+
+
+def _found(actions: Sequence[Action], classes: Sequence[str]) -> list[Found]:
+    """Best first, as `judge` takes them."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    rows = [Found(one.start_s, one.end_s, numbers[one.label], one.score) for one in actions]
+    return sorted(rows, key=lambda one: -one.score)
+
+
+def _line(point: OperatingPoint, duration_s: float) -> dict[str, Any]:
+    return {
+        "duration_s": round(duration_s, 1),
+        "recall": round(point.recall, 4),
+        "false_alarms": point.false_alarms,
+        "false_alarms_per_h": round(point.false_alarms * 3600 / duration_s, 1),
+        "found": point.found,
+        "of": point.truths,
+    }

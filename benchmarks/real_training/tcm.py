@@ -1,0 +1,116 @@
+"""Train the anchor head with and without TCM for long, and measure mAP on the way.
+
+    python -m benchmarks.real_training.tcm --work FOLDER --steps 3000 --only anchor,anchor-tcm --seeds 0
+
+FOLDER is that of `python -m benchmarks.real_training`, which has made videos and features there. Trained in the parking
+lot, tested on the lawn (split `across`). A line for each run goes to `--out`: at every `--every` steps the mean loss
+since the last row, and mAP of the running mean of the weights. Variants: see `VARIANTS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import circumstances
+from benchmarks.real_training.features import FeatureStore
+from benchmarks.real_training.running import Place, load, scored, splits, train_on
+from benchmarks.real_training.variants import (
+    BATCH_WINDOWS,
+    WINDOWS_PER_VIDEO,
+    Variant,
+    encoder_recipe,
+    frozen_config,
+    heads,
+)
+from tallformer_training.training.checkpoints import MEAN, checkpoint_folders
+
+RESULTS = Path(__file__).parents[1] / "results" / "real_tcm.jsonl"
+SPLIT = "across"
+ORDERS = 2
+VARIANTS = ("anchor", "anchor-tcm", "anchor-tcm-quiet", "anchor-tcm-slow", "anchor-tcm-warm")
+"""Without TCM; with it; with one that begins by passing on what it gets; with a third of the learning rate of
+everything; with ten times the warm-up."""
+_SLOWER = 1 / 3
+_WARM_UP_STEPS = 500
+
+
+def main() -> None:
+    """Do the runs that are asked for."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    videos = options.work / "videos"
+    store = FeatureStore(options.work / "features-112")
+    place = Place(videos=videos, truth=videos / "truth.json", store=store, work=options.work / "runs")
+    for seed in options.seeds:
+        for name in options.only:
+            line = measure(variant_named(name, options.steps, options.every), place, seed=seed, every=options.every)
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**line, **circumstances()}) + "\n")
+            print(name, seed, line["curve"][-1], line["train_cpu_s"], flush=True)
+
+
+def variant_named(name: str, steps: int, every: int) -> Variant:
+    """One of `VARIANTS`, for so many steps, with a checkpoint at every so many."""
+    learned = len(splits(SPLIT)[0][0]) * ORDERS * WINDOWS_PER_VIDEO
+    config = frozen_config(epochs=max(round(steps * BATCH_WINDOWS / learned), 1))
+    config = replace(config, checkpoint_every_steps=every, keep_checkpoints=steps)
+    base = name.removesuffix("-slow").removesuffix("-warm")
+    (variant,) = (one for one in heads(encoder_recipe(side_px=112), config) if one.name == base)
+    if name.endswith("-slow"):
+        optimiser = replace(config.optimiser, base_lr=config.optimiser.base_lr * _SLOWER)
+        config = replace(config, optimiser=optimiser)
+    elif name.endswith("-warm"):
+        config = replace(config, schedule=replace(config.schedule, warmup_steps=_WARM_UP_STEPS))
+    return replace(variant, name=name, config=config)
+
+
+def measure(variant: Variant, place: Place, *, seed: int, every: int) -> dict[str, Any]:
+    """Train a variant, and score its checkpoints."""
+    ((learned, left_out),) = splits(SPLIT)
+    names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(ORDERS)]
+    folder = place.work / f"{variant.name}-long-{seed}"
+    started_cpu_s = time.process_time()
+    _, losses = train_on(variant, names, folder, place, seed=seed)
+    cpu_s = time.process_time() - started_cpu_s
+    curve = []
+    for checkpoint in checkpoint_folders(folder):
+        step = int(checkpoint.name.split("-")[1])
+        detector = load(variant, checkpoint / MEAN)
+        tested = [f"sequence-{sequence:02d}-0" for sequence in left_out]
+        line = scored({name: place.store.detect(detector, name) for name in tested}, place.truth)
+        recent = losses[max(step - every, 0) : step]
+        loss = round(sum(recent) / len(recent), 4)
+        curve.append({"step": step, "loss": loss, "map": line["map"], "average_map": line["average_map"]})
+    shutil.rmtree(folder)
+    return {
+        "variant": variant.name,
+        "split": SPLIT,
+        "seed": seed,
+        "steps": len(losses),
+        "train_cpu_s": round(cpu_s, 1),
+        "curve": curve,
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_training.tcm", description=main.__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps")
+    parser.add_argument("--every", type=int, default=250, help="steps between measurements")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(VARIANTS[:2]), help="variants")
+    parser.add_argument("--seeds", type=lambda text: [int(name) for name in text.split(",")], default=[0])
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file that gets a line for each run")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
