@@ -20,7 +20,7 @@ from tallformer_infer.structures import Action
 from tallformer_training.checkpoint import load_checkpoint, save_checkpoint
 from tallformer_training.datasets import DatasetRequest
 from tallformer_training.model import Detector
-from tallformer_training.training import Processes, TrainingJob, TrainingResult, train
+from tallformer_training.training import Processes, TrainingJob, train
 from tallformer_training.training.metrics import read_metrics
 
 FOLDS = 5
@@ -111,25 +111,36 @@ def scored(found: Mapping[str, Sequence[Action]], truth: Path) -> dict[str, Any]
     }
 
 
-def train_on(
-    variant: Variant, names: Sequence[str], folder: Path, place: Place, *, seed: int
-) -> tuple[TrainingResult, list[float]]:
-    """Train a variant on videos from their features; the run, and its loss at every step."""
+def run_job(
+    variant: Variant, names: Sequence[str], folder: Path, place: Place, *, seed: int, start: Path | None = None
+) -> tuple[Path, list[float]]:
+    """Train a variant on videos from their features; the weights, and the loss at every step.
+
+    Args:
+        variant: What is trained.
+        names: Videos to learn from.
+        folder: Of the run; what is there is removed.
+        place: Where things are.
+        seed: Of training.
+        start: Checkpoint to start from; None: random weights, or those of `quiet_start` for variants that begin so.
+    """
     if folder.exists():
         shutil.rmtree(folder)
     annotations = subset(place.truth, names, folder / "truth.json")
     place.store.write_memory(folder / "memory" / "base", variant.recipe, names)
+    if start is None and variant.has_quiet_tcm:
+        start = quiet_start(variant, folder / "start.safetensors", seed)
     job = TrainingJob(
         recipe=variant.recipe,
         config=replace(variant.config, seed=seed),
         training=DatasetRequest(annotations=annotations, videos=place.videos, subset=None),
         out=folder,
-        start=quiet_start(variant, folder / "start.safetensors", seed) if variant.has_quiet_tcm else None,
+        start=start,
         cache=place.work / "frames",
         quiet=True,
     )
     result = train(job, Processes())
-    return result, [line["loss"] for line in read_metrics(folder) if line["kind"] == "step"]
+    return result.model, [line["loss"] for line in read_metrics(folder) if line["kind"] == "step"]
 
 
 def load(variant: Variant, path: Path) -> Detector:
@@ -142,8 +153,8 @@ def load(variant: Variant, path: Path) -> Detector:
 def _train(
     variant: Variant, names: Sequence[str], folder: Path, place: Place, *, seed: int
 ) -> tuple[Detector, list[float]]:
-    result, curve = train_on(variant, names, folder, place, seed=seed)
-    return load(variant, result.model), curve
+    model, curve = run_job(variant, names, folder, place, seed=seed)
+    return load(variant, model), curve
 
 
 def quiet_start(variant: Variant, path: Path, seed: int) -> Path:

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.measure import circumstances
 from benchmarks.real_training.features import FeatureStore
-from benchmarks.real_training.running import Place, load, scored, splits, train_on
+from benchmarks.real_training.running import Place, load, run_job, scored, splits
 from benchmarks.real_training.variants import (
     BATCH_WINDOWS,
     WINDOWS_PER_VIDEO,
@@ -78,7 +78,7 @@ def measure(variant: Variant, place: Place, *, seed: int, every: int) -> dict[st
     names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(ORDERS)]
     folder = place.work / f"{variant.name}-long-{seed}"
     started_cpu_s = time.process_time()
-    _, losses = train_on(variant, names, folder, place, seed=seed)
+    _, losses = run_job(variant, names, folder, place, seed=seed)
     cpu_s = time.process_time() - started_cpu_s
     curve = []
     for checkpoint in checkpoint_folders(folder):

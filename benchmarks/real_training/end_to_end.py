@@ -1,0 +1,135 @@
+"""Go on with a trained head, frozen and end to end: what training the encoder is worth, and what it costs.
+
+    python -m benchmarks.real_training.end_to_end --encoder kinetics400.safetensors --work FOLDER --steps 40
+
+FOLDER is that of `python -m benchmarks.real_training`. The point head learns in the parking lot on a frozen encoder
+first; then it goes on for `--steps` steps twice from the same weights: with r = 0, and with `--ratio`, where the
+encoder learns from part of the clips and the memory gives the others. Both are tested on the lawn, the second one with
+features encoded anew. One line for each part goes to `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.kinetics.encoding import load_encoder
+from benchmarks.measure import circumstances
+from benchmarks.real_training.features import FeatureStore, encode_all
+from benchmarks.real_training.running import Place, load, run_job, scored, splits
+from benchmarks.real_training.variants import Variant, encoder_recipe, frozen_config, heads
+from tallformer_training.checkpoint import save_checkpoint
+from tallformer_training.model import Detector
+
+RESULTS = Path(__file__).parents[1] / "results" / "real_end_to_end.jsonl"
+VARIANT, SPLIT, SIDE_PX, ORDERS = "points", "across", 112, 2
+FROZEN_EPOCHS = 24
+"""Of the first part: 120 steps."""
+_BATCH_WINDOWS = 2
+_LR = 3e-4
+
+
+def main() -> None:
+    """Train the head, go on in both ways, and write a line for each."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    videos = options.work / "videos"
+    store = FeatureStore(options.work / f"features-{SIDE_PX}")
+    place = Place(videos=videos, truth=videos / "truth.json", store=store, work=options.work / "runs")
+    ((learned, left_out),) = splits(SPLIT)
+    names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(ORDERS)]
+    tested = [f"sequence-{sequence:02d}-0" for sequence in left_out]
+    first = _variant(0.0, FROZEN_EPOCHS)
+    start = _with_encoder(first, options.encoder, options.work / "start.safetensors", options.seed)
+    folder = options.work / "runs" / "end-to-end"
+    for name, ratio in (("first", 0.0), ("frozen", 0.0), ("end-to-end", options.ratio)):
+        variant = first if name == "first" else _going_on(ratio, options.steps, len(names), options.precision)
+        started_s, started_cpu_s = time.perf_counter(), time.process_time()
+        model, losses = run_job(variant, names, folder / name, place, seed=options.seed, start=start)
+        spent = {"train_s": time.perf_counter() - started_s, "train_cpu_s": time.process_time() - started_cpu_s}
+        features = store if ratio == 0 else _encoded(variant, model, place, tested, folder)
+        detector = load(variant, model)
+        result = scored({video: features.detect(detector, video) for video in tested}, place.truth)
+        line: dict[str, Any] = {
+            "part": name,
+            "variant": VARIANT,
+            "split": SPLIT,
+            "seed": options.seed,
+            "ratio": ratio,
+            "precision": variant.config.precision,
+            "batch_windows": variant.config.batch_windows,
+            "steps": len(losses),
+            "first_loss": round(sum(losses[:10]) / len(losses[:10]), 4),
+            "last_loss": round(sum(losses[-10:]) / len(losses[-10:]), 4),
+            **{key: round(value, 1) for key, value in spent.items()},
+            **result,
+            **circumstances(),
+        }
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(name, line["steps"], line["map"], line["average_map"], line["train_cpu_s"], flush=True)
+        if name == "first":
+            start = Path(shutil.copy(model, options.work / "head.safetensors"))
+    shutil.rmtree(folder)
+
+
+def _variant(ratio: float, epochs: int) -> Variant:
+    config = replace(frozen_config(epochs=epochs), ratio=ratio)
+    (variant,) = (one for one in heads(encoder_recipe(side_px=SIDE_PX), config) if one.name == VARIANT)
+    return variant
+
+
+def _going_on(ratio: float, steps: int, videos: int, precision: str) -> Variant:
+    """Small batches for `steps` steps: encoding takes nearly all of the time."""
+    epochs = max(round(steps * _BATCH_WINDOWS / videos), 1)
+    variant = _variant(ratio, epochs)
+    config = replace(
+        variant.config,
+        batch_windows=_BATCH_WINDOWS,
+        windows_per_video=1,
+        optimiser=replace(variant.config.optimiser, base_lr=_LR),
+        schedule=replace(variant.config.schedule, warmup_steps=min(10, steps)),
+        precision=precision,  # type: ignore[arg-type]  # one of argparse's choices
+    )
+    return replace(variant, config=config)
+
+
+def _with_encoder(variant: Variant, encoder: Path, path: Path, seed: int) -> Path:
+    """Random weights of the seed with the encoder of a checkpoint."""
+    torch.manual_seed(seed)
+    detector = Detector(variant.recipe)
+    detector.backbone.load_state_dict(load_encoder(encoder)[0].state_dict())
+    save_checkpoint(path, detector.state_dict(), variant.recipe, provenance={"trained": False})
+    return path
+
+
+def _encoded(variant: Variant, model: Path, place: Place, names: list[str], folder: Path) -> FeatureStore:
+    """Features of videos by the encoder of a trained model."""
+    out = folder / "features"
+    paths = {name: place.videos / f"{name}.mp4" for name in names}
+    encode_all(load(variant, model), paths, out, bf16=True)
+    return FeatureStore(out)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_training.end_to_end", description=main.__doc__)
+    parser.add_argument("--encoder", type=Path, required=True, help="checkpoint of recipe kinetics400-i3d")
+    parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
+    parser.add_argument("--steps", type=int, default=40, help="training steps of the second part")
+    parser.add_argument("--ratio", type=float, default=0.15, help="part of the clips that the encoder learns from")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the second part")
+    parser.add_argument("--seed", type=int, default=0, help="of training")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file that gets the lines")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
