@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.real_training import page
+from benchmarks.real_training.end_to_end import going_on
+from benchmarks.real_training.pictures import collect, draw_timelines
 from benchmarks.real_training.running import load, quiet_start, scored, splits
 from benchmarks.real_training.tcm import variant_named
 from benchmarks.real_training.variants import encoder_recipe, frozen_config, generated_recipe, heads
@@ -114,3 +116,25 @@ def test_a_table_of_long_runs_gives_loss_and_map_on_the_way() -> None:
     ]
 
     assert page.curves_table(runs, (250, 500)).splitlines()[2] == "| with TCM | 2 | 0.300, 65.0 ± 7.1 |  |"
+
+
+def test_end_to_end_takes_as_many_steps_as_asked_for() -> None:
+    variant = going_on(0.15, 100, videos=20, precision="bf16")
+
+    assert variant.config.epochs * 20 / variant.config.batch_windows == 100
+    assert variant.config.ratio == 0.15
+    variant.config.require_fit(variant.recipe)
+
+
+def test_timelines_show_what_is_above_a_score(tmp_path: Path) -> None:
+    (tmp_path / "points.json").write_text(json.dumps({"a": [[1.0, 2.0, "hug", 0.9], [4.0, 5.0, "kick", 0.29]]}))
+    rows = {"a": {"duration": 8.0, "annotations": [{"segment": [1.5, 2.5], "label": "hug"}]}}
+    (tmp_path / "truth.json").write_text(json.dumps({"database": rows}))
+
+    (line,) = collect(tmp_path / "points.json", tmp_path / "truth.json", ["a"])
+
+    assert (line["run"], line["duration_s"]) == ("points", 8.0)
+    assert line["truth"] == [[1.5, 2.5, "hug"]]
+    assert line["found"] == [[1.0, 2.0, "hug", 0.9]]
+    bars = [(bar.get_x(), bar.get_width(), bar.get_y()) for bar in draw_timelines([line]).axes[0].patches]
+    assert bars == [(1.5, 1.0, 0.65), (1.0, 1.0, -0.35)]

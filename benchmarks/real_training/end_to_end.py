@@ -50,7 +50,7 @@ def main() -> None:
     start = _with_encoder(first, options.encoder, options.work / "start.safetensors", options.seed)
     folder = options.work / "runs" / "end-to-end"
     for name, ratio in (("first", 0.0), ("frozen", 0.0), ("end-to-end", options.ratio)):
-        variant = first if name == "first" else _going_on(ratio, options.steps, len(names), options.precision)
+        variant = first if name == "first" else going_on(ratio, options.steps, len(names), options.precision)
         started_s, started_cpu_s = time.perf_counter(), time.process_time()
         model, losses = run_job(variant, names, folder / name, place, seed=options.seed, start=start)
         spent = {"train_s": time.perf_counter() - started_s, "train_cpu_s": time.process_time() - started_cpu_s}
@@ -86,7 +86,7 @@ def _variant(ratio: float, epochs: int) -> Variant:
     return variant
 
 
-def _going_on(ratio: float, steps: int, videos: int, precision: str) -> Variant:
+def going_on(ratio: float, steps: int, videos: int, precision: str) -> Variant:
     """Small batches for `steps` steps: encoding takes nearly all of the time."""
     epochs = max(round(steps * _BATCH_WINDOWS / videos), 1)
     variant = _variant(ratio, epochs)

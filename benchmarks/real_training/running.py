@@ -79,6 +79,7 @@ def run(variant: Variant, split: str, place: Place, *, seed: int, orders: int) -
             name = f"sequence-{sequence:02d}-0"
             found[name] = place.store.detect(detector, name)
         shutil.rmtree(folder)
+    _keep(found, place.work / "actions" / f"{variant.recipe.name}-{variant.name}-{split}-{seed}.json")
     return {
         "variant": variant.name,
         "split": split,
@@ -90,6 +91,16 @@ def run(variant: Variant, split: str, place: Place, *, seed: int, orders: int) -
         "last_loss": round(sum(sum(curve[-20:]) / len(curve[-20:]) for curve in losses) / len(losses), 4),
         **scored(found, place.truth),
     }
+
+
+def _keep(found: Mapping[str, Sequence[Action]], path: Path) -> None:
+    """Write what a run found, for pictures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {
+        name: [[round(one.start_s, 2), round(one.end_s, 2), one.label, round(one.score, 3)] for one in actions]
+        for name, actions in found.items()
+    }
+    path.write_text(json.dumps(rows), encoding="utf-8")
 
 
 def scored(found: Mapping[str, Sequence[Action]], truth: Path) -> dict[str, Any]:
