@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Call, Spread, children_cpu_s, circumstances, say_round, take_turns
-from tallformer_infer.processor import processor_features
+from tallformer_infer.devices import processor_features
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
 SECONDS = 30
