@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from tallformer_infer.media import given_video, open_video
 from tallformer_infer.pipeline.encoding import EncodedClip
 from tallformer_infer.pipeline.road import Choices, VideoCandidates, VideoRun, find_actions
 from tallformer_infer.structures import Action, Layout, Selection
+
+_LATE_S = 0.5
+"""How far behind the last frame that is seen an action may end that lasts until the film's end."""
 
 
 @dataclass
@@ -53,13 +56,31 @@ def search(detector: Detector, film: Path) -> tuple[VideoCandidates, np.ndarray]
         return run.candidates(run.facts(stream)), features.steps(recipe.model.encoder_stride)
 
 
+def search_features(detector: Detector, film: Path, features: np.ndarray) -> VideoCandidates:
+    """The same from features (steps, C) that were kept, without decoding and encoding again."""
+    recipe = detector.bundle.recipe
+    stride, clip_frames = recipe.model.encoder_stride, recipe.window.clip_frames
+    run = VideoRun(detector.bundle, detector.runtime, _choices(None, None))
+    clips = []
+    for first in range(0, len(features), clip_frames // stride):
+        steps = features[first : first + clip_frames // stride].T.astype(np.float32)
+        padding = clip_frames // stride - steps.shape[1]
+        clip = np.pad(steps, ((0, 0), (0, padding)), mode="edge")
+        clips.append(EncodedClip(first * stride, steps.shape[1] * stride, clip))
+    for _ in run.localize(clips):
+        pass
+    with open_video(given_video(film), recipe.sampling) as stream:
+        facts = replace(run.facts(stream), frame_count=len(features) * stride)
+        return run.candidates(facts)
+
+
 def judge_points(bundle: Bundle, found: VideoCandidates, facts: Path) -> list[dict[str, Any]]:
     """A line for each operating point: the default one with all classes, the other with those of the film's actions."""
     calibration = bundle.calibration
     assert calibration is not None, "the installed models of Kinetics-400 have operating points"
     duration_s = found.facts.frame_count / found.facts.sample_fps
     known = [Truth(**row) for row in json.loads(facts.read_text(encoding="utf-8"))["truths"]]
-    known = [truth for truth in known if truth.end_s <= duration_s]
+    known = [truth for truth in known if truth.end_s <= duration_s + _LATE_S]
     named = tuple(sorted({name for names in ACCEPTED.values() for name in names}))
     lines, every = [], bundle.recipe.classes
     for point, classes in ((calibration.default, None), (NAMED_CLASSES, named)):
