@@ -13,11 +13,17 @@ from benchmarks.kinetics.contrast import Found, Settings, detect
 from benchmarks.kinetics.film import FILM_FPS, Shot, Truth, arrange, truths
 from benchmarks.kinetics.judging import judge
 from benchmarks.kinetics.page import points_table
-from benchmarks.kinetics.shipped import Features, judge_points
+from benchmarks.kinetics.shipped import Features, judge_points, search, search_features
+from tallformer_infer import Detector
 from tallformer_infer.bundle import load_bundle
+from tallformer_infer.cli import run
+from tallformer_infer.config import to_json
 from tallformer_infer.pipeline.encoding import EncodedClip
 from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates, VideoInfo
+from tests.contrast_recipe import CONTRAST
+from tests.jax_i3d import make_tree, save_tree
+from tests.videos import write_video
 
 CLASSES = ("hugging", "side kick", "high kick")
 PLAIN = Settings(
@@ -114,6 +120,25 @@ def test_features_of_a_film_are_the_steps_of_its_clips_without_padding() -> None
     kept.keep(EncodedClip(16, 5, np.array([[3.0, 9.0]], np.float32)))
 
     assert kept.steps(8).tolist() == [[1.0], [2.0], [3.0]]
+
+
+def test_features_that_were_kept_give_the_same_candidates(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps(to_json(CONTRAST)))
+    checkpoint, model = save_tree(tmp_path / "i3d.ckpt", make_tree(classes=7)), tmp_path / "model.safetensors"
+    assert run(["import", str(checkpoint), "--recipe", str(tmp_path / "recipe.json"), "--out", str(model)]) == 0
+    assert run(["export", str(model), "--out", str(tmp_path / "bundle")]) == 0
+    noise = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 3), np.uint8)  # each is shown for a second
+    write_video(tmp_path / "film.mkv", np.kron(noise, np.ones((8, 4, 4, 1), np.uint8)), fps=8, codec="ffv1")
+    detector = Detector.load(tmp_path / "bundle", device="cpu")
+
+    found, features = search(detector, tmp_path / "film.mkv")
+    again = search_features(detector, tmp_path / "film.mkv", features)
+
+    assert len(features) == 24 * 8 // CONTRAST.model.encoder_stride
+    assert again.facts.frame_count == found.facts.frame_count
+    best, best_again = (one.candidates.take(np.argsort(-one.candidates.scores)[:10]) for one in (found, again))
+    assert len(best) == 10
+    np.testing.assert_allclose(best_again.scores, best.scores, atol=5e-3)  # features are kept in float16
 
 
 def test_shipped_points_keep_what_their_thresholds_keep(tmp_path: Path) -> None:
