@@ -127,11 +127,13 @@ def test_end_to_end_takes_as_many_steps_as_asked_for() -> None:
 
 
 def test_timelines_show_what_is_above_a_score(tmp_path: Path) -> None:
-    (tmp_path / "points.json").write_text(json.dumps({"a": [[1.0, 2.0, "hug", 0.9], [4.0, 5.0, "kick", 0.29]]}))
-    rows = {"a": {"duration": 8.0, "annotations": [{"segment": [1.5, 2.5], "label": "hug"}]}}
+    (tmp_path / "points.json").write_text(
+        json.dumps({"sequence-12-0": [[1.0, 2.0, "hug", 0.9], [4.0, 5.0, "kick", 0.29]]})
+    )
+    rows = {"sequence-12-0": {"duration": 8.0, "annotations": [{"segment": [1.5, 2.5], "label": "hug"}]}}
     (tmp_path / "truth.json").write_text(json.dumps({"database": rows}))
 
-    (line,) = collect(tmp_path / "points.json", tmp_path / "truth.json", ["a"])
+    (line,) = collect(tmp_path / "points.json", tmp_path / "truth.json", ["sequence-12-0"])
 
     assert (line["run"], line["duration_s"]) == ("points", 8.0)
     assert line["truth"] == [[1.5, 2.5, "hug"]]

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from benchmarks.real_training.page import LONG_TITLES
+from benchmarks.real_training.videos import LAWN
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -73,13 +74,19 @@ def draw_timelines(lines: Sequence[dict[str, Any]]) -> Figure:
             _bar(axes, 1, (start, end), label, 1.0)
         for start, end, label, score in sorted(line["found"], key=lambda row: row[3]):
             _bar(axes, 0, (start, end), label, max(score, 0.25))
-            axes.text((start + end) / 2, 0, f"{score:.1f}".lstrip("0"), ha="center", va="center", fontsize=7)
+            axes.text(start + 0.06, 0, f"{score:.1f}".lstrip("0"), ha="left", va="center", fontsize=7)
         axes.set(xlim=(0, line["duration_s"]), ylim=(-0.5, 1.5), yticks=(0, 1), yticklabels=("found", "truth"))
-        axes.set_title(line["video"], fontsize=9, loc="left")
+        axes.set_title(_named(line["video"]), fontsize=9, loc="left")
     rows[-1].set_xlabel("seconds")
     handles = [Patch(color=colour, label=name) for name, colour in _COLOURS.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8, frameon=False)
     return figure
+
+
+def _named(video: str) -> str:
+    """Of `sequence-11-0`: place and number."""
+    sequence = int(video.split("-")[1])
+    return f"{'lawn' if sequence in LAWN else 'parking lot'}, sequence {sequence}"
 
 
 def _bar(axes: Axes, row: int, span: tuple[float, float], label: str, alpha: float) -> None:
