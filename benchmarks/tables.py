@@ -301,11 +301,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "kinetics_encodings": lambda: kinetics_page.encodings_table(read("kinetics"), "tuning"),
     "kinetics_sizes": lambda: kinetics_page.encodings_table(read("kinetics"), "half"),
     "kinetics_report": lambda: kinetics_page.encodings_table(read("kinetics"), "report"),
-    "kinetics_classes": lambda: kinetics_page.classes_table(read("kinetics"), "report"),
     "kinetics_points": lambda: kinetics_page.points_table(read("kinetics_points")),
     "kinetics_point_classes": lambda: kinetics_page.point_classes_table(read("kinetics_points")),
     "real_heads": lambda: real_page.heads_table(read("real_training")),
     "real_classes": lambda: real_page.classes_table(read("real_training")),
+    "real_tcm_beginning": lambda: real_page.beginning_table(read("real_tcm_beginning")),
     "real_tcm": lambda: real_page.curves_table(read("real_tcm")),
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},
 }

@@ -97,26 +97,6 @@ def _film(line: Line) -> str:
     return f"{_PARTS[line['part']]}, {minutes:.1f} min{once}"
 
 
-def classes_table(lines: Sequence[Line], part: str) -> str:
-    """What is found of each action at 12 false alarms per hour."""
-    chosen = [line for line in lines if line["part"] == part and line["setting"] == _CHOSEN]
-    if not chosen:
-        return _NOT_MEASURED
-    kinds = sorted(chosen[0]["named_12"]["of"])
-    rows = [
-        f"| film, threshold at 12 false alarms per hour | {' | '.join(kinds)} |",
-        f"|---|{'---|' * len(kinds)}",
-    ]
-    for line in chosen:
-        fps, _, _, _, height = _key(line)
-        for vocabulary, title in (("all", "all 400 classes"), ("named", "named classes")):
-            point = line[f"{vocabulary}_12"]
-            found = [f"{point['found'][kind]}/{point['of'][kind]}" for kind in kinds]
-            what = f"{height} px, {fps:g} frames/s, {title}, {point['threshold']:.2f}"
-            rows.append(f"| {what} | {' | '.join(found)} |")
-    return "\n".join(rows)
-
-
 def _key(line: Line) -> tuple[float, int, int, str, int]:
     encoding = line["encoding"]
     names = ("sample_fps", "clip_frames", "hop_frames", "crop", "height_px")

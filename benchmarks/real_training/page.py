@@ -69,6 +69,13 @@ def curves_table(lines: Sequence[Line], steps: Sequence[int] = (250, 500, 1000, 
     return "\n".join(rows)
 
 
+def beginning_table(lines: Sequence[Line]) -> str:
+    """What a TCM with random weights adds to what it gets."""
+    rows = ["| seed | steps differ by | the TCM adds | of which differs from step to step |", "|---|---|---|---|"]
+    rows += [f"| {one['seed']} | {one['steps_differ']} | {one['added']} | {one['added_differs']} |" for one in lines]
+    return "\n".join(rows)
+
+
 def _at(runs: Sequence[Line], step: int) -> str:
     found = [row for run in runs for row in run["curve"] if row["step"] == step]
     if not found:

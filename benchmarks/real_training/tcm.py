@@ -2,9 +2,12 @@
 
     python -m benchmarks.real_training.tcm --work FOLDER --steps 3000 --only anchor,anchor-tcm --seeds 0
 
+    python -m benchmarks.real_training.tcm --work FOLDER --beginning --seeds 0,1,2 --out LINES
+
 FOLDER is that of `python -m benchmarks.real_training`, which has made videos and features there. Trained in the parking
 lot, tested on the lawn (split `across`). A line for each run goes to `--out`: at every `--every` steps the mean loss
-since the last row, and mAP of the running mean of the weights. Variants: see `VARIANTS`.
+since the last row, and mAP of the running mean of the weights. Variants: see `VARIANTS`. With `--beginning`, nothing is
+trained: a line for each seed says what the random layers of the TCM add to what they get.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.measure import circumstances
@@ -30,6 +34,7 @@ from benchmarks.real_training.variants import (
     frozen_config,
     heads,
 )
+from tallformer_training.model import Detector
 from tallformer_training.training.checkpoints import MEAN, checkpoint_folders
 
 RESULTS = Path(__file__).parents[1] / "results" / "real_tcm.jsonl"
@@ -50,11 +55,15 @@ def main() -> None:
     store = FeatureStore(options.work / "features-112")
     place = Place(videos=videos, truth=videos / "truth.json", store=store, work=options.work / "runs")
     for seed in options.seeds:
-        for name in options.only:
-            line = measure(variant_named(name, options.steps, options.every), place, seed=seed, every=options.every)
+        for name in ["anchor-tcm"] if options.beginning else options.only:
+            variant = variant_named(name, options.steps, options.every)
+            if options.beginning:
+                line = beginning(variant, place, seed=seed)
+            else:
+                line = measure(variant, place, seed=seed, every=options.every)
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**line, **circumstances()}) + "\n")
-            print(name, seed, line["curve"][-1], line["train_cpu_s"], flush=True)
+            print(name, seed, line.get("curve", [line])[-1], flush=True)
 
 
 def variant_named(name: str, steps: int, every: int) -> Variant:
@@ -100,9 +109,30 @@ def measure(variant: Variant, place: Place, *, seed: int, every: int) -> dict[st
     }
 
 
+def beginning(variant: Variant, place: Place, *, seed: int) -> dict[str, Any]:
+    """What a TCM with random weights adds to what it gets, over the first windows of the videos to learn from.
+
+    `steps_differ`: standard deviation over time of what comes in, root mean square over channels; `added`: root mean
+    square of what comes out less what came in; `added_differs`: standard deviation over time of that.
+    """
+    torch.manual_seed(seed)
+    detector = Detector(variant.recipe).eval()
+    assert detector.tcm is not None, "the variant has a TCM"
+    clips = variant.recipe.window.clips
+    videos = [place.store.read(f"sequence-{sequence:02d}-0")[0] for sequence in splits(SPLIT)[0][0]]
+    windows = np.stack([np.moveaxis(video[:clips], 1, 0).reshape(video.shape[1], -1) for video in videos])
+    with torch.no_grad():
+        x = detector.reduction(torch.from_numpy(windows))  # (videos, C, steps)
+        added = detector.tcm(x) - x
+    spread = {"steps_differ": x.std(dim=-1), "added": added, "added_differs": added.std(dim=-1)}
+    sizes = {name: round(float(value.square().mean().sqrt()), 4) for name, value in spread.items()}
+    return {"variant": variant.name, "seed": seed, "windows": len(windows), **sizes}
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_training.tcm", description=main.__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
+    parser.add_argument("--beginning", action="store_true", help="measure random layers, and train nothing")
     parser.add_argument("--steps", type=int, default=3000, help="training steps")
     parser.add_argument("--every", type=int, default=250, help="steps between measurements")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(VARIANTS[:2]), help="variants")
