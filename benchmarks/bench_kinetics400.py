@@ -37,19 +37,27 @@ def main() -> None:
     """Print a line for each model and device."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_kinetics400", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="times that each way is run")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each command")
     options = parser.parse_args()
     devices = [(name, precision) for name, precision in DEVICES if name == "cpu" or find_spec("openvino")]
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as work:
         video = Path(work) / "video-720p.mp4"
         write_video(write_script(VIDEO), video)
-        ways = {(model, *device): partial(_detect, video, model, *device) for model in MODELS for device in devices}
+        keys = [(model, *device) for model in MODELS for device in devices]
+        ways = {key: partial(_detect, video, options.threads, *key) for key in keys}
         calls = take_turns(ways, rounds=options.rounds, on_round=partial(say_round, "speed", options.rounds))
     for (model, device, precision), timed in calls.items():
         wall, cpu = (Spread.of(getattr(call, name) for call in timed) for name in ("wall_s", "cpu_s"))
         line = {
             "name": "kinetics400",
-            "inputs": {"model": model, "runtime": device, "precision": precision, "video": _described()},
+            "inputs": {
+                "model": model,
+                "runtime": device,
+                "precision": precision,
+                "threads": options.threads,
+                "video": _described(),
+            },
             "median_s": round(wall.median, 2),
             "quartiles_s": [round(wall.low, 2), round(wall.high, 2)],
             "median_cpu_s": round(cpu.median, 2),
@@ -67,8 +75,9 @@ def _described() -> str:
     return f"{SECONDS} s, {VIDEO.width_px}x{VIDEO.height_px}, {VIDEO.fps} fps, h264"
 
 
-def _detect(video: Path, model: str, device: str, precision: str, _: int) -> Call:
+def _detect(video: Path, threads: int, model: str, device: str, precision: str, _: int) -> Call:
     command = [sys.executable, "-m", "tallformer_infer", "detect", str(video), "--model", model, "--device", device]
+    command += ["--threads", str(threads)]
     if device != "cpu":
         command += ["--precision", precision]
     wall_s, cpu_s = time.perf_counter(), children_cpu_s()
