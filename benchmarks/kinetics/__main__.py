@@ -124,7 +124,7 @@ def _detect(options: argparse.Namespace) -> None:
         "part": options.part,
         "model": options.model,
         "unique_s": json.loads(facts.read_text(encoding="utf-8"))["unique_s"],
-        "runtime": detector.runtime.name,
+        "runtime": options.made_by or detector.runtime.name,
         "precision": detector.runtime.precision,
     }
     with options.out.open("a", encoding="utf-8") as file:
@@ -200,6 +200,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--encoder", type=Path, help="checkpoint of recipe kinetics400-i3d")
     parser.add_argument("--model", default="kinetics400", help="installed model that `detect` runs")
     parser.add_argument("--device", default="cpu", help="that `detect` runs it on: cpu or openvino")
+    parser.add_argument("--made-by", help="what computed the features that `detect` finds kept, if not this device")
     parser.add_argument("--fps", type=float, default=25.0, help="frames per second that the encoder sees")
     parser.add_argument("--clip", type=int, default=64, help="frames per clip")
     parser.add_argument("--hop", type=int, help="frames from clip to clip (default: those of a clip)")
