@@ -5,7 +5,7 @@
 The video of `bench_detect` (60 s, 1280 x 720, 30 frames per second, h264), to 15 per second and to 256 and 64 px. What
 is not installed is left out, and its line says why: `pip install '.[bench]'` brings OpenCV, the system ffmpeg; decord
 and torchcodec (0.13 is the last for CPUs) are found where Python finds them. `everything` is our reader made to
-decode frames that it never shows, which it need not: see the note in `tallformer_infer/media/skipping.py`.
+decode frames that it never shows, which it need not: see the note in `tallformer_infer/media/decoding.py`.
 
 First every way's pictures are compared with ours. Then all take turns, round by round, so that what disturbs one
 disturbs the next as well; processor time is that of all threads and of ffmpeg's process.

@@ -27,8 +27,7 @@ from benchmarks.bench_nms import CLASSES, UNLIMITED, one_by_one
 from benchmarks.measure import circumstances
 from tallformer_infer.config import SuppressConfig
 from tallformer_infer.evaluation import Predictions, Truth, evaluate, protocol_named
-from tallformer_infer.nms import suppress
-from tallformer_infer.nms.clusters import tiou
+from tallformer_infer.nms import suppress, tiou
 from tallformer_infer.structures import Candidates
 
 COUNTS = tuple(10**power for power in range(2, 7))

@@ -26,10 +26,17 @@ from benchmarks.measure import circumstances, measure
 from tallformer_infer import Detector
 from tallformer_infer.evaluation import Truth
 from tallformer_infer.media import open_video
-from tallformer_infer.pipeline import choose_layout
-from tallformer_infer.pipeline.choices import at_point, choose_point
-from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
-from tallformer_infer.pipeline.road import Choices, VideoFacts, VideoRun, find_actions
+from tallformer_infer.pipeline import (
+    Choices,
+    ClipEncoder,
+    EncodedClip,
+    VideoFacts,
+    VideoRun,
+    at_point,
+    choose_layout,
+    choose_point,
+    find_actions,
+)
 from tallformer_infer.structures import Action, Selection, VideoInfo
 from tallformer_infer.timeline import cut_clips
 from tallformer_training.synthetic.script import Subset

@@ -10,10 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tallformer_infer.evaluation import Predictions, Protocol, Truth, protocol_named
-from tallformer_infer.evaluation.alignment import align
-from tallformer_infer.evaluation.ranking import rank
-from tallformer_infer.evaluation.scoring import curve
+from tallformer_infer.evaluation import Predictions, Protocol, Truth, align, curve, protocol_named, rank
 from tallformer_infer.structures import Action
 from tallformer_training.synthetic import VideoSpec, truth_of, write_script, write_video
 from tallformer_training.synthetic.long_actions import lengthen

@@ -90,15 +90,15 @@ def manifest(content: bytes, folder: Path) -> None:
     """A list of videos, and whether its addresses may be read; no name is resolved."""
     from tallformer_infer.archive.sources import read_manifest  # noqa: PLC0415
     from tallformer_infer.errors import MediaError  # noqa: PLC0415
-    from tallformer_infer.media import addresses  # noqa: PLC0415
+    from tallformer_infer.media import web  # noqa: PLC0415
 
     path = folder / ("list.csv", "list.txt", "list.jsonl")[content[0] % 3 if content else 0]
     path.write_bytes(content[1:])
     for entry in read_manifest(path):
-        if addresses.is_address(entry):
+        if web.is_address(entry):
             with contextlib.suppress(MediaError), mock.patch("socket.getaddrinfo", side_effect=OSError("not here")):
-                addresses.check_protocol(entry)
-                addresses.check_foreign(entry)
+                web.check_protocol(entry)
+                web.check_foreign(entry)
 
 
 def checkpoint(content: bytes, folder: Path) -> None:

@@ -11,9 +11,15 @@ import pytest
 from tallformer_infer import cli
 from tallformer_infer.archive.sources import find_sources
 from tallformer_infer.errors import ArchiveError, MediaError
-from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, check_foreign, check_protocol, public_addresses
-from tallformer_infer.media.remote import RemoteBytes, file_system, version_of_address
-from tallformer_infer.media.web import WebBytes, version_on_web
+from tallformer_infer.media.byte_sources import RemoteBytes, file_system, version_of_address
+from tallformer_infer.media.web import (
+    ALLOWED_PROTOCOLS,
+    WebBytes,
+    check_foreign,
+    check_protocol,
+    public_addresses,
+    version_on_web,
+)
 from tests.web_server import Site, serve
 
 NOT_PUBLIC = [
@@ -226,7 +232,7 @@ def test_list_at_an_address_names_what_lies_beside_it(monkeypatch, site):
 
 def make_public(monkeypatch):
     """Take every host for a public one."""
-    monkeypatch.setattr("tallformer_infer.media.addresses._is_public", lambda _: True)
+    monkeypatch.setattr("tallformer_infer.media.web._is_public", lambda _: True)
     look_up = socket.getaddrinfo
     own = ("127.0.0.1", "localhost")
     monkeypatch.setattr(
@@ -236,7 +242,7 @@ def make_public(monkeypatch):
 
 def test_entry_of_a_list_in_a_bucket_stays_in_the_bucket(monkeypatch):
     fsspec = pytest.importorskip("fsspec")
-    monkeypatch.setattr("tallformer_infer.media.addresses._WITHOUT_HOST", {"memory"})
+    monkeypatch.setattr("tallformer_infer.media.web._WITHOUT_HOST", {"memory"})
     fsspec.filesystem("memory").pipe_file("/box/lists/list.txt", b"a.mp4\n../b.mp4\n../../../../c.mp4\n/d.mp4\n")
 
     found = find_sources(["memory://box/lists/list.txt"], protocols=["memory"])

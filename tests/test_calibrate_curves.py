@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tallformer_infer.config import ScoreCurve
 from tallformer_infer.errors import ConfigError
-from tallformer_infer.evaluation.score_curves import (
+from tallformer_infer.evaluation.calibration import (
     IDENTITY,
     expected_calibration_error,
     fit_curve,

@@ -10,7 +10,7 @@ import pytest
 from tallformer_infer.errors import AnnotationError, ConfigError
 from tallformer_infer.evaluation import CalibrationReport, Predictions, Truth, calibrate
 from tallformer_infer.evaluation.calibration import points_for
-from tallformer_infer.evaluation.operating_point import choose_threshold
+from tallformer_infer.evaluation.scoring import choose_threshold
 from tallformer_infer.structures import Action
 from tests.calibration_samples import columns, labelled
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallformer_infer.evaluation.operating_point import choose_threshold
+from tallformer_infer.evaluation.scoring import choose_threshold
 from tests.calibration_samples import columns
 
 rows = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.55, 0.9]), st.booleans()), max_size=12)

@@ -13,7 +13,7 @@ from tallformer_infer.commands.convert import convert
 from tallformer_infer.evaluation import Predictions, evaluate, protocol_named, read_truth
 from tallformer_infer.installing import install_command
 from tallformer_infer.labels.formats import FORMATS, READABLE, WRITABLE, read_labels
-from tallformer_infer.media.probe import probe
+from tallformer_infer.media.opening import probe
 from tallformer_infer.structures import Action
 from tests.small_bundle import FOUND, write_bundle
 from tests.videos import noise_pictures, write_video

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tallformer_infer.config import ModelConfig, Recipe, from_json, preset, to_json
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.overlap import tiou_of_pairs
+from tallformer_infer.evaluation.matching import tiou_of_pairs
 from tallformer_training.datasets import crop_truth
 from tallformer_training.datasets.suggestion import REACHED_TIOU, mirrored_names, reached_part, suggest_recipe
 from tallformer_training.training import TrainingConfig

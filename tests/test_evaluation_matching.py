@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallformer_infer.evaluation import overlap as overlap_module
-from tallformer_infer.evaluation.matching import Ties, by_falling_score, match_greedily
-from tallformer_infer.evaluation.overlap import overlapping_pairs, tiou_of_pairs
+from tallformer_infer.evaluation import matching as overlap_module
+from tallformer_infer.evaluation.matching import (
+    Ties,
+    by_falling_score,
+    match_greedily,
+    overlapping_pairs,
+    tiou_of_pairs,
+)
 from tallformer_infer.evaluation.scoring import curve
 
 segments = st.tuples(st.integers(0, 12), st.integers(1, 8)).map(lambda pair: (float(pair[0]), float(sum(pair))))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.names import match_video, read_video_list
+from tallformer_infer.labels.segments import match_video, read_video_list
 
 
 def write(folder: Path, text: str) -> Path:

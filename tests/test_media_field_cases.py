@@ -12,8 +12,7 @@ import pytest
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.media import open_video
-from tallformer_infer.media.graph import PictureSampler, resized_px
-from tallformer_infer.media.picture import SUPPORTED_MATRICES, SUPPORTED_TRANSFERS, UPRIGHT
+from tallformer_infer.media.graph import SUPPORTED_MATRICES, SUPPORTED_TRANSFERS, UPRIGHT, PictureSampler, resized_px
 from tallformer_infer.structures import VideoInfo
 from tests.videos import cut_short, numbered_picture, numbered_pictures, read_number, write_video
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.media import open_video
-from tallformer_infer.media.graph import PictureSampler, exact_rate, resized_px
-from tallformer_infer.media.picture import UPRIGHT, from_matrix
+from tallformer_infer.media.graph import UPRIGHT, PictureSampler, exact_rate, from_matrix, resized_px
 from tallformer_infer.structures import VideoInfo
 from tests.videos import noise_pictures, write_video
 

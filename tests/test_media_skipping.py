@@ -13,7 +13,7 @@ from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import decoding, open_video, probe
 from tallformer_infer.media.byte_sources import open_source
-from tallformer_infer.media.skipping import LeftOut
+from tallformer_infer.media.decoding import LeftOut
 from tallformer_infer.structures import VideoInfo
 from tests.videos import damage, numbered_pictures, write_video
 

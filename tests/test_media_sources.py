@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media import file_sha256, open_video, probe, spooling
+from tallformer_infer.media import byte_sources, file_sha256, open_video, probe
 from tallformer_infer.media.byte_sources import open_source
-from tallformer_infer.media.containers import READ_BYTES
+from tallformer_infer.media.decoding import READ_BYTES
 from tallformer_infer.media.given import FileObjectBytes
 from tests.videos import numbered_pictures, read_number, write_video
 
@@ -244,7 +244,7 @@ def test_a_kept_file_has_a_limit_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
     assert numbers_of_stream(last) == list(range(60))
-    monkeypatch.setattr(spooling, "MAX_SPOOLED_BYTES", len(last) - 1)
+    monkeypatch.setattr(byte_sources, "MAX_SPOOLED_BYTES", len(last) - 1)
     with pytest.raises(MediaError, match=r"<file>: cannot be read: its index comes last, after more than \d+ GiB"):
         numbers_of_stream(last)
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -264,7 +264,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\0\0\0\x18ftypmp42", b"\0\0\0\x01mdat", b"\0\0\0\x08free"]))
 def test_whatever_comes_through_a_pipe_comes_out_as_it_was(data, beginning):
-    source = spooling.SpooledBytes(FileObjectBytes(io.BytesIO(beginning + data)))
+    source = byte_sources.SpooledBytes(FileObjectBytes(io.BytesIO(beginning + data)))
     source.seekable()
 
     assert b"".join(iter(lambda: source.read(7), b"")) == beginning + data
@@ -276,7 +276,7 @@ def test_closing_does_not_wait_for_a_pipe_whose_index_has_not_come(tmp_path):
     os.mkfifo(fifo)
     writer = os.open(fifo, os.O_RDWR)
     os.write(writer, write_video(tmp_path / "a.mp4", numbered_pictures(5)).read_bytes()[:2000])
-    source = spooling.SpooledBytes(open_source(fifo))
+    source = byte_sources.SpooledBytes(open_source(fifo))
     threading.Timer(0.2, source.abort).start()
     began_s = time.perf_counter()
 

@@ -18,7 +18,7 @@ import pytest
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.media import FrameStream, open_video
-from tallformer_infer.media.frame_queue import FrameQueue, run_ahead
+from tallformer_infer.media.reader import FrameQueue, run_ahead
 from tests.videos import numbered_pictures, write_video
 
 AS_STORED = SamplingConfig(sample_fps=15, resize="none", crop_px=240)

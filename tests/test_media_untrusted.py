@@ -19,7 +19,7 @@ from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media import open_video, probe
 from tallformer_infer.media.byte_sources import open_source
-from tallformer_infer.media.containers import SELF_CONTAINED_FORMATS
+from tallformer_infer.media.decoding import SELF_CONTAINED_FORMATS
 from tests.videos import numbered_pictures, read_number, write_video
 from tests.web_server import Site, serve
 

@@ -20,8 +20,7 @@ from tallformer_export.sample import Sample
 from tallformer_infer.bundle import Bundle, Precision
 from tallformer_infer.config import RAW_SCORES, Difference, MatchedActions, ParityReport
 from tallformer_infer.errors import ExportError
-from tallformer_infer.evaluation.matching import by_falling_score, match_greedily
-from tallformer_infer.evaluation.overlap import overlapping_pairs
+from tallformer_infer.evaluation import by_falling_score, match_greedily, overlapping_pairs
 from tallformer_infer.pipeline import Detector as Pipeline
 from tallformer_infer.runtime import OnnxRuntime, OpenVinoRuntime
 from tallformer_infer.runtime.openvino import has_bf16

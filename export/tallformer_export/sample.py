@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import ParitySample, SamplingConfig
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media import file_sha256, open_video, probe
-from tallformer_infer.media.byte_sources import is_regular_file
-from tallformer_infer.media.graph import exact_rate
+from tallformer_infer.media import exact_rate, file_sha256, is_regular_file, open_video, probe
 from tallformer_infer.timeline import Clip, cut_clips
 from tallformer_training.datasets.frames import stored_sampling
 from tallformer_training.model import Detector

@@ -16,10 +16,17 @@ from tallformer_infer.archive.results import file_name, stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
 from tallformer_infer.files import replacing
-from tallformer_infer.labels.activitynet import activitynet_document
-from tallformer_infer.labels.escaping import CELL, escape, guard_formula
-from tallformer_infer.labels.formats import FOR_RESULTS, FORMATS, encode_labels, require_libraries
-from tallformer_infer.labels.segments import labelled_video
+from tallformer_infer.labels import (
+    CELL,
+    FOR_RESULTS,
+    FORMATS,
+    activitynet_document,
+    encode_labels,
+    escape,
+    guard_formula,
+    labelled_video,
+    require_libraries,
+)
 from tallformer_infer.results import (
     Failure,
     Selection,

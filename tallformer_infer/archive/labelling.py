@@ -41,12 +41,27 @@ from tallformer_infer.archive.tasks import (
 )
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
-from tallformer_infer.media import open_video, probe
-from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_address, is_web_address
-from tallformer_infer.media.remote import RemoteBytes, version_of_address
-from tallformer_infer.media.web import WebBytes
-from tallformer_infer.pipeline.encoding import ClipEncoder, OtherVideoError
-from tallformer_infer.pipeline.road import NO_TIME, OnProgress, Progress, VideoCandidates, VideoRun, conclude
+from tallformer_infer.media import (
+    ALLOWED_PROTOCOLS,
+    RemoteBytes,
+    WebBytes,
+    host_of,
+    is_address,
+    is_web_address,
+    open_video,
+    probe,
+    version_of_address,
+)
+from tallformer_infer.pipeline import (
+    NO_TIME,
+    ClipEncoder,
+    OnProgress,
+    OtherVideoError,
+    Progress,
+    VideoCandidates,
+    VideoRun,
+    conclude,
+)
 from tallformer_infer.runtime import Runtime, load_runtime
 
 _HASHED_AT_ONCE = 1 << 24

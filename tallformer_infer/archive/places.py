@@ -33,8 +33,7 @@ from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.errors import ArchiveError, MediaError, OutputError
 from tallformer_infer.files import file_sha256, name_beside, replacing, write_whole
-from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS
-from tallformer_infer.media.remote import file_system
+from tallformer_infer.media import ALLOWED_PROTOCOLS, file_system
 from tallformer_infer.results import write_content
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')

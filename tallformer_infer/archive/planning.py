@@ -11,7 +11,7 @@ from tallformer_infer.archive.places import ResultPlace, choose_names
 from tallformer_infer.archive.results import has_outputs
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import StageHashes
-from tallformer_infer.media.addresses import is_address
+from tallformer_infer.media import is_address
 
 _TRIED_AGAIN = frozenset({"read", "output", "scores"})
 """Failures that may have gone away by themselves; others wait for `tallformer archive retry`."""

@@ -12,9 +12,14 @@ from tallformer_infer.archive.places import ResultPlace
 from tallformer_infer.archive.stages import StageHashes, hash_recipe
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import from_json, to_json
-from tallformer_infer.labels.activitynet import activitynet_document
-from tallformer_infer.labels.formats import FORMATS, WRITABLE, encode_labels, require_libraries
-from tallformer_infer.labels.segments import labelled_video
+from tallformer_infer.labels import (
+    FORMATS,
+    WRITABLE,
+    activitynet_document,
+    encode_labels,
+    labelled_video,
+    require_libraries,
+)
 from tallformer_infer.results import Selection, actions_document, encode_document
 from tallformer_infer.structures import Result
 

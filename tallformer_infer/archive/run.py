@@ -48,7 +48,7 @@ from tallformer_infer.archive.tasks import (
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import AnnotationError, ArchiveError, ConfigError, OutputError
 from tallformer_infer.evaluation import ClassScores
-from tallformer_infer.pipeline.road import conclude
+from tallformer_infer.pipeline import conclude
 from tallformer_infer.structures import Result
 
 

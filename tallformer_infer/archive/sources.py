@@ -14,16 +14,17 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
 
 from tallformer_infer.errors import ArchiveError, MediaError
-from tallformer_infer.media.addresses import (
+from tallformer_infer.media import (
     ALLOWED_PROTOCOLS,
+    RemoteBytes,
+    WebBytes,
     check_foreign,
     check_protocol,
+    file_system,
     is_address,
     is_web_address,
     protocol_of,
 )
-from tallformer_infer.media.remote import RemoteBytes, file_system
-from tallformer_infer.media.web import WebBytes
 
 MANIFESTS = frozenset({".txt", ".csv", ".jsonl"})
 MAX_REMOTE_BYTES = 1 << 26

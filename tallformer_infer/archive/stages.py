@@ -20,8 +20,7 @@ from tallformer_infer.config import Recipe, to_json
 from tallformer_infer.devices import RunPrecision
 from tallformer_infer.errors import BundleError
 from tallformer_infer.evaluation import ClassScores
-from tallformer_infer.pipeline.classes import check_takes_scores, scores_by_class
-from tallformer_infer.pipeline.road import Choices
+from tallformer_infer.pipeline import Choices, check_takes_scores, scores_by_class
 from tallformer_infer.results import Selection
 from tallformer_infer.structures import Layout
 

@@ -31,8 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import ConfigError
-from tallformer_infer.pipeline.encoding import EncodedClip
-from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
+from tallformer_infer.pipeline import EncodedClip, VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates
 
 if sys.platform == "win32":

@@ -23,7 +23,7 @@ from tallformer_infer.archive.database import ArchiveDatabase, VideoRow
 from tallformer_infer.archive.stages import storage_key
 from tallformer_infer.archive.store import FeatureStore
 from tallformer_infer.errors import ArchiveError
-from tallformer_infer.labels.names import bare_name_of, match_video
+from tallformer_infer.labels import bare_name_of, match_video
 from tallformer_infer.structures import Action
 
 _SAME = 0.1

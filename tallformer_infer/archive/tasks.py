@@ -9,7 +9,7 @@ from typing import Any
 
 from tallformer_infer.archive.database import FailureKind
 from tallformer_infer.devices import Device, RunPrecision
-from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS
+from tallformer_infer.media import ALLOWED_PROTOCOLS
 from tallformer_infer.results import Selection
 from tallformer_infer.structures import Layout, Result
 

@@ -166,7 +166,7 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
 
 def _check_source(video: str) -> None:
     """Raise a `MediaError` if a video cannot be read several times."""
-    from tallformer_infer.media.byte_sources import STDIN_NAMES, is_regular_file, open_source
+    from tallformer_infer.media import STDIN_NAMES, is_regular_file, open_source
 
     if is_regular_file(video):
         return

@@ -196,7 +196,7 @@ def calibrate_bundle(options: CalibrateOptions, reporter: Reporter) -> int:
     from tallformer_infer.bundle import load_bundle
     from tallformer_infer.bundle_writing import calibration_destination, write_calibration
     from tallformer_infer.evaluation import calibrate, read_truth
-    from tallformer_infer.labels.names import read_video_list
+    from tallformer_infer.labels import read_video_list
 
     _check_options(options)
     bundle = load_bundle(options.model)
@@ -228,7 +228,7 @@ def calibrate_bundle(options: CalibrateOptions, reporter: Reporter) -> int:
 
 def _check_options(options: CalibrateOptions) -> None:
     from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES
-    from tallformer_infer.evaluation.calibration import points_for
+    from tallformer_infer.evaluation import points_for
 
     if not 0 < options.tiou_threshold <= 1:
         raise typer.BadParameter(f"--tiou {options.tiou_threshold}: expected an overlap above 0, up to 1, such as 0.5")
@@ -243,8 +243,7 @@ def _check_options(options: CalibrateOptions) -> None:
 def _read_predictions(path: Path, bundle: Bundle) -> Predictions:
     """Predictions of a file; refuses those of another model, filtered ones and calibrated ones."""
     from tallformer_infer.config import RAW_SCORES
-    from tallformer_infer.evaluation import read_predictions
-    from tallformer_infer.evaluation.annotations import read_origin
+    from tallformer_infer.evaluation import read_origin, read_predictions
 
     predictions = read_predictions(path)
     origin = read_origin(path)
@@ -297,7 +296,7 @@ def _show(report: CalibrationReport, written: Bundle, options: CalibrateOptions)
 
 def _document(report: CalibrationReport, written: Bundle, options: CalibrateOptions) -> dict[str, Any]:
     from tallformer_infer.config import to_json
-    from tallformer_infer.evaluation.calibration import ENOUGH_TRUTHS
+    from tallformer_infer.evaluation import ENOUGH_TRUTHS
 
     return {
         "schema_version": SCHEMA_VERSION,
@@ -318,8 +317,7 @@ def _document(report: CalibrationReport, written: Bundle, options: CalibrateOpti
 
 def _parts(report: CalibrationReport, *, per_class: bool) -> list[RenderableType]:
     from tallformer_infer.commands.tables import calibration_tables, describe_calibration
-    from tallformer_infer.evaluation.calibration import ENOUGH_TRUTHS
-    from tallformer_infer.evaluation.calibration_inputs import listed
+    from tallformer_infer.evaluation import ENOUGH_TRUTHS, listed
 
     calibration = report.calibration
     parts: list[RenderableType] = [
@@ -350,8 +348,8 @@ def find_labelled_videos(folder: Path, names: Collection[str], *, source: str) -
     Raises:
         AnnotationError: A video has no file, or two; or there is no such folder, or no video in it.
     """
-    from tallformer_infer.evaluation.calibration_inputs import listed
-    from tallformer_infer.labels.names import files_of, find_videos
+    from tallformer_infer.evaluation import listed
+    from tallformer_infer.labels import files_of, find_videos
 
     files = find_videos(folder)
     found = {name: files_of(name, files) for name in names}

@@ -20,8 +20,7 @@ from tallformer_infer.stopping import import_interruptibly
 from tallformer_infer.text import counted, printable
 
 if TYPE_CHECKING:  # heavy imports would slow --help down
-    from tallformer_infer.labels.formats import LabelFile
-    from tallformer_infer.labels.segments import LabelledVideo
+    from tallformer_infer.labels import LabelFile, LabelledVideo
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -98,7 +97,7 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter per option of the command 
       tallformer convert study.eaf --tier action --out truth.json
     """
     import_interruptibly("tallformer_infer.labels.formats")
-    import_interruptibly("tallformer_infer.media.probe")
+    import_interruptibly("tallformer_infer.media")
 
     wanted = ConvertOptions(
         files=tuple(files),
@@ -144,7 +143,7 @@ def convert_files(options: ConvertOptions, speaker: Speaker) -> None:
         typer.BadParameter: Options do not fit what was read.
     """
     from tallformer_infer.commands.result_files import check_label_files, write_label_files
-    from tallformer_infer.labels.formats import notes_on
+    from tallformer_infer.labels import notes_on
     from tallformer_infer.results import STDOUT
 
     if options.fps is not None and not (math.isfinite(options.fps) and options.fps > 0):
@@ -161,7 +160,7 @@ def convert_files(options: ConvertOptions, speaker: Speaker) -> None:
 
 
 def _read_all(options: ConvertOptions, speaker: Speaker) -> list[LabelledVideo]:
-    from tallformer_infer.labels.formats import read_label_file
+    from tallformer_infer.labels import read_label_file
 
     files = [read_label_file(path, form=options.read, fps=options.fps, tiers=options.tiers) for path in options.files]
     for file in files:
@@ -192,9 +191,8 @@ def _on_its_time_line(video: LabelledVideo, file: LabelFile, write: str, speaker
 
     See Note [where times begin] in `labels.formats`.
     """
-    from tallformer_infer.labels.formats import FORMATS
-    from tallformer_infer.labels.segments import shifted
-    from tallformer_infer.media.probe import probe
+    from tallformer_infer.labels import FORMATS, shifted
+    from tallformer_infer.media import probe
 
     counts_from_zero = FORMATS[file.form].counts_from_zero
     if counts_from_zero == FORMATS[write].counts_from_zero or video.start_s:
@@ -214,7 +212,7 @@ def _on_its_time_line(video: LabelledVideo, file: LabelFile, write: str, speaker
 
 def _file_of(video: LabelledVideo, folder: Path) -> Path | None:
     """The file of a video: where its name says, or beside the labels; None if it is in neither place."""
-    from tallformer_infer.labels.names import SUFFIXES
+    from tallformer_infer.labels import SUFFIXES
 
     if "://" in video.name:
         return None

@@ -111,14 +111,15 @@ class _Options:
 
 def _evaluate(options: _Options) -> Evaluation:
     from tallformer_infer.evaluation import (
+        check_plot,
         evaluate,
         protocol_named,
         read_predictions,
         read_truth,
         require_common_videos,
+        save_plot,
     )
-    from tallformer_infer.evaluation.plot import check_plot, save_plot
-    from tallformer_infer.labels.names import read_video_list
+    from tallformer_infer.labels import read_video_list
 
     if options.threshold is not None and not math.isfinite(options.threshold):
         raise ConfigError(f"--threshold {options.threshold}: expected the lowest score to keep, such as 0.3")
@@ -138,7 +139,7 @@ def _evaluate(options: _Options) -> Evaluation:
 
 def _show(evaluation: Evaluation, options: _Options, *, as_json: bool, per_class: bool) -> None:
     if as_json:
-        from tallformer_infer.evaluation.scoring import evaluation_document
+        from tallformer_infer.evaluation import evaluation_document
 
         document = evaluation_document(evaluation, predictions=str(options.predictions), truth=str(options.truth))
         typer.echo(json.dumps(document, indent=2, allow_nan=False))

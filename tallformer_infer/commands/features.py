@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tallformer_infer.bundle import Bundle
-    from tallformer_infer.pipeline.detector import Detector, VideoFeatures
+    from tallformer_infer.pipeline import Detector, VideoFeatures
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 

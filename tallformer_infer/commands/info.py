@@ -89,7 +89,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str, str]]:
 
 
 def _groups(classes: Sequence[str]) -> list[tuple[str, str, str]]:
-    from tallformer_infer.config.class_groups import groups_of
+    from tallformer_infer.config import groups_of
 
     found = groups_of(classes)
     text = " · ".join(f"@{name} ({count})" for name, count in found.items())

@@ -350,7 +350,7 @@ def label_sources(options: LabelOptions) -> int:
     from tallformer_infer.archive.stages import hash_stages
     from tallformer_infer.bundle import load_bundle
     from tallformer_infer.commands.progress import JsonWatcher, TerminalWatcher
-    from tallformer_infer.media.addresses import ALLOWED_PROTOCOLS, host_of, is_web_address
+    from tallformer_infer.media import ALLOWED_PROTOCOLS, host_of, is_web_address
 
     _refuse_ignored(options)
     formats = _formats(options.formats)
@@ -513,7 +513,7 @@ def _written_folders(options: LabelOptions) -> list[Path]:
 
 def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
     from tallformer_infer.archive.results import check_formats
-    from tallformer_infer.labels.formats import FOR_RESULTS
+    from tallformer_infer.labels import FOR_RESULTS
 
     names = dict.fromkeys(name.strip() for value in typed for name in value.split(","))
     for name in names:
@@ -584,7 +584,7 @@ def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tup
         ArchiveError: The address belongs to another folder.
     """
     from tallformer_infer.archive.places import RemotePlace, ResultFolder, claim
-    from tallformer_infer.media.addresses import is_address, is_web_address
+    from tallformer_infer.media import is_address, is_web_address
 
     if not is_address(out):
         if state is not None:

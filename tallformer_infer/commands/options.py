@@ -113,21 +113,21 @@ JsonLogs = Annotated[
 
 def output_named(name: str) -> str:
     """Parse a format that `detect` writes."""
-    from tallformer_infer.labels.formats import FOR_RESULTS
+    from tallformer_infer.labels import FOR_RESULTS
 
     return _one_of(name, ("json", "html", *FOR_RESULTS[1:]))
 
 
 def converted_named(name: str) -> str:
     """Parse a format that `convert` writes."""
-    from tallformer_infer.labels.formats import WRITABLE
+    from tallformer_infer.labels import WRITABLE
 
     return _one_of(name, WRITABLE)
 
 
 def readable_named(name: str) -> str:
     """Parse a format that `convert` reads."""
-    from tallformer_infer.labels.formats import READABLE
+    from tallformer_infer.labels import READABLE
 
     return _one_of(name, READABLE)
 
@@ -169,7 +169,7 @@ def _is_file_name(out: Path) -> bool:
 
 
 def _known_suffix(suffix: str, out: Path | None, others: tuple[str, ...]) -> str:
-    from tallformer_infer.labels.formats import BY_SUFFIX, WRITABLE
+    from tallformer_infer.labels import BY_SUFFIX, WRITABLE
 
     known = {suffix: name for suffix, name in BY_SUFFIX.items() if name in WRITABLE}
     if suffix not in known:
@@ -230,7 +230,7 @@ def split_classes(values: tuple[str, ...], known: Sequence[str]) -> tuple[str, .
     Raises:
         ConfigError: A group is unknown, or the model knows none of its classes.
     """
-    from tallformer_infer.config.class_groups import expand_groups
+    from tallformer_infer.config import expand_groups
 
     names = [name.strip() for value in values for name in ([value] if value in known else value.split(","))]
     return expand_groups(names, known) or None

@@ -11,9 +11,8 @@ from typing import Any
 
 from tallformer_infer.commands.tables import KnownSegments
 from tallformer_infer.errors import OutputError
-from tallformer_infer.evaluation.matching import pair_up
-from tallformer_infer.labels.names import address_of, relative_address_of
-from tallformer_infer.labels.segments import LabelledVideo, Segment
+from tallformer_infer.evaluation import pair_up
+from tallformer_infer.labels import LabelledVideo, Segment, address_of, relative_address_of
 from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo
 from tallformer_infer.structures import Action
 from tallformer_infer.text import printable

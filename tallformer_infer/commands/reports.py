@@ -16,10 +16,7 @@ from tallformer_infer.commands.pages import PageHeader, index_row, page_header, 
 from tallformer_infer.commands.tables import KnownSegments
 from tallformer_infer.console import Speaker
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.files import read_json_object
-from tallformer_infer.labels.formats import read_labels
-from tallformer_infer.labels.names import relative_address_of
-from tallformer_infer.labels.segments import LabelledVideo
+from tallformer_infer.labels import LabelledVideo, read_json_object, read_labels, relative_address_of
 from tallformer_infer.report import IndexRow, render_index, render_page, require_report
 from tallformer_infer.results import STDOUT, check_destination, write_content
 from tallformer_infer.text import counted, printable

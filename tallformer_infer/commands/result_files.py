@@ -10,9 +10,16 @@ from pathlib import Path, PurePath
 from tallformer_infer.commands.pages import page_header, page_video
 from tallformer_infer.commands.tables import KnownSegments
 from tallformer_infer.errors import OutputError
-from tallformer_infer.labels.activitynet import activitynet_document, video_ids
-from tallformer_infer.labels.formats import FORMATS, encode_labels, notes_on, require_libraries
-from tallformer_infer.labels.segments import LabelledVideo, labelled_video
+from tallformer_infer.labels import (
+    FORMATS,
+    LabelledVideo,
+    activitynet_document,
+    encode_labels,
+    labelled_video,
+    notes_on,
+    require_libraries,
+    video_ids,
+)
 from tallformer_infer.report import render_page, require_report
 from tallformer_infer.results import (
     STDOUT,

@@ -58,8 +58,7 @@ def suggest_next(
 
 def _labelled_in(path: Path) -> frozenset[str]:
     """Every video of a truth file, whatever its subset."""
-    from tallformer_infer.labels.files import Problems
-    from tallformer_infer.labels.truth import read_annotations
+    from tallformer_infer.labels import Problems, read_annotations
 
     problems = Problems(str(path))
     found = read_annotations(path, subset=None, defaults=("training", "validation", "testing"), problems=problems)
@@ -89,7 +88,7 @@ def _as_json(found: Suggestions) -> dict[str, Any]:
 
 
 def _reasons(one: Suggestion) -> list[str]:
-    from tallformer_infer.labels.names import bare_name_of
+    from tallformer_infer.labels import bare_name_of
     from tallformer_infer.text import clock, counted, printable
 
     near = "the middle of the archive" if one.nearest is None else printable(bare_name_of(one.nearest))

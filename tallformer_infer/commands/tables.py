@@ -14,10 +14,8 @@ from rich.text import Text
 
 from tallformer_infer.config import ALL_ACTIONS, Calibration
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation import Truth, read_truth
-from tallformer_infer.evaluation.matching import SAME_TIOU, Pair, pair_up
-from tallformer_infer.labels.names import bare_name_of, match_video
-from tallformer_infer.labels.segments import Segment
+from tallformer_infer.evaluation import SAME_TIOU, Pair, Truth, pair_up, read_truth
+from tallformer_infer.labels import Segment, bare_name_of, match_video
 from tallformer_infer.results import select_actions
 from tallformer_infer.structures import Result
 from tallformer_infer.text import clock, counted, printable, times

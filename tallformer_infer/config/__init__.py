@@ -1,51 +1,61 @@
-"""Frozen, typed settings, validated at birth. JSON only at the edge (`reading`)."""
+"""Frozen, typed settings, validated at birth. JSON only at the edge (`recipe.from_json`)."""
 
-from tallformer_infer.config.calibration import (
+from tallformer_infer.config.class_groups import expand_groups, groups_of
+from tallformer_infer.config.measured import (
     ALL_ACTIONS,
     CALIBRATION_VERSION,
     NAMED_CLASSES,
+    PARITY_VERSION,
     RAW_SCORES,
+    SCORE_MARGIN,
     CalibratedClass,
     Calibration,
     Cut,
+    Difference,
+    MatchedActions,
+    ParityReport,
+    ParitySample,
     PointSummary,
     ScoreCurve,
 )
-from tallformer_infer.config.encoder import AnyEncoderConfig, BackboneConfig, I3dConfig
 from tallformer_infer.config.model import (
+    GROUPS,
+    AnyEncoderConfig,
     AnyHeadConfig,
+    BackboneConfig,
     ContrastHeadConfig,
     HeadConfig,
+    I3dConfig,
     ModelConfig,
+    Norm,
+    PatchSize,
     PointHeadConfig,
     PyramidConfig,
     RefinedHeadConfig,
     TcmConfig,
 )
-from tallformer_infer.config.parity import (
-    PARITY_VERSION,
-    Difference,
-    MatchedActions,
-    ParityReport,
-    ParitySample,
-)
 from tallformer_infer.config.presets import RECIPES, preset
-from tallformer_infer.config.reading import from_json, read_recipe, recipe_from_json, to_json
 from tallformer_infer.config.recipe import (
     CandidateConfig,
     Recipe,
     SamplingConfig,
     SuppressConfig,
     WindowConfig,
+    from_json,
+    read_recipe,
+    recipe_from_json,
+    to_json,
 )
 
 __all__ = [
     "ALL_ACTIONS",
     "CALIBRATION_VERSION",
+    "GROUPS",
     "NAMED_CLASSES",
     "PARITY_VERSION",
     "RAW_SCORES",
     "RECIPES",
+    "SCORE_MARGIN",
     "AnyEncoderConfig",
     "AnyHeadConfig",
     "BackboneConfig",
@@ -59,8 +69,10 @@ __all__ = [
     "I3dConfig",
     "MatchedActions",
     "ModelConfig",
+    "Norm",
     "ParityReport",
     "ParitySample",
+    "PatchSize",
     "PointHeadConfig",
     "PointSummary",
     "PyramidConfig",
@@ -71,7 +83,9 @@ __all__ = [
     "SuppressConfig",
     "TcmConfig",
     "WindowConfig",
+    "expand_groups",
     "from_json",
+    "groups_of",
     "preset",
     "read_recipe",
     "recipe_from_json",

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tallformer_infer.config.class_lists import ACTIVITYNET_CLASSES, KINETICS400_CLASSES, THUMOS14_CLASSES
-from tallformer_infer.config.encoder import BackboneConfig, I3dConfig
 from tallformer_infer.config.model import (
+    BackboneConfig,
     ContrastHeadConfig,
     HeadConfig,
+    I3dConfig,
     ModelConfig,
     PointHeadConfig,
     PyramidConfig,

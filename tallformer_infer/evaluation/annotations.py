@@ -1,29 +1,40 @@
-"""Truth and predictions of a set of videos, as flat arrays, and how they are read from files."""
+"""Truth, predictions and class scores of a set of videos: read from files, and aligned with each other."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.config import ALL_ACTIONS, RAW_SCORES
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.activitynet import result_rows
-from tallformer_infer.labels.columns import to_columns
-from tallformer_infer.labels.files import Problems, read_json_object
-from tallformer_infer.labels.names import composed, composed_names, match_video
-from tallformer_infer.labels.segments import LabelledVideo
-from tallformer_infer.labels.truth import Annotations, read_annotations
+from tallformer_infer.labels import (
+    Annotations,
+    LabelledVideo,
+    Problems,
+    composed,
+    composed_names,
+    match_video,
+    read_annotations,
+    read_json_object,
+    result_rows,
+    shown,
+    to_columns,
+)
 from tallformer_infer.structures import Action
 
 _AMBIGUOUS = "ambiguous"
 _MAY_END_LATE_S = 1.0
 """How far behind the end of its video a segment may end without a note; annotations are rounded."""
+
+SkipReason = Literal["no truth", "other subset", "no annotated segment", "left out"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +203,182 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Of predictions that `tallformer detect` wrote, in either dialect."""
+
+    bundle_sha256: str
+    """Hash of the `bundle.json` of the model."""
+    operating_point: str | None
+    """Point that decided which actions were kept; None where scores are the model's own."""
+    filters: tuple[str, ...]
+    """Options that left actions out: `--threshold`, `--top-k`, `--classes`."""
+
+
+def origin_of(document: dict[str, Any]) -> Origin | None:
+    """How the predictions of a document were made; None where it does not say."""
+    run = document.get("external_data", document)
+    settings = run.get("settings") if isinstance(run, dict) else None
+    if not isinstance(settings, dict) or not isinstance(run.get("bundle_sha256"), str):
+        return None
+    filters = [
+        f"--{key.replace('_', '-')}" for key in ("threshold", "top_k", "classes") if settings.get(key) is not None
+    ]
+    point = settings.get("operating_point")
+    return Origin(
+        bundle_sha256=run["bundle_sha256"],
+        operating_point=point if isinstance(point, str) else None,
+        filters=tuple(filters),
+    )
+
+
+def read_origin(path: Path) -> Origin | None:
+    """How the predictions of a file were made; None where it does not say, or is no JSON object."""
+    try:
+        return origin_of(read_json_object(path))
+    except AnnotationError:
+        return None
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """What each video shows, by name of the class."""
+
+    source: str
+    """File, for messages."""
+    videos: Mapping[str, Mapping[str, float]]
+    """Scores of the classes, by video; classes that are not there have 0."""
+
+    def of(self, video: str) -> Mapping[str, float]:
+        """Scores of one video, found with or without a leading `v_`.
+
+        Raises:
+            AnnotationError: The file has none.
+        """
+        name = match_video(video, self.videos)
+        if name is None:
+            raise AnnotationError(f"{self.source}: has no class scores of the video {video}")
+        return self.videos[name]
+
+
+def read_class_scores(path: Path) -> ClassScores:
+    """Read class scores of videos.
+
+    Args:
+        path: JSON of the form `{"class": [names], "results": {video: [scores]}}`, in which scores of published
+            classifiers are passed on (CUHK, UntrimmedNet), or annotations in ActivityNet form, whose classes have a
+            score of 1: what would be found if the classes were known.
+
+    Raises:
+        AnnotationError: The file cannot be read, or its parts do not fit together; the message names the key.
+    """
+    document = read_json_object(path)
+    if "database" in document:
+        return ClassScores(str(path), _of_truth(document["database"], path))
+    names, results = document.get("class"), document.get("results")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise AnnotationError(f"{path}: class: expected a list of different names, got {shown(names)}")
+    if not isinstance(results, dict):
+        raise AnnotationError(f"{path}: results: expected an object with a key per video, got {shown(results)}")
+    return ClassScores(
+        str(path),
+        {
+            composed(video): dict(zip(names, _scores(row, len(names), path, video), strict=True))
+            for video, row in results.items()
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoReport:
+    """What became of every video of the truth's subset and of the predictions."""
+
+    scored: tuple[str, ...]
+    """Videos whose predictions count, by their name in the truth, in its order."""
+    without_prediction: tuple[str, ...]
+    """Those of `scored` that the predictions do not have at all; every truth in them counts as missed."""
+    skipped: Mapping[SkipReason, tuple[str, ...]]
+    """Videos that do not count. `no truth`: predicted, but not in the truth. `other subset`: predicted, but the truth
+    has them in another subset. `no annotated segment`: in the subset, but with nothing to find (only where the protocol
+    leaves them out). `left out`: taken out on request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aligned:
+    """Predictions that count, in the rows of the truth."""
+
+    video_indices: NDArray[np.int64]
+    """Row of `Truth.videos`, shape (N,)."""
+    class_indices: NDArray[np.int64]
+    """Row of `Truth.labels`, shape (N,)."""
+    segments_s: NDArray[np.float64]
+    """Start and end in seconds, shape (N, 2)."""
+    scores: NDArray[np.float64]
+    """Shape (N,)."""
+    videos: VideoReport
+    """What became of every video."""
+    unknown_labels: Mapping[str, int]
+    """Predictions in scored videos that were dropped because no truth has their label, per label."""
+
+
+def require_common_videos(predictions: Predictions, truth: Truth) -> None:
+    """Refuse predictions and truth that were not made for one another.
+
+    Raises:
+        AnnotationError: They have no video in common; the message has two names of each.
+    """
+    known = frozenset(truth.videos) | truth.left_out_videos
+    if not predictions.videos or any(match_video(video, known) for video in predictions.videos):
+        return
+    found, expected = (
+        ", ".join(videos[:2]) + (", ..." if len(videos) > 2 else "") for videos in (predictions.videos, truth.videos)
+    )
+    elsewhere = sum(match_video(video, truth.other_subset_videos) is not None for video in predictions.videos)
+    hint = f"; {elsewhere} are in another subset, which --subset chooses" if elsewhere else ""
+    raise AnnotationError(
+        f"{predictions.source} and {truth.source} have no video in common: predictions are of {found}; "
+        f"truth is of {expected}{hint}"
+    )
+
+
+def align(predictions: Predictions, truth: Truth, *, empty_videos_count: bool) -> Aligned:
+    """Keep the predictions that count, in the order of the file.
+
+    Videos match by name, with or without a leading `v_`, as ActivityNet's files have it both ways.
+
+    Args:
+        predictions: What was predicted.
+        truth: What there is.
+        empty_videos_count: True where predictions on videos without annotated segments count (as false positives).
+
+    Raises:
+        AnnotationError: Two videos of the predictions are the same video of the truth.
+    """
+    rows = {video: row for row, video in enumerate(truth.videos)}
+    matched = {video: match_video(video, rows) for video in predictions.videos}
+    _refuse_doubles(matched, predictions.source, truth.source)
+    counts_at_all = np.full(len(truth.videos), empty_videos_count)
+    counts_at_all[truth.video_indices] = True
+
+    video_rows = np.array([-1 if name is None else rows[name] for name in matched.values()], np.int64)
+    video_rows[(video_rows >= 0) & ~counts_at_all[video_rows]] = -1
+    classes = {label: row for row, label in enumerate(truth.labels)}
+    class_rows = np.array([classes.get(label, -1) for label in predictions.labels], np.int64)
+
+    video_indices = video_rows[predictions.video_indices]
+    class_indices = class_rows[predictions.class_indices]
+    kept = (video_indices >= 0) & (class_indices >= 0)
+    unknown = predictions.class_indices[(video_indices >= 0) & (class_indices < 0)]
+    return Aligned(
+        video_indices=video_indices[kept],
+        class_indices=class_indices[kept],
+        segments_s=predictions.segments_s[kept],
+        scores=predictions.scores[kept],
+        videos=_report(matched, truth, counts_at_all),
+        unknown_labels={predictions.labels[row]: count for row, count in sorted(Counter(unknown.tolist()).items())},
+    )
+
+
 def _without_ambiguous(annotations: Annotations) -> tuple[list[LabelledVideo], int]:
     """Videos without segments of `Ambiguous`, which THUMOS14 has for what is no class, and how many these were."""
     videos, count = [], 0
@@ -246,38 +433,55 @@ def _check_rows(segments_s: NDArray[np.float64], *columns: NDArray[np.int64] | N
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Of predictions that `tallformer detect` wrote, in either dialect."""
-
-    bundle_sha256: str
-    """Hash of the `bundle.json` of the model."""
-    operating_point: str | None
-    """Point that decided which actions were kept; None where scores are the model's own."""
-    filters: tuple[str, ...]
-    """Options that left actions out: `--threshold`, `--top-k`, `--classes`."""
+def _refuse_doubles(matched: dict[str, str | None], predictions_source: str, truth_source: str) -> None:
+    first: dict[str, str] = {}
+    for video, name in matched.items():
+        if name is not None and first.setdefault(name, video) != video:
+            raise AnnotationError(
+                f"{predictions_source}: {first[name]} and {video} are both the video {name} of {truth_source}; keep one"
+            )
 
 
-def origin_of(document: dict[str, Any]) -> Origin | None:
-    """How the predictions of a document were made; None where it does not say."""
-    run = document.get("external_data", document)
-    settings = run.get("settings") if isinstance(run, dict) else None
-    if not isinstance(settings, dict) or not isinstance(run.get("bundle_sha256"), str):
-        return None
-    filters = [
-        f"--{key.replace('_', '-')}" for key in ("threshold", "top_k", "classes") if settings.get(key) is not None
+def _report(matched: dict[str, str | None], truth: Truth, counts_at_all: NDArray[np.bool_]) -> VideoReport:
+    predicted = set(matched.values())
+    scored = tuple(video for video, counts in zip(truth.videos, counts_at_all.tolist(), strict=True) if counts)
+    empty = tuple(video for video, counts in zip(truth.videos, counts_at_all.tolist(), strict=True) if not counts)
+    annotated = {truth.videos[row] for row in np.unique(truth.video_indices).tolist()}
+    unmatched = [
+        name for name, match in matched.items() if match is None and not match_video(name, truth.left_out_videos)
     ]
-    point = settings.get("operating_point")
-    return Origin(
-        bundle_sha256=run["bundle_sha256"],
-        operating_point=point if isinstance(point, str) else None,
-        filters=tuple(filters),
+    elsewhere = {name for name in unmatched if match_video(name, truth.other_subset_videos)}
+    skipped: dict[SkipReason, tuple[str, ...]] = {
+        "no truth": tuple(name for name in unmatched if name not in elsewhere),
+        "other subset": tuple(name for name in unmatched if name in elsewhere),
+        "no annotated segment": empty,
+        "left out": tuple(sorted(truth.left_out_videos)),
+    }
+    return VideoReport(
+        scored=scored,
+        without_prediction=tuple(video for video in scored if video in annotated and video not in predicted),
+        skipped=skipped,
     )
 
 
-def read_origin(path: Path) -> Origin | None:
-    """How the predictions of a file were made; None where it does not say, or is no JSON object."""
-    try:
-        return origin_of(read_json_object(path))
-    except AnnotationError:
-        return None
+def _scores(row: Any, count: int, path: Path, video: str) -> list[float]:
+    if not isinstance(row, list) or len(row) != count:
+        raise AnnotationError(f"{path}: results.{video}: expected {count} scores, one per class, got {shown(row)}")
+    for score in row:
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score < math.inf:
+            raise AnnotationError(f"{path}: results.{video}: expected scores from 0 on, got {shown(score)}")
+    return [float(score) for score in row]
+
+
+def _of_truth(database: Any, path: Path) -> dict[str, dict[str, float]]:
+    if not isinstance(database, dict):
+        raise AnnotationError(f"{path}: database: expected an object with a key per video, got {shown(database)}")
+    found: dict[str, dict[str, float]] = {}
+    for video, entry in database.items():
+        try:
+            found[composed(video)] = {str(annotation["label"]): 1.0 for annotation in entry["annotations"]}
+        except (TypeError, KeyError) as error:
+            raise AnnotationError(
+                f'{path}: database.{video}: expected "annotations" with a "label" each, got {shown(entry)}'
+            ) from error
+    return found

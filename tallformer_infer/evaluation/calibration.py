@@ -1,30 +1,33 @@
-"""Operating points and sure scores, from predictions on a labelled set.
+"""Calibrate a model on a labelled set: a score curve per class, and thresholds for operating points.
 
 # Note [few truths]
-A threshold that fits a handful of truths fits their accidents. A class with fewer than `ENOUGH_TRUTHS` truths gets the
-curve and the cuts of all classes together, and is reported as pooled. And one lucky prediction is no precision: fewer
-than `ENOUGH_RIGHT` right ones above a score do not reach a wanted one.
+A threshold fitted to a handful of truths overfits. A class with fewer than `ENOUGH_TRUTHS` truths gets the curve and
+thresholds of all classes together and is reported as pooled. Nor does one lucky prediction make a precision: at least
+`ENOUGH_RIGHT` right predictions must lie above a threshold.
 
 # Note [points on other videos]
-Thresholds look better on the videos they were chosen on than on others. So they are also chosen `FOLDS` times without a
-share of the videos and judged on that share; precision and recall over these are the `held_out` ones.
+Thresholds look better on the videos they were chosen on than on others. So they are also cross-validated in `FOLDS`
+folds of videos; precision and recall on the left-out folds are the `held_out` ones.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.config import CalibratedClass, Calibration, Cut, PointSummary
-from tallformer_infer.errors import ConfigError
-from tallformer_infer.evaluation.alignment import VideoReport
-from tallformer_infer.evaluation.annotations import Predictions, Truth
-from tallformer_infer.evaluation.calibration_inputs import Judged, judge
-from tallformer_infer.evaluation.operating_point import choose_threshold
-from tallformer_infer.evaluation.score_curves import expected_calibration_error, fit_curve, shares_right
+from tallformer_infer.config import SCORE_MARGIN, CalibratedClass, Calibration, Cut, PointSummary, ScoreCurve
+from tallformer_infer.errors import AnnotationError, ConfigError
+from tallformer_infer.evaluation.annotations import Aligned, Predictions, Truth, VideoReport, align
+from tallformer_infer.evaluation.matching import rank
+from tallformer_infer.evaluation.protocols import protocol_named
+from tallformer_infer.evaluation.scoring import choose_threshold
+from tallformer_infer.labels import composed, match_video
 
 ENOUGH_TRUTHS = 10
 """From so many truths on a class has cuts of its own. See Note [few truths]."""
@@ -34,6 +37,21 @@ FOLDS = 5
 """See Note [points on other videos]."""
 BEST_F1 = "max-f1"
 """Name of the point with the highest F1 of each class."""
+
+NAMES_SHOWN = 8
+
+Array = NDArray[np.float64]
+
+IDENTITY = ScoreCurve(low=1.0, high=1.0, shift=0.0)
+"""Leaves scores as they are."""
+
+DECIMALS = 6
+"""Parameters are rounded, so that machines which add in another order write the same bundle."""
+
+_FLATTEST = 0.01
+"""Least `low`: what keeps the order of scores that say nothing."""
+_STEPS = 100
+_SMALLEST_STEP = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +131,149 @@ def points_for(precisions: Sequence[float]) -> dict[str, float | None]:
         digits = f"{precision:.2f}"
         wanted[f"precision-{digits if float(digits) == precision else f'{precision:g}'}"] = float(precision)
     return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Predictions from the highest score to the lowest, each right or wrong, and the truths."""
+
+    scores: NDArray[np.float64]
+    """Falling, shape (N,)."""
+    is_right: NDArray[np.bool_]
+    """Whether each found a truth, shape (N,)."""
+    classes: NDArray[np.int64]
+    """Row of the model's classes, shape (N,)."""
+    videos: NDArray[np.int64]
+    """Row of the truth's videos, shape (N,)."""
+    truth_classes: NDArray[np.int64]
+    """Row of the model's classes of each truth, shape (M,)."""
+    truth_videos: NDArray[np.int64]
+    """Row of the truth's videos of each truth, shape (M,)."""
+
+    def take(self, rows: NDArray[np.bool_], truths: NDArray[np.bool_]) -> Judged:
+        """The predictions and truths of two masks. What is right stays so if videos or classes are taken whole."""
+        return Judged(
+            scores=self.scores[rows],
+            is_right=self.is_right[rows],
+            classes=self.classes[rows],
+            videos=self.videos[rows],
+            truth_classes=self.truth_classes[truths],
+            truth_videos=self.truth_videos[truths],
+        )
+
+    def of_class(self, row: int) -> Judged:
+        """One class."""
+        return self.take(self.classes == row, self.truth_classes == row)
+
+
+def judge(
+    predictions: Predictions, truth: Truth, *, classes: Sequence[str], tiou_threshold: float
+) -> tuple[Judged, VideoReport, tuple[str, ...]]:
+    """Match predictions with truths, greedily by score; on videos without truths, all predictions are wrong.
+
+    Args:
+        predictions: All that the model finds in the videos of the truth.
+        truth: What there is.
+        classes: Names that the model can give.
+        tiou_threshold: Overlap from which a prediction is right, in (0, 1].
+
+    Returns:
+        The predictions, which videos counted, and what a reader should know.
+
+    Raises:
+        AnnotationError: Predictions and truth do not fit together, or to the model; or nothing is right.
+    """
+    classes = [composed(name) for name in classes]
+    _check_predictions(predictions, classes)
+    known, notes = _of_known_classes(truth, classes)
+    aligned = align(predictions, known, empty_videos_count=True)
+    _check_videos(aligned, predictions, truth)
+    protocol = dataclasses.replace(
+        protocol_named("thumos14"),
+        tiou_thresholds=(float(tiou_threshold),),
+        empty_videos_count=True,
+        ties="first",
+        matches_nothing=False,
+    )
+    ranked = rank(aligned, known, protocol)
+    rows = np.array([classes.index(label) for label in known.labels], np.int64)
+    judged = Judged(
+        scores=ranked.scores,
+        is_right=ranked.found[0] >= 0,
+        classes=rows[ranked.classes],
+        videos=ranked.videos,
+        truth_classes=rows[known.class_indices],
+        truth_videos=known.video_indices,
+    )
+    if not judged.is_right.any():
+        raise AnnotationError(
+            f"{predictions.source}: none of {len(judged.scores)} predictions overlaps a truth of its class in "
+            f"{truth.source} by tIoU {tiou_threshold:g}; calibrate with a model that finds something"
+        )
+    if aligned.unknown_labels:
+        dropped = listed([f"{label} ({count})" for label, count in aligned.unknown_labels.items()])
+        notes = (*notes, f"predictions of classes without any truth did not count: {dropped}")
+    return judged, aligned.videos, (*truth.notes, *predictions.notes, *notes)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def fit_curve(scores: Array, is_right: NDArray[np.bool_], *, prior: ScoreCurve = IDENTITY) -> ScoreCurve:
+    """The curve that makes right and wrong predictions the most likely.
+
+    Each parameter may leave that of `prior` at the price of a normal distribution of deviation 1: little beside
+    hundreds of predictions, and enough that a handful which are all right, or all wrong, still gives a curve.
+
+    Args:
+        scores: In [0, 1], shape (N,); none give `prior`.
+        is_right: Whether each prediction found a truth, shape (N,).
+        prior: What is thought without having seen any.
+    """
+    columns, right = _columns(scores), is_right.astype(np.float64)
+    centre = np.array([prior.low, prior.high, prior.shift])
+    bounds = np.array([_FLATTEST, 0.0, -np.inf])
+    # The cost is convex: a minimum within the bounds is the answer; else it is the best with a bound held.
+    best, best_cost = centre, np.inf
+    for held in ([], [0], [1], [0, 1]):
+        free = np.setdiff1d(np.arange(3), held)
+        start = centre.copy()
+        start[held] = bounds[held]
+        found, cost = _descend(columns, right, start=start, centre=centre, free=free)
+        if (found >= bounds).all() and cost < best_cost:
+            best, best_cost = found, cost
+            if not held:
+                break
+    low, high, shift = (round(float(value), DECIMALS) for value in best)
+    return ScoreCurve(low=low, high=high + 0.0, shift=shift + 0.0)
+
+
+def shares_right(curve: ScoreCurve, scores: Array) -> Array:
+    """`ScoreCurve.share_right` of many scores, shape (N,)."""
+    return _sigmoid(_columns(scores) @ np.array([curve.low, curve.high, curve.shift]))
+
+
+def expected_calibration_error(shares: Array, is_right: NDArray[np.bool_], *, bins: int = 10) -> float:
+    """Mean distance between what scores claim and the share that is right, over bins of equal width.
+
+    Args:
+        shares: What is claimed, in [0, 1], shape (N,).
+        is_right: Whether each prediction found a truth, shape (N,).
+        bins: Number of bins.
+
+    Returns:
+        In [0, 1]; 0 for no predictions.
+
+    Source: Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
+    """
+    if not len(shares):
+        return 0.0
+    bin_of = np.minimum((shares * bins).astype(np.int64), bins - 1)
+    surplus = np.bincount(bin_of, weights=shares - is_right, minlength=bins)
+    return float(np.abs(surplus).sum() / len(shares))
 
 
 def _calibrated_classes(
@@ -205,3 +366,91 @@ def _summary(
         held_out_precision=held_out[1] / held_out[0] if held_out is not None and held_out[0] else None,
         held_out_recall=None if held_out is None else held_out[1] / truths,
     )
+
+
+def _check_predictions(predictions: Predictions, classes: Sequence[str]) -> None:
+    if others := [label for label in predictions.labels if label not in classes]:
+        raise AnnotationError(
+            f"{predictions.source}: predicts classes that the model does not have: {listed(others)}; "
+            "give predictions that were made with this model"
+        )
+    wrong = np.flatnonzero((predictions.scores < 0) | (predictions.scores > 1))
+    if len(wrong):
+        score = float(predictions.scores[wrong[0]])
+        raise AnnotationError(f"{predictions.source}: has score {score:g}; expected scores in [0, 1], as models give")
+
+
+def _of_known_classes(truth: Truth, classes: Sequence[str]) -> tuple[Truth, tuple[str, ...]]:
+    """The truth without segments of classes that the model does not have, and what is to be said about them."""
+    if not len(truth.segments_s):
+        raise AnnotationError(f"{truth.source}: no annotated segment is left to calibrate with")
+    is_known = np.array([label in classes for label in truth.labels])[truth.class_indices]
+    if not is_known.any():
+        raise AnnotationError(
+            f"{truth.source}: has no segment of a class of the model; it has {listed(truth.labels)}, "
+            f"the model has {listed(classes)}"
+        )
+    if is_known.all():
+        return truth, ()
+    counts = Counter(truth.labels[row] for row in truth.class_indices[~is_known].tolist())
+    kept, rows = np.unique(truth.class_indices[is_known], return_inverse=True)
+    known = dataclasses.replace(
+        truth,
+        labels=tuple(truth.labels[row] for row in kept.tolist()),
+        video_indices=truth.video_indices[is_known],
+        class_indices=rows.astype(np.int64),
+        segments_s=truth.segments_s[is_known],
+    )
+    named = listed([f"{label} ({count})" for label, count in counts.items()])
+    return known, (f"truths of classes that the model does not have were passed over: {named}",)
+
+
+def _check_videos(aligned: Aligned, predictions: Predictions, truth: Truth) -> None:
+    predicted = frozenset(predictions.videos)
+    missing = [video for video in aligned.videos.scored if match_video(video, predicted) is None]
+    if missing:
+        raise AnnotationError(
+            f"{predictions.source}: lacks {len(missing)} of the {len(aligned.videos.scored)} videos of {truth.source}: "
+            f"{listed(missing)}; detect in them too, or leave them out with --leave-out FILE"
+        )
+
+
+def _columns(scores: Array) -> Array:
+    inner = np.clip(scores, SCORE_MARGIN, 1 - SCORE_MARGIN)
+    return np.stack([np.log(inner), -np.log1p(-inner), np.ones_like(inner)], axis=1)  # (N, 3)
+
+
+def _descend(
+    columns: Array, right: Array, *, start: Array, centre: Array, free: NDArray[np.int64]
+) -> tuple[Array, float]:
+    """Newton's method with halved steps, on the parameters that are free.
+
+    Returns:
+        Parameters, shape (3,), and their cost: negative log-likelihood, and half the squared distance from `centre`.
+    """
+
+    def cost_at(place: Array) -> float:
+        level = columns @ place
+        return float(np.sum(np.logaddexp(0, level) - right * level) + np.sum((place - centre) ** 2) / 2)
+
+    place, cost = start, cost_at(start)
+    for _ in range(_STEPS):
+        share = _sigmoid(columns @ place)
+        slope = columns.T @ (share - right) + place - centre
+        bend = columns.T @ (columns * (share * (1 - share))[:, None]) + np.eye(3)
+        step = np.zeros(3)
+        step[free] = np.linalg.solve(bend[np.ix_(free, free)], slope[free])
+        for halving in itertools.count():
+            nearer = place - step / 2**halving
+            nearer_cost = cost_at(nearer)
+            if nearer_cost <= cost or np.abs(step).max() / 2**halving < _SMALLEST_STEP:
+                break
+        if nearer_cost >= cost:
+            break
+        place, cost = nearer, nearer_cost
+    return place, cost
+
+
+def _sigmoid(level: Array) -> Array:
+    share: Array = 0.5 * (1 + np.tanh(level / 2))
+    return share

@@ -1,4 +1,4 @@
-"""Which prediction finds which truth: greedy by score, one prediction per truth.
+"""Match predictions with truths: temporal overlap, ranking by score, and greedy matching, one prediction per truth.
 
 # Note [greedy matching in rounds]
 The rule is sequential: predictions of a class, from the highest score down, each take the best-overlapping truth that
@@ -12,22 +12,76 @@ Source: Gale and Shapley, "College Admissions and the Stability of Marriage", 19
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.evaluation.overlap import FloatArray, Pairs, tiou_of_pairs
-from tallformer_infer.labels.names import composed
-from tallformer_infer.labels.segments import Segment
+from tallformer_infer.evaluation.annotations import Aligned, Truth
+from tallformer_infer.evaluation.protocols import Protocol
+from tallformer_infer.labels import Segment, composed
 from tallformer_infer.structures import Action
 
 Ties = Literal["first", "last"]
 
 SAME_TIOU = 0.5
 """Overlap from which an action and a true segment of its class are the same."""
+
+FloatArray = NDArray[np.floating[Any]]
+"""float64 or float32."""
+
+PAIRS_AT_ONCE = 1 << 21
+"""Pairs expanded at a time: about 200 MB, however many predictions and truths share a group."""
+
+_SMALLEST_UNION = 1e-6
+"""Unions are floored here, so that two segments without length overlap by 0 and not by 0/0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """Predictions that count, one row each, from the highest score to the lowest."""
+
+    scores: NDArray[np.float64]
+    """Falling, shape (N,)."""
+    classes: NDArray[np.int64]
+    """Row of `Truth.labels`, shape (N,)."""
+    videos: NDArray[np.int64]
+    """Row of `Truth.videos`, shape (N,)."""
+    segments: FloatArray
+    """Start and end in seconds, in the precision of the protocol, shape (N, 2)."""
+    found: NDArray[np.int64]
+    """Row of the truth each found at each threshold, or -1 for none, shape (T, N)."""
+
+
+def rank(aligned: Aligned, truth: Truth, protocol: Protocol) -> Ranked:
+    """Order predictions by score and give each its truth, by the rules of `protocol`."""
+    kind = np.dtype(np.float32 if protocol.single_precision else np.float64)
+    segments: FloatArray = aligned.segments_s.astype(kind)
+    order = by_falling_score(aligned.scores.astype(kind), aligned.video_indices, ties=protocol.ties)
+    pairs = overlapping_pairs(
+        aligned.class_indices * len(truth.videos) + aligned.video_indices,
+        segments,
+        truth.class_indices * len(truth.videos) + truth.video_indices,
+        truth.segments_s.astype(kind),
+        at_least=min(protocol.tiou_thresholds),
+        of_nothing=1.0 if protocol.matches_nothing else 0.0,
+    )
+    found = match_greedily(
+        pairs,
+        order,
+        truth_count=len(truth.segments_s),
+        tiou_thresholds=protocol.tiou_thresholds,
+        ties=protocol.ties,
+    )
+    return Ranked(
+        scores=aligned.scores[order],
+        classes=aligned.class_indices[order],
+        videos=aligned.video_indices[order],
+        segments=segments[order],
+        found=found[:, order],
+    )
 
 
 @dataclass(frozen=True)
@@ -45,6 +99,28 @@ class Pair:
         either = self.action or self.known
         assert either is not None
         return either.start_s
+
+
+def pair_up(actions: Sequence[Action], known: Sequence[Segment]) -> list[Pair]:
+    """Pair actions with true segments: surest action first, each with the segment of its class that it overlaps most.
+
+    Returns:
+        A pair for every action and every segment, in order of time; those that overlap by less than `SAME_TIOU` stand
+        alone.
+    """
+    left = list(known)
+    pairs = []
+    for action in sorted(actions, key=lambda action: -action.score):
+        same = [other for other in left if other.label == composed(action.label)]
+        overlaps = _overlaps(action, same)
+        best = int(overlaps.argmax()) if same else 0
+        if same and overlaps[best] >= SAME_TIOU:
+            left.remove(same[best])
+            pairs.append(Pair(action, same[best], float(overlaps[best])))
+        else:
+            pairs.append(Pair(action, None))
+    pairs += [Pair(None, other) for other in left]
+    return sorted(pairs, key=lambda pair: pair.start_s)
 
 
 def by_falling_score(scores: FloatArray, videos: NDArray[np.int64], *, ties: Ties) -> NDArray[np.int64]:
@@ -90,26 +166,75 @@ def match_greedily(
     return found
 
 
-def pair_up(actions: Sequence[Action], known: Sequence[Segment]) -> list[Pair]:
-    """Pair actions with true segments: surest action first, each with the segment of its class that it overlaps most.
+@dataclass(frozen=True)
+class Pairs:
+    """Predictions and truths that overlap, ordered by prediction, then truth."""
+
+    predictions: NDArray[np.int64]
+    """Row of the prediction, shape (P,)."""
+    truths: NDArray[np.int64]
+    """Row of the truth, shape (P,)."""
+    tiou: FloatArray
+    """Their overlap in (0, 1], shape (P,)."""
+
+
+def tiou_of_pairs(a: FloatArray, b: FloatArray, *, of_nothing: float = 0.0) -> FloatArray:
+    """Temporal intersection over union, row by row, in the precision of the inputs.
+
+    Args:
+        a: Half-open segments (start, end), shape (N, 2).
+        b: Half-open segments (start, end), shape (N, 2), same unit and type as `a`.
+        of_nothing: Overlap of two segments without length, which is 0/0; see Note [two metrics].
 
     Returns:
-        A pair for every action and every segment, in order of time; those that overlap by less than `SAME_TIOU` stand
-        alone.
+        Overlaps in [0, 1], shape (N,). Segments that only touch overlap by 0.
     """
-    left = list(known)
-    pairs = []
-    for action in sorted(actions, key=lambda action: -action.score):
-        same = [other for other in left if other.label == composed(action.label)]
-        overlaps = _overlaps(action, same)
-        best = int(overlaps.argmax()) if same else 0
-        if same and overlaps[best] >= SAME_TIOU:
-            left.remove(same[best])
-            pairs.append(Pair(action, same[best], float(overlaps[best])))
-        else:
-            pairs.append(Pair(action, None))
-    pairs += [Pair(None, other) for other in left]
-    return sorted(pairs, key=lambda pair: pair.start_s)
+    shared = np.maximum(np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0]), 0)
+    # The order of these sums is the evaluators': another one moves results across a threshold by one rounding.
+    union = (b[:, 1] - b[:, 0]) + (a[:, 1] - a[:, 0]) - shared
+    overlap: FloatArray = shared / np.maximum(union, union.dtype.type(_SMALLEST_UNION))
+    if of_nothing:
+        overlap[union == 0] = of_nothing
+    return overlap
+
+
+def overlapping_pairs(
+    prediction_groups: NDArray[np.int64],
+    prediction_segments: FloatArray,
+    truth_groups: NDArray[np.int64],
+    truth_segments: FloatArray,
+    *,
+    at_least: float,
+    of_nothing: float = 0.0,
+) -> Pairs:
+    """Find all pairs of the same group that overlap by `at_least`.
+
+    Args:
+        prediction_groups: Group of each prediction (a video, or a class in a video), shape (N,).
+        prediction_segments: Segments (start, end), shape (N, 2).
+        truth_groups: Group of each truth, shape (M,).
+        truth_segments: Segments (start, end), shape (M, 2), same unit and type.
+        at_least: Smallest tIoU kept, above 0.
+        of_nothing: As `tiou_of_pairs` takes it.
+
+    Returns:
+        The pairs, in memory proportional to their number, not to the number of comparisons.
+    """
+    by_group = np.argsort(truth_groups, kind="stable")
+    first = np.searchsorted(truth_groups[by_group], prediction_groups, side="left")
+    counts = np.searchsorted(truth_groups[by_group], prediction_groups, side="right") - first
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]] = []
+    for part in _parts(counts):
+        predictions = np.repeat(part, counts[part])
+        within = np.arange(len(predictions)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
+        truths = by_group[first[predictions] + within]
+        tiou = tiou_of_pairs(prediction_segments[predictions], truth_segments[truths], of_nothing=of_nothing)
+        kept = tiou >= tiou.dtype.type(at_least)
+        found.append((predictions[kept], truths[kept], tiou[kept]))
+    if not found:
+        none = np.zeros(0, np.int64)
+        return Pairs(none, none, np.zeros(0, prediction_segments.dtype))
+    return Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
 def _match_in_rounds(
@@ -141,3 +266,10 @@ def _match_in_rounds(
 def _overlaps(action: Action, known: Sequence[Segment]) -> np.ndarray:
     segments = np.array([(other.start_s, other.end_s) for other in known], np.float64).reshape(-1, 2)
     return tiou_of_pairs(np.tile([action.start_s, action.end_s], (len(known), 1)), segments)
+
+
+def _parts(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Predictions that have any truth to compare with, in runs of about `PAIRS_AT_ONCE` comparisons."""
+    busy = np.flatnonzero(counts)
+    number = np.cumsum(counts[busy]) // PAIRS_AT_ONCE
+    yield from np.split(busy, np.flatnonzero(np.diff(number)) + 1) if len(busy) else ()

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tallformer_infer.errors import ExtraError, OutputError
-from tallformer_infer.evaluation.error_kinds import ErrorKinds
-from tallformer_infer.evaluation.scoring import Evaluation
+from tallformer_infer.evaluation.scoring import ErrorKinds, Evaluation
 from tallformer_infer.files import write_whole
 from tallformer_infer.installing import install_command
 

@@ -1,4 +1,19 @@
-"""Mean average precision and everything that belongs to it, of predictions against truth, and the same as JSON."""
+"""Mean average precision, precision and recall above a score, and why predictions are wrong; also as JSON.
+
+Note [kinds of errors]
+    Every prediction that is looked at is of exactly one kind, the first of these that holds:
+
+    1. `right`: it found a truth of its class (tIoU at least `tiou_threshold`, greedy by score).
+    2. `duplicate`: it overlaps a truth of its class that well, but a higher-scored prediction has it.
+    3. `confusion`: it overlaps a truth of another class that well.
+    4. `localization`: it overlaps a truth of its class by at least `BACKGROUND_TIOU`.
+    5. `confusion`: it overlaps a truth of another class by at least `BACKGROUND_TIOU`.
+    6. `background`: it overlaps nothing.
+
+    `missed` counts truths that no prediction found.
+    Source: kinds after Alwassel et al., "Diagnosing Error in Temporal Action Detectors", ECCV 2018, where the two cases
+    of confusion are apart; their cut at as many predictions as there are truths is the default here.
+"""
 
 from __future__ import annotations
 
@@ -11,96 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.evaluation.alignment import VideoReport, align
-from tallformer_infer.evaluation.annotations import Predictions, Truth
-from tallformer_infer.evaluation.error_kinds import ErrorKinds, error_kinds
-from tallformer_infer.evaluation.operating_point import OperatingPoint, operating_points
+from tallformer_infer.evaluation.annotations import Predictions, Truth, VideoReport, align
+from tallformer_infer.evaluation.matching import FloatArray, Ranked, overlapping_pairs, rank
 from tallformer_infer.evaluation.protocols import Protocol, ProtocolName
-from tallformer_infer.evaluation.ranking import Ranked, rank
 
+SCHEMA_VERSION = "1.0"
+"""The number after the dot rises when a key is added, the one before it when a key changes or goes."""
 
-@dataclass(frozen=True)
-class Curve:
-    """Precision against recall, at each score where another truth is found."""
+_ROUNDING = 1e-12
+"""9 right of 10 are a precision of 0.9, whichever way the product is rounded."""
 
-    recall: NDArray[np.float64]
-    """Rising, in (0, 1], shape (N,)."""
-    precision: NDArray[np.float64]
-    """In (0, 1], shape (N,)."""
-    scores: NDArray[np.float64]
-    """Score of the prediction that found the truth, falling, shape (N,)."""
-
-    @property
-    def average_precision(self) -> float:
-        """Area under the curve made monotone: at each recall, the best precision at that recall or a higher one."""
-        rises = np.diff(self.recall, prepend=0.0)
-        return float(np.dot(rises, np.maximum.accumulate(self.precision[::-1])[::-1]))
-
-
-def curve(is_right: NDArray[np.bool_], scores: NDArray[np.float64], *, truth_count: int) -> Curve:
-    """Precision against recall of predictions in the order of falling score.
-
-    Only the points where recall rises are kept: between them precision falls, so that neither the area nor the best
-    precision from some recall on changes.
-
-    Args:
-        is_right: Whether each prediction found a truth, shape (N,).
-        scores: Falling, shape (N,).
-        truth_count: Truths there are, at least 1.
-
-    Raises:
-        ValueError: There is no truth.
-    """
-    if truth_count < 1:
-        raise ValueError(f"expected at least one truth, got {truth_count = }")
-    places = np.flatnonzero(is_right)
-    hits = np.arange(1, len(places) + 1, dtype=np.float64)
-    return Curve(recall=hits / truth_count, precision=hits / (places + 1), scores=scores[places])
-
-
-def average_precision_per_class(
-    is_right: NDArray[np.bool_],
-    scores: NDArray[np.float64],
-    classes: NDArray[np.int64],
-    truth_counts: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Average precision of each class at each threshold.
-
-    Args:
-        is_right: Whether each prediction found a truth, predictions in the order of falling score, shape (T, N).
-        scores: Falling, shape (N,).
-        classes: Class of each prediction, in [0, K), shape (N,).
-        truth_counts: Truths of each class, at least 1, shape (K,).
-
-    Returns:
-        Shape (T, K), in [0, 1]; 0 for a class that was never predicted.
-    """
-    by_class = np.argsort(classes, kind="stable")
-    bounds = np.searchsorted(classes[by_class], np.arange(len(truth_counts) + 1))
-    average_precision = np.zeros((len(is_right), len(truth_counts)))
-    for row, right in enumerate(is_right):
-        for class_, truth_count in enumerate(truth_counts.tolist()):
-            rows = by_class[bounds[class_] : bounds[class_ + 1]]
-            average_precision[row, class_] = curve(right[rows], scores[rows], truth_count=truth_count).average_precision
-    return average_precision
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScore:
-    """One class."""
-
-    label: str
-    """Name of the class."""
-    truth_count: int
-    """Its annotated segments."""
-    prediction_count: int
-    """Its predictions that were scored."""
-    average_precision: tuple[float, ...]
-    """At each tIoU threshold, in [0, 1]."""
-    average: float
-    """Mean over the thresholds."""
-    operating_point: OperatingPoint | None
-    """Precision and recall, where a score threshold was asked for."""
+BACKGROUND_TIOU = 0.1
+"""Below this overlap a prediction has nothing to do with a truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,37 +113,228 @@ def evaluate(
     )
 
 
-def _operating_points(
-    ranked: Ranked, truth_counts: NDArray[np.int64], score_threshold: float | None
-) -> tuple[OperatingPoint | None, Sequence[OperatingPoint | None]]:
-    if score_threshold is None:
-        return None, [None] * len(truth_counts)
-    return operating_points(ranked, truth_counts, score_threshold=score_threshold)
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class."""
+
+    label: str
+    """Name of the class."""
+    truth_count: int
+    """Its annotated segments."""
+    prediction_count: int
+    """Its predictions that were scored."""
+    average_precision: tuple[float, ...]
+    """At each tIoU threshold, in [0, 1]."""
+    average: float
+    """Mean over the thresholds."""
+    operating_point: OperatingPoint | None
+    """Precision and recall, where a score threshold was asked for."""
 
 
-def _class_scores(
-    ranked: Ranked,
-    labels: tuple[str, ...],
+@dataclass(frozen=True)
+class Curve:
+    """Precision against recall, at each score where another truth is found."""
+
+    recall: NDArray[np.float64]
+    """Rising, in (0, 1], shape (N,)."""
+    precision: NDArray[np.float64]
+    """In (0, 1], shape (N,)."""
+    scores: NDArray[np.float64]
+    """Score of the prediction that found the truth, falling, shape (N,)."""
+
+    @property
+    def average_precision(self) -> float:
+        """Area under the curve made monotone: at each recall, the best precision at that recall or a higher one."""
+        rises = np.diff(self.recall, prepend=0.0)
+        return float(np.dot(rises, np.maximum.accumulate(self.precision[::-1])[::-1]))
+
+
+def curve(is_right: NDArray[np.bool_], scores: NDArray[np.float64], *, truth_count: int) -> Curve:
+    """Precision against recall of predictions in the order of falling score.
+
+    Only the points where recall rises are kept: between them precision falls, so that neither the area nor the best
+    precision from some recall on changes.
+
+    Args:
+        is_right: Whether each prediction found a truth, shape (N,).
+        scores: Falling, shape (N,).
+        truth_count: Truths there are, at least 1.
+
+    Raises:
+        ValueError: There is no truth.
+    """
+    if truth_count < 1:
+        raise ValueError(f"expected at least one truth, got {truth_count = }")
+    places = np.flatnonzero(is_right)
+    hits = np.arange(1, len(places) + 1, dtype=np.float64)
+    return Curve(recall=hits / truth_count, precision=hits / (places + 1), scores=scores[places])
+
+
+def average_precision_per_class(
+    is_right: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    classes: NDArray[np.int64],
     truth_counts: NDArray[np.int64],
-    average_precision: NDArray[np.float64],
-    points: Sequence[OperatingPoint | None],
-) -> tuple[ClassScore, ...]:
-    prediction_counts = np.bincount(ranked.classes, minlength=len(labels)).tolist()
-    return tuple(
-        ClassScore(
-            label=label,
-            truth_count=int(truth_counts[row]),
-            prediction_count=prediction_counts[row],
-            average_precision=tuple(average_precision[:, row].tolist()),
-            average=float(average_precision[:, row].mean()),
-            operating_point=points[row],
+) -> NDArray[np.float64]:
+    """Average precision of each class at each threshold.
+
+    Args:
+        is_right: Whether each prediction found a truth, predictions in the order of falling score, shape (T, N).
+        scores: Falling, shape (N,).
+        classes: Class of each prediction, in [0, K), shape (N,).
+        truth_counts: Truths of each class, at least 1, shape (K,).
+
+    Returns:
+        Shape (T, K), in [0, 1]; 0 for a class that was never predicted.
+    """
+    by_class = np.argsort(classes, kind="stable")
+    bounds = np.searchsorted(classes[by_class], np.arange(len(truth_counts) + 1))
+    average_precision = np.zeros((len(is_right), len(truth_counts)))
+    for row, right in enumerate(is_right):
+        for class_, truth_count in enumerate(truth_counts.tolist()):
+            rows = by_class[bounds[class_] : bounds[class_ + 1]]
+            average_precision[row, class_] = curve(right[rows], scores[rows], truth_count=truth_count).average_precision
+    return average_precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """How good the predictions of at least some score are, at each tIoU threshold."""
+
+    score_threshold: float
+    """Lowest score kept."""
+    kept: int
+    """Predictions kept."""
+    precision: tuple[float | None, ...]
+    """Share of kept predictions that found a truth, in [0, 1]; None where none is kept."""
+    recall: tuple[float, ...]
+    """Share of truths that were found, in [0, 1]."""
+
+
+def operating_points(
+    ranked: Ranked, truth_counts: NDArray[np.int64], *, score_threshold: float
+) -> tuple[OperatingPoint, list[OperatingPoint]]:
+    """Precision and recall over all classes, and of each class.
+
+    Args:
+        ranked: Predictions with the truth that each found; dropping the low scores changes none of these.
+        truth_counts: Truths of each class, at least 1, shape (K,).
+        score_threshold: Lowest score kept.
+    """
+    kept = ranked.scores >= score_threshold
+    classes, right = ranked.classes[kept], ranked.found[:, kept] >= 0
+    kept_counts = np.bincount(classes, minlength=len(truth_counts))
+    hits = np.stack([np.bincount(classes[row], minlength=len(truth_counts)) for row in right])  # (T, K)
+    per_class = [
+        _point_of(score_threshold, kept_count, hits_of_class, truth_count)
+        for kept_count, hits_of_class, truth_count in zip(
+            kept_counts.tolist(), hits.T.tolist(), truth_counts.tolist(), strict=True
         )
-        for row, label in enumerate(labels)
+    ]
+    overall = _point_of(score_threshold, len(classes), hits.sum(axis=1).tolist(), int(truth_counts.sum()))
+    return overall, per_class
+
+
+def choose_threshold(
+    scores: NDArray[np.float64],
+    is_right: NDArray[np.bool_],
+    *,
+    truth_count: int,
+    wanted_precision: float | None = None,
+    least_right: int = 1,
+) -> float | None:
+    """The score from which on predictions are worth keeping.
+
+    It lies halfway between the lowest score kept and the highest left out, so that rounding moves nothing across it.
+
+    Args:
+        scores: Falling, shape (N,).
+        is_right: Whether each prediction found a truth, shape (N,).
+        truth_count: Truths there are, at least 1.
+        wanted_precision: Keep as many right ones as can be had at this precision, in (0, 1], or a better one;
+            None: keep what makes F1, the harmonic mean of precision and recall, the highest. Of equals, the fewest.
+        least_right: Right ones that must be kept to believe in a wanted precision.
+
+    Returns:
+        The threshold; None where nothing is right, or no score has the wanted precision.
+    """
+    if not is_right.any():
+        return None
+    ends = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))  # equal scores are kept or left out together
+    hits, kept = np.cumsum(is_right)[ends], ends + 1
+    if wanted_precision is None:
+        best = int(np.argmax(2 * hits / (kept + truth_count)))
+    else:
+        good = (hits >= wanted_precision * kept * (1 - _ROUNDING)) & (hits >= max(least_right, 1))
+        if not good.any():
+            return None
+        best = int(np.argmax(np.where(good, hits, -1)))
+    lowest = float(scores[ends[best]])
+    next_lower = float(scores[ends[best] + 1]) if best + 1 < len(ends) else 0.0
+    middle = (lowest + next_lower) / 2
+    return middle if middle > next_lower else lowest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorKinds:
+    """How many predictions are of each kind, see Note [kinds of errors]."""
+
+    tiou_threshold: float
+    """Overlap from which a prediction is right."""
+    score_threshold: float | None
+    """Lowest score looked at; None: of each class, as many of the highest scores as it has truths."""
+    looked_at: int
+    """Predictions looked at: the sum of the next five."""
+    right: int
+    """Found a truth."""
+    duplicate: int
+    """Found a truth that was taken."""
+    confusion: int
+    """Found a truth of another class."""
+    localization: int
+    """Found a truth of its class, but start or end are too far off."""
+    background: int
+    """Found nothing."""
+    missed: int
+    """Truths that nothing found."""
+
+    @property
+    def described(self) -> str:
+        """Which predictions were looked at, in words."""
+        if self.score_threshold is None:
+            return f"the best {self.looked_at} predictions, per class as many as truths"
+        return f"{self.looked_at} predictions of score {self.score_threshold:g} or more"
+
+
+def error_kinds(
+    truth: Truth, ranked: Ranked, tiou_thresholds: tuple[float, ...], *, score_threshold: float | None
+) -> ErrorKinds:
+    """Sort predictions into kinds, at the threshold nearest to 0.5.
+
+    Args:
+        truth: What there is.
+        ranked: Predictions from the highest score to the lowest, with the truth that each found.
+        tiou_thresholds: Thresholds of `ranked.found`.
+        score_threshold: Lowest score looked at; None: of each class, as many of the highest scores as it has truths.
+    """
+    row = int(np.argmin(np.abs(np.array(tiou_thresholds) - 0.5)))
+    looked_at = _top_of_each_class(ranked, truth) if score_threshold is None else ranked.scores >= score_threshold
+    own, other = _best_overlaps(truth, ranked.videos[looked_at], ranked.classes[looked_at], ranked.segments[looked_at])
+    enough = own.dtype.type(tiou_thresholds[row])
+    conditions = [ranked.found[row, looked_at] >= 0, own >= enough, other >= enough, own > 0, other > 0]
+    kinds = np.select(conditions, [0, 1, 2, 3, 2], default=4)
+    counts = np.bincount(kinds, minlength=5).tolist()
+    return ErrorKinds(
+        tiou_threshold=tiou_thresholds[row],
+        score_threshold=score_threshold,
+        looked_at=len(kinds),
+        right=counts[0],
+        duplicate=counts[1],
+        confusion=counts[2],
+        localization=counts[3],
+        background=counts[4],
+        missed=len(truth.segments_s) - counts[0],
     )
-
-
-SCHEMA_VERSION = "1.0"
-"""The number after the dot rises when a key is added, the one before it when a key changes or goes."""
 
 
 def evaluation_document(evaluation: Evaluation, *, predictions: str, truth: str) -> dict[str, Any]:
@@ -251,6 +379,35 @@ def evaluation_document(evaluation: Evaluation, *, predictions: str, truth: str)
     }
 
 
+def _operating_points(
+    ranked: Ranked, truth_counts: NDArray[np.int64], score_threshold: float | None
+) -> tuple[OperatingPoint | None, Sequence[OperatingPoint | None]]:
+    if score_threshold is None:
+        return None, [None] * len(truth_counts)
+    return operating_points(ranked, truth_counts, score_threshold=score_threshold)
+
+
+def _class_scores(
+    ranked: Ranked,
+    labels: tuple[str, ...],
+    truth_counts: NDArray[np.int64],
+    average_precision: NDArray[np.float64],
+    points: Sequence[OperatingPoint | None],
+) -> tuple[ClassScore, ...]:
+    prediction_counts = np.bincount(ranked.classes, minlength=len(labels)).tolist()
+    return tuple(
+        ClassScore(
+            label=label,
+            truth_count=int(truth_counts[row]),
+            prediction_count=prediction_counts[row],
+            average_precision=tuple(average_precision[:, row].tolist()),
+            average=float(average_precision[:, row].mean()),
+            operating_point=points[row],
+        )
+        for row, label in enumerate(labels)
+    )
+
+
 def _operating_point(point: OperatingPoint | None) -> dict[str, Any] | None:
     if point is None:
         return None
@@ -260,3 +417,42 @@ def _operating_point(point: OperatingPoint | None) -> dict[str, Any] | None:
         "precision": list(point.precision),
         "recall": list(point.recall),
     }
+
+
+def _point_of(score_threshold: float, kept: int, hits: list[int], truth_count: int) -> OperatingPoint:
+    return OperatingPoint(
+        score_threshold=score_threshold,
+        kept=kept,
+        precision=tuple(number / kept if kept else None for number in hits),
+        recall=tuple(number / truth_count for number in hits),
+    )
+
+
+def _top_of_each_class(ranked: Ranked, truth: Truth) -> NDArray[np.bool_]:
+    """Which predictions are among the first of their class, as many as the class has truths."""
+    truth_counts = np.bincount(truth.class_indices, minlength=len(truth.labels))
+    by_class = np.argsort(ranked.classes, kind="stable")
+    sorted_classes = ranked.classes[by_class]
+    place = np.empty(len(by_class), np.int64)
+    place[by_class] = np.arange(len(by_class)) - np.searchsorted(sorted_classes, sorted_classes)
+    top: NDArray[np.bool_] = place < truth_counts[ranked.classes]
+    return top
+
+
+def _best_overlaps(
+    truth: Truth, videos: NDArray[np.int64], classes: NDArray[np.int64], segments: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Best tIoU of each prediction with a truth of its class and with one of another; 0 below `BACKGROUND_TIOU`."""
+    pairs = overlapping_pairs(
+        videos,
+        segments,
+        truth.video_indices,
+        truth.segments_s.astype(segments.dtype),
+        at_least=BACKGROUND_TIOU,
+    )
+    same = classes[pairs.predictions] == truth.class_indices[pairs.truths]
+    own = np.zeros(len(videos), segments.dtype)
+    other = np.zeros(len(videos), segments.dtype)
+    np.maximum.at(own, pairs.predictions[same], pairs.tiou[same])
+    np.maximum.at(other, pairs.predictions[~same], pairs.tiou[~same])
+    return own, other

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from tallformer_infer.errors import ExtraError
 from tallformer_infer.installing import install_command
-from tallformer_infer.labels.escaping import LINE, escape
+from tallformer_infer.labels.files import LINE, escape
 from tallformer_infer.labels.segments import LabelledVideo, Segment, by_class, in_time_order, lanes, only_video
 
 if TYPE_CHECKING:

@@ -17,9 +17,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.escaping import unescape, xml_attribute, xml_text
-from tallformer_infer.labels.files import Problems, parse_xml, read_bytes
-from tallformer_infer.labels.names import relative_address_of
+from tallformer_infer.labels.files import Problems, parse_xml, read_bytes, unescape, xml_attribute, xml_text
 from tallformer_infer.labels.segments import (
     GatheredVideos,
     LabelledVideo,
@@ -29,6 +27,7 @@ from tallformer_infer.labels.segments import (
     milliseconds,
     named_after,
     only_video,
+    relative_address_of,
 )
 
 _ACTION, _SCORE, _SCORE_TYPE = "action", "score", "tallformer-score"

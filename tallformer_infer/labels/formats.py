@@ -17,7 +17,6 @@ from typing import Any
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.activitynet import results_document, truth_document, videos_of_document
 from tallformer_infer.labels.boris import boris_document, videos_of_observations
-from tallformer_infer.labels.chapters import encode_ffmetadata, read_ffmetadata
 from tallformer_infer.labels.editing import EditingFormat, encode_timeline, require_editing
 from tallformer_infer.labels.elan import encode_eaf, read_eaf
 from tallformer_infer.labels.files import Problems, read_bytes, read_json_object, read_text
@@ -29,7 +28,14 @@ from tallformer_infer.labels.label_studio import (
     videos_of_tasks,
 )
 from tallformer_infer.labels.segments import LabelledVideo, shifted
-from tallformer_infer.labels.subtitles import encode_srt, encode_vtt, read_srt, read_vtt
+from tallformer_infer.labels.subtitles import (
+    encode_ffmetadata,
+    encode_srt,
+    encode_vtt,
+    read_ffmetadata,
+    read_srt,
+    read_vtt,
+)
 from tallformer_infer.labels.tables import (
     encode_csv,
     encode_jsonl,

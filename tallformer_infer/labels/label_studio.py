@@ -19,8 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from tallformer_infer.errors import AnnotationError, OutputError
-from tallformer_infer.labels.escaping import XML, escape, unescape, xml_attribute
-from tallformer_infer.labels.files import Problems, number, shown
+from tallformer_infer.labels.files import XML, Problems, escape, number, shown, unescape, xml_attribute
 from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, Segment, by_class, in_time_order
 
 _FROM, _TO, _KIND, _EXACT, _NAME = "timelineLabels", "video", "timelinelabels", "tallformer_exact", "tallformer_video"

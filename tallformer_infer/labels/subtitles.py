@@ -1,9 +1,13 @@
-"""SubRip (.srt) and WebVTT (.vtt): a cue per action, its label on the first line and its score on the second.
+"""SubRip (.srt), WebVTT (.vtt) and FFmpeg chapters: a cue or chapter per action.
+
+A cue has the label on its first line and the score on its second. FFmpeg reads chapters with
+`ffmpeg -i video.mp4 -i chapters.txt -map_metadata 1 -codec copy out.mp4`.
 
 Markup in labels (`<i>`, `<font ...>`, `<v Ann>`, `{\\an8}`) is how they look, and is taken off. The library pysubs2
 reads both formats, too, but passes over lines that it does not understand; here they are errors, so tests use it only.
 
-Source: WebVTT, W3C; SubRip has no standard: what FFmpeg, players and Whisper write and read.
+Source: WebVTT, W3C; FFmpeg's documentation, "Metadata"; SubRip has no standard: what FFmpeg,
+players and Whisper write and read.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.escaping import SUBRIP, SUBTITLE, escape, unescape
-from tallformer_infer.labels.files import Problems, read_text
+from tallformer_infer.labels.files import CHAPTER, SUBRIP, SUBTITLE, Problems, escape, number, read_text, unescape
 from tallformer_infer.labels.segments import (
+    GatheredVideos,
     LabelledVideo,
     Segment,
     in_time_order,
@@ -33,6 +37,9 @@ _TAG = re.compile(r"<[^>]*>")
 _SUBRIP_MARKUP = re.compile(
     r"</?(?:[bius]|font|c|v|lang|ruby|rt)(?:[\s.][^>]*)?>|\{\\[^}]*\}|\{/?[bius]\}", re.IGNORECASE
 )
+
+_SECTION = re.compile(r"^\[", re.MULTILINE)
+_EQUALS = re.compile(r"(?<!\\)=")
 
 
 def encode_srt(videos: Sequence[LabelledVideo]) -> str:
@@ -91,18 +98,22 @@ def _read(
     path: Path, lines: list[str], problems: Problems, *, first: int, plain: Callable[[str], str]
 ) -> tuple[LabelledVideo, ...]:
     segments = []
-    for number, block in _blocks(lines, first):
+    for line_number, block in _blocks(lines, first):
         times = [place for place, line in enumerate(block[:2]) if _TIMES.fullmatch(line)]
         if not times:
             if first and re.match(r"(NOTE|STYLE|REGION)(\s|$)", block[0]):
                 continue
-            problems.add(f"line {number}", f"expected a line such as 00:01:02,500 --> 00:01:04,000, got {block[0]!r}")
+            problems.add(
+                f"line {line_number}", f"expected a line such as 00:01:02,500 --> 00:01:04,000, got {block[0]!r}"
+            )
             continue
         segment = _segment(block[times[0]], [plain(line) for line in block[times[0] + 1 :]])
         if segment is None:
-            problems.add(f"line {number}", "has no text; expected the name of the action")
+            problems.add(f"line {line_number}", "has no text; expected the name of the action")
         elif segment.end_s < segment.start_s:
-            problems.add(f"line {number}", f"ends at {segment.end_s:g} s, before it starts at {segment.start_s:g} s")
+            problems.add(
+                f"line {line_number}", f"ends at {segment.end_s:g} s, before it starts at {segment.start_s:g} s"
+            )
         else:
             segments.append(segment)
     problems.raise_if_any()
@@ -112,11 +123,11 @@ def _read(
 def _blocks(lines: list[str], first: int) -> Iterator[tuple[int, list[str]]]:
     """Runs of lines that are not empty, with the number of their first line, from 1."""
     block: list[str] = []
-    for number, line in enumerate([*lines[first:], ""], start=first + 1):
+    for line_number, line in enumerate([*lines[first:], ""], start=first + 1):
         if line.strip():
             block.append(line)
         elif block:
-            yield number - len(block), block
+            yield line_number - len(block), block
             block = []
 
 
@@ -138,3 +149,57 @@ def _segment(times: str, text: list[str]) -> Segment | None:
     return Segment(
         start_s=round(start_s, 3), end_s=round(end_s, 3), label=label, score=float(score[1]) if score else None
     )
+
+
+def encode_ffmetadata(videos: Sequence[LabelledVideo]) -> str:
+    """One video's actions as chapters, in order of time. Chapters that overlap are kept; players show the last one."""
+    chapters = [
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={max(0, milliseconds(segment.start_s))}\n"
+        f"END={max(0, milliseconds(segment.end_s))}\ntitle={_value(segment.label)}\n"
+        for segment in in_time_order(only_video(videos, "ffmetadata").segments)
+    ]
+    return "".join([";FFMETADATA1\n", *chapters])
+
+
+def read_ffmetadata(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    """Read chapters; the video is named after the file. Metadata of the file and of its streams is passed over.
+
+    Raises:
+        AnnotationError: The file cannot be read, is no FFmpeg metadata, or has a chapter without times or title.
+    """
+    text = read_text(path)
+    if not text.startswith(";FFMETADATA"):
+        raise AnnotationError(
+            f"{path}: expected ;FFMETADATA1 on the first line, got {text.partition(chr(10))[0][:40]!r}"
+        )
+    found = GatheredVideos(problems)
+    about = named_after(path)
+    found.add_video(about.name, has_bare_name=about.has_bare_name)
+    for place, section in enumerate(_SECTION.split(text)[1:], start=1):
+        if not section.startswith("CHAPTER]"):
+            continue
+        values = _values(section)
+        base = re.fullmatch(r"(\d+)/([1-9]\d*)", values.get("timebase", "1/1000000000"))
+        ends = [number(values.get(name)) for name in ("start", "end")]
+        unit_s = int(base[1]) / int(base[2]) if base else None
+        times_s = [None if end is None or unit_s is None else round(end * unit_s, 6) for end in ends]
+        found.add(about.name, f"chapter {place}", times_s, unescape(values.get("title", "")))
+    return found.videos()
+
+
+def _values(section: str) -> dict[str, str]:
+    """Keys in small letters and their values, without the backslashes before characters that mean something."""
+    values = {}
+    for line in re.findall(r"(?:\\[\s\S]|[^\\\n])+", section):
+        if line[0] not in ";#[":
+            key, *value = _EQUALS.split(line, maxsplit=1)
+            values[_plain(key).casefold()] = _plain("".join(value))
+    return values
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\([\s\S])", r"\1", text)
+
+
+def _value(text: str) -> str:
+    return re.sub(r"([=;#\\\n])", r"\\\1", escape(text, CHAPTER))

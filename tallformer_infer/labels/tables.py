@@ -18,8 +18,20 @@ from typing import Any
 
 from tallformer_infer.errors import AnnotationError, ExtraError
 from tallformer_infer.installing import install_command
-from tallformer_infer.labels.escaping import CELL, LINE, escape, guard_formula, unescape, unguard_formula
-from tallformer_infer.labels.files import Problems, number, read_bytes, read_decoded, read_text, shown
+from tallformer_infer.labels.files import (
+    CELL,
+    LINE,
+    Problems,
+    escape,
+    guard_formula,
+    number,
+    read_bytes,
+    read_decoded,
+    read_text,
+    shown,
+    unescape,
+    unguard_formula,
+)
 from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, in_time_order, milliseconds, named_after
 
 CSV_COLUMNS = ("video", "start_s", "end_s", "label", "score")

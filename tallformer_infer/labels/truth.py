@@ -19,8 +19,7 @@ from typing import Any
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.activitynet import video_of_entry
 from tallformer_infer.labels.files import Problems, number, read_json_object, shown
-from tallformer_infer.labels.names import composed, composed_names
-from tallformer_infer.labels.segments import LabelledVideo, Segment
+from tallformer_infer.labels.segments import LabelledVideo, Segment, composed, composed_names
 
 SUBSET_NAMES = {"train": "training", "val": "validation", "valid": "validation", "test": "testing"}
 """Short names of subsets, as some files and most users write them."""

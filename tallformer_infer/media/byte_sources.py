@@ -1,12 +1,21 @@
-"""Open what the user named as a video, and read its bytes.
+"""Read the bytes of what the user named as a video: a file, a pipe, an http(s) address, or one for fsspec.
 
 # Note [FFmpeg is only handed bytes]
 
 A video file may come from anybody, and several formats are lists of other files and addresses: HLS and DASH playlists,
 concat scripts, QuickTime data references, image patterns. So this package opens what the user named, and FFmpeg reads
 its bytes through a callback. FFmpeg never sees a path or an address; its protocol whitelist is empty, so it can open
-nothing by itself; and only demuxers of self-contained video formats are allowed (`containers.py`). A name with a colon
+nothing by itself; and only demuxers of self-contained video formats are allowed (`decoding.py`). A name with a colon
 or with `%03d` in it is therefore just a name, and the bytes decide the format, not the suffix.
+
+Only `label` uses fsspec: for `detect`, a name such as `file://x` or `ftp://x` is just a name. Byte ranges are requested
+ahead of where FFmpeg reads; nothing is copied to disk.
+
+# Note [MP4 from a pipe]
+
+An MP4 or QuickTime file whose index (`moov`) follows its pictures (`mdat`) cannot be read from front to back. Cameras
+and phones write such files. From a pipe, or a server without ranges, they are spooled to a temporary file. All others,
+also MP4 with its index first, are passed on as they come.
 """
 
 from __future__ import annotations
@@ -16,20 +25,43 @@ import os
 import re
 import select
 import stat
+import struct
 import sys
+import tempfile
 import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import IO, Any, Protocol, TypeVar
 
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media.remote import RemoteBytes
-from tallformer_infer.media.web import WebBytes
+from tallformer_infer.installing import install_command
+from tallformer_infer.media.web import (
+    ALLOWED_PROTOCOLS,
+    PATIENCE_S,
+    WebBytes,
+    check_protocol,
+    is_web_address,
+    version_on_web,
+)
 
 HASHED_AT_ONCE = 1 << 22
 """Bytes that are read at once for a hash alone."""
 STDIN_NAMES = ("-", "pipe:", "pipe:0")
 _WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+
+T = TypeVar("T")
+_BLOCK_BYTES = 1 << 22
+"""Bytes requested at a time: about a second of ordinary video."""
+
+MAX_SPOOLED_BYTES = 8 << 30
+"""Largest file that is spooled."""
+_BEGINNINGS = frozenset({b"ftyp", b"wide", b"free", b"skip", b"mdat", b"moov", b"pnot"})
+"""Boxes that an MP4 or QuickTime file can start with."""
+_INDEX = frozenset({b"moov", b"moof", b"sidx"})
+_MAX_BEGINNING_BYTES = 1 << 24
+_SPOOL_BLOCK_BYTES = 1 << 20
 
 
 class ByteSource(Protocol):
@@ -271,3 +303,262 @@ class PipeBytes:
             self._is_closed = True
         for descriptor in (self._descriptor, self._wake_read, self._wake_write):
             os.close(descriptor)
+
+
+def file_system(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> tuple[Any, str]:
+    """fsspec file system of an address, and the path in it.
+
+    Raises:
+        MediaError: Its protocol is not allowed, or fsspec is not installed or does not know it.
+    """
+    check_protocol(address, allowed)
+    try:
+        found: tuple[Any, str] = _fsspec(address).core.url_to_fs(address)
+    except Exception as failure:  # every protocol has its own errors, for wrong names and for packages that are missing
+        raise MediaError(f"{address}: cannot be opened: {_one_line(failure)}") from failure
+    return found
+
+
+def version_of_address(
+    address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS, *, only_public: bool = False
+) -> tuple[str, int | None]:
+    """Version of the bytes at an address, as far as the server gives one, and their number.
+
+    Args:
+        address: The address.
+        allowed: Protocols that may be used.
+        only_public: See `WebBytes`.
+
+    Raises:
+        MediaError: It cannot be reached, or there is nothing.
+    """
+    if is_web_address(address):
+        told = version_on_web(address, only_public=only_public)
+        parts = [address, told.tag, told.date, "" if told.size is None else str(told.size)]
+        return address if not any(parts[1:]) else " ".join(parts), told.size
+    system, path = file_system(address, allowed)
+    try:
+        details, version = _in_time(lambda: (system.info(path), system.ukey(path)))
+    except Exception as failure:
+        raise MediaError(f"{address}: {_reason(failure)}") from failure
+    size = details.get("size")
+    return f"{address} {version}", int(size) if size is not None else None
+
+
+class RemoteBytes:
+    """Bytes behind an address that fsspec reads."""
+
+    def __init__(self, address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> None:
+        """Open it.
+
+        Raises:
+            MediaError: It cannot be opened, or its protocol is not allowed.
+        """
+        self.failure: str | None = None
+        self._address = address
+        self._aborting = threading.Event()
+        self._system, self._path = file_system(address, allowed)
+        try:
+            self._version = self._told_version()
+            self._file: IO[bytes] = _in_time(self._open)
+        except Exception as failure:
+            raise MediaError(f"{address}: {_reason(failure)}") from failure
+
+    def __str__(self) -> str:
+        return self._address
+
+    def read(self, size: int) -> bytes:
+        """See `ByteSource`."""
+        if self._aborting.is_set() or self.failure:
+            return b""
+        try:
+            data = _in_time(lambda: self._file.read(size), self._aborting)
+            if not data and self._told_version() != self._version:
+                self.failure = "changed while it was read; try again"
+            return data
+        except _AbortedError:
+            return b""
+        except Exception as failure:
+            self.failure = _one_line(failure)
+            return b""
+
+    def seekable(self) -> bool:
+        """Whether the protocol reads ranges."""
+        return self._file.seekable()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See `ByteSource`."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """See `ByteSource`."""
+        return self._file.tell()
+
+    def abort(self) -> None:
+        """See `ByteSource`; a request in progress is abandoned."""
+        self._aborting.set()
+
+    def close(self) -> None:
+        """See `ByteSource`."""
+        self._file.close()
+
+    def _open(self) -> IO[bytes]:
+        opened: IO[bytes] = self._system.open(self._path, "rb", block_size=_BLOCK_BYTES)
+        return opened
+
+    def _told_version(self) -> str:
+        """Current version; empty if the protocol has none."""
+        self._system.invalidate_cache()
+        try:
+            return str(_in_time(lambda: self._system.ukey(self._path), self._aborting))
+        except (NotImplementedError, FileNotFoundError):
+            return ""
+
+
+class _AbortedError(Exception):
+    """The read was aborted."""
+
+
+def _in_time(ask: Callable[[], T], aborting: threading.Event | None = None) -> T:
+    """Call `ask` with a limit of `PATIENCE_S`: protocols have time limits of their own, or none.
+
+    Raises:
+        TimeoutError: No answer in time; the thread is abandoned and ends with the process at the latest.
+    """
+    answers: list[T] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="tallformer-remote", daemon=True).start()
+    waited_s, step_s = 0.0, 0.2 if aborting is not None else PATIENCE_S
+    while not done.wait(step_s):
+        waited_s += step_s
+        if aborting is not None and aborting.is_set():
+            raise _AbortedError
+        if waited_s >= PATIENCE_S:
+            raise TimeoutError(f"the server sent nothing for {PATIENCE_S:.0f} s")
+    if failures:
+        raise failures[0]
+    return answers[0]
+
+
+def _fsspec(address: str) -> ModuleType:
+    try:
+        import fsspec  # noqa: PLC0415 (an extra)
+    except ModuleNotFoundError as missing:
+        raise MediaError(
+            f"{address}: such addresses need the extra 'archive': {install_command('archive')}"
+        ) from missing
+    module: ModuleType = fsspec
+    return module
+
+
+def _reason(failure: Exception) -> str:
+    return "no such video" if isinstance(failure, FileNotFoundError) else f"cannot be read: {_one_line(failure)}"
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split()) or type(failure).__name__
+
+
+class SpooledBytes:
+    """Bytes of a source that cannot seek. Nothing is read until `seekable` or `read` is called."""
+
+    def __init__(self, source: ByteSource) -> None:
+        """Wrap `source`, which is closed together with this object."""
+        self.failure: str | None = None
+        self._source = source
+        self._beginning = b""
+        self._place = 0
+        self._is_prepared = False
+        self._is_aborted = False
+        self._file: IO[bytes] | None = None
+
+    def read(self, size: int) -> bytes:
+        """See `ByteSource`."""
+        self._prepare()
+        if self._is_aborted or self.failure:
+            return b""
+        if self._file is not None:
+            return self._file.read(size)
+        data, self._beginning = self._beginning[:size], self._beginning[size:]
+        data = data or self._source.read(size)
+        self._place += len(data)
+        self.failure = self._source.failure
+        return data
+
+    def seekable(self) -> bool:
+        """Whether the source is spooled. Reads as much as is needed to decide, and then to spool."""
+        self._prepare()
+        return self._file is not None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See `ByteSource`."""
+        if self._file is None:
+            raise OSError(f"cannot go to {offset} ({whence})")
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """See `ByteSource`."""
+        return self._place if self._file is None else self._file.tell()
+
+    def abort(self) -> None:
+        """See `ByteSource`."""
+        self._is_aborted = True
+        self._source.abort()
+
+    def close(self) -> None:
+        """See `ByteSource`; this deletes the temporary file."""
+        self._source.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _prepare(self) -> None:
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        if self._has_index_last():
+            try:
+                self._keep()
+            except OSError as error:
+                self.failure = f"cannot be kept in a temporary file: {error.strerror or error}"
+        self.failure = self.failure or self._source.failure
+
+    def _has_index_last(self) -> bool:
+        """Whether pictures come before their index; reads the beginning box by box."""
+        start = 0
+        while start < _MAX_BEGINNING_BYTES:
+            while len(self._beginning) < start + 16 and (data := self._source.read(start + 16 - len(self._beginning))):
+                self._beginning += data
+            if len(self._beginning) < start + 16:
+                return False
+            size, kind, long_size = struct.unpack_from(">I4sQ", self._beginning, start)
+            if kind == b"mdat":
+                return True
+            if kind in _INDEX or (start == 0 and kind not in _BEGINNINGS):
+                return False
+            size = long_size if size == 1 else size
+            if size < 8:
+                return False
+            start += size
+        return False
+
+    def _keep(self) -> None:
+        self._file = file = tempfile.TemporaryFile(prefix="tallformer-")  # noqa: SIM115 (closed with this)
+        kept, data = 0, self._beginning
+        while data and not self._is_aborted:
+            kept += len(data)
+            if kept > MAX_SPOOLED_BYTES:
+                self.failure = f"its index comes last, after more than {MAX_SPOOLED_BYTES >> 30} GiB: save it first"
+                break
+            file.write(data)
+            data = self._source.read(_SPOOL_BLOCK_BYTES)
+        file.seek(0)

@@ -14,8 +14,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media.graph import SQUARE, exact_rate
-from tallformer_infer.media.picture import UPRIGHT
+from tallformer_infer.media.graph import SQUARE, UPRIGHT, exact_rate
 from tallformer_infer.structures import VideoInfo
 
 Picture = NDArray[np.uint8]

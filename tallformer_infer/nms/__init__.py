@@ -4,11 +4,9 @@ Candidates are pairs of a segment and a class, one row each. Overlap is measured
 equal scores the earlier row goes first.
 """
 
-from tallformer_infer.nms.dispatch import suppress
-from tallformer_infer.nms.greedy import nms, nmw
-from tallformer_infer.nms.pairs import pairs_above
-from tallformer_infer.nms.proposals import proposals_with_classes, reference_actions, without_class
+from tallformer_infer.nms.greedy import nms, nmw, pairs_above, tiou
 from tallformer_infer.nms.soft import soft_nms, soft_nms_activitynet
+from tallformer_infer.nms.video import proposals_with_classes, reference_actions, suppress, without_class
 
 __all__ = [
     "nms",
@@ -19,5 +17,6 @@ __all__ = [
     "soft_nms",
     "soft_nms_activitynet",
     "suppress",
+    "tiou",
     "without_class",
 ]

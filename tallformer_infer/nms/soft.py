@@ -9,8 +9,7 @@ from typing import Literal, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.nms.clusters import tiou
-from tallformer_infer.nms.pairs import check_pairs
+from tallformer_infer.nms.greedy import check_pairs, tiou
 from tallformer_infer.structures import Candidates
 
 _Decay = Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.bundle import Bundle, load_bundle
-from tallformer_infer.config.class_groups import expand_groups
+from tallformer_infer.config import expand_groups
 from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_infer.evaluation import ClassScores
-from tallformer_infer.media import FrameStream, VideoInput, given_video, name_of, open_video
-from tallformer_infer.media.given import GivenVideo
+from tallformer_infer.media import FrameStream, GivenVideo, VideoInput, given_video, name_of, open_video
 from tallformer_infer.pipeline.choices import choose_layout, choose_point, choose_windows
 from tallformer_infer.pipeline.encoding import ClipEncoder
 from tallformer_infer.pipeline.road import Choices, OnProgress, VideoRun, conclude, find_actions

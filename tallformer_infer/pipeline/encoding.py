@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.config import Recipe
-from tallformer_infer.media.frame_queue import run_ahead
+from tallformer_infer.media import run_ahead
 from tallformer_infer.runtime import Cancellation, Runtime
 from tallformer_infer.timeline import Clip
 

@@ -20,12 +20,19 @@ import numpy as np
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import from_json, to_json
-from tallformer_infer.media import FrameStream
-from tallformer_infer.media.frame_queue import run_ahead
+from tallformer_infer.media import FrameStream, run_ahead
 from tallformer_infer.nms import suppress
-from tallformer_infer.pipeline.candidates import CandidatePools, best_candidates, in_video_frames, length_ranges
+from tallformer_infer.pipeline.candidates import (
+    CandidatePools,
+    OwnScores,
+    best_candidates,
+    classify,
+    in_video_frames,
+    length_ranges,
+    localizer_of,
+    reference_candidates,
+)
 from tallformer_infer.pipeline.choices import at_point, rates_of
-from tallformer_infer.pipeline.classes import OwnScores, classify, localizer_of, reference_candidates
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip
 from tallformer_infer.results import select_actions
 from tallformer_infer.runtime import Runtime

@@ -3,17 +3,22 @@
 select_actions ──▶ actions_document | activitynet_document ──▶ write_document
 """
 
-from tallformer_infer.results.display import result_html, result_text
 from tallformer_infer.results.document import (
     UNTRAINED_NOTICE,
     Failure,
     actions_document,
+    check_selection,
+    describe_action,
+    describe_file,
+    describe_run,
     load_schema,
+    result_html,
     result_json,
+    result_text,
     results_of_document,
     save_result,
+    select_actions,
 )
-from tallformer_infer.results.selection import check_selection, select_actions
 from tallformer_infer.results.writing import (
     STDOUT,
     check_destination,
@@ -32,6 +37,9 @@ __all__ = [
     "actions_document",
     "check_destination",
     "check_selection",
+    "describe_action",
+    "describe_file",
+    "describe_run",
     "encode_document",
     "load_schema",
     "make_folder",

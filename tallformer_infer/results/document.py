@@ -1,20 +1,21 @@
-"""The project's own form of results: `actions.json`, described key by key in `actions.schema.json`.
+"""Results as `actions.json` (see `actions.schema.json`), as text and as HTML; and the selection of actions to keep.
 
 Times and scores are written with six decimals: a microsecond, and far below the noise of a score.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer.errors import AnnotationError, OutputError
-from tallformer_infer.results.selection import in_order
+from tallformer_infer.errors import AnnotationError, ConfigError, OutputError
 from tallformer_infer.results.writing import encode_document, make_folder, write_document
 from tallformer_infer.structures import Action, Provenance, Result, Selection, StageSeconds, VideoInfo
 
@@ -24,6 +25,11 @@ SCHEMA_VERSION = "1.4"
 UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
 
 DECIMALS = 6
+
+SHOWN = 10
+"""Most actions in a `repr`."""
+SHOWN_IN_NOTEBOOK = 50
+"""Most rows of a table; those of the highest scores."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +62,6 @@ def actions_document(
     }
 
 
-def results_of_document(document: Any) -> tuple[Result, ...]:
-    """The results in a document, as `actions_document` takes them.
-
-    What the document does not tell has its default: `missing_s`, and whether a video was generated.
-
-    Raises:
-        AnnotationError: It is no such document, or one of another version.
-    """
-    version = str(document.get("schema_version")) if isinstance(document, dict) else "none"
-    if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
-        raise AnnotationError(f"actions.json: schema_version {version}; expected {SCHEMA_VERSION}")
-    try:
-        provenance, selection = _read_run(document)
-        return tuple(_read_video(video, provenance, selection) for video in document["videos"])
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise AnnotationError(f"actions.json: {type(error).__name__}: {error}") from error
-
-
 def result_json(result: Result) -> str:
     """The document of one video, as text."""
     return encode_document(actions_document([result])).decode()
@@ -94,11 +82,147 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> None:
     write_document(actions_document([result]), out)
 
 
+def results_of_document(document: Any) -> tuple[Result, ...]:
+    """The results in a document, as `actions_document` takes them.
+
+    What the document does not tell has its default: `missing_s`, and whether a video was generated.
+
+    Raises:
+        AnnotationError: It is no such document, or one of another version.
+    """
+    version = str(document.get("schema_version")) if isinstance(document, dict) else "none"
+    if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise AnnotationError(f"actions.json: schema_version {version}; expected {SCHEMA_VERSION}")
+    try:
+        provenance, selection = _read_run(document)
+        return tuple(_read_video(video, provenance, selection) for video in document["videos"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise AnnotationError(f"actions.json: {type(error).__name__}: {error}") from error
+
+
 def load_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `actions_document`."""
     text = importlib.resources.files(__package__).joinpath("actions.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
+
+
+def select_actions(
+    actions: Iterable[Action],
+    *,
+    threshold: float | None = None,
+    top_k: int | None = None,
+    classes: Sequence[str] | None = None,
+    known: Sequence[str] | None = None,
+) -> tuple[Action, ...]:
+    """The actions that pass every filter, sorted by start, then end, then falling score.
+
+    Args:
+        actions: Actions of one video, in any order.
+        threshold: Lowest score to keep, in [0, 1]; None keeps all.
+        top_k: Most actions to keep, those of the highest scores after the other filters; of equal scores the earlier
+            ones. None keeps all.
+        classes: Names of the actions to keep; None keeps all.
+        known: Names that the model can give; where given, other names in `classes` are refused.
+
+    Raises:
+        ConfigError: As `check_selection`.
+    """
+    check_selection(threshold=threshold, top_k=top_k, classes=classes, known=known)
+    kept = [
+        action
+        for action in actions
+        if (classes is None or action.label in classes) and (threshold is None or action.score >= threshold)
+    ]
+    if top_k is not None:
+        kept = sorted(kept, key=lambda action: (-action.score, action.start_s, action.end_s, action.label))[:top_k]
+    return in_order(kept)
+
+
+def check_selection(
+    *,
+    threshold: float | None = None,
+    top_k: int | None = None,
+    classes: Sequence[str] | None = None,
+    known: Sequence[str] | None = None,
+    see: str = "tallformer info MODEL",
+) -> None:
+    """Refuse what `select_actions` cannot do, before a video is opened.
+
+    Args:
+        threshold: Lowest score to keep, in [0, 1].
+        top_k: Most actions to keep per video, at least 1.
+        classes: Names of the actions to keep.
+        known: Names that the model can give; None: not known here.
+        see: Command that lists `known`, for the message.
+
+    Raises:
+        ConfigError: One of them is out of range, or a class is not one of `known`; the message names near matches.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold={threshold} must be in [0, 1]")
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"top_k={top_k} must be at least 1")
+    if isinstance(classes, str):
+        raise TypeError(f"classes={classes!r}: expected a list of names")
+    if classes is not None and not classes:
+        raise ConfigError("classes: expected at least one name, or None for all")
+    for name in classes or ():
+        if known is not None and name not in known:
+            raise ConfigError(f"class {name!r}: no such class; {_near(name, known)}`{see}` lists all {len(known)}")
+
+
+def in_order(actions: Iterable[Action]) -> tuple[Action, ...]:
+    """Actions sorted by start, then end, then falling score."""
+    return tuple(sorted(actions, key=lambda action: (action.start_s, action.end_s, -action.score, action.label)))
+
+
+def result_text(result: Result) -> str:
+    """One line about the video, and one for each of the first actions: start, end, score, name."""
+    head = (
+        f"Result(video={result.video.path!r}, duration_s={round(result.duration_s, 2)}, "
+        f"model={result.provenance.model_name!r}, actions={len(result.actions)})"
+    )
+    lines = [
+        f"{action.start_s:9.2f} - {action.end_s:8.2f} s  {action.score:.3f}  {action.label}"
+        for action in result.actions[:SHOWN]
+    ]
+    left = len(result.actions) - len(lines)
+    return "\n".join([head, *lines, *([f"    ... and {left} more"] if left else [])])
+
+
+def result_html(result: Result) -> str:
+    """A headline, a time line and a table; no script, and nothing from outside."""
+    best = sorted(result.actions, key=lambda action: -action.score)[:SHOWN_IN_NOTEBOOK]
+    shown = sorted(best, key=lambda action: (action.start_s, action.end_s))
+    colours = {label: _colour(number) for number, label in enumerate(dict.fromkeys(one.label for one in shown))}
+    bars = "".join(_bar(action, result, colours[action.label]) for action in shown)
+    rows = "".join(
+        f"<tr><td>{action.start_s:.2f}</td><td>{action.end_s:.2f}</td>"
+        f'<td style="text-align:left"><span style="color:{colours[action.label]}">&#9632;</span> {escape(action.label)}'
+        f"</td><td>{action.score:.3f}</td></tr>"
+        for action in shown
+    )
+    left = len(result.actions) - len(shown)
+    note = f"<p>The best {len(shown)} of {len(result.actions)} actions.</p>" if left else ""
+    table = (
+        f"<table><tr><th>start (s)</th><th>end (s)</th><th>action</th><th>score</th></tr>{rows}</table>{note}"
+        if shown
+        else "<p>No action found.</p>"
+    )
+    use = result.provenance.intended_use
+    intended = f"<br><small>{escape(use)}</small>" if use else ""
+    return (
+        f"<div><p><b>{escape(result.video.path)}</b>, {result.duration_s:.1f} s, model "
+        f"{escape(result.provenance.model_name)}{intended}</p>"
+        f'<div style="position:relative;height:1.2em;background:rgba(128,128,128,.2)">{bars}</div>{table}</div>'
+    )
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    folded = {other.casefold(): other for other in known}
+    near = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
+    return f"did you mean {' or '.join(repr(match) for match in near)}? " if near else ""
 
 
 def describe_run(results: Sequence[Result], selection: Selection) -> dict[str, Any]:
@@ -239,3 +363,19 @@ def _rounded_if_known(value: float | None) -> float | None:
 def _rounded(value: float) -> float:
     # Adding 0.0 turns -0.0 into 0.0; float() turns NumPy's numbers into ones that JSON knows.
     return round(float(value), DECIMALS) + 0.0
+
+
+def _bar(action: Action, result: Result, colour: str) -> str:
+    length_s = result.duration_s or 1.0
+    left = 100 * (action.start_s - result.video.start_s) / length_s
+    width = 100 * (action.end_s - action.start_s) / length_s
+    title = escape(f"{action.label} {action.start_s:.2f}-{action.end_s:.2f} s, {action.score:.3f}", quote=True)
+    return (
+        f'<div title="{title}" style="position:absolute;top:0;height:100%;left:{left:.3f}%;width:{width:.3f}%;'
+        f'background:{colour};opacity:.8"></div>'
+    )
+
+
+def _colour(number: int) -> str:
+    """Distinct hues in any number: steps of the golden angle."""
+    return f"hsl({round(number * 137.508) % 360} 65% 50%)"

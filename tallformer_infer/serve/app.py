@@ -34,7 +34,7 @@ from starlette.requests import ClientDisconnect
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.config.class_groups import expand_groups
+from tallformer_infer.config import expand_groups
 from tallformer_infer.errors import ArchiveError, ConfigError, ExtraError, MediaError, OutputError
 from tallformer_infer.pipeline import choose_point
 from tallformer_infer.results import check_selection

@@ -9,10 +9,15 @@ from typing import Annotated
 from pydantic import AfterValidator, WithJsonSchema
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.labels.formats import FOR_RESULTS, FORMATS, encode_labels, require_libraries
-from tallformer_infer.labels.segments import LabelledVideo, labelled_video
-from tallformer_infer.pipeline import choose_point
-from tallformer_infer.pipeline.choices import at_point
+from tallformer_infer.labels import (
+    FOR_RESULTS,
+    FORMATS,
+    LabelledVideo,
+    encode_labels,
+    labelled_video,
+    require_libraries,
+)
+from tallformer_infer.pipeline import at_point, choose_point
 from tallformer_infer.report import PageAction, PageVideo, render_page
 from tallformer_infer.results import Selection, actions_document, encode_document, select_actions
 from tallformer_infer.serve.jobs import Job

@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from tallformer_infer.devices import cores_by_quota
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.graph_writing import Constant, ElementType, Node, Value, write_graph
-from tallformer_infer.media.byte_sources import open_source
-from tallformer_infer.media.containers import best_video, open_container
-from tallformer_infer.media.decoding import codec_threads
+from tallformer_infer.media import best_video, codec_threads, open_container, open_source
 from tallformer_infer.runtime.onnx_session import open_session
 
 RUNS = 4

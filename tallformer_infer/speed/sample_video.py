@@ -11,8 +11,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import MediaError
-from tallformer_infer.media.byte_sources import open_source
-from tallformer_infer.media.containers import best_video, open_container
+from tallformer_infer.media import best_video, open_container, open_source
 
 WIDTH_PX, HEIGHT_PX, FPS = 1280, 720, 30
 _LOOP_S = 10

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.media import open_video
-from tallformer_infer.pipeline import Detector
-from tallformer_infer.pipeline.encoding import ClipEncoder
+from tallformer_infer.pipeline import ClipEncoder, Detector
 from tallformer_infer.speed.arithmetic import gigaflop_of_graph
 from tallformer_infer.speed.ceilings import MatrixProduct, decode_bare
 from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, take_turns

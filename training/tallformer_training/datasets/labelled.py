@@ -19,10 +19,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import SamplingConfig
 from tallformer_infer.errors import AnnotationError, MediaError
-from tallformer_infer.labels.files import Problems
-from tallformer_infer.labels.names import composed, files_of, find_videos
-from tallformer_infer.labels.segments import LabelledVideo, Segment
-from tallformer_infer.labels.truth import read_annotations
+from tallformer_infer.labels import LabelledVideo, Problems, Segment, composed, files_of, find_videos, read_annotations
 from tallformer_infer.media import probe, video_rate
 from tallformer_infer.text import counted
 

@@ -31,9 +31,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import CandidateConfig, ContrastHeadConfig, HeadConfig, ModelConfig, Recipe, WindowConfig
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.files import Problems
-from tallformer_infer.labels.segments import Segment
-from tallformer_infer.labels.truth import Annotations, read_annotations
+from tallformer_infer.labels import Annotations, Problems, Segment, read_annotations
 from tallformer_infer.text import counted
 from tallformer_training.datasets.labelled import DatasetRequest
 

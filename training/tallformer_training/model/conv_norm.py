@@ -6,7 +6,7 @@ from typing import assert_never
 
 from torch import Tensor, nn
 
-from tallformer_infer.config.model import GROUPS, Norm
+from tallformer_infer.config import GROUPS, Norm
 from tallformer_infer.errors import ConfigError
 
 

@@ -1,6 +1,6 @@
 """What the detector, training and export want of an encoder, and which there are.
 
-Another one is a class of settings (`tallformer_infer.config.encoder`), a module that is an `Encoder`, and a case here.
+Another one is a class of settings (`tallformer_infer.config.model`), a module that is an `Encoder`, and a case here.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tallformer_infer.config.model import Norm
+from tallformer_infer.config import Norm
 from tallformer_training.model.conv_norm import ConvNorm
 
 

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tallformer_infer.config import RefinedHeadConfig
-from tallformer_infer.config.model import GROUPS
+from tallformer_infer.config import GROUPS, RefinedHeadConfig
 from tallformer_training.model.boundary_pooling import boundary_edges, boundary_max_pool
 
 

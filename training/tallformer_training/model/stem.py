@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tallformer_infer.config.encoder import PatchSize
+from tallformer_infer.config import PatchSize
 from tallformer_training.model.windows import append_zeros
 
 _GAIN = 3.0

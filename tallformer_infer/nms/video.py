@@ -1,20 +1,57 @@
-"""Proposals of a window, which have no class, and classes of the window: how they become candidates.
+"""Suppress the candidates of a whole video as its recipe says, and give proposals their classes.
 
 Note [classes of proposals]
-    A proposal's score times that of a class is the score of the pair. Soft suppression multiplies scores, so
-    suppressing pairs class by class gives what suppressing proposals first and giving them classes afterwards does,
-    apart from scores too small to matter; and it stays right where windows with different classes overlap.
-    `reference_actions` does it in the official order, with the official faults.
+    A proposal's score times a class score is the score of the pair. Soft suppression multiplies scores, so suppressing
+    pairs class by class gives the same as suppressing proposals first and adding classes afterwards, apart from scores
+    too small to matter; and it stays right where windows with different classes overlap. `reference_actions` follows
+    the official order, with the official faults.
 """
 
 from __future__ import annotations
+
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.config import SuppressConfig
-from tallformer_infer.nms.soft import soft_nms_activitynet
+from tallformer_infer.nms.greedy import check_pairs, nms, nmw
+from tallformer_infer.nms.soft import soft_nms, soft_nms_activitynet
 from tallformer_infer.structures import Candidates, Proposals
+
+
+def suppress(candidates: Candidates, config: SuppressConfig) -> Candidates:
+    """The actions among the candidates of a whole video.
+
+    Args:
+        candidates: All windows' candidates; of equal scores the earlier row is preferred.
+        config: Which way, from which score and overlap on, and how many at most.
+
+    Returns:
+        What is left, by falling score.
+
+    Raises:
+        ValueError: A segment or score is NaN or infinite, or a class is out of range.
+    """
+    tiou_threshold, max_outputs = config.tiou_threshold, config.max_per_video
+    check_pairs(candidates, tiou_threshold=tiou_threshold, max_outputs=max_outputs)
+    above = candidates.take(candidates.scores > np.float32(config.score_threshold))
+    match config.method:
+        case "nms":
+            return nms(above, tiou_threshold=tiou_threshold, max_outputs=max_outputs)
+        case "nmw":
+            return nmw(above, tiou_threshold=tiou_threshold, max_outputs=max_outputs)
+        case "soft_linear" | "soft_gaussian":
+            return soft_nms(
+                above,
+                method="linear" if config.method == "soft_linear" else "gaussian",
+                tiou_threshold=tiou_threshold,
+                sigma=config.sigma,
+                min_score=config.min_score,
+                max_outputs=max_outputs,
+            )
+        case _:
+            assert_never(config.method)
 
 
 def proposals_with_classes(proposals: Proposals, class_scores: NDArray[np.float32], *, most_classes: int) -> Candidates:
