@@ -24,7 +24,8 @@ import pytest
 
 from tallformer_infer import Detector
 from tallformer_infer.errors import MediaError
-from tallformer_infer.live import Feed, FeedOptions, Recorder, Session, watch
+from tallformer_infer.live import Feed, FeedOptions, Gap, Recorder, Session, watch
+from tallformer_infer.live import feed as live_feed
 from tallformer_infer.live.provisional import Tracker
 from tallformer_infer.pipeline import StreamStep
 from tallformer_infer.structures import Action
@@ -247,6 +248,46 @@ def test_what_comes_too_fast_is_dropped_counted_and_reported(detector: Detector,
     assert {gap["reason"] for gap in gaps} == {"too slow"}
     assert all("packets were dropped" in gap["detail"] for gap in gaps)
     assert events[-1]["dropped_packets"] > 0
+
+
+def test_what_waits_is_bounded_over_sessions_that_nobody_has_read(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is lost every 45 s, on a machine that is busy with the first one."""
+    monkeypatch.setattr(live_feed, "_FIRST_WAIT_S", 0.01)
+    feed = Feed(f"{site}/example.ts", FeedOptions(most_delay_s=100.0))
+    found = feed.sessions()
+    first = next(found)
+    began = time.time()
+    while feed.dropped_packets < 2000 and time.time() - began < 30:  # 675 packets each: in the third, and again
+        time.sleep(0.05)
+
+    gap = next(found)
+    feed.close()
+
+    assert isinstance(first, Session)
+    assert isinstance(gap, Gap)
+    assert gap.reason == "too slow"
+    assert "this machine is 100 s behind" in gap.detail
+    assert gap.start == pytest.approx(first.start, abs=0.01)  # of the first, nothing was read either
+    assert gap.end >= gap.start
+
+
+def test_a_source_that_is_opened_again_and_again_is_seen_whole_and_left_closed(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources once stayed open until a garbage collection; sessions that ended before they were read were lost."""
+    monkeypatch.setattr(live_feed, "_FIRST_WAIT_S", 0.01)
+    feed, containers = Feed(f"{site}/example.ts", FeedOptions(most_delay_s=1000.0)), list[Any]()
+
+    for found in feed.sessions():
+        assert all(not container.streams for container in containers)
+        if isinstance(found, Session):
+            containers.append(found.stream.container)
+            assert len(list(found.pictures(1.0))) == 45
+        if len(containers) == 5:
+            break
+    feed.close()
+
+    assert containers[0] is not containers[1]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ Note [sessions]
     an action that was going on is cut there. What happened meanwhile is reported as a gap, in wall-clock time.
 
 Note [too slow]
-    What is received and not yet decoded waits as compressed packets. When it spans more than `most_delay_s`, all of it
-    is dropped, and what follows up to the next key frame: counted, and reported as a gap. The newest pictures are worth
-    more than a delay that only grows.
+    What is received and not yet decoded waits as compressed packets. When it spans more than `most_delay_s`, in one
+    session or several, all of it is dropped, and what follows up to the next key frame: counted, and reported as a gap.
+    The newest pictures are worth more than a delay that only grows.
 
 Note [which protocols]
     FFmpeg opens network protocols here and nowhere else, and only those that the kind of address needs: a playlist
@@ -93,18 +93,58 @@ class TimedPacket:
     """Not to be changed: the recorder copies it."""
     seconds: float
     """Time since the start of the session."""
+    step_s: float
+    """Time since the packet before it in the session."""
+
+
+class _Source:
+    """An open source, which is closed when the thread that reads it and all its sessions have left it.
+
+    PyAV's containers and streams refer to each other: without that, they would stay open until a garbage collection.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        """One user, who opened it."""
+        self.container = container
+        self._users = 1
+        self._lock = threading.Lock()
+
+    def join(self) -> None:
+        """One user more."""
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        """One user less."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self.container.close()
 
 
 class Session:
     """A stretch of unbroken time: its pictures, until it ends."""
 
-    def __init__(self, feed: Feed, stream: VideoStream, start: float, base_s: float) -> None:
-        self.stream = stream
-        """As FFmpeg describes it; keeps the source open for as long as the session is used."""
+    def __init__(self, feed: Feed, source: _Source, start: float, base_s: float) -> None:
+        source.join()
+        self.stream: VideoStream = source.container.streams.video[0]
+        """As FFmpeg describes it, until the session is closed."""
         self.start = start
         """Wall-clock time of its first picture, in seconds since 1970."""
         self._feed = feed
+        self._source: _Source | None = source
         self._base_s = base_s
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its reader has left it."""
+        return self._source is None
+
+    def close(self) -> None:
+        """Leave the source; done when the next session is asked for, and may be done again."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.leave()
 
     def pictures(self, least_step_s: float) -> Iterator[tuple[float, Any]]:
         """Pictures as (seconds since its start, uint8 RGB of shape (H, W, 3)).
@@ -153,6 +193,8 @@ class Feed:
         self._kind = _kind_of(address)
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Session, TimedPacket]] = deque()
+        self._waiting_s = 0.0
+        self._latest_s = 0.0
         self._kept: deque[tuple[Session, TimedPacket]] = deque()
         self._sessions: deque[Session | Gap] = deque()
         self._current: Session | None = None
@@ -186,20 +228,29 @@ class Feed:
                         raise MediaError(self._error)
                     return
                 found = self._sessions.popleft()
-            yield found
+            try:
+                yield found
+            finally:
+                if isinstance(found, Session):
+                    found.close()
 
     def take(self, session: Session) -> TimedPacket | None:
         """The next packet of a session; None at its end."""
         with self._changed:
             while True:
-                while self._waiting and self._waiting[0][0] is not session and self._is_over(self._waiting[0][0]):
-                    self._waiting.popleft()  # of a session that its reader has left
+                while self._waiting and self._waiting[0][0].is_closed:
+                    self._pop()
                 if self._waiting and self._waiting[0][0] is session:
                     self._changed.notify_all()  # the reader of a file waits for room
-                    return self._waiting.popleft()[1]
+                    return self._pop()
                 if self._current is not session or self._ended:
                     return None
                 self._changed.wait()
+
+    def _pop(self) -> TimedPacket:
+        timed = self._waiting.popleft()[1]
+        self._waiting_s -= timed.step_s
+        return timed
 
     def kept(self, session: Session, start_s: float, end_s: float) -> list[TimedPacket]:
         """Packets of a session that were kept, from the key frame at or before `start_s` to `end_s`."""
@@ -222,27 +273,22 @@ class Feed:
             self._ended = True
             self._changed.notify_all()
 
-    def _is_over(self, session: Session) -> bool:
-        return self._current is not session
-
     def _run(self) -> None:
         wait_s = _FIRST_WAIT_S
         while not self._closing.is_set():
             try:
-                container = self._open()
-                if not container.streams.video:
-                    raise MediaError("has no video")
-                self._read(container, container.streams.video[0])
-                self._why = f"{self.address}: ended"
+                self._read(_Source(self._open()))
+                why = f"{self.address}: ended"
             except (av.FFmpegError, OSError, MediaError) as error:
-                self._why = f"{self.address}: {getattr(error, 'strerror', None) or error}"
+                why = f"{self.address}: {getattr(error, 'strerror', None) or error}"
                 if self._lost_at is None and self._current is None:
-                    self._error = self._why
+                    self._error = why
                     break
             if self._current is not None:
                 wait_s = _FIRST_WAIT_S
                 with self._changed:
-                    self._current, self._lost_at, self._reason = None, self._heard_at, "connection"
+                    self._current, self._lost_at = None, self._heard_at
+                    self._reason, self._why = "connection", why
                     self._changed.notify_all()
             if not self.is_live or not self.options.reconnects:
                 break
@@ -251,6 +297,8 @@ class Feed:
         if self._file is not None:
             self._file.close()
         with self._changed:
+            if self._reason == "too slow":  # else nothing is known to be missing
+                self._report_gap(time.time())
             self._ended, self._current = True, None
             self._changed.notify_all()
 
@@ -270,9 +318,17 @@ class Feed:
             options["rtsp_transport"] = "tcp"
         return av.open(self.address, mode="r", options=options, timeout=timeout)
 
-    def _read(self, container: InputContainer, stream: VideoStream) -> None:
+    def _read(self, source: _Source) -> None:
+        try:
+            if not source.container.streams.video:
+                raise MediaError("has no video")
+            self._demux(source)
+        finally:
+            source.leave()
+
+    def _demux(self, source: _Source) -> None:
         heard_s = time.monotonic()
-        for packet in container.demux(stream):
+        for packet in source.container.demux(source.container.streams.video[0]):
             if self._closing.is_set():
                 return
             if self.is_live and time.monotonic() - heard_s >= self.options.timeout_s:
@@ -285,33 +341,40 @@ class Feed:
                 if not packet.is_keyframe:
                     self.dropped_packets += 1
                     continue
-                self._begin_session(stream, packet)
+                self._begin_session(source, packet)
             with self._changed:
                 self._add(packet)
                 self._changed.notify_all()
                 if not self.is_live:  # a file waits for its reader
                     self._changed.wait_for(lambda: len(self._waiting) < _FILE_PACKETS or self._ended)
 
-    def _begin_session(self, stream: VideoStream, packet: VideoPacket) -> None:
+    def _begin_session(self, source: _Source, packet: VideoPacket) -> None:
         now = time.time()
         with self._changed:
-            if self._lost_at is not None:
-                self._sessions.append(Gap(self._lost_at, now, self._reason, self._why))
-            self._current = Session(self, stream, now, _moment_s(packet))
+            self._report_gap(now)
+            self._current, self._latest_s = Session(self, source, now, _moment_s(packet)), 0.0
             self._sessions.append(self._current)
             self._changed.notify_all()
+
+    def _report_gap(self, now: float) -> None:
+        """What was lost ends here; within the lock. A source faster than time may be behind what it has given."""
+        if self._lost_at is not None:
+            self._sessions.append(Gap(self._lost_at, max(now, self._lost_at), self._reason, self._why))
+            self._lost_at = None
 
     def _add(self, packet: VideoPacket) -> None:
         """Take a packet of the current session; within the lock."""
         session = self._current
         assert session is not None, "it was begun before"
-        timed = TimedPacket(packet, session.seconds_of(packet))
+        seconds = session.seconds_of(packet)
+        timed = TimedPacket(packet, seconds, seconds - self._latest_s)
+        self._latest_s = seconds
         self._waiting.append((session, timed))
+        self._waiting_s += timed.step_s
         if self.options.keep_s > 0:
             self._keep(session, timed)
-        first_s = next(waiting.seconds for owner, waiting in self._waiting if owner is session)
-        if self.is_live and timed.seconds - first_s > self.options.most_delay_s:
-            self._drop(session, first_s, timed.seconds - first_s)
+        if self.is_live and self._waiting_s > self.options.most_delay_s:
+            self._drop()
 
     def _keep(self, session: Session, timed: TimedPacket) -> None:
         self._kept.append((session, timed))
@@ -320,13 +383,20 @@ class Feed:
         ):
             self._kept.popleft()
 
-    def _drop(self, session: Session, first_s: float, delay_s: float) -> None:
-        """See Note [too slow]; within the lock."""
-        count = sum(owner is session for owner, _ in self._waiting)
-        self.dropped_packets += count
-        self._waiting = deque((owner, timed) for owner, timed in self._waiting if owner is not session)
-        self._current, self._lost_at, self._reason = None, session.start + first_s, "too slow"
-        self._why = f"this machine is {delay_s:.0f} s behind; {count} packets were dropped"
+    def _drop(self) -> None:
+        """See Note [too slow]; within the lock. What nobody has seen becomes one gap."""
+        owner, first = self._waiting[0]
+        starts = [one.start for one in self._sessions if isinstance(one, Gap)]
+        self._current, self._lost_at = None, min([owner.start + first.seconds, *starts])
+        self._reason = "too slow"
+        self._why = f"this machine is {self._waiting_s:.0f} s behind; {len(self._waiting)} packets were dropped"
+        self.dropped_packets += len(self._waiting)
+        for unread in self._sessions:
+            if isinstance(unread, Session):
+                unread.close()
+        self._waiting.clear()
+        self._sessions.clear()
+        self._waiting_s = 0.0
 
 
 class _GrowingFile:
