@@ -68,6 +68,20 @@ class Browser:
         for key in keys:
             ActionChains(self.driver, duration=0).send_keys(key).perform()
 
+    def press_with_control(self, key: str) -> None:
+        """Press a key while Ctrl is held."""
+        from selenium.webdriver import ActionChains, Keys  # noqa: PLC0415 (not installed everywhere)
+
+        ActionChains(self.driver).key_down(Keys.CONTROL).send_keys(key).key_up(Keys.CONTROL).perform()
+
+    def drag(self, selector: str, by_px: int) -> None:
+        """Drag the middle of the first element to the right, in two moves."""
+        from selenium.webdriver import ActionChains  # noqa: PLC0415 (not installed everywhere)
+
+        found = self.driver.find_element("css selector", selector)
+        chain = ActionChains(self.driver, duration=50).move_to_element(found).click_and_hold()
+        chain.move_by_offset(by_px // 2, 0).move_by_offset(by_px - by_px // 2, 0).release().perform()
+
     def requests(self) -> set[str]:
         """Addresses that were asked for since the page was opened."""
         events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))

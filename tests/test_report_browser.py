@@ -234,7 +234,14 @@ def test_actions_of_one_class_that_overlap_stand_in_rows_of_their_own(browser, p
 
     found = browser.run("return Array.from(document.getElementById('chart').data[0].y)")
 
-    assert found == [0.5, 1.5, 2.5, 1.5, 0.5, 4.0]  # the lane of "sit" begins half a row below the three of "jump"
+    assert found == [
+        4.0,
+        0.5,
+        1.5,
+        2.5,
+        1.5,
+        0.5,
+    ]  # in order of time; the lane of "sit" begins half a row below the three of "jump"
 
 
 def test_every_class_has_a_colour_of_its_own(browser, page):

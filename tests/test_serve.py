@@ -26,7 +26,7 @@ from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.bundle_writing import write_calibration
 from tallformer_infer.config import NAMED_CLASSES, Cut
 from tallformer_infer.config.class_groups import CLASS_GROUPS
-from tallformer_infer.labels.formats import FOR_RESULTS, FORMATS, READABLE, read_labels
+from tallformer_infer.labels import FOR_RESULTS, FORMATS, READABLE, read_labels
 from tallformer_infer.serve import JobOptions, JobStore, ServerOptions, create_app
 from tallformer_infer.serve.driver import DriverOptions
 from tests.browser import Browser, start_browser

@@ -107,6 +107,8 @@ def page_video(
         end_s=video.duration_s,
         stream=streams[0],
         streams=streams[1],
+        truth_name=video.bare_name,
+        fps=video.fps,
         content=_content_of(file) if embed else None,
     )
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tallformer_infer.labels import bare_name_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,10 @@ class PageVideo:
     """Which of the file's video streams was analysed, from 0."""
     streams: int = 1
     """Video streams of the file."""
+    truth_name: str | None = None
+    """Its name in files of truth; None: `name` without folder and ending."""
+    fps: float | None = None
+    """Frames per second of the file, which a border is moved by; None where it is not known."""
     content: bytes | None = None
     """The file itself, to be put into the page; None leaves it where it is."""
 
@@ -70,13 +79,17 @@ def page_data(videos: Sequence[PageVideo]) -> dict[str, Any]:
     embedded = iter(range(len(videos)))
     return {
         "labels": found,
+        "key": _key(videos),
         "videos": [
             {
                 "name": video.name,
+                "id": video.truth_name or bare_name_of(video.name),
                 "source": video.source,
                 "embedded": None if video.content is None else next(embedded),
                 "start_s": video.start_s,
                 "end_s": _end_s(video),
+                "duration_s": None if video.end_s is None else _rounded(video.end_s),
+                "fps": None if video.fps is None else _rounded(video.fps),
                 "stream": video.stream,
                 "streams": video.streams,
                 "actions": [_row(action, labels) for action in video.actions],
@@ -87,6 +100,12 @@ def page_data(videos: Sequence[PageVideo]) -> dict[str, Any]:
             for video in videos
         ],
     }
+
+
+def _key(videos: Sequence[PageVideo]) -> str:
+    """A hash of the result, under which a review of it is kept."""
+    content = [(video.name, [dataclasses.astuple(action) for action in video.actions]) for video in videos]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def _items(video: PageVideo) -> list[PageAction | PageTruth]:

@@ -18,7 +18,7 @@ from tallformer_infer.errors import ExtraError
 from tallformer_infer.installing import install_command
 from tallformer_infer.report.content import PageVideo, page_data
 
-_SCRIPTS = ("state.js", "player.js", "chart.js", "page.js")
+_SCRIPTS = ("state.js", "player.js", "review.js", "chart.js", "borders.js", "keys.js", "page.js")
 
 
 def render_page(

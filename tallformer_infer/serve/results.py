@@ -98,5 +98,6 @@ def _page(result: Result, job: Job, bundle: Bundle) -> bytes:
         actions=found,
         start_s=video.start_s,
         end_s=video.duration_s,
+        fps=video.fps,
     )
     return render_page([page], title=job.name, notes=[bundle.intended_use] if bundle.intended_use else [])

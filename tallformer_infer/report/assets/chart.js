@@ -14,7 +14,7 @@ function escaped(text, most) {
 // Rows of the shown actions inside their lanes, and where each lane begins, in rows from the top.
 function layLanes() {
   const rows = new Map(), counts = new Map(), ends = new Map();
-  for (const action of [...shownActions()].sort((a, b) => a.start - b.start || b.end - a.end)) {
+  for (const action of shownActions().sort((a, b) => a.start - b.start || b.end - a.end)) {
     const taken = ends.get(action.label) || [];
     let row = taken.findIndex((end) => end <= action.start);
     if (row < 0) row = Math.min(taken.length, MOST_ROWS - 1);
@@ -51,14 +51,17 @@ function bars(items, { place, width, isTruth }) {
     customdata: items.map((item) => item.number),
     marker: {
       color: items.map(colour),
-      opacity: items.map((item) => isTruth || item.score === null ? 1 : 0.35 + 0.65 * item.score),
+      opacity: items.map((item) => isTruth ? 1 : opacityOf(item)),
       line: { color: items.map((item) => colourOf(item.label)), width: isTruth ? 2 : 1 },
     },
   };
 }
 
+// As sure as the model, until somebody has decided.
+const opacityOf = ({ verdict, score }) => ({ accepted: 1, rejected: 0.12 })[verdict] ?? (score === null ? 1 : 0.35 + 0.65 * score);
+
 function traces() {
-  const truth = state.video.truth && state.video.truth.filter((known) => !state.hidden.has(known.label));
+  const truth = state.video.truth && state.video.truth.filter(isWanted);
   const drawn = [bars(shownActions(), { place: actionPlace, width: 0.86, isTruth: false })];
   if (truth) drawn.push(bars(truth, { place: truthPlace, width: 0.6, isTruth: true }));
   return drawn;
@@ -119,23 +122,37 @@ function draw() {
       const isView = Object.keys(change).some((key) => key.startsWith("xaxis.range") || key === "xaxis.autorange");
       if (isView) Plotly.relayout(chart, prefixed(ticks(chart.layout.xaxis.range)));
     });
-    chart.on("plotly_afterplot", () => movePlayhead(player.currentTime)); // after a change of size too
+    chart.on("plotly_afterplot", showPlace); // after a change of size too
     new ResizeObserver(() => draw()).observe($("chart-box")); // a scroll bar of the page changes it, too
-    chart.on("plotly_relayouting", () => movePlayhead(player.currentTime));
-    movePlayhead(player.currentTime);
+    chart.on("plotly_relayouting", showPlace);
+    showPlace();
   });
 }
 
 const prefixed = (axis) => Object.fromEntries(Object.entries(axis).map(([key, value]) => ["xaxis." + key, value]));
 
-// A line over the chart: one in it would draw all actions again with every step of the video.
+// What lies over the chart: in it, all actions would be drawn again with every step of the video.
+function showPlace() {
+  movePlayhead(player.currentTime);
+  showBorders();
+}
+
 function movePlayhead(seconds) {
   if (!isDrawn) return;
-  const [first, last] = chart.layout.xaxis.range;
-  const { l, r } = margins();
-  const part = (seconds - first) / (last - first);
-  $("playhead").hidden = part < 0 || part > 1;
-  $("playhead").style.transform = `translateX(${l + part * (chart.clientWidth - l - r) - 1}px)`;
+  const place = pixelOf(seconds), { l, r } = margins();
+  $("playhead").hidden = place < l || place > chart.clientWidth - r;
+  $("playhead").style.transform = `translateX(${place - 1}px)`;
+}
+
+function pixelOf(seconds) {
+  const [first, last] = chart.layout.xaxis.range, { l, r } = margins();
+  return l + ((seconds - first) / (last - first)) * (chart.clientWidth - l - r);
+}
+
+// The middle of the row of a shown action.
+function rowPixel(action) {
+  const unit = (laid.units * ROW_PX) / (laid.units + LANE_GAP / 2);
+  return margins().t + (actionPlace(action) + LANE_GAP / 2) * unit;
 }
 
 function view(first, last) {
@@ -162,7 +179,7 @@ function pan(part) {
 function bringIntoView(action) {
   if (!isDrawn) return;
   if (laid.rows.has(action.number)) {
-    const box = $("chart-box"), y = margins().t + (actionPlace(action) + LANE_GAP / 2) * ROW_PX;
+    const box = $("chart-box"), y = rowPixel(action);
     if (y < box.scrollTop + 2 * ROW_PX || y > box.scrollTop + box.clientHeight - ROW_PX) box.scrollTop = y - box.clientHeight / 2;
   }
   const [first, last] = chart.layout.xaxis.range;

@@ -2,6 +2,7 @@
 function refresh() {
   showCounts();
   showRows();
+  showReview();
   draw();
 }
 
@@ -39,6 +40,8 @@ function sorted(actions) {
 function showRows() {
   const missed = missedTruth().map((known) => ({ ...known, score: null, isMissed: true }));
   const items = sorted([...shownActions(), ...missed]);
+  const place = items.findIndex((item) => !item.isMissed && item.number === state.current);
+  if (place >= state.limit) state.limit = place + 100; // the current action is in the list
   $("rows").replaceChildren(...items.slice(0, state.limit).map(rowOf));
   $("truth-heading").hidden = !state.video.truth;
   showEmpty(items.length);
@@ -76,7 +79,7 @@ function rowOf(item) {
     const verdict = item.isMissed ? "" : known ? " overlap " + item.tiou.toFixed(2) : "none";
     cells.push(element("td", {}, times, verdict));
   }
-  const row = element("tr", { className: item.isMissed ? "missed" : "" }, ...cells);
+  const row = element("tr", { className: item.isMissed ? "missed" : item.verdict }, ...cells);
   row.addEventListener("click", () => {
     if (String(getSelection())) return; // text is being selected
     if (item.isMissed) seek(item.start); else playAction(item);
@@ -116,9 +119,8 @@ function setAllClasses(isShownNow) {
 
 function openNumber(number) {
   state.number = number;
-  state.video = unpack(DATA.videos[number]);
-  state.current = -1;
-  $("now").textContent = "";
+  state.video = VIDEOS[number];
+  unselect();
   showClasses();
   openVideo();
   refresh();
@@ -133,7 +135,7 @@ function cell(value) {
 }
 
 function exportedRows() {
-  return shownActions().map((action) => ({
+  return shownActions().filter(({ verdict }) => verdict !== "rejected").map((action) => ({
     video: state.video.name, start_s: action.start, end_s: action.end, label: DATA.labels[action.label], score: action.score,
   }));
 }
@@ -159,8 +161,22 @@ $("score").addEventListener("input", (event) => {
   state.lowest = Number(event.target.value);
   refresh();
 });
+$("search").addEventListener("input", (event) => {
+  state.search = event.target.value.toLowerCase();
+  refresh();
+});
+$("search").addEventListener("keydown", (event) => {
+  if (["Enter", "Escape"].includes(event.key)) $("search").blur();
+});
+$("only").addEventListener("change", () => {
+  state.only = $("only").value;
+  $("only").blur(); // so that the keys work
+  refresh();
+});
 $("show-all").addEventListener("click", () => {
   state.lowest = 0;
+  state.search = $("search").value = "";
+  state.only = $("only").value = "all";
   $("score").value = 0;
   setAllClasses(true);
 });
@@ -184,6 +200,7 @@ for (const button of document.querySelectorAll("th button")) {
 }
 if ($("video-choice")) $("video-choice").addEventListener("change", (event) => openNumber(Number(event.target.value)));
 
+restoreReview();
 const asked = Number(location.hash.slice(1));
 if ($("video-choice") && asked < DATA.videos.length) $("video-choice").value = asked;
 openNumber(DATA.videos[asked] ? asked : 0);

@@ -38,14 +38,27 @@ function playAction(action) {
 
 function select(action) {
   state.current = action.number;
-  $("now").textContent = clock(action.start) + " – " + clock(action.end) + "  " + DATA.labels[action.label] +
-    (action.score === null ? "" : "  " + action.score.toFixed(3));
+  showNow(action);
+  showReview();
   for (const row of document.querySelectorAll("#rows tr[data-number]")) {
     const isCurrent = Number(row.dataset.number) === action.number;
     row.setAttribute("aria-current", isCurrent);
     if (isCurrent) showInList(row);
   }
   bringIntoView(action);
+  showBorders();
+}
+
+function unselect() {
+  state.current = -1;
+  $("now").textContent = "";
+  showReview();
+  showBorders();
+}
+
+function showNow(action) {
+  $("now").textContent = clock(action.start) + " – " + clock(action.end) + "  " + DATA.labels[action.label] +
+    (action.score === null ? "" : "  " + action.score.toFixed(3));
 }
 
 // Video and timeline stick to the page's top, so that scrolling never takes them out of sight.
@@ -99,19 +112,20 @@ document.addEventListener("click", (event) => {
 $("previous").addEventListener("click", () => step(-1));
 $("next").addEventListener("click", () => step(1));
 
-document.addEventListener("keydown", (event) => {
-  const target = event.target;
-  const isTyping = target.closest("input, select, textarea");
-  if (event.ctrlKey || event.metaKey || event.altKey || isTyping || target === player) return;
-  const onButton = target.closest("button, a, label, summary") && !target.closest("#rows");
-  const keys = {
-    " ": () => { stopAt = null; if (player.paused) player.play().catch(() => {}); else player.pause(); },
-    ArrowLeft: () => { stopAt = null; seek(player.currentTime - 1); },
-    ArrowRight: () => { stopAt = null; seek(player.currentTime + 1); },
-    j: () => step(1), k: () => step(-1), "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), 0: () => zoom(0),
-  };
-  const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!act || (onButton && event.key === " ")) return;
-  event.preventDefault();
-  act();
+const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4];
+function changeSpeed(direction) {
+  const place = SPEEDS.indexOf(Number($("speed").value)) + direction;
+  setSpeed(SPEEDS[Math.min(Math.max(place, 0), SPEEDS.length - 1)]);
+}
+
+// The default speed, too, which another video begins with.
+function setSpeed(speed) {
+  player.defaultPlaybackRate = player.playbackRate = speed;
+  $("speed").value = speed;
+}
+
+$("speed").append(...SPEEDS.map((value) => element("option", { value, textContent: value + "×", selected: value === 1 })));
+$("speed").addEventListener("change", () => {
+  setSpeed(Number($("speed").value));
+  $("speed").blur(); // so that the keys work
 });
