@@ -26,7 +26,8 @@ from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.bundle_writing import write_calibration
 from tallformer_infer.config import NAMED_CLASSES, Cut
 from tallformer_infer.config.class_groups import CLASS_GROUPS
-from tallformer_infer.labels import FOR_RESULTS, FORMATS, READABLE, read_labels
+from tallformer_infer.labels import FORMATS, READABLE, Problems, read_annotations, read_labels
+from tallformer_infer.report.results import RESULT_FORMATS
 from tallformer_infer.serve import JobOptions, JobStore, ServerOptions, create_app
 from tallformer_infer.serve.driver import DriverOptions
 from tests.browser import Browser, start_browser
@@ -92,7 +93,7 @@ def test_a_job_gives_what_detect_gives(server: TestClient, done: dict[str, Any],
         assert (start_s, end_s) == pytest.approx((action.start_s, action.end_s), abs=0.01)
 
 
-@pytest.mark.parametrize("form", [*FOR_RESULTS, "html"])
+@pytest.mark.parametrize("form", RESULT_FORMATS)
 def test_results_come_in_every_format_and_name_no_path(
     server: TestClient, done: dict[str, Any], form: str, tmp_path: Path
 ) -> None:
@@ -115,9 +116,9 @@ def test_an_unknown_format_is_refused_with_a_list(server: TestClient, done: dict
     answer = server.get(f"{done['url']}/result", params={"format": "docx"})
 
     assert answer.status_code == 422
-    assert "there are json, activitynet, csv" in answer.text
+    assert "there are json, html, activitynet, csv" in answer.text
     listed = server.get("/openapi.json").json()["paths"]["/v1/jobs/{job_id}/result"]["get"]["parameters"][1]["schema"]
-    assert listed["enum"] == [*FOR_RESULTS, "html"]
+    assert listed["enum"] == list(RESULT_FORMATS)
 
 
 def calibrated(path: Path) -> Bundle:
@@ -491,4 +492,202 @@ def test_the_page_takes_a_file_and_links_its_result(
     assert browser.text("#jobs .name") == "example.mp4"
     browser.driver.find_element("link text", "Open").click()
     browser.wait("return document.title.includes('example.mp4')")
+    client.close()
+
+
+# reviews
+
+
+def decision(found: int | None, start_s: float, end_s: float, label: str, verdict: str) -> dict[str, Any]:
+    return {"found": found, "segment": [start_s, end_s], "label": label, "score": None, "verdict": verdict}
+
+
+@pytest.fixture
+def reviewed(server: TestClient, video: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The address of a job's review, and a review of it that the server takes."""
+    job = wait_for(server, upload(server, video, name="match.mp4", threshold=0.5)["id"], "done")
+    url = f"{job['url']}/review"
+    decided = [
+        decision(0, 1.0, 2.5, "orbit", "accepted"),
+        decision(1, 3.0, 4.0, "orbit", "rejected"),
+        decision(None, 0.5, 0.75, "<b>new</b>", "accepted"),
+    ]
+    result = server.get(url).json()["result"]
+    yield url, {"version": 1, "result": result, "videos": [{"name": "match", "actions": decided}]}
+    server.delete(job["url"])
+
+
+def test_a_review_comes_back_and_gives_truth(
+    server: TestClient, reviewed: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    url, review = reviewed
+    truth_url = url.replace("/review", "/truth")
+    assert server.get(url).json()["videos"] == []
+    assert (server.get(truth_url).status_code, server.get(truth_url).json()["detail"]) == (
+        409,
+        "the job has no review yet",
+    )
+
+    saved = server.put(url, json=review)
+
+    assert saved.status_code == 204
+    found = server.get(url)
+    assert (found.json(), found.headers["ETag"]) == (review, saved.headers["ETag"])
+    truth = server.get(truth_url)
+    assert truth.headers["Content-Disposition"] == "attachment; filename*=UTF-8''match.truth.json"
+    (tmp_path / "truth.json").write_bytes(truth.content)
+    problems = Problems("truth.json")
+    (read,) = read_annotations(
+        tmp_path / "truth.json", subset=None, defaults=(), problems=problems, check_durations=True
+    ).videos
+    problems.raise_if_any()
+    assert (read.name, read.duration_s) == ("match", 45.0)
+    assert [(each.start_s, each.end_s, each.label) for each in read.segments] == [
+        (0.5, 0.75, "<b>new</b>"),
+        (1.0, 2.5, "orbit"),
+    ]
+
+
+def test_a_review_does_not_replace_one_that_its_client_has_not_seen(
+    server: TestClient, reviewed: tuple[str, dict[str, Any]]
+) -> None:
+    url, review = reviewed
+    first = server.get(url).headers["ETag"]
+    second = server.put(url, json=review, headers={"If-Match": first}).headers["ETag"]
+
+    late = server.put(url, json={**review, "videos": []}, headers={"If-Match": first})
+
+    assert (late.status_code, late.json()["detail"]) == (
+        412,
+        "somebody else has changed the review; load the page again",
+    )
+    assert server.get(url).json() == review
+    assert server.put(url, json={**review, "videos": []}, headers={"If-Match": second}).status_code == 204
+
+
+def _with_action(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda review: {
+        **review,
+        "videos": [{"name": "match", "actions": [{**decision(0, 1.0, 2.0, "orbit", "accepted"), **changes}]}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        (lambda review: {**review, "result": "0" * 32}, 409, "another result"),
+        (lambda review: {**review, "result": "../../jobs"}, 422, "pattern"),
+        (lambda review: {**review, "videos": review["videos"] * 2}, 422, "at most 1"),
+        (_with_action(found=10_000), 422, "expected different rows"),
+        (_with_action(segment=[2.0, 1.0]), 422, "before it starts"),
+        (_with_action(verdict="maybe"), 422, "accepted"),
+        (_with_action(label=""), 422, "at least 1"),
+    ],
+)
+def test_reviews_that_do_not_fit_are_refused(
+    server: TestClient,
+    reviewed: tuple[str, dict[str, Any]],
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+    status: int,
+    message: str,
+) -> None:
+    url, review = reviewed
+
+    answer = server.put(url, json=change(review))
+
+    assert answer.status_code == status
+    assert message in answer.text
+    assert server.get(url).json()["videos"] == []
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_bodies_that_are_no_uploads_have_a_limit(
+    server: TestClient, reviewed: tuple[str, dict[str, Any]], is_chunked: bool
+) -> None:
+    url, _ = reviewed
+    block = b" " * 1_000_000
+
+    for method, place in (("PUT", url), ("POST", "/v1/jobs")):
+        answer = server.request(
+            method,
+            place,
+            content=iter([block] * 17) if is_chunked else block * 17,
+            headers={"Content-Type": "application/json"},
+        )
+        assert (answer.status_code, answer.json()["detail"]) == (413, "larger than the 16 MB allowed here")
+
+
+def test_reviews_are_guarded_like_the_rest(tmp_path: Path, server: TestClient, reviewed: tuple[str, Any]) -> None:
+    url, review = reviewed
+    assert server.put(url, json=review, headers={"Origin": "https://elsewhere.example"}).status_code == 403
+    assert server.put("/v1/jobs/none/review", json=review).status_code == 404
+    with serving(tmp_path, token=TOKEN) as client:
+        for method, place in (("GET", "review"), ("PUT", "review"), ("GET", "truth")):
+            assert client.request(method, f"/v1/jobs/none/{place}", json=review).status_code == 401
+
+
+def test_a_deleted_job_leaves_no_review(tmp_path: Path, video: bytes) -> None:
+    with serving(tmp_path) as client:
+        job = wait_for(client, upload(client, video)["id"], "done")
+        url = f"{job['url']}/review"
+        client.put(url, json={"result": client.get(url).json()["result"], "videos": []})
+        assert len(list((tmp_path / "reviews").glob("*"))) == 1
+
+        client.delete(job["url"])
+
+        assert list((tmp_path / "reviews").glob("*")) == []
+
+
+def test_a_review_on_the_page_is_saved_at_once_and_survives_a_kill(
+    start: Callable[[], tuple[subprocess.Popen[bytes], httpx.Client]],
+    video: bytes,
+    browser: Browser,
+    tmp_path: Path,
+) -> None:
+    process, client = start()
+    job = wait_for(client, upload(client, video, name="match.mp4")["id"], "done", "failed")
+    page = f"{job['url']}/result?format=html"
+    browser.driver.get(str(client.base_url) + page)
+    browser.wait("return isDrawn && player.readyState > 1")
+
+    browser.press("j", "a", "x", "w", "l", "<img src=x onerror=alert(1)>", "\ue007")
+
+    browser.wait("return document.getElementById('kept').textContent === 'Saved.'")
+    assert browser.complaints() == []
+    before = browser.run("return reviewDocument()")
+    exported = browser.run("return truthDocument()")
+    assert client.get(f"{job['url']}/truth").json() == exported
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    browser.press("j", "a")
+    browser.wait("return document.getElementById('kept').textContent.startsWith('Not saved')")
+    client.close()
+
+    _, client = start()
+    browser.run("saving.isWanted = false")  # else the browser asks whether to leave what is not saved
+    browser.driver.get(str(client.base_url) + page)
+    browser.wait("return isDrawn")
+
+    assert browser.run("return reviewDocument()") == before
+    assert browser.text("#kept") == "Loaded what was saved."
+    assert browser.text("#review-counts").startswith("2 accepted, 1 rejected")
+    client.close()
+
+
+def test_two_pages_of_one_review_do_not_overwrite_each_other(
+    start: Callable[[], tuple[subprocess.Popen[bytes], httpx.Client]], video: bytes, browser: Browser
+) -> None:
+    _, client = start()
+    job = wait_for(client, upload(client, video, name="match.mp4")["id"], "done", "failed")
+    browser.driver.get(f"{client.base_url}{job['url']}/result?format=html")
+    browser.wait("return isDrawn")
+    review = client.get(f"{job['url']}/review").json()
+    client.put(f"{job['url']}/review", json={**review, "videos": [{"name": "match", "actions": []}]})
+
+    browser.press("j", "a")
+
+    told = "Not saved: somebody else has changed the review; load the page again"
+    browser.wait(f"return document.getElementById('kept').textContent === '{told}'")
+    assert client.get(f"{job['url']}/review").json()["videos"][0]["actions"] == []
+    browser.run("saving.isWanted = false")
     client.close()

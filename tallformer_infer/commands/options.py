@@ -113,9 +113,9 @@ JsonLogs = Annotated[
 
 def output_named(name: str) -> str:
     """Parse a format that `detect` writes."""
-    from tallformer_infer.labels import FOR_RESULTS
+    from tallformer_infer.report.results import RESULT_FORMATS
 
-    return _one_of(name, ("json", "html", *FOR_RESULTS[1:]))
+    return _one_of(name, RESULT_FORMATS)
 
 
 def converted_named(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ import typer
 
 from tallformer_infer import __version__
 from tallformer_infer.commands.archive_index import archive_rows, is_archive
-from tallformer_infer.commands.pages import PageHeader, index_row, page_header, page_video
 from tallformer_infer.commands.tables import KnownSegments
 from tallformer_infer.console import Speaker
-from tallformer_infer.errors import AnnotationError
+from tallformer_infer.errors import AnnotationError, OutputError
 from tallformer_infer.labels import LabelledVideo, read_json_object, read_labels, relative_address_of
-from tallformer_infer.report import IndexRow, render_index, render_page, require_report
+from tallformer_infer.report import IndexRow, PageVideo, render_index, render_page, require_report
+from tallformer_infer.report.results import PageHeader, index_row, page_header, page_video, source_of
 from tallformer_infer.results import STDOUT, check_destination, write_content
 from tallformer_infer.text import counted, printable
 
@@ -65,14 +66,14 @@ def write_report(options: ReportOptions, speaker: Speaker) -> None:
     pages = [
         page_video(
             video,
-            file=file,
-            folder=folder,
-            known=known,
-            embed=options.embed and Path(file).is_file(),
+            source=source_of(file, folder),
+            truth=None if known is None else known.named(video.bare_name),
             streams=header.streams.get(video.name, (0, 1)),
         )
         for video, file in chosen
     ]
+    if options.embed:
+        pages = [_embedded(page, file) for page, (_, file) in zip(pages, chosen, strict=True)]
     title = options.title or (pages[0].name if len(pages) == 1 else options.source.name)
     content = render_page(
         pages, title=title, facts=header.facts, notes=header.notes, failures=header.failures, maker=MAKER
@@ -106,6 +107,17 @@ def write_index(options: ReportOptions, speaker: Speaker) -> None:
     failed = sum(bool(row.error) for row in rows)
     done = f"wrote an index of {counted(len(rows), 'video')}, {failed} of them failed, to {_named(out)}"
     speaker.say("written", done, out=str(out), videos=len(rows), failed=failed)
+
+
+def _embedded(page: PageVideo, file: str) -> PageVideo:
+    """The same video with its file in the page, if there is one."""
+    if not Path(file).is_file():
+        return page
+    try:
+        return dataclasses.replace(page, content=Path(file).read_bytes())
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{printable(file)}: cannot be put into the page: {reason}; only files can") from error
 
 
 def _check_page_name(out: Path) -> None:

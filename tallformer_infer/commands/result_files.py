@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePath
 
-from tallformer_infer.commands.pages import page_header, page_video
 from tallformer_infer.commands.tables import KnownSegments
 from tallformer_infer.errors import OutputError
 from tallformer_infer.labels import (
@@ -20,7 +18,8 @@ from tallformer_infer.labels import (
     require_libraries,
     video_ids,
 )
-from tallformer_infer.report import render_page, require_report
+from tallformer_infer.report import require_report
+from tallformer_infer.report.results import result_page, source_of
 from tallformer_infer.results import (
     STDOUT,
     Failure,
@@ -102,27 +101,13 @@ def write_result_files(results: Sequence[Result], form: str, out: Path, facts: R
 
 
 def _page(results: Sequence[Result], out: Path, facts: RunFacts) -> bytes:
-    folder = Path() if out == STDOUT else out.parent
-    document = actions_document(results, selection=facts.selection, failures=facts.failures)
-    header = page_header(document, when=datetime.now().astimezone())
-    videos = [
-        page_video(
-            labelled_video(result),
-            file=result.video.path,
-            folder=folder,
-            known=facts.known,
-            streams=(result.video.stream, result.video.streams),
-        )
-        for result in results
-    ]
-    title = videos[0].name if len(videos) == 1 else f"{len(videos)} videos"
-    return render_page(
-        videos,
-        title=title,
-        facts=header.facts,
-        notes=header.notes,
-        failures=header.failures,
-        maker=f"tallformer {results[0].provenance.tool_version}",
+    folder, known = Path() if out == STDOUT else out.parent, facts.known
+    return result_page(
+        results,
+        selection=facts.selection,
+        failures=facts.failures,
+        sources=[source_of(result.video.path, folder) for result in results],
+        truths=None if known is None else [known.of(result.video.path) for result in results],
     )
 
 

@@ -1,4 +1,4 @@
-"""Pages to look at: one of videos and their actions, and one that lists many results."""
+"""Pages to look at: one of videos and their actions, and one that lists many results. `results` makes them."""
 
 from tallformer_infer.report.content import PageAction, PageTruth, PageVideo
 from tallformer_infer.report.index import IndexRow, render_index

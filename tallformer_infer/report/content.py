@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -70,16 +69,17 @@ class PageVideo:
     """The file itself, to be put into the page; None leaves it where it is."""
 
 
-def page_data(videos: Sequence[PageVideo]) -> dict[str, Any]:
-    """What the page's script reads: rows of numbers, labels by their number."""
+def page_data(videos: Sequence[PageVideo], *, classes: Sequence[str] = (), review: str | None = None) -> dict[str, Any]:
+    """What the page's script reads: rows of numbers, labels by their number; those of the actions come first."""
     labels: dict[str, int] = {}
     found = sorted({item.label for video in videos for item in _items(video)})
     for label in found:
         labels[label] = len(labels)
     embedded = iter(range(len(videos)))
     return {
-        "labels": found,
-        "key": _key(videos),
+        "labels": [*found, *(label for label in classes if label not in labels)],
+        "key": result_key(videos),
+        "review": review,
         "videos": [
             {
                 "name": video.name,
@@ -102,9 +102,12 @@ def page_data(videos: Sequence[PageVideo]) -> dict[str, Any]:
     }
 
 
-def _key(videos: Sequence[PageVideo]) -> str:
+def result_key(videos: Sequence[PageVideo]) -> str:
     """A hash of the result, under which a review of it is kept."""
-    content = [(video.name, [dataclasses.astuple(action) for action in video.actions]) for video in videos]
+    content = [
+        (video.name, [(action.start_s, action.end_s, action.label, action.score) for action in video.actions])
+        for video in videos
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 

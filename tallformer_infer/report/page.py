@@ -18,7 +18,7 @@ from tallformer_infer.errors import ExtraError
 from tallformer_infer.installing import install_command
 from tallformer_infer.report.content import PageVideo, page_data
 
-_SCRIPTS = ("state.js", "player.js", "review.js", "chart.js", "borders.js", "keys.js", "page.js")
+_SCRIPTS = ("state.js", "player.js", "review.js", "keep.js", "chart.js", "borders.js", "keys.js", "page.js")
 
 
 def render_page(
@@ -29,6 +29,8 @@ def render_page(
     notes: Sequence[str] = (),
     failures: Sequence[tuple[str, str]] = (),
     maker: str = "tallformer",
+    classes: Sequence[str] = (),
+    review: str | None = None,
 ) -> bytes:
     """The page of one or more videos.
 
@@ -39,6 +41,8 @@ def render_page(
         notes: What a reader must know first, a sentence each.
         failures: Path and error of videos that gave no result.
         maker: What made it.
+        classes: Names that are offered for corrections, beside those that are on the page.
+        review: URL, relative to the page, that keeps the review; None keeps it in the browser.
 
     Raises:
         ExtraError: A library that is needed for it is not installed.
@@ -49,7 +53,7 @@ def render_page(
     from jinja2 import Environment  # noqa: PLC0415 (an extra)
     from markupsafe import Markup  # noqa: PLC0415 (an extra)
 
-    library, script = plotly_source(), "\n".join(map(asset, _SCRIPTS))
+    script = _page_script()
     template = Environment(autoescape=True).from_string(asset("page.html.j2"))
     page = template.render(
         title=title,
@@ -58,10 +62,10 @@ def render_page(
         failures=failures,
         maker=maker,
         videos=videos,
-        data=page_data(videos),
+        data=page_data(videos, classes=classes, review=review),
         embedded=[base64.b64encode(video.content).decode() for video in videos if video.content is not None],
-        plotly=base64.b64encode(gzip.compress(library.encode(), 9, mtime=0)).decode(),
-        policy=content_policy([script, library]),
+        plotly=_packed_plotly(),
+        policy=page_policy(asks_server=review is not None),
         style=Markup(asset("page.css")),
         script=Markup(script),
     )
@@ -88,14 +92,30 @@ def asset(name: str) -> str:
     return importlib.resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def content_policy(scripts: Sequence[str]) -> str:
-    """What the page may do: run these scripts, style itself, and load pictures and the video."""
+def page_policy(*, asks_server: bool = False) -> str:
+    """The content security policy of the pages of `render_page`."""
+    return content_policy([_page_script(), plotly_source()], asks_server=asks_server)
+
+
+def content_policy(scripts: Sequence[str], *, asks_server: bool = False) -> str:
+    """What a page may do: run these scripts, style itself, load pictures and the video, and maybe ask its server."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{value}'" for value in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "media-src 'self' blob: data: file: http: https:; form-action 'none'; base-uri 'none'"
+        + ("; connect-src 'self'" if asks_server else "")
     )
+
+
+@cache
+def _page_script() -> str:
+    return "\n".join(map(asset, _SCRIPTS))
+
+
+@cache
+def _packed_plotly() -> str:
+    return base64.b64encode(gzip.compress(plotly_source().encode(), 9, mtime=0)).decode()
 
 
 @cache

@@ -21,9 +21,9 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
@@ -31,19 +31,24 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import expand_groups
 from tallformer_infer.errors import ArchiveError, ConfigError, ExtraError, MediaError, OutputError
 from tallformer_infer.pipeline import choose_point
-from tallformer_infer.results import check_selection
+from tallformer_infer.report.page import page_policy
+from tallformer_infer.results import Selection, check_selection
 from tallformer_infer.serve.driver import Driver, DriverOptions
 from tallformer_infer.serve.fetch import check_address
 from tallformer_infer.serve.jobs import UNFINISHED, Job, JobOptions, JobState, JobStore, new_job_id
-from tallformer_infer.serve.results import ResultFormat, encode_result
+from tallformer_infer.serve.results import ResultFormat, encode_result, encode_truth, picked_result, review_key
+from tallformer_infer.serve.reviews import ChangedMeanwhileError, Review, ReviewStore
+from tallformer_infer.structures import Result
 
 _LONGEST_NAME = 120
+_MOST_BODY_BYTES = 16_000_000
 _RETRY_AFTER_S = 10
 _EVENT_EVERY_S = 0.5
 
@@ -114,11 +119,17 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         401: "The token is missing or wrong.",
         404: "There is no such job.",
         409: "The job is not in a state for this.",
-        413: "The video is too large.",
+        413: "The body is too large.",
         422: "An option is out of range.",
         429: "Too many unfinished jobs; see Retry-After.",
         503: "No job can be done now.",
     }.items()
+}
+
+_REVIEW_ERRORS: dict[int | str, dict[str, Any]] = {
+    **_ERRORS,
+    409: {"model": Problem, "description": "The job is not done, or the review is of another result."},
+    412: {"model": Problem, "description": "The review was changed meanwhile."},
 }
 
 _BYTES = {"type": "string", "format": "binary", "minLength": 1}
@@ -160,13 +171,37 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.add_middleware(_BodyLimit)
     app.middleware("http")(server.guard)
     app.exception_handler(ArchiveError)(_unavailable)
     _add_submission(app, server)
     _add_jobs(app, server)
     _add_results(app, server)
+    _add_reviews(app, server)
     _add_server(app, server)
     return app
+
+
+class _BodyLimit:
+    """Refuses bodies that are too large to be held in memory; uploads are streamed, and have a limit of their own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count what a request sends."""
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > _MOST_BODY_BYTES:
+                raise HTTPException(413, f"larger than the {_MOST_BODY_BYTES / 1e6:g} MB allowed here")
+            return message
+
+        is_upload = scope["type"] != "http" or scope["path"] == "/v1/uploads"
+        await self._app(scope, receive if is_upload else counted, send)
 
 
 class _Server:
@@ -178,6 +213,7 @@ class _Server:
         self.driver = driver
         self.options = options
         self.uploads = options.driver.data / "uploads"
+        self.reviews = ReviewStore(options.driver.data / "reviews")
         self.registry = CollectorRegistry()
         self.accepted = Counter("tallformer_jobs_accepted", "Jobs accepted.", registry=self.registry)
         self.refused = Counter("tallformer_jobs_refused", "Jobs refused.", ["reason"], registry=self.registry)
@@ -253,6 +289,13 @@ class _Server:
         if job is None:
             raise HTTPException(404, "no such job")
         return job
+
+    def result(self, job: Job) -> tuple[Result, Selection]:
+        """What a job that is done has found, and what its options picked of it."""
+        found = self.driver.result(job) if job.state == "done" else None
+        if found is None:
+            raise HTTPException(409, f"the job is {job.state}" if job.state != "done" else "its result is gone")
+        return picked_result(found, job, self.bundle)
 
     def view(self, job: Job) -> JobView:
         """A job, as clients see it."""
@@ -435,6 +478,7 @@ def _add_jobs(app: FastAPI, server: _Server) -> None:
         server.job(job_id)
         server.driver.cancel(job_id)
         server.driver.remove(server.job(job_id))
+        server.reviews.remove(job_id)
         return Response(status_code=204)
 
     @app.get("/v1/jobs/{job_id}/events", response_class=StreamingResponse, responses=_ERRORS, tags=["jobs"])
@@ -467,14 +511,13 @@ def _add_results(app: FastAPI, server: _Server) -> None:
     ) -> Response:
         """The actions of a job that is done."""
         job = server.job(job_id)
-        found = server.driver.result(job) if job.state == "done" else None
-        if found is None:
-            raise HTTPException(409, f"the job is {job.state}" if job.state != "done" else "its result is gone")
+        picked, selection = server.result(job)
         try:
-            content, media_type, policy = encode_result(found, job, server.bundle, form)
+            content, media_type = encode_result(picked, selection, job, server.bundle, form)
         except (ExtraError, OutputError) as error:
             raise HTTPException(422, str(error)) from error
-        return Response(content, media_type=media_type, headers={"Content-Security-Policy": policy} if policy else {})
+        policy = {"Content-Security-Policy": page_policy(asks_server=True)} if form == "html" else {}
+        return Response(content, media_type=media_type, headers=policy)
 
     @app.get("/v1/jobs/{job_id}/video", response_class=FileResponse, responses=_ERRORS, tags=["results"])
     def video(job_id: str) -> FileResponse:
@@ -483,6 +526,49 @@ def _add_results(app: FastAPI, server: _Server) -> None:
         if not Path(job.source).is_file():
             raise HTTPException(404, "the video is not there any more")
         return FileResponse(job.source, headers={"Content-Security-Policy": "sandbox"})
+
+
+def _add_reviews(app: FastAPI, server: _Server) -> None:
+    @app.get("/v1/jobs/{job_id}/review", response_model=Review, responses=_ERRORS, tags=["review"])
+    def review(job_id: str, response: Response) -> Review:
+        """What was decided about the actions of a job; its `ETag` belongs to this state of it."""
+        picked, _ = server.result(server.job(job_id))
+        found, response.headers["ETag"] = server.reviews.load(job_id, review_key(picked))
+        response.headers["Cache-Control"] = "no-store"
+        return found
+
+    @app.put(
+        "/v1/jobs/{job_id}/review", status_code=204, response_class=Response, responses=_REVIEW_ERRORS, tags=["review"]
+    )
+    def save_review(
+        job_id: str,
+        decided: Review,
+        if_match: Annotated[str | None, Header(max_length=200, description="`ETag` of the state you know.")] = None,
+    ) -> Response:
+        """Replace what was decided; it is on the disk when this is answered."""
+        picked, _ = server.result(server.job(job_id))
+        if decided.result != review_key(picked):
+            raise HTTPException(409, "the review is of another result; load the page again")
+        rows = [action.found for video in decided.videos for action in video.actions if action.found is not None]
+        if len(set(rows)) < len(rows) or max(rows, default=-1) >= len(picked.actions):
+            raise HTTPException(422, f"found: expected different rows of the {len(picked.actions)} actions")
+        try:
+            tag = server.reviews.save(job_id, decided, seen=if_match)
+        except ChangedMeanwhileError as error:
+            raise HTTPException(412, "somebody else has changed the review; load the page again") from error
+        return Response(status_code=204, headers={"ETag": tag})
+
+    @app.get("/v1/jobs/{job_id}/truth", response_class=Response, responses=_ERRORS, tags=["review"])
+    def truth(job_id: str) -> Response:
+        """What was accepted, corrected or added, in the ActivityNet form that `eval`, `calibrate` and `train` read."""
+        job = server.job(job_id)
+        picked, _ = server.result(job)
+        decided, _ = server.reviews.load(job_id, review_key(picked))
+        if not decided.videos:
+            raise HTTPException(409, "the job has no review yet")
+        name = quote(f"{PurePath(job.name).stem}.truth.json")
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+        return Response(encode_truth(decided, picked), media_type="application/json", headers=headers)
 
 
 def _add_server(app: FastAPI, server: _Server) -> None:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import PurePath
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.labels import (
-    FOR_RESULTS,
-    FORMATS,
-    LabelledVideo,
-    encode_labels,
-    labelled_video,
-    require_libraries,
-)
+from tallformer_infer.labels import FORMATS, encode_labels, labelled_video, require_libraries
 from tallformer_infer.pipeline import at_point, choose_point
-from tallformer_infer.report import PageAction, PageVideo, render_page
+from tallformer_infer.report.content import result_key
+from tallformer_infer.report.results import RESULT_FORMATS, page_video, result_page
 from tallformer_infer.results import Selection, actions_document, encode_document, select_actions
 from tallformer_infer.serve.jobs import Job
+from tallformer_infer.serve.reviews import Review, accepted_segments
 from tallformer_infer.structures import Result
-
-RESULT_FORMATS = (*FOR_RESULTS, "html")
-"""What a result is given in."""
 
 
 def _format_named(name: str) -> str:
@@ -48,21 +40,13 @@ _MEDIA_TYPES = {
 }
 
 
-def encode_result(result: Result, job: Job, bundle: Bundle, form: ResultFormat) -> tuple[bytes, str, str | None]:
-    """The result of a job.
+def picked_result(result: Result, job: Job, bundle: Bundle) -> tuple[Result, Selection]:
+    """The actions that a job's options pick, under the name that the client gave, and what decided which.
 
     Args:
         result: Every action of its video, with the model's own scores.
         job: Its options say which actions are wanted.
         bundle: The model.
-        form: What is wanted.
-
-    Returns:
-        The content, its media type, and the content security policy of a page.
-
-    Raises:
-        ExtraError: A library that the format needs is not installed.
-        OutputError: The format cannot hold the actions.
     """
     options = job.options
     point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=options.classes)
@@ -75,29 +59,49 @@ def encode_result(result: Result, job: Job, bundle: Bundle, form: ResultFormat) 
         top_k=options.top_k,
         classes=options.classes,
     )
-    picked = dataclasses.replace(result, actions=actions, video=dataclasses.replace(result.video, path=job.name))
+    return dataclasses.replace(
+        result, actions=actions, video=dataclasses.replace(result.video, path=job.name)
+    ), selection
+
+
+def encode_result(
+    picked: Result, selection: Selection, job: Job, bundle: Bundle, form: ResultFormat
+) -> tuple[bytes, str]:
+    """The result of a job in a format, and its media type.
+
+    Args:
+        picked: As `picked_result` gives it.
+        selection: Likewise.
+        job: The job.
+        bundle: The model.
+        form: What is wanted.
+
+    Raises:
+        ExtraError: A library that the format needs is not installed.
+        OutputError: The format cannot hold the actions.
+    """
     if form == "json":
-        return encode_document(actions_document([picked], selection=selection)), "application/json", None
+        return encode_document(actions_document([picked], selection=selection)), "application/json"
     if form == "html":
-        return _page(picked, job, bundle), "text/html; charset=utf-8", None
+        page = result_page(
+            [picked],
+            selection=selection,
+            sources=["video"],  # beside the page: /v1/jobs/ID/video, and /v1/jobs/ID/review
+            review="review",
+            when=None if job.finished_at is None else datetime.fromisoformat(job.finished_at),
+            classes=bundle.recipe.classes,
+        )
+        return page, "text/html; charset=utf-8"
     require_libraries(form)
-    suffix = FORMATS[form].suffix
     named = dataclasses.replace(labelled_video(picked), is_elsewhere=True)  # the client's name, not one of this machine
-    return encode_labels([named], form, folder=None), _MEDIA_TYPES.get(suffix, "text/plain"), None
+    return encode_labels([named], form, folder=None), _MEDIA_TYPES.get(FORMATS[form].suffix, "text/plain")
 
 
-def _page(result: Result, job: Job, bundle: Bundle) -> bytes:
-    video: LabelledVideo = labelled_video(result)
-    found = tuple(
-        PageAction(start_s=each.start_s, end_s=each.end_s, label=each.label, score=each.score)
-        for each in video.segments
-    )
-    page = PageVideo(
-        name=PurePath(job.name).name,
-        source="video",  # beside the page: /v1/jobs/ID/video
-        actions=found,
-        start_s=video.start_s,
-        end_s=video.duration_s,
-        fps=video.fps,
-    )
-    return render_page([page], title=job.name, notes=[bundle.intended_use] if bundle.intended_use else [])
+def review_key(picked: Result) -> str:
+    """Hash of a result, as the page of it has it."""
+    return result_key([page_video(labelled_video(picked), source="video")])
+
+
+def encode_truth(review: Review, picked: Result) -> bytes:
+    """What a review accepted, in the ActivityNet form."""
+    return encode_labels([accepted_segments(review, labelled_video(picked))], "truth")

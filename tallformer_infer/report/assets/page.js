@@ -200,10 +200,13 @@ for (const button of document.querySelectorAll("th button")) {
 }
 if ($("video-choice")) $("video-choice").addEventListener("change", (event) => openNumber(Number(event.target.value)));
 
-restoreReview();
-const asked = Number(location.hash.slice(1));
-if ($("video-choice") && asked < DATA.videos.length) $("video-choice").value = asked;
-openNumber(DATA.videos[asked] ? asked : 0);
-loadPlotly().then(draw, () => {
-  chart.textContent = "The timeline could not be drawn by this browser; the list below has the same actions.";
-});
+async function start() {
+  await restoreReview();
+  const asked = Number(location.hash.slice(1));
+  if ($("video-choice") && asked < DATA.videos.length) $("video-choice").value = asked;
+  openNumber(DATA.videos[asked] ? asked : 0);
+  loadPlotly().then(draw, () => {
+    chart.textContent = "The timeline could not be drawn by this browser; the list below has the same actions.";
+  });
+}
+start();

@@ -99,7 +99,8 @@ function showReview() {
   $("end-shown").textContent = action ? clock(action.end) : "";
   for (const name of ["accept", "reject", "as-found"]) $(name).disabled = !action;
   $("undo").disabled = !state.video.changes.length;
-  $("labels").replaceChildren(...DATA.labels.map((value) => element("option", { value })));
+  const labels = $("labels");
+  labels.append(...DATA.labels.slice(labels.children.length).map((value) => element("option", { value })));
 }
 
 // The ActivityNet form, as `eval`, `calibrate` and `train` read it, of every video about which something was decided.
@@ -150,29 +151,6 @@ function restore(review) {
       else Object.assign(known[found], fields);
     }
   });
-}
-
-// Kept in the browser under the hash of the result, so that another page of the same result shows it, too.
-const STORED = "tallformer-review-" + DATA.key;
-
-function keepReview() {
-  try {
-    localStorage.setItem(STORED, JSON.stringify(reviewDocument()));
-    sayReview("Kept in this browser.");
-  } catch {
-    sayReview("This browser keeps nothing for this page: export before you close it.");
-  }
-}
-
-function restoreReview() {
-  try {
-    const kept = localStorage.getItem(STORED);
-    if (!kept) return;
-    restore(JSON.parse(kept));
-    sayReview("Restored what this browser kept.");
-  } catch {
-    sayReview("This browser keeps nothing for this page.");
-  }
 }
 
 $("accept").addEventListener("click", () => decide("accepted"));

@@ -1,4 +1,4 @@
-"""Videos and their labels as pages to look at."""
+"""Results and labels as pages to look at: the one road from what was found to a page or a row of an index."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer.commands.tables import KnownSegments
-from tallformer_infer.errors import OutputError
 from tallformer_infer.evaluation import pair_up
-from tallformer_infer.labels import LabelledVideo, Segment, address_of, relative_address_of
-from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo
-from tallformer_infer.structures import Action
-from tallformer_infer.text import printable
+from tallformer_infer.labels import FOR_RESULTS, LabelledVideo, Segment, address_of, labelled_video, relative_address_of
+from tallformer_infer.report.content import PageAction, PageTruth, PageVideo
+from tallformer_infer.report.index import IndexRow
+from tallformer_infer.report.page import render_page
+from tallformer_infer.results import Failure, Selection, actions_document
+from tallformer_infer.structures import Action, Result
+
+RESULT_FORMATS = ("json", "html", *(form for form in FOR_RESULTS if form != "json"))
+"""What results can be written in: labels, and pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,33 +75,83 @@ def _part(value: Mapping[str, Any], key: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
+def result_page(
+    results: Sequence[Result],
+    *,
+    selection: Selection,
+    sources: Sequence[str],
+    truths: Sequence[Sequence[Segment] | None] | None = None,
+    failures: Sequence[Failure] = (),
+    when: datetime | None = None,
+    classes: Sequence[str] = (),
+    review: str | None = None,
+) -> bytes:
+    """The page of the results of one run.
+
+    Args:
+        results: One or more, of one run.
+        selection: What decided which actions were kept.
+        sources: URL of each video, as `source_of` gives it.
+        truths: What is known to happen in each; None where nothing is.
+        failures: Inputs that gave no result.
+        when: Time of the results; None: now.
+        classes: Names that are offered for corrections, beside those that are on the page.
+        review: URL that keeps the review; None keeps it in the browser.
+
+    Raises:
+        ExtraError: A library that a page needs is not installed.
+    """
+    document = actions_document(results, selection=selection, failures=failures)
+    header = page_header(document, when=when or datetime.now().astimezone())
+    videos = [
+        page_video(
+            labelled_video(result), source=source, truth=truth, streams=(result.video.stream, result.video.streams)
+        )
+        for result, source, truth in zip(results, sources, truths or [None] * len(results), strict=True)
+    ]
+    return render_page(
+        videos,
+        title=videos[0].name if len(videos) == 1 else f"{len(videos)} videos",
+        facts=header.facts,
+        notes=header.notes,
+        failures=header.failures,
+        maker=f"tallformer {results[0].provenance.tool_version}",
+        classes=classes,
+        review=review,
+    )
+
+
+def source_of(file: str, folder: Path | None) -> str:
+    """The URL of a video for the player: relative to the page where it can be.
+
+    Args:
+        file: Path or address of the video; `-`: there is none.
+        folder: Where the page will lie; None: not on this machine.
+    """
+    if file == "-":
+        return ""
+    return (None if folder is None else relative_address_of(file, folder)) or address_of(file)
+
+
 def page_video(
     video: LabelledVideo,
     *,
-    file: str,
-    folder: Path,
-    known: KnownSegments | None = None,
-    embed: bool = False,
+    source: str,
+    truth: Sequence[Segment] | None = None,
     streams: tuple[int, int] = (0, 1),
 ) -> PageVideo:
     """One video of a page.
 
     Args:
         video: Its name and what was found in it.
-        file: Path or address of the video itself; `-`: there is none.
-        folder: Where the page will lie.
-        known: What is known to happen; None where nothing is.
-        embed: Put the file into the page.
+        source: URL of the video itself, as `source_of` gives it.
+        truth: What is known to happen, in order of time; None where nothing is.
         streams: Which of its video streams was analysed, from 0, and how many it has.
-
-    Raises:
-        OutputError: The file is to be put into the page, and cannot be read.
     """
-    truth = None if known is None else known.named(video.bare_name)
     segments = sorted(video.segments, key=lambda segment: (segment.start_s, segment.end_s, -(segment.score or 0.0)))
     return PageVideo(
         name=video.name,
-        source="" if file == "-" else relative_address_of(file, folder) or address_of(file),
+        source=source,
         actions=_page_actions(segments, truth or ()),
         truth=None
         if truth is None
@@ -109,7 +162,6 @@ def page_video(
         streams=streams[1],
         truth_name=video.bare_name,
         fps=video.fps,
-        content=_content_of(file) if embed else None,
     )
 
 
@@ -154,12 +206,3 @@ def _page_actions(segments: Sequence[Segment], truth: Sequence[Segment]) -> tupl
             )
         )
     return tuple(found)
-
-
-def _content_of(file: str) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise OutputError(
-            f"{printable(file)}: cannot be put into the page: {error.strerror or error}; only files can"
-        ) from error
