@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,3 +114,6 @@ def start_browser(downloads: Path) -> Iterator[Browser]:
         yield Browser(chrome)
     finally:
         chrome.quit()
+        with warnings.catch_warnings():  # Selenium leaves sockets open, which would fail a later test
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()

@@ -24,6 +24,7 @@ from tallformer_infer.commands.archive_index import archive_rows
 from tallformer_infer.commands.options import given_options
 from tallformer_infer.structures import Action
 from tests.archive_runs import content_of
+from tests.test_report_page import Elements
 from tests.videos import cut_short, damage, textured_pictures, write_video
 from tests.web_server import serve
 
@@ -137,6 +138,37 @@ def test_several_forms_of_result_files(videos, tmp_path, capsys):
         "a.mp4.srt",
         "a.mp4.via.json",
     }
+
+
+def test_html_is_a_page_per_video_and_an_index_that_leads_to_them(videos, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(capsys, "label", videos, "--out", out, "--device", "cpu")  # the same results as files, and no index
+    assert not (out / "index.html").exists()
+
+    code, _, said = run(capsys, "label", videos, "--out", out, "--device", "cpu", "--format", "json,html")
+
+    assert code == 1  # text.mp4 is no video
+    assert f"open {out / 'index.html'} to look at the results" in " ".join(said.split()).replace("- ", "-")
+    rows = {Path(row[0]).name: row for row in data(out / "index.html")["rows"]}
+    assert {name: row[5] for name, row in rows.items()} == {
+        "a.mp4": "results/a.mp4.html",
+        "=1+1.mp4": "results/%3D1%2B1.mp4.html",
+        "text.mp4": None,
+    }
+    page = out / "results" / "a.mp4.html"
+    (video,) = data(page)["videos"]
+    assert (page.parent / video["source"]).resolve() == videos / "a.mp4"
+    written = json.loads((out / "results" / "a.mp4.json").read_text())["videos"][0]["actions"]
+    assert len(video["actions"]) == len(written)
+    assert video["fps"] == 15
+
+    run(capsys, "report", out, "--out", tmp_path / "elsewhere.html")
+    links = [row[5] for row in data(tmp_path / "elsewhere.html")["rows"]]
+    assert sorted(link for link in links if link) == ["out/results/%3D1%2B1.mp4.html", "out/results/a.mp4.html"]
+
+
+def data(page):
+    return json.loads(Elements(page.read_bytes()).scripts["data"])
 
 
 def test_video_behind_an_address_is_labelled(videos, tmp_path, capsys):
@@ -497,7 +529,7 @@ def test_short_and_damaged_videos_are_reported_everywhere(incomplete, tmp_path, 
         ("damaged.mkv", ["damaged"]),
         ("short.mkv", ["short"]),
     ]
-    index = {Path(row.name).name: row for row in archive_rows(out)}
+    index = {Path(row.name).name: row for row in archive_rows(out, out)}
     assert {name: row.status for name, row in index.items()} == {
         "damaged.mkv": "damaged",
         "short.mkv": "short",

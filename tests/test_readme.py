@@ -17,7 +17,7 @@ from tallformer_infer import Detector
 BIN = Path(sys.executable).parent
 
 
-PAGES = ("README.md", "docs/detect.md", "docs/label.md", "docs/live.md", "docs/calibrate.md")
+PAGES = ("README.md", "docs/detect.md", "docs/label.md", "docs/live.md", "docs/calibrate.md", "docs/report.md")
 
 
 def blocks(root: Path, language: str, page: str = "README.md") -> list[str]:

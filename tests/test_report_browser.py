@@ -545,6 +545,7 @@ def test_index_sums_up_and_loads_nothing(browser, index):
 
 def test_index_can_be_searched_and_filtered(browser, index):
     browser.open(index(ROWS))
+    assert not browser.driver.find_element("id", "paging").is_displayed()
     fill = (
         "const it = document.querySelector(arguments[0]); it.value = arguments[1];"
         "it.dispatchEvent(new Event(arguments[2]))"

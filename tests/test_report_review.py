@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import pytest
 
@@ -11,6 +13,7 @@ from tallformer_infer.labels import LabelledVideo, Problems, Segment, read_annot
 from tallformer_infer.labels.activitynet import truth_document
 from tallformer_infer.report import PageAction, PageVideo, render_page
 from tests.browser import start_browser
+from tests.test_readme import blocks, run
 from tests.test_report_browser import MARK, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Selenium, when its sockets are collected
@@ -148,6 +151,25 @@ def test_eval_gives_full_marks_to_what_was_accepted(browser, open_page, video, e
     assert cli.run(["eval", str(tmp_path / "results.json"), str(path), "--json"]) == 0
 
     assert json.loads(capsys.readouterr().out)["average_mAP"] == 1.0
+
+
+def test_the_documented_review_leads_from_detect_to_eval(browser, root, tmp_path, downloads):
+    (tmp_path / "docs").symlink_to(root / "docs")
+    detect, to_page = blocks(root, "sh", "docs/report.md")[0].splitlines()[:2]
+    for command in (detect, to_page):
+        assert run(command, tmp_path).returncode == 0
+
+    browser.open(tmp_path / "review.html")
+    browser.run("localStorage.clear()")
+    browser.press("j", *"a" * browser.run("return state.video.actions.length"))
+    browser.click("#export-truth")
+    shutil.copy(wait_for(downloads / "example.truth.json"), tmp_path)
+
+    for command in blocks(root, "bash", "docs/report.md")[0].splitlines():
+        done = run(command, tmp_path)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        if command.startswith("tallformer eval"):
+            assert re.search(r"mAP %( +100\.00){6}", done.stdout), done.stdout
 
 
 def test_border_is_dragged_to_a_whole_frame_and_undo_takes_it_back(browser, open_page, video):
@@ -341,11 +363,13 @@ def test_speed_by_key_and_menu(browser, open_page, video):
 
 
 def test_every_key_is_listed_and_every_listed_key_does_something(browser, open_page, video):
-    open_page(video())
+    open_page(video(), height_px=1000)
 
     listed = set("".join(browser.texts("#key-list kbd")).lower().replace("space", " "))
 
     assert browser.run("return $('keys').open")
+    browser.press("?")
+    assert not browser.run("return $('keys').open")
     keys = {key for group in browser.run("return KEYS.map(([, keys]) => keys)") for key in group}
     assert {key.replace("arrowleft", "←").replace("arrowright", "→") for key in keys} - {"="} == listed
 

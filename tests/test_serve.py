@@ -7,6 +7,7 @@ import dataclasses
 import http.server
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,6 +34,7 @@ from tallformer_infer.serve.driver import DriverOptions
 from tests.browser import Browser, start_browser
 from tests.calibration_samples import calibration
 from tests.small_bundle import write_bundle
+from tests.test_readme import blocks, run
 
 VIDEO = Path("docs/example/example.mp4")
 TOKEN = "a-token-of-length"
@@ -385,7 +387,9 @@ def start(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[bytes]
     def begin() -> tuple[subprocess.Popen[bytes], httpx.Client]:
         port = _free_port()
         command = [sys.executable, "-m", "tallformer_infer", "serve", "--data", str(tmp_path / "data")]
-        process = subprocess.Popen([*command, "--port", str(port), "--model", "demo", "--workers", "1", "--quiet"])
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--model", "demo", "--device", "cpu", "--workers", "1", "--quiet"]
+        )
         started.append(process)
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         until_s = time.monotonic() + 60
@@ -671,6 +675,28 @@ def test_a_review_on_the_page_is_saved_at_once_and_survives_a_kill(
     assert browser.run("return reviewDocument()") == before
     assert browser.text("#kept") == "Loaded what was saved."
     assert browser.text("#review-counts").startswith("2 accepted, 1 rejected")
+    client.close()
+
+
+def test_the_documented_commands_fetch_the_truth_of_a_review(
+    start: Callable[[], tuple[subprocess.Popen[bytes], httpx.Client]], video: bytes, root: Path, tmp_path: Path
+) -> None:
+    _, client = start()
+    job = wait_for(client, upload(client, video, name="example.mp4")["id"], "done", "failed")
+    result = client.get(f"{job['url']}/result")
+    (tmp_path / "actions.json").write_bytes(result.content)
+    found = result.json()["videos"][0]["actions"]
+    review = client.get(f"{job['url']}/review").json()
+    decided = [
+        {**decision(row, *action["segment"], action["label"], "accepted"), "score": action["score"]}
+        for row, action in enumerate(found)
+    ]
+    client.put(f"{job['url']}/review", json={**review, "videos": [{"name": "example", "actions": decided}]})
+
+    for command in blocks(root, "bash", "docs/serve.md")[0].splitlines():
+        done = run(command.replace("http://127.0.0.1:8080", str(client.base_url)).replace("ID", job["id"]), tmp_path)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert re.search(r"mAP %( +100\.00){6}", done.stdout), done.stdout
     client.close()
 
 

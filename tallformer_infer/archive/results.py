@@ -20,6 +20,8 @@ from tallformer_infer.labels import (
     labelled_video,
     require_libraries,
 )
+from tallformer_infer.report import require_report
+from tallformer_infer.report.results import result_page, source_of
 from tallformer_infer.results import Selection, actions_document, encode_document
 from tallformer_infer.structures import Result
 
@@ -33,14 +35,17 @@ def check_formats(formats: Sequence[str]) -> None:
         ExtraError: One is missing.
     """
     for form in formats:
-        require_libraries(form)
+        if form == "html":
+            require_report()
+        else:
+            require_libraries(form)
 
 
 def file_name(name: str, form: str) -> str:
     """Name of a result file, below the folder of results; `/` between folders."""
+    if form in ("json", "html"):
+        return f"{name}.{form}"
     suffix = FORMATS[form].suffix
-    if form == "json":
-        return f"{name}{suffix}"
     return f"{name}.{form}{suffix}" if suffix in _SHARED_SUFFIXES else f"{name}{suffix}"
 
 
@@ -54,12 +59,14 @@ def write_outputs(
     """
     for form in formats:
         file = file_name(name, form)
+        folder = None if place.folder is None else place.folder.joinpath(*file.split("/")).parent
         if form == "json":
             content = encode_document(actions_document([result], selection=selection))
         elif form == "activitynet":
             content = encode_document(activitynet_document([result], selection=selection))
+        elif form == "html":
+            content = result_page([result], selection=selection, sources=[source_of(result.video.path, folder)])
         elif form in WRITABLE:
-            folder = None if place.folder is None else place.folder.joinpath(*file.split("/")).parent
             content = encode_labels([labelled_video(result)], form, folder=folder)
         else:
             raise ValueError(form)
@@ -89,7 +96,8 @@ class ResultKeeper:
         self._selection = selection
         self.place = place
         """Where result files go."""
-        self._formats = tuple(formats)
+        self.formats = tuple(formats)
+        """Forms of the result files of a video."""
         self._model = (bundle.sha256, bundle.recipe.name, hash_recipe(bundle))
         self._versions = {"tallformer": __version__, "av": metadata.version("av")}
 
@@ -106,14 +114,14 @@ class ResultKeeper:
             OutputError: A file cannot be written.
         """
         named = _under_path_of(row, result)
-        write_outputs(named, self._selection, place=self.place, name=row.name, formats=self._formats)
+        write_outputs(named, self._selection, place=self.place, name=row.name, formats=self.formats)
 
     def is_written(self, row: VideoRow) -> bool:
         """Whether the result files of a video are there, of this model and these settings, as its row says."""
         return (
             row.actions_hash == self._hashes.actions
-            and set(self._formats) <= set(row.outputs)
-            and has_outputs(self.place, row.name, self._formats)
+            and set(self.formats) <= set(row.outputs)
+            and has_outputs(self.place, row.name, self.formats)
         )
 
     def record(
@@ -145,7 +153,7 @@ class ResultKeeper:
             selection=to_json(self._selection),
             remarks=tuple(remarks),
             hashes=(self._hashes.encoder, self._hashes.localizer, self._hashes.actions),
-            outputs=() if problem else self._formats,
+            outputs=() if problem else self.formats,
             model=self._model,
             versions={**self._versions, "runtime": result.provenance.runtime},
         )

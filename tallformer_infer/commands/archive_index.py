@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase, VideoRow
+from tallformer_infer.archive.places import RESULTS
+from tallformer_infer.archive.results import file_name
 from tallformer_infer.commands.archive import row_losses
+from tallformer_infer.labels import relative_address_of
 from tallformer_infer.report import IndexRow
 
 _SUMS = (
@@ -21,8 +24,12 @@ def is_archive(folder: Path) -> bool:
     return (folder / DATABASE).is_file()
 
 
-def archive_rows(folder: Path) -> Iterator[IndexRow]:
-    """A row for every video of an archive, in the order in which they were found.
+def archive_rows(folder: Path, seen_from: Path) -> Iterator[IndexRow]:
+    """A row for every video of an archive, in the order in which they were found, with the address of its page.
+
+    Args:
+        folder: Of the archive.
+        seen_from: Folder of the index.
 
     Raises:
         ArchiveError: The database cannot be read.
@@ -34,10 +41,12 @@ def archive_rows(folder: Path) -> Iterator[IndexRow]:
             counts[video][label], seconds[video][label] = count, length_s
         for row in database.videos():
             if row.status != "ignored":
-                yield _row(row, counts[row.id], seconds[row.id])
+                page = folder / RESULTS / file_name(row.name, "html")
+                link = relative_address_of(str(page), seen_from) if "html" in row.outputs and page.is_file() else None
+                yield _row(row, counts[row.id], seconds[row.id], link)
 
 
-def _row(row: VideoRow, counts: dict[str, int], seconds: dict[str, float]) -> IndexRow:
+def _row(row: VideoRow, counts: dict[str, int], seconds: dict[str, float], page: str | None) -> IndexRow:
     return IndexRow(
         name=row.source,
         status=" and ".join(row.losses) or row.status,
@@ -46,4 +55,5 @@ def _row(row: VideoRow, counts: dict[str, int], seconds: dict[str, float]) -> In
         seconds=seconds,
         error=(row.error or "") if row.status == "failed" else "",
         note=row_losses(row),
+        page=page,
     )

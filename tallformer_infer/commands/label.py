@@ -74,7 +74,10 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", "-f", metavar="NAME", help="Formats of the result files, such as json,srt. \\[default: json]"
+            "--format",
+            "-f",
+            metavar="NAME",
+            help="Formats of the result files, such as json,html,srt. \\[default: json]",
         ),
     ] = None,
     model: options.Model = None,
@@ -419,8 +422,19 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
                 raise StoppedError from error
             raise
     watcher.finished(planned, run.totals, options.out, parts.database.path.parent)
+    if "html" in parts.keeper.formats and parts.keeper.place.folder is not None:
+        _write_index(parts.database.path.parent, watcher)
     is_copied = end_copy(parts.database, parts.keeper.place, watcher, missing=untried)
     return 1 if run.totals.failed or planned.failed_before or not is_copied else 0
+
+
+def _write_index(folder: Path, watcher: LabelWatcher) -> None:
+    """Write the page that lists the pages of the videos."""
+    from tallformer_infer.commands.reports import write_index_of
+
+    page = folder / "index.html"
+    write_index_of(folder, page)
+    watcher.say("index", f"open {printable(page)} to look at the results", out=str(page))
 
 
 def _engine(settings: LabelSettings, workers: int, options: LabelOptions, ending: contextlib.ExitStack) -> Engine:
@@ -513,14 +527,14 @@ def _written_folders(options: LabelOptions) -> list[Path]:
 
 def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
     from tallformer_infer.archive.results import check_formats
-    from tallformer_infer.labels import FOR_RESULTS
+    from tallformer_infer.report.results import RESULT_FORMATS
 
     names = dict.fromkeys(name.strip() for value in typed for name in value.split(","))
     for name in names:
-        if name not in FOR_RESULTS:
-            raise typer.BadParameter(f"--format {name}: no such format; there are {', '.join(FOR_RESULTS)}")
+        if name not in RESULT_FORMATS:
+            raise typer.BadParameter(f"--format {name}: no such format; there are {', '.join(RESULT_FORMATS)}")
     check_formats(tuple(names))
-    return tuple(form for form in FOR_RESULTS if form in names)
+    return tuple(form for form in RESULT_FORMATS if form in names)
 
 
 def _selection(options: LabelOptions, bundle: Bundle) -> Selection:

@@ -100,13 +100,29 @@ def write_index(options: ReportOptions, speaker: Speaker) -> None:
     out = options.out or options.source / "index.html"
     check_destination(out, example="index.html")
     _check_page_name(out)
-    rows = list(_rows_in(options.source, _folder(out)))
-    if not rows:
-        raise AnnotationError(f"{options.source}: has no actions.json, by whatever name, in it or below it")
-    write_content(render_index(rows, title=options.title or options.source.resolve().name, maker=MAKER), out)
+    rows = write_index_of(options.source, out, title=options.title)
     failed = sum(bool(row.error) for row in rows)
     done = f"wrote an index of {counted(len(rows), 'video')}, {failed} of them failed, to {_named(out)}"
     speaker.say("written", done, out=str(out), videos=len(rows), failed=failed)
+
+
+def write_index_of(source: Path, out: Path, *, title: str | None = None) -> list[IndexRow]:
+    """Write the page that lists the results in a folder, and return its rows.
+
+    Args:
+        source: The folder: an archive, or one with files of actions.
+        out: Page to write, `-` for stdout.
+        title: Heading; None takes the name of the folder.
+
+    Raises:
+        AnnotationError: There are no results.
+        OutputError: The page cannot be written.
+    """
+    rows = list(_rows_in(source, _folder(out)))
+    if not rows:
+        raise AnnotationError(f"{source}: has no actions.json, by whatever name, in it or below it")
+    write_content(render_index(rows, title=title or source.resolve().name, maker=MAKER), out)
+    return rows
 
 
 def _embedded(page: PageVideo, file: str) -> PageVideo:
@@ -127,7 +143,7 @@ def _check_page_name(out: Path) -> None:
 
 def _rows_in(source: Path, folder: Path) -> Iterator[IndexRow]:
     if is_archive(source):
-        yield from archive_rows(source)
+        yield from archive_rows(source, folder)
         return
     for path in sorted(source.rglob("*.json")):
         yield from _rows_of(path, folder)

@@ -126,6 +126,7 @@ function draw() {
     new ResizeObserver(() => draw()).observe($("chart-box")); // a scroll bar of the page changes it, too
     chart.on("plotly_relayouting", showPlace);
     showPlace();
+    openKeysIfTheyFit();
   });
 }
 

@@ -16,6 +16,7 @@ const KEYS = [
   ["B", ["b"], "back to as found", asFound],
   ["U", ["u"], "undo (Ctrl+Z)", undo],
   ["/", ["/"], "search", () => $("search").focus()],
+  ["?", ["?"], "this list", () => { $("keys").open = !$("keys").open; }],
   ["+ - 0", ["+", "=", "-", "0"], "zoom", ({ key }) => zoom({ "-": 2, 0: 0 }[key] ?? 0.5)],
 ];
 
@@ -26,7 +27,14 @@ function move(seconds) {
 
 $("key-list").replaceChildren(...KEYS.map(([shown, , text]) =>
   element("li", {}, ...shown.split(" ").map((key) => element("kbd", { textContent: key })), " " + text)));
-$("keys").open = matchMedia("(min-width: 75rem) and (min-height: 50rem)").matches; // where there is room for them
+
+// The whole list, where it does not push the timeline out of sight.
+function openKeysIfTheyFit() {
+  const keys = $("keys"), stage = $("stage");
+  keys.open = true;
+  keys.open = stage.scrollHeight <= stage.clientHeight;
+}
+player.addEventListener("loadedmetadata", openKeysIfTheyFit); // the picture has its height
 
 document.addEventListener("keydown", (event) => {
   const target = event.target, key = event.key.toLowerCase(), isUndo = (event.ctrlKey || event.metaKey) && key === "z";

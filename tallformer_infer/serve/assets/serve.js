@@ -38,7 +38,7 @@ const isOver = (job) => ["done", "failed", "cancelled"].includes(job.state);
 function show(job, { atEnd = false } = {}) {
   const known = rows.get(job.id);
   const name = element("td", { className: "name", text: job.name });
-  const notes = [job.error, ...job.remarks].filter(Boolean);
+  const notes = [job.error?.replace(`${job.name}: `, ""), ...job.remarks].filter(Boolean);
   if (notes.length) name.append(element("small", { text: notes.join("; ") }));
   const state = element("td", { className: "state", text: job.state });
   if (job.state === "running" && job.duration_s) {
