@@ -294,6 +294,19 @@ def test_review_is_there_again_after_a_reload_and_only_for_the_same_result(brows
     assert browser.text("#review-counts") == "0 accepted, 0 rejected, 2 to review"
 
 
+def test_a_copy_of_a_server_s_page_is_kept_in_the_browser(browser, open_page, video):
+    path = open_page(video())
+    path.write_bytes(render_page([video()], title="a", review="review", classes=["handstand", "jump"]))
+    browser.open(path)
+
+    browser.press("j", "a")
+
+    assert browser.text("#kept") == "Kept in this browser."
+    offered = browser.run("return [...document.querySelectorAll('#labels option')].map(({ value }) => value)")
+    assert offered == ["jump", "sit", "handstand"]
+    assert browser.complaints() == []
+
+
 def test_a_browser_that_keeps_nothing_says_so(browser, open_page, video, exported):
     open_page(video())
     browser.run("Storage.prototype.setItem = () => { throw new Error('full'); }")

@@ -1,6 +1,7 @@
-// Where the review is kept: at the server that gave the page, or else in this browser.
-const keepReview = DATA.review ? saveAtServer : saveInBrowser;
-const restoreReview = DATA.review ? restoreFromServer : restoreFromBrowser;
+// Where the review is kept: at the server that gave the page, or else, as for a copy of such a page, in this browser.
+const isServed = DATA.review && location.protocol.startsWith("http");
+const keepReview = isServed ? saveAtServer : saveInBrowser;
+const restoreReview = isServed ? restoreFromServer : restoreFromBrowser;
 
 // Under the hash of the result, so that another page of the same result shows it, too.
 const STORED = "tallformer-review-" + DATA.key;
