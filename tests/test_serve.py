@@ -604,6 +604,19 @@ def test_reviews_that_do_not_fit_are_refused(
     assert server.get(url).json()["videos"] == []
 
 
+@pytest.mark.parametrize("value", ['"\\ud83d"', "NaN", "Infinity", "[", '{"a": 1e999}'])
+def test_values_that_no_answer_can_hold_are_refused(
+    server: TestClient, reviewed: tuple[str, dict[str, Any]], value: str
+) -> None:
+    url, review = reviewed
+    action = json.dumps(decision(0, 1.0, 2.0, "orbit", "accepted")).replace("1.0", value)
+    body = json.dumps({**review, "videos": "?"}).replace('"?"', f'[{{"name": "match", "actions": [{action}]}}]')
+
+    for method, place, content in (("PUT", url, body), ("POST", "/v1/jobs", f'{{"path": {value}}}')):
+        answer = server.request(method, place, content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, answer.text
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_bodies_that_are_no_uploads_have_a_limit(
     server: TestClient, reviewed: tuple[str, dict[str, Any]], is_chunked: bool

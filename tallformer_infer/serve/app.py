@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, Field
@@ -174,6 +175,7 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
     app.add_middleware(_BodyLimit)
     app.middleware("http")(server.guard)
     app.exception_handler(ArchiveError)(_unavailable)
+    app.exception_handler(RequestValidationError)(_refuse_request)
     _add_submission(app, server)
     _add_jobs(app, server)
     _add_results(app, server)
@@ -621,6 +623,13 @@ _PAGE_POLICY = (
 
 def _asset(name: str) -> str:
     return importlib.resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+async def _refuse_request(_: Request, error: Exception) -> JSONResponse:
+    """What is wrong with a request, without the values in it: UTF-8 or JSON may not be able to hold them."""
+    assert isinstance(error, RequestValidationError), "it is registered for these"
+    problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
+    return JSONResponse({"detail": problems}, status_code=422)
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:
