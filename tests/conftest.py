@@ -47,7 +47,7 @@ def _auto_is_onnx_runtime() -> Iterator[None]:
 def _small_default_model() -> Iterator[None]:
     """Tests of the default model take `demo`, which is fast; those of kinetics400 name it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tallformer_infer.bundle.DEFAULT_MODEL", "demo")
+        patch.setattr("tallformer_infer.bundle.reading.DEFAULT_MODEL", "demo")
         yield
 
 

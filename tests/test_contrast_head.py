@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tallformer_export.graphs import LocalizerGraph
 from tallformer_export.onnx_files import localizer_onnx
+from tallformer_infer.bundle.checks import refusal
 from tallformer_infer.config import (
     ContrastHeadConfig,
     PyramidConfig,
@@ -26,7 +27,6 @@ from tallformer_infer.config import (
     to_json,
 )
 from tallformer_infer.errors import ConfigError
-from tallformer_infer.graph_check import refusal
 from tallformer_infer.timeline import Timeline
 from tallformer_training.model.contrast_head import ContrastHead, ContrastOutputs, segment_grid
 from tests.contrast_recipe import CONTRAST, HEAD, with_head

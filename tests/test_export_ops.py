@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from tallformer_export.onnx_files import encoder_onnx, localizer_onnx
+from tallformer_infer.bundle.checks import ALLOWED_OPS, refusal
 from tallformer_infer.config import CandidateConfig, Recipe, SamplingConfig, WindowConfig
-from tallformer_infer.graph_check import ALLOWED_OPS, refusal
 from tests.small_detector import SMALL, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")

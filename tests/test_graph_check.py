@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer.bundle import GRAPHS, bundled_models, load_bundle
+from tallformer_infer.bundle.checks import ALLOWED_OPS, refusal
 from tallformer_infer.config import SuppressConfig
-from tallformer_infer.graph_check import ALLOWED_OPS, refusal
 from tests.graph_samples import PLACES, in_a_branch, in_initializer, in_sparse, inside, outside, serialised, with_node
 
 

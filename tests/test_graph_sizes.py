@@ -8,8 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tallformer_infer.bundle import bundled_models, load_bundle
-from tallformer_infer.graph_check import refusal
-from tallformer_infer.graph_sizes import Shape, excess
+from tallformer_infer.bundle.checks import Shape, excess, refusal
 
 DECLARED: list[Shape] = [("n", 4), ("n", 4)]
 GIGABYTE = 2**30

@@ -21,9 +21,9 @@ from tallformer_export.parity import LIMITS
 from tallformer_export.precision import precision_of
 from tallformer_infer import cli
 from tallformer_infer.bundle import Precision, load_bundle
+from tallformer_infer.bundle.checks import refusal
 from tallformer_infer.config import I3dConfig, Recipe, TcmConfig, preset, recipe_from_json, to_json
 from tallformer_infer.errors import ConfigError, ExportError, ExtraError
-from tallformer_infer.graph_check import refusal
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
 from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile
 from tallformer_infer.runtime.tensorrt.library import load_library

@@ -12,11 +12,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from tallformer_infer import bundle as bundle_module
-from tallformer_infer.bundle import load_bundle
-from tallformer_infer.bundle_writing import write_calibration
+from tallformer_infer.bundle import load_bundle, reading
+from tallformer_infer.bundle.onnx_files import with_input_sizes
+from tallformer_infer.bundle.writing import write_calibration
 from tallformer_infer.errors import BundleError
-from tallformer_infer.input_sizes import with_input_sizes
 from tests.calibration_samples import calibration
 from tests.small_bundle import CLASSES, write_bundle
 
@@ -90,7 +89,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "other").mkdir()
     changed = {**described, "name": "other", "graphs_from": "base"}
     (folder / "other" / "bundle.json").write_text(json.dumps(changed))
-    monkeypatch.setattr(bundle_module, "_BUNDLED", folder)
+    monkeypatch.setattr(reading, "_BUNDLED", folder)
     return folder
 
 

@@ -17,10 +17,10 @@ from tallformer_export.graphs import EncoderGraph
 from tallformer_export.onnx_files import encoder_onnx, localizer_onnx
 from tallformer_infer import Detector as Pipeline
 from tallformer_infer.bundle import load_bundle
+from tallformer_infer.bundle.checks import refusal
 from tallformer_infer.cli import run
 from tallformer_infer.config import Recipe, SamplingConfig, WindowConfig, preset, recipe_from_json, to_json
 from tallformer_infer.errors import ConfigError
-from tallformer_infer.graph_check import refusal
 from tallformer_infer.nms import suppress
 from tallformer_infer.structures import Candidates
 from tallformer_infer.timeline import cut_clips

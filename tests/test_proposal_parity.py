@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tallformer_export.graphs import LocalizerGraph
 from tallformer_export.onnx_files import _to_onnx
 from tallformer_export.proposal_parity import candidates_of, sure_proposals
-from tallformer_infer.graph_check import refusal
+from tallformer_infer.bundle.checks import refusal
 from tallformer_training.model import Detector
 from tallformer_training.model.boundary_pooling import boundary_max_pool
 from tests import anet_golden as g

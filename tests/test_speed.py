@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tallformer_export.graphs import EncoderGraph
 from tallformer_export.precision import quantised
 from tallformer_infer.bundle import load_bundle
+from tallformer_infer.bundle.onnx_files import Constant, Node, Value, write_graph
 from tallformer_infer.config import preset
 from tallformer_infer.errors import DeviceError, MediaError
-from tallformer_infer.graph_writing import Constant, Node, Value, write_graph
 from tallformer_infer.media import probe
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.speed import ceilings

@@ -11,7 +11,7 @@ import torch
 
 from tallformer_export.exporting import ExportOptions, export_checkpoint
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.bundle_writing import zip_folder
+from tallformer_infer.bundle.writing import zip_folder
 from tallformer_infer.config import I3dConfig, preset
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.checkpoint import load_detector, save_checkpoint

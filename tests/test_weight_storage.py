@@ -19,9 +19,9 @@ from tallformer_export.onnx_files import encoder_onnx
 from tallformer_export.weight_storage import with_stored_weights
 from tallformer_infer import Detector as Pipeline
 from tallformer_infer.bundle import WeightStorage, load_bundle
+from tallformer_infer.bundle.checks import refusal
 from tallformer_infer.cli import run
 from tallformer_infer.errors import ExportError
-from tallformer_infer.graph_check import refusal
 from tallformer_training.model import Detector
 from tests.contrast_recipe import CONTRAST
 from tests.small_detector import SMALL, build

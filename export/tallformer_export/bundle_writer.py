@@ -24,7 +24,7 @@ from tallformer_infer.bundle import (
     GraphName,
     load_bundle,
 )
-from tallformer_infer.bundle_writing import zip_folder
+from tallformer_infer.bundle.writing import zip_folder
 from tallformer_infer.config import ParityReport, Recipe
 from tallformer_infer.errors import BundleError, ExportError, OutputError
 from tallformer_infer.files import replace_folder

@@ -194,7 +194,7 @@ def calibrate_bundle(options: CalibrateOptions, reporter: Reporter) -> int:
         typer.BadParameter: An option is out of range.
     """
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.bundle_writing import calibration_destination, write_calibration
+    from tallformer_infer.bundle.writing import calibration_destination, write_calibration
     from tallformer_infer.evaluation import calibrate, read_truth
     from tallformer_infer.labels import read_video_list
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tallformer_infer.graph_writing import Node, Value, write_graph
+from tallformer_infer.bundle.onnx_files import Node, Value, write_graph
 
 INPUTS = ("left", "right")
 OUTPUT = "product"

@@ -17,9 +17,9 @@ import onnxruntime as ort
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from tallformer_infer.bundle.onnx_files import Constant, ElementType, Node, Value, write_graph
 from tallformer_infer.devices import cores_by_quota
 from tallformer_infer.errors import DeviceError
-from tallformer_infer.graph_writing import Constant, ElementType, Node, Value, write_graph
 from tallformer_infer.media import best_video, codec_threads, open_container, open_source
 from tallformer_infer.runtime.onnx_session import open_session
 

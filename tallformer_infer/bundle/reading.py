@@ -1,22 +1,34 @@
-"""The bundle: a model's graphs, recipe and provenance in one folder or .zip, with every file hash-checked.
+"""Read a bundle: its description, and its graphs, from a folder or a .zip.
 
-Nothing in a bundle is executable Python and nothing is unpickled. What a graph may hold is in `graph_check`.
+Nothing in a bundle is executable Python, nothing is unpickled, and every file is hash-checked. What a graph may hold is
+in `checks`.
 
 Note [the hash of the description]
     `bundle.json` holds the hashes of the graphs, and, as `description_sha256`, one of its own values. Older ones, and
     those changed by hand, may have none.
+
+Note [sizes of files]
+    A .zip of a megabyte can unpack to a terabyte, and a name in a folder can be a device without an end. So whoever
+    reads a file states how large it may be, nothing is read beyond that, and only regular files are read. Members are
+    read one by one, never unpacked to disk, and a .zip inside a .zip is a file like any other. A name that a .zip has
+    twice is refused: programs differ in which one they take. So are bzip2 and LZMA, which can ask for gigabytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tallformer_infer.bundle_files import MOST_BYTES, files_beside, read_member
+from tallformer_infer.bundle.checks import excess, refusal
+from tallformer_infer.bundle.onnx_files import metadata, with_input_sizes
 from tallformer_infer.config import (
     CALIBRATION_VERSION,
     PARITY_VERSION,
@@ -27,15 +39,12 @@ from tallformer_infer.config import (
     to_json,
 )
 from tallformer_infer.errors import BundleError, ConfigError
-from tallformer_infer.graph_check import metadata, refusal
-from tallformer_infer.graph_sizes import excess
-from tallformer_infer.input_sizes import with_input_sizes
 
 SCHEMA_VERSION = 1
 DESCRIPTION = "bundle.json"
 DEFAULT_MODEL = "kinetics400"
 SUPPRESS_SETTINGS = "tallformer.suppress"
-"""Entry of graph 3's metadata: the settings it was made for, as JSON."""
+"""Key in the metadata of graph 3: the settings it was exported with, as JSON."""
 
 GraphName = Literal["encoder", "localizer", "suppress"]
 GRAPHS: tuple[GraphName, ...] = ("encoder", "localizer", "suppress")
@@ -43,17 +52,22 @@ GRAPHS: tuple[GraphName, ...] = ("encoder", "localizer", "suppress")
 _OWN_SHA256 = "description_sha256"
 _DESCRIPTION_BYTES = 2**24
 _OTHER_BYTES = 2**28
-"""Of bundle.json, and of a file beside the graphs, at most; graphs say how large they are."""
-_BUNDLED = Path(__file__).parent / "bundles"
+"""Most bytes of bundle.json, and of a file beside the graphs; graphs state their size."""
+_BUNDLED = Path(__file__).parent.parent / "bundles"
+MOST_BYTES = 2**31
+"""Most bytes of any file: what a protocol buffer, such as a graph, can hold."""
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError)
+"""What `zipfile` raises for a damaged .zip, or a file that is none."""
 
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-static"]
-"""`int8` finds the scale of inputs as they come, for CPUs; `int8-static` has it from a sample, for TensorRT."""
+"""`int8` scales inputs as they come, for CPUs; `int8-static` has scales from a sample, for TensorRT."""
 
 Footage = Literal["real", "generated"]
 """`generated`: videos of `tallformer_training.synthetic`; such a model knows nothing of real footage."""
 WeightStorage = Literal["fp32", "fp16", "int8"]
-"""How weights lie in a file whose arithmetic is float32."""
+"""Storage format of weights in a graph that computes in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +132,7 @@ class BundleDescription:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model that is ready to be loaded by a runtime.
+    """A model, ready for a runtime to load.
 
     >>> bundle = Bundle.load("demo")
     >>> bundle.name, len(bundle.recipe.classes), bundle.footage
@@ -213,10 +227,10 @@ class Bundle:
             yield name, self._graph_file(graph)
 
     def read_graph(self, name: GraphName) -> bytes:
-        """The ONNX file of a graph, with the sizes of inputs that the description says and the file leaves open.
+        """The ONNX file of a graph, with sizes from the description where the file leaves those of inputs open.
 
         Raises:
-            BundleError: It is not there, its hash differs, or it holds what a graph must not, see `graph_check`.
+            BundleError: It is not there, its hash differs, or it holds what a graph must not, see `checks`.
         """
         content = self._graph_file(name)
         info = self.graphs[name]
@@ -231,7 +245,7 @@ class Bundle:
         return content
 
     def _graph_file(self, name: GraphName) -> bytes:
-        """The file of a graph as it is. What is checked is what is returned."""
+        """The file of a graph, unchanged; the bytes that are checked are the bytes returned."""
         info = self.graphs.get(name)
         if info is None:
             raise BundleError(f"{self.path}: bundle has no graph {name!r}; it has {', '.join(self.graphs)}")
@@ -338,3 +352,80 @@ def _check_section_version(name: str, value: dict[str, Any], expected: int, path
             f"{path}: {name} has version {version}, this tallformer reads {expected}; "
             f'update tallformer, or remove "{name}" from {DESCRIPTION} and make it again'
         )
+
+
+def read_member(path: Path, name: str, *, most_bytes: int = MOST_BYTES) -> bytes:
+    """Content of one file.
+
+    Args:
+        path: A folder or a .zip.
+        name: Of a file at its top.
+        most_bytes: It may be no larger, see Note [sizes of files].
+
+    Raises:
+        BundleError: It is not there, is larger, or cannot be read.
+    """
+    try:
+        content = _read_file(path / name, most_bytes) if path.is_dir() else _read_zipped(path, name, most_bytes)
+    except (FileNotFoundError, KeyError):
+        raise BundleError(f"{path}: bundle has no {name}") from None
+    except _ZIP_DAMAGE as error:
+        reason = str(error) or f"{name} ends too early"
+        raise BundleError(f"{path}: expected a bundle folder or a readable .zip of one: {reason}") from error
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}") from error
+    if len(content) > most_bytes:
+        raise BundleError(f"{path}: {name} is larger than {most_bytes:,} bytes, which is the most that it may have")
+    return content
+
+
+def _read_file(file: Path, most_bytes: int) -> bytes:
+    """Up to one byte more than allowed."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe would make `open` wait
+    descriptor = os.open(file, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{file.name} is not a regular file")
+    with os.fdopen(descriptor, "rb") as opened:
+        return opened.read(most_bytes + 1)
+
+
+def _read_zipped(path: Path, name: str, most_bytes: int) -> bytes:
+    """Up to one byte more than allowed."""
+    with zipfile.ZipFile(path) as archive:
+        member = _zip_member(archive, name)
+        if archive.namelist().count(member) > 1:
+            raise zipfile.BadZipFile(f"it has two files named {member}")
+        if archive.getinfo(member).compress_type not in _PACKINGS:
+            raise zipfile.BadZipFile(f"{member} is packed by another method than Deflate")
+        with archive.open(member) as opened:
+            return opened.read(most_bytes + 1)
+
+
+def files_beside(path: Path, description: str) -> list[str]:
+    """Names of the files that lie beside the file `description`, sorted, without hidden ones.
+
+    Raises:
+        BundleError: The folder or .zip cannot be read.
+    """
+    try:
+        if path.is_dir():
+            names = [file.name for file in path.iterdir() if file.is_file()]
+        else:
+            with zipfile.ZipFile(path) as archive:
+                folder = _zip_member(archive, description).removesuffix(description)
+                names = [member.removeprefix(folder) for member in archive.namelist() if member.startswith(folder)]
+    except (OSError, *_ZIP_DAMAGE) as error:
+        raise BundleError(f"{path}: {error}") from error
+    return sorted(
+        name for name in names if Path(name).name == name != description and name and not name.startswith(".")
+    )
+
+
+def _zip_member(archive: zipfile.ZipFile, name: str) -> str:
+    """The member at the top of the archive, or inside its only folder, as file managers zip a folder."""
+    names = archive.namelist()
+    if name in names:
+        return name
+    folders = {member.split("/", 1)[0] for member in names}
+    return f"{folders.pop()}/{name}" if len(folders) == 1 else name

@@ -1,4 +1,4 @@
-"""Operating points into a bundle, whole or not at all."""
+"""Write operating points into a bundle, whole or not at all, and pack bundles into .zip files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tallformer_infer.bundle import DESCRIPTION, Bundle, load_bundle
+from tallformer_infer.bundle.reading import DESCRIPTION, Bundle, load_bundle
 from tallformer_infer.config import Calibration
 from tallformer_infer.errors import BundleError, ConfigError, OutputError
 from tallformer_infer.files import replace_folder
@@ -16,11 +16,11 @@ from tallformer_infer.results import check_destination, write_document
 
 
 def write_calibration(source: str | Path | Bundle, calibration: Calibration, *, out: Path | None = None) -> Bundle:
-    """Store operating points in a bundle, in place of those that it has.
+    """Store operating points in a bundle, replacing those it has.
 
     Graphs, recipe and provenance stay as they are; only `bundle.json` changes, and with it the hash of the bundle.
-    Whoever reads the bundle meanwhile, and whatever stops the program, sees the old one or the new one. A copy has the
-    files that lie beside `bundle.json`, not those in folders (engines, which are made for one machine).
+    A reader sees the old bundle or the new one, even if the program is stopped. A copy has the files next to
+    `bundle.json`, not those in folders (engines are for one machine).
 
         report = calibrate(read_predictions(...), read_truth(...), classes=bundle.recipe.classes)
         write_calibration(bundle, report.calibration, out=Path("calibrated"))
@@ -55,7 +55,7 @@ def write_calibration(source: str | Path | Bundle, calibration: Calibration, *, 
 
 
 def calibration_destination(bundle: Bundle, out: Path | None) -> Path:
-    """Where `write_calibration` will write, refused here if it cannot, before hours are spent on what to write.
+    """Where `write_calibration` will write; refuses what cannot be written, before hours are spent.
 
     Raises:
         BundleError: It is installed with the package, and `out` is None.
@@ -80,9 +80,9 @@ def calibration_destination(bundle: Bundle, out: Path | None) -> Path:
 
 
 def zip_folder(folder: Path, target: Path) -> None:
-    """Put the files of a folder into a .zip, the same bytes for the same files.
+    """Pack the files of a folder into a .zip; the same files give the same bytes.
 
-    They are not compressed: weights do not shrink, and loading stays a plain read.
+    They are stored uncompressed: weights do not shrink, and loading stays a plain read.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(folder.iterdir()):
@@ -92,7 +92,7 @@ def zip_folder(folder: Path, target: Path) -> None:
 
 
 def _write_copy(bundle: Bundle, description: dict[str, Any], place: Path) -> None:
-    """Write all files of a bundle to a place beside, and put it where it belongs."""
+    """Write all files of a bundle to a temporary folder, and rename it to `place`."""
     is_zip = place.suffix == ".zip" or place.is_file()
     try:
         with tempfile.TemporaryDirectory(
