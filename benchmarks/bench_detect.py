@@ -24,9 +24,9 @@ from benchmarks.goals import Figure
 from benchmarks.measure import circumstances, say_round
 from tallformer_export.exporting import export_random
 from tallformer_infer.config import preset
+from tallformer_infer.diagnosis.stages import Speed, Trial, measure_stages
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Device
-from tallformer_infer.speed.stages import Speed, Trial, measure_stages
 from tallformer_infer.structures import StageSeconds
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.goals import Figure
 from benchmarks.measure import Timing, children_cpu_s, paired, report, say_round, take_turns
-from tallformer_infer.speed.sample_video import copy_packets
+from tallformer_infer.diagnosis.sample_video import copy_packets
 from tallformer_training.synthetic import SetSpec, VideoSpec, make_dataset, write_script, write_video
 
 VIDEOS, SECONDS, LONG_MINUTES, REPEATS = 8, 30, 10, 3

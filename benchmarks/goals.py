@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tallformer_infer.speed.turns import Spread
+from tallformer_infer.diagnosis.turns import Spread
 
 NOT_MEASURED = "not measured"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tallformer_infer.devices import processor_name
-from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, take_turns
+from tallformer_infer.diagnosis.turns import Call, Spread, Timing, clocked, paired, take_turns
 
 __all__ = [
     "Call",

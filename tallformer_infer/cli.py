@@ -1,9 +1,9 @@
-"""The command line: which commands there are, and how their errors reach the user.
+"""The command line: its commands, and how their errors reach the user.
 
 Note [commands are loaded when they run]
-    `tallformer --help` must answer at once and without NumPy, PyAV, ONNX Runtime or torch, and `tallformer_infer` must
-    not know the packages that need torch. So this module names its commands, and loads the one that runs. Each names
-    a module with a Typer `app`, which gets the arguments untouched.
+    `tallformer --help` must be instant, without NumPy, PyAV, ONNX Runtime or torch, and `tallformer_infer` must not
+    import the packages that need torch. So this module names the module of each command, and loads the one that runs.
+    Each has a Typer `app`, which gets the arguments unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tallformer_infer.errors import AnnotationError, ExtraError, OutputError, Ta
 from tallformer_infer.stopping import StoppedError, install_stop_handler, stop_code, stop_signal
 
 _TYPER_STOPPED = 130
-"""What Typer gives back when Ctrl-C reaches it; commands of ours raise `StoppedError` once they have said so."""
+"""What Typer returns when Ctrl-C reaches it; our commands raise `StoppedError` after they have reported it."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Command:
     """A subcommand that is loaded when it runs."""
 
     name: str
-    """What the user types."""
+    """Name of the subcommand."""
     module: str
-    """Where its Typer `app` is."""
+    """Module of its Typer `app`."""
     extra: str
-    """Part of the install that brings what it needs."""
+    """Extra that installs what it needs."""
     help: str
     """One line for `tallformer --help`."""
     panel: str
@@ -159,7 +159,7 @@ def _tallformer(
 
 
 class _Forwarding(TyperCommand):
-    """A command that leaves every argument, `--help` and `--` too, to the one it stands for."""
+    """A command that forwards every argument, `--help` and `--` included."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.args = list(args)
@@ -202,7 +202,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # Typer does not
 
 
 def _split_at_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments before `--`, and those from there on, none of which is an option."""
+    """Arguments before `--`, and those from `--` on, none of which is an option."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return list(arguments[:end]), list(arguments[end:])
 
@@ -218,7 +218,7 @@ def _stopped(*, as_json: bool) -> int:
 
 
 def _explain(error: Exception, options: Sequence[str], *, as_json: bool) -> int:
-    """Say in one line what is wrong, and give the exit code."""
+    """Print what is wrong in one line, and return the exit code."""
     if isinstance(error, _UsageError):
         return _explain_usage(error, options, as_json=as_json)
     if isinstance(error, TallformerError):

@@ -1,9 +1,9 @@
-"""Being told to stop by Ctrl-C (SIGINT) or SIGTERM (docker and slurm send it), and work that either can leave at once.
+"""Stop at once on Ctrl-C (SIGINT) or SIGTERM (sent by docker and slurm), even during long calls of native code.
 
 Note [a stop can get lost]
-    A signal becomes a `KeyboardInterrupt` wherever the main thread is. Code that is not ours may turn that into another
-    error (onnxruntime, while it is imported, into an ImportError), or drop it. So the handler also remembers, and
-    whoever meets an unexpected error, or begins another piece of work, asks here.
+    A signal becomes a `KeyboardInterrupt` wherever the main thread is. Third-party code may turn that into another
+    error (onnxruntime, while it is imported, into an ImportError), or drop it. So the handler also remembers the
+    signal, and code that catches an unexpected error, or starts another piece of work, asks here.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _POLL_S = 0.2
 _SAME_STOP_S = 1.0
-"""Signals that follow this soon are the same stop: `timeout` and its like signal the program, and then its group."""
+"""Signals this close together are one stop: `timeout` and similar tools signal the program, and then its group."""
 
 
 class StoppedError(Exception):
-    """The run was stopped, and has said what it leaves behind."""
+    """The run was stopped, and has reported what it leaves behind."""
 
 
 class _StopHandler:
-    """Raises `KeyboardInterrupt`, and remembers."""
+    """Raises `KeyboardInterrupt`, and remembers the first signal."""
 
     def __init__(self) -> None:
         self.first: int | None = None
@@ -46,7 +46,7 @@ class _StopHandler:
 
 
 def install_stop_handler() -> None:
-    """Have both signals raise `KeyboardInterrupt` in the main thread, from which this must be called."""
+    """Make both signals raise `KeyboardInterrupt` in the main thread; call from the main thread."""
     handler = _StopHandler()
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # a shell has its background jobs ignore Ctrl-C
@@ -54,7 +54,7 @@ def install_stop_handler() -> None:
 
 
 def stop_signal() -> int | None:
-    """The signal that told the program to stop, if one did since `install_stop_handler`."""
+    """The signal that stopped the program, if one came since `install_stop_handler`."""
     for number in _SIGNALS:
         handler = signal.getsignal(number)
         if isinstance(handler, _StopHandler):
@@ -63,12 +63,12 @@ def stop_signal() -> int | None:
 
 
 def stop_code() -> int:
-    """Exit code of a program that was stopped, as shells give it: 130 after Ctrl-C, 143 after SIGTERM."""
+    """Exit code of a stopped program, as in shells: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + (stop_signal() or signal.SIGINT)
 
 
 def raise_if_stopped() -> None:
-    """Stop now where the program was told to, and it got lost.
+    """Raise a stop that got lost.
 
     Raises:
         KeyboardInterrupt: It was.
@@ -78,14 +78,14 @@ def raise_if_stopped() -> None:
 
 
 def run_interruptibly(work: Callable[[], T]) -> T:
-    """Do `work` in a thread of its own, and hand back what it returns or raises.
+    """Run `work` in a thread, and return or raise what it does, but react to a stop at once.
 
-    Python tells the main thread about Ctrl-C only between two of its own steps. A call into native code, such as
-    loading a model or running one large graph, can take many seconds; the main thread waits here instead, and hears
-    at once. The thread is a daemon: what it was doing then ends with the program.
+    Python delivers Ctrl-C to the main thread only between two bytecodes. A call into native code, such as loading a
+    model or running a large graph, can take many seconds; the main thread waits here instead, and is interrupted at
+    once. The thread is a daemon: its work ends with the program.
 
     Raises:
-        KeyboardInterrupt: The program was told to stop, now or before.
+        KeyboardInterrupt: The program was stopped, now or before.
     """
     raise_if_stopped()  # Note [a stop can get lost]
     outcome: Future[T] = Future()
@@ -103,12 +103,12 @@ def run_interruptibly(work: Callable[[], T]) -> T:
 
 
 def import_interruptibly(name: str) -> ModuleType:
-    """Import a module that takes time, so that `from … import …` has nothing left to do.
+    """Import a slow module, so that a later `from … import …` is instant.
 
-    Ctrl-C in the midst of the C code of such a module is a traceback of its own, or another error.
+    Ctrl-C during the native initialisation of such a module would print a traceback or become another error.
 
     Raises:
         ImportError: It cannot be imported.
-        KeyboardInterrupt: The program was told to stop, now or before.
+        KeyboardInterrupt: The program was stopped, now or before.
     """
     return run_interruptibly(lambda: importlib.import_module(name))

@@ -1,4 +1,4 @@
-"""What the stages hand to one another and to the user."""
+"""Types that the stages pass to one another, and results for the user."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Windows = Literal["shared", "reference"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a video is laid out for the localizer."""
+    """Layout of a video for the localizer."""
 
     windows: Windows = "shared"
-    """Where windows begin."""
+    """Where windows start."""
     factors: tuple[int, ...] = (1,)
-    """Feature steps that are averaged into one, for each rate at which the localizer runs; rising, each once."""
+    """Feature steps averaged into one, per rate at which the localizer runs; rising, without repeats."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Proposals:
-    """Segments of one window that may hold an action, and what the window shows; one row per segment."""
+    """Segments of one window that may hold an action, one row each, and class scores of the window."""
 
     segments_frames: NDArray[np.float32]
     """Half-open segments (start, end) in frames of the whole video, shape (A, 2)."""
     scores: NDArray[np.float32]
-    """How sure it is that a segment holds an action, in [0, 1], shape (A,)."""
+    """Confidence that a segment holds an action, in [0, 1], shape (A,)."""
     class_scores: NDArray[np.float32]
-    """How sure it is what the window shows: background, then the classes, adding up to 1, shape (1 + K,)."""
+    """Confidence per class of the window: background, then the classes; they add up to 1, shape (1 + K,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What was read from a video file."""
+    """Properties of a video file."""
 
     path: str
     """As the user gave it."""
@@ -105,25 +105,25 @@ class VideoInfo:
     codec: str
     """Name of the video codec."""
     source_fps: float | None
-    """Average frame rate of the file, where it says."""
+    """Average frame rate of the file; None if not stated."""
     start_s: float
     """Presentation time of the first frame, in seconds."""
     duration_s: float | None
-    """Length from the first frame on as the file tells it before it is decoded, in seconds: that of the video stream
-    where it is known, else that of the longest stream; None where the file tells none."""
+    """Length from the first frame as stated in the file, in seconds: that of the video stream if known, else that of
+    the longest stream; None if not stated."""
     rotation_deg: int = 0
     """Clockwise rotation that was applied: 0, 90, 180 or 270."""
     stream: int = 0
-    """Which of the file's video streams was read, from 0; cover images do not count."""
+    """Index of the video stream, from 0; cover images do not count."""
     streams: int = 1
-    """Video streams of the file, cover images left out."""
+    """Number of video streams, without cover images."""
     is_generated: bool = False
-    """Whether the file says that it is a generated video (`tallformer_training.synthetic`)."""
+    """Whether the file is marked as a generated video (`tallformer_training.synthetic`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageSeconds:
-    """Wall time per stage. Stages overlap, so they may add up to more than `total_s`."""
+    """Wall time per stage. Stages overlap, so their sum may exceed `total_s`."""
 
     decode_s: float
     """Reading, decoding and resizing."""
@@ -139,53 +139,53 @@ class StageSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a result came about: enough to repeat it."""
+    """Everything needed to reproduce a result."""
 
     tool_version: str
     """Version of tallformer."""
     model_name: str
-    """Name in the bundle."""
+    """Name of the model."""
     model_trained: bool
     """False where the weights are random and the actions mean nothing."""
     bundle_sha256: str
-    """Hash of the bundle's `bundle.json`, which holds the hashes of its graphs."""
+    """SHA-256 of `bundle.json`, which holds the hashes of the graphs."""
     recipe_name: str
     """Name of the recipe."""
     runtime: str
-    """Name and version of what ran the graphs."""
+    """Name and version of the runtime."""
     device: str
-    """`cpu` or `cuda`; of Intel `gpu` or `npu`."""
+    """`cpu`, `cuda`, or Intel's `gpu` or `npu`."""
     precision: str
-    """What the encoder computed in: `fp32`, `fp16`, `bf16`, `int8` or `int8-static`."""
+    """Precision of the encoder: `fp32`, `fp16`, `bf16`, `int8` or `int8-static`."""
     windows: Windows
-    """How windows were laid."""
+    """Window layout."""
     window_s: float | None = None
-    """Seconds of a window, where a model that sees whole videos was given windows."""
+    """Length of a window in seconds, if a model of whole videos was run on windows."""
     class_scores: str | None = None
-    """File that told what the videos show, instead of the model."""
+    """File of class scores that replaced the model's classifier."""
     intended_use: str | None = None
-    """What the model is for and what it cannot know, where its bundle says so."""
+    """Intended use and limits of the model, as stated in its bundle."""
     rates: tuple[float, ...] | None = None
-    """Rates at which the localizer ran, in frames per second, falling; None: at the recipe's own only."""
+    """Rates at which the localizer ran, in frames per second, falling; None: only the recipe's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What decided which actions were kept; None where one was not used."""
+    """Criteria that decided which actions were kept; None: not used."""
 
     threshold: float | None = None
     """Lowest score kept, in [0, 1]."""
     top_k: int | None = None
     """Most actions kept per video."""
     classes: tuple[str, ...] | None = None
-    """Names of the actions kept."""
+    """Classes kept."""
     operating_point: str | None = None
-    """Point of the model, or `all`, and scores are calibrated; None: the model's own scores."""
+    """Operating point, or `all`, with calibrated scores; None: uncalibrated scores."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
-    """The actions of one video, and how they were found.
+    """The actions of one video, with provenance and timings.
 
     >>> from tallformer_infer import Detector
     >>> result = Detector.load("demo", device="cpu").detect("docs/example/example.mp4", top_k=2)
@@ -203,30 +203,30 @@ class Result:
     actions: tuple[Action, ...]
     """Sorted by start, then end, then falling score."""
     sample_fps: float
-    """Rate at which frames were taken, in frames per second."""
+    """Rate at which frames were sampled, in frames per second."""
     frame_count: int
-    """Frames taken."""
+    """Number of sampled frames."""
     duration_s: float
-    """Length of what was decoded, in seconds, as `frame_count / sample_fps`: rounded to whole frames, half a frame up,
-    and at least one frame. So it, and the end of an action, may lie past the end of the file by half a frame."""
+    """Decoded length in seconds, `frame_count / sample_fps`: rounded to whole frames, half a frame up, and at least
+    one frame. It, and the end of an action, may therefore exceed the end of the file by half a frame."""
     decode_errors: int
-    """Places that are damaged or left out: packets that could not be read or decoded, pictures that the decoder had to
-    patch, times too far off to be true, and an end that is missing."""
+    """Damaged or skipped places: packets that could not be read or decoded, pictures that the decoder concealed,
+    implausible timestamps, and a missing end."""
     missing_s: float = 0.0
-    """What the header promises and the file does not hold at its end, in seconds; 0 where nothing is known to miss."""
+    """Length that the header states and that is missing at the end, in seconds; 0 if nothing is known to be missing."""
     notes: tuple[str, ...] = ()
-    """What else there is to know of the video, one line each: jumps in its times, colours that are not supported."""
+    """Remarks on the video, one line each: jumps in its timestamps, colours that are not supported."""
     video_sha256: str | None
-    """Hash of the file; None for what is not a regular file."""
+    """SHA-256 of the file; None if it is not a regular file."""
     timings: StageSeconds
     """Wall time per stage."""
     provenance: Provenance
     """Model, device and version."""
     selection: Selection = Selection()
-    """Which actions were kept."""
+    """Criteria for the actions that were kept."""
 
     def to_json(self) -> str:
-        """The document `actions.json` of this video, as text."""
+        """The content of `actions.json` for this video."""
         from tallformer_infer.results import result_json
 
         return result_json(self)
@@ -247,13 +247,13 @@ class Result:
         save_result(self, path)
 
     def __repr__(self) -> str:
-        """The video, and the first actions in a line each."""
+        """The video, and one line for each of the first actions."""
         from tallformer_infer.results import result_text
 
         return result_text(self)
 
     def _repr_html_(self) -> str:
-        """A table and a time line, for notebooks."""
+        """A table and a timeline, for notebooks."""
         from tallformer_infer.results import result_html
 
         return result_html(self)

@@ -1,10 +1,10 @@
-"""Words, times and numbers as people read them."""
+"""Format words, times and numbers for people."""
 
 from __future__ import annotations
 
 
 def printable(text: object) -> str:
-    """`text` on one line, with what a terminal would obey or could not show written as an escape."""
+    """`text` on one line, with control and unprintable characters escaped."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
         for character in str(text)
@@ -34,16 +34,16 @@ def counted(number: int, noun: str) -> str:
 
 
 def times(speed: float) -> str:
-    """A speed as a multiple of real time, with two or three digits that matter."""
+    """A speed as a multiple of real time, with two or three significant digits."""
     return f"{speed:.2g}×" if speed < 10 else f"{speed:.0f}×"
 
 
 def naming_the_file(path: str, error: str) -> str:
-    """A failure in one line that begins with the file."""
+    """A failure in one line that starts with the file."""
     line, shown = printable(error), printable(path)
     return line if line.startswith(shown) else f"{shown}: {line}"
 
 
 def shortened(name: str, *, longest: int = 28) -> str:
-    """A name whose middle is left out where it is too long."""
+    """A name, with its middle cut out if it is too long."""
     return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"

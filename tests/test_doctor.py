@@ -23,8 +23,8 @@ from rich.console import Console
 from tallformer_infer.commands.doctor import _device_values, diagnosis_document, table_lines
 from tallformer_infer.diagnosis import Diagnosis, diagnose
 from tallformer_infer.diagnosis.asking import ask
-from tallformer_infer.diagnosis.native import ask_driver
-from tallformer_infer.diagnosis.smallest_graph import INPUTS, SIDE, smallest_graph
+from tallformer_infer.diagnosis.probes import INPUTS, SIDE, smallest_graph
+from tallformer_infer.diagnosis.questions import ask_driver
 from tallformer_infer.installing import install_command
 from tallformer_infer.runtime import Device
 from tests.driver_stub import path_without
@@ -171,7 +171,7 @@ def test_nothing_heavy_is_loaded_into_the_command_itself(
 ) -> None:
     loaded = set(without_onnxruntime.stderr.split())
 
-    assert "tallformer_infer.diagnosis.native" in loaded
+    assert "tallformer_infer.diagnosis.questions" in loaded
     assert not loaded & {"torch", "av", "onnxruntime", "numpy"}
 
 

@@ -16,15 +16,14 @@ from tallformer_export.precision import quantised
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.bundle.onnx_files import Constant, Node, Value, write_graph
 from tallformer_infer.config import preset
+from tallformer_infer.diagnosis import ceilings
+from tallformer_infer.diagnosis.ceilings import MatrixProduct, decode_bare, gigaflop_of_graph
+from tallformer_infer.diagnosis.sample_video import copy_packets, first_seconds
+from tallformer_infer.diagnosis.stages import Trial, measure_stages
+from tallformer_infer.diagnosis.turns import Call, Spread, Timing, clocked, paired, take_turns
 from tallformer_infer.errors import DeviceError, MediaError
 from tallformer_infer.media import probe
 from tallformer_infer.pipeline import Detector
-from tallformer_infer.speed import ceilings
-from tallformer_infer.speed.arithmetic import gigaflop_of_graph
-from tallformer_infer.speed.ceilings import MatrixProduct, decode_bare
-from tallformer_infer.speed.sample_video import copy_packets, first_seconds
-from tallformer_infer.speed.stages import Trial, measure_stages
-from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, take_turns
 from tests.small_detector import build
 from tests.videos import noise_pictures, write_video
 

@@ -30,64 +30,64 @@ from tallformer_infer.errors import ArchiveError
 from tallformer_infer.structures import Action
 
 Status = Literal["waiting", "running", "done", "failed", "ignored"]
-"""`ignored`: a file of a folder that turned out not to be a video."""
+"""`ignored`: a file in a folder that is not a video."""
 
 FailureKind = Literal["media", "read", "crash", "killed", "hang", "output", "scores", "bug"]
 """`media`: nothing to decode; `read`: the source broke off; `crash`, `killed`, `hang`: what became of the worker;
 `output`: its results cannot be written; `scores`: the file of class scores has none of it; `bug`: anything else."""
 
 Loss = Literal["short", "damaged"]
-"""What a finished video lacks: `short`: its end; `damaged`: places that could not be decoded or were left out."""
+"""What is missing from a finished video: `short`: its end; `damaged`: places that could not be decoded."""
 
 DbText = str | bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRow:
-    """One row of `videos`; None where it is not known yet."""
+    """One row of `videos`; None: not known yet."""
 
     id: int
-    """Number of the row."""
+    """Row number."""
     source: str
-    """Absolute path, or address."""
+    """Absolute path, or URL."""
     name: str
-    """Name of its result files below the results folder, without their endings; `/` between folders."""
+    """Name of its result files in the results folder, without endings; `/` between folders."""
     is_guess: bool
-    """It was found in a folder and its name does not say that it is a video."""
+    """It was found in a folder, and its name does not tell that it is a video."""
     size_bytes: int | None
-    """Size when it was last looked at."""
+    """File size when last checked."""
     mtime_ns: int | None
-    """Time of change when it was last looked at, in nanoseconds."""
+    """Modification time when last checked, in nanoseconds."""
     content: str | None
-    """What it held: `sha256:…` of a file, `address:…` of an address."""
+    """Content: `sha256:…` of a file, `address:…` of a URL."""
     status: Status
-    """What became of it."""
+    """Status of the video."""
     attempts: int
-    """Attempts that ended, well or not; one that was cut short by the end of the run does not count."""
+    """Finished attempts; one interrupted by the end of the run does not count."""
     error_kind: FailureKind | None
-    """Of the last attempt, if that failed."""
+    """Kind of failure of the last attempt, if it failed."""
     error: str | None
-    """One line that says why."""
+    """Reason, in one line."""
     duration_s: float | None
-    """Length of what was decoded, in seconds."""
+    """Decoded length, in seconds."""
     missing_s: float | None
-    """What its header promises and the file does not hold at its end, in seconds."""
+    """Length that the header states and that is missing at the end, in seconds."""
     decode_errors: int | None
-    """Places that are damaged or left out; a missing end is one of them."""
+    """Damaged or skipped places; a missing end counts as one."""
     result: dict[str, Any] | None
-    """Everything of the `Result` but its actions, as JSON."""
+    """The `Result` without its actions, as JSON."""
     selection: dict[str, Any] | None
-    """Which actions were kept, a `Selection` as JSON."""
+    """The `Selection` of actions, as JSON."""
     remarks: tuple[str, ...]
-    """What else there is to know, one line each."""
+    """Remarks, one line each."""
     encoder_hash: str | None
-    """What decided its features, see `StageHashes`."""
+    """Hash of what decides its features, see `StageHashes`."""
     localizer_hash: str | None
-    """What decided its candidates."""
+    """Hash of what decides its candidates."""
     actions_hash: str | None
-    """What decided its actions."""
+    """Hash of what decides its actions."""
     outputs: tuple[str, ...]
-    """Formats of the result files that were written."""
+    """Formats of the written result files."""
     bundle_sha256: str | None
     """Hash of the model's description."""
     recipe_name: str | None
@@ -97,20 +97,20 @@ class VideoRow:
     versions: dict[str, str] | None
     """Versions of tallformer and of the libraries that decode and run the graphs."""
     started_at: str | None
-    """Begin of the last attempt, UTC."""
+    """Start of the last attempt, UTC."""
     finished_at: str | None
     """End of the last attempt, UTC."""
 
     @property
     def losses(self) -> tuple[Loss, ...]:
-        """What the video lacks; nothing where it is whole, or not done."""
+        """What is missing from the video; empty if it is whole, or not done."""
         is_short = bool(self.missing_s)
         is_damaged = (self.decode_errors or 0) > is_short
         return (*(("short",) if is_short else ()), *(("damaged",) if is_damaged else ()))
 
 
 def row_from(record: sqlite3.Row) -> VideoRow:
-    """A row as it stands in the database."""
+    """A row of the database as a `VideoRow`."""
     value = {key: record[key] for key in record.keys() if key != "name_key"}  # noqa: SIM118 (a Row is no mapping)
     value["source"], value["name"] = from_db(value["source"]), from_db(value["name"])
     value["is_guess"] = bool(value["is_guess"])
@@ -121,7 +121,7 @@ def row_from(record: sqlite3.Row) -> VideoRow:
 
 
 def to_db(text: str) -> DbText:
-    """A name as SQLite takes it: a file name that is not UTF-8 can only go in as bytes."""
+    """A name for SQLite: a file name that is not UTF-8 is stored as bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -135,7 +135,7 @@ def from_db(value: DbText) -> str:
 
 
 APPLICATION_ID = 0x74616C66
-"""`talf` in a file's header: this database, not somebody else's."""
+"""`talf`, in the file's header: marks a database of ours."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -197,7 +197,7 @@ MIGRATIONS: tuple[str, ...] = (
         decode_errors = json_extract(result, '$.decode_errors') WHERE result IS NOT NULL;
     """,
 )
-"""Each brings a file of the version before it to its own version, its place counted from 1."""
+"""Each upgrades a file from the version before; versions count from 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -242,28 +242,28 @@ _WAIT_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """What a finished video adds to its row."""
+    """What finishing a video writes to its row."""
 
     duration_s: float
-    """Length of what was decoded, in seconds."""
+    """Decoded length, in seconds."""
     missing_s: float
-    """Seconds that are missing at the end."""
+    """Missing at the end, in seconds."""
     decode_errors: int
-    """Places that are damaged or left out."""
+    """Damaged or skipped places."""
     result: dict[str, Any]
-    """Everything of the `Result` but its actions, as JSON."""
+    """The `Result` without its actions, as JSON."""
     selection: dict[str, Any]
-    """Which actions were kept, a `Selection` as JSON."""
+    """The `Selection` of actions, as JSON."""
     remarks: tuple[str, ...]
-    """What else there is to know, one line each."""
+    """Remarks, one line each."""
     hashes: tuple[str, str, str]
-    """Of what decided features, candidates and actions."""
+    """Hashes of features, candidates and actions."""
     outputs: tuple[str, ...]
     """Formats of its result files."""
     model: tuple[str, str, str]
     """Hash of the bundle, name and hash of the recipe."""
     versions: dict[str, str]
-    """Versions of what did the work."""
+    """Versions of the libraries that did the work."""
 
 
 class ArchiveDatabase:
@@ -325,7 +325,7 @@ class ArchiveDatabase:
             self.connection.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
-        """Close it, and let others write. May be called twice."""
+        """Close the database and release the lock. May be called twice."""
         for connection in (getattr(self, "connection", None), self._lock):
             if connection is not None:
                 connection.close()
@@ -364,7 +364,7 @@ class ArchiveDatabase:
             ) from error
 
     def videos(self, status: Status | None = None) -> list[VideoRow]:
-        """All rows, or those of one status, in the order in which they were added."""
+        """All rows, or those of one status, in the order they were added."""
         where, values = ("WHERE status = ?", (status,)) if status is not None else ("", ())
         return [row_from(row) for row in self.connection.execute(f"SELECT * FROM videos {where} ORDER BY id", values)]
 
@@ -373,7 +373,7 @@ class ArchiveDatabase:
         return row_from(self.connection.execute("SELECT * FROM videos WHERE id = ?", (video_id,)).fetchone())
 
     def videos_of_content(self, content: str, actions_hash: str) -> list[VideoRow]:
-        """Videos with results, of this content and made in this way; their files may be missing."""
+        """Videos with results of this content under these hashes; their files may be missing."""
         rows = self.connection.execute(
             "SELECT * FROM videos WHERE content = ? AND status IN ('done', 'failed') AND result IS NOT NULL "
             "AND actions_hash = ? ORDER BY id",
@@ -394,11 +394,11 @@ class ArchiveDatabase:
             )
 
     def name_keys(self) -> set[str]:
-        """Keys of all names that are taken."""
+        """Keys of all names in use."""
         return {from_db(key) for (key,) in self.connection.execute("SELECT name_key FROM videos")}
 
     def let_wait(self, video_ids: Sequence[int], *, forget_attempts: bool) -> None:
-        """Have videos done again; their actions stay until they are."""
+        """Requeue videos; their actions stay until they are done again."""
         attempts = ", attempts = 0, error = NULL, error_kind = NULL" if forget_attempts else ""
         with self.changing() as change:
             change.executemany(
@@ -406,12 +406,12 @@ class ArchiveDatabase:
             )
 
     def start(self, video_id: int) -> None:
-        """An attempt begins."""
+        """Record the start of an attempt."""
         with self.changing() as change:
             change.execute("UPDATE videos SET status = 'running', started_at = ? WHERE id = ?", (_now(), video_id))
 
     def identify(self, video_id: int, *, content: str | None, size_bytes: int | None, mtime_ns: int | None) -> None:
-        """What a source holds, as it was just found."""
+        """Record what a source holds now."""
         with self.changing() as change:
             change.execute(
                 "UPDATE videos SET content = ?, size_bytes = ?, mtime_ns = ? WHERE id = ?",
@@ -419,7 +419,7 @@ class ArchiveDatabase:
             )
 
     def fail(self, video_id: int, kind: FailureKind, error: str, *, again: bool) -> None:
-        """An attempt failed: the video has no actions. `again` has it wait for another attempt of this run."""
+        """Record a failed attempt, which leaves no actions. `again`: the video waits for another one in this run."""
         with self.changing() as change:
             change.execute("DELETE FROM actions WHERE video_id = ?", (video_id,))
             change.execute(
@@ -430,12 +430,12 @@ class ArchiveDatabase:
             )
 
     def forget_outputs(self, video_ids: Iterable[int]) -> None:
-        """The result files of videos are about to change: a run that finds this in a row writes them again."""
+        """Mark result files as about to change: a later run that finds the mark writes them again."""
         with self.changing() as change:
             change.executemany("UPDATE videos SET outputs = '[]' WHERE id = ?", [(number,) for number in video_ids])
 
     def ignore(self, video_id: int, reason: str) -> None:
-        """It is not a video, and nobody said that it was."""
+        """Record that it is not a video; only for files found in folders."""
         with self.changing() as change:
             change.execute(
                 "UPDATE videos SET status = 'ignored', error = ?, finished_at = ? WHERE id = ?",
@@ -496,7 +496,7 @@ class ArchiveDatabase:
             )
 
     def of_source(self, source: str) -> VideoRow | None:
-        """The row of a path or address; None where there is none."""
+        """The row of a path or URL, or None."""
         row = self.connection.execute("SELECT * FROM videos WHERE source = ?", (to_db(source),)).fetchone()
         return None if row is None else row_from(row)
 
@@ -523,7 +523,7 @@ def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
 
 
 def _read_only(path: Path) -> sqlite3.Connection | None:
-    """A connection that writes nothing; None where only a copy can be read. See Note [reading without writing]."""
+    """A read-only connection; None if only a copy can be read. See Note [reading without writing]."""
     address = path.resolve().as_uri()
     wal = _beside(path)[0]
     has_wal = wal.is_file() and wal.stat().st_size > 0
@@ -542,7 +542,7 @@ def _read_only(path: Path) -> sqlite3.Connection | None:
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    """SQLite's log of changes, and its index."""
+    """SQLite's write-ahead log, and its index."""
     return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
 
 

@@ -39,12 +39,12 @@ from tallformer_infer.structures import Candidates, Proposals
 _MOST_CLIPS = 64
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _START_S, _BUILD_S = 300.0, 3600.0
-"""Until the model is loaded; `onnx-tensorrt` builds engines for a model that this GPU has not run."""
+"""Timeout for loading the model; `onnx-tensorrt` builds engines for a model that is new to this GPU."""
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What a worker asks for."""
+    """A request of a worker."""
 
     what: str
     arguments: tuple[Any, ...]
@@ -53,7 +53,7 @@ class _Request:
 
 
 class DeviceServer:
-    """One server process, seen from the driver."""
+    """One server process, as the driver sees it."""
 
     def __init__(self, settings: LabelSettings, *, gpu: int | None = None) -> None:
         """Start it and wait until the model is loaded.
@@ -85,17 +85,17 @@ class DeviceServer:
             raise DeviceError(answer)
         address, self.device = answer
         self.address = ServerAddress(address, key)
-        """Where workers find it."""
+        """Address for workers."""
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.join()
         self._connection.close()
 
 
 def count_gpus() -> int:
-    """GPUs of this machine that CUDA may use, as far as the driver tells; at least 1."""
+    """Number of GPUs that CUDA may use, as reported by the driver; at least 1."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return max(len([name for name in chosen.split(",") if name.strip()]), 1)
@@ -105,7 +105,7 @@ def count_gpus() -> int:
 
 
 def may_have_cuda(device: Device) -> bool:
-    """Whether it is worth trying: CUDA is asked for, or ONNX Runtime was built with it."""
+    """Whether CUDA is worth trying: it is asked for, or ONNX Runtime was built with it."""
     if device != "auto":
         return device in ("cuda", "onnx-tensorrt", "tensorrt")
     import onnxruntime  # noqa: PLC0415 (not needed where the device is named)
@@ -114,7 +114,7 @@ def may_have_cuda(device: Device) -> bool:
 
 
 def _serve(driver: Connection, settings: LabelSettings, key: bytes, gpu: int | None) -> None:
-    """Serve until the driver is gone."""
+    """Serve until the driver ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if gpu is not None:  # CUDA reads it when it is first used, and there is no other way that every library heeds
         os.environ["CUDA_VISIBLE_DEVICES"] = _nth_visible(gpu)
@@ -154,7 +154,7 @@ def _accept(listener: Listener, requests: queue.SimpleQueue[_Request]) -> None:
 
 
 def _converse(connection: Connection, requests: queue.SimpleQueue[_Request]) -> None:
-    """Pass a worker's requests on, one at a time, until it is gone."""
+    """Forward a worker's requests, one at a time, until it ends."""
     reply: queue.SimpleQueue[Any] = queue.SimpleQueue()
     shared: mmap.mmap | None = None
     with contextlib.suppress(EOFError, OSError), connection:
@@ -176,7 +176,7 @@ def _converse(connection: Connection, requests: queue.SimpleQueue[_Request]) -> 
 
 
 def _gather(requests: queue.SimpleQueue[_Request]) -> list[_Request]:
-    """The next request and, if it is one of encoding, those others that wait already, up to a limit of clips."""
+    """The next request; with an encoding request, others that wait too, up to a limit of clips."""
     first = requests.get()
     gathered, clips = [first], 0 if first.pixels is None else len(first.pixels)
     while first.pixels is not None and clips < _MOST_CLIPS and not requests.empty():
@@ -230,7 +230,7 @@ _MEMORY = Path("/dev/shm")
 
 
 class RemoteRuntime:
-    """Asks a `DeviceServer`. Clips are encoded in one thread and windows localized in another."""
+    """A runtime that forwards calls to a `DeviceServer`. One thread encodes clips, another localizes windows."""
 
     def __init__(self, server: ServerAddress, config: SuppressConfig) -> None:
         """Connect.
@@ -275,11 +275,11 @@ class RemoteRuntime:
         return proposals
 
     def suppress(self, candidates: Candidates) -> Candidates:
-        """Candidates of a whole video to its actions, see `Runtime.suppress`; here, as it needs no device."""
+        """Candidates of a whole video to its actions, see `Runtime.suppress`; runs here, without a device."""
         return suppress(candidates, self._config)
 
     def _share(self, size: int) -> mmap.mmap:
-        """Memory that the server has mapped, too. Its file has no name for longer than that takes."""
+        """Shared memory that the server maps, too; its file is unlinked as soon as both have it."""
         folder = str(_MEMORY) if _MEMORY.is_dir() else None
         with tempfile.NamedTemporaryFile(prefix="tallformer-", dir=folder) as file:
             file.truncate(size)
@@ -289,7 +289,7 @@ class RemoteRuntime:
 
 
 class _Line:
-    """A connection on which one question is asked at a time."""
+    """A connection for one request at a time."""
 
     def __init__(self, server: ServerAddress) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""An archive's actions in one file: for a data frame, a spreadsheet, or another program."""
+"""Export the actions of an archive to one file, or one file per video."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tallformer_infer.results import (
 
 _BY_ACTION = ("parquet", "csv", "jsonl")
 EXPORT_FORMATS: tuple[str, ...] = (*_BY_ACTION, *(name for name in FOR_RESULTS if name not in _BY_ACTION))
-"""What an archive's actions can be written in: those that take every filter, and those of whole videos."""
+"""Formats: first those that take every filter, then those of whole videos."""
 FOLDER_FORMATS = tuple(name for name in FOR_RESULTS if FORMATS[name].holds_one_video)
 """Formats of one video per file."""
 COLUMNS = ("path", "start_s", "end_s", "label", "score")
@@ -108,7 +108,7 @@ def _write_text(
 
 
 def _write_csv(file: IO[str], actions: Iterator[FoundAction]) -> int:
-    """As `tables.encode_csv` has its cells, so that `convert` reads them back."""
+    """Cells as `tables.encode_csv` writes them, so that `convert` can read them."""
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
     count = 0
@@ -126,7 +126,7 @@ def _write_jsonl(file: IO[str], actions: Iterator[FoundAction]) -> int:
 
 
 def _as_row(action: FoundAction) -> dict[str, Any]:
-    """A row of `COLUMNS`; of a name that is not UTF-8, the bytes that are not become `\\xNN`."""
+    """A row of `COLUMNS`; bytes of a name that are not UTF-8 become `\\xNN`."""
     path = action.source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return {
         "path": path,
@@ -138,7 +138,7 @@ def _as_row(action: FoundAction) -> dict[str, Any]:
 
 
 def _as_text(source: str) -> str:
-    """A name for columns that hold UTF-8 only; of one that is not, the bytes that are not become escapes."""
+    """A name for UTF-8 columns; bytes that are not UTF-8 become escapes."""
     return source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""The worker's function: what a source holds, and its actions, from whatever stage is not stored yet."""
+"""What a worker does: identify a source, and find its actions from the first stage that is not stored yet."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def identify(
 
 
 def _identify_file(source: str, on_alive: Callable[[Alive], None]) -> Identified:
-    """Hash a file. Size and time are those from before, so that a file that is being written is looked at again."""
+    """Hash a file. Size and time are from before hashing, so that a file still being written is checked again."""
     if not os.path.isfile(source):  # noqa: PTH113 - a name is taken as it is
         raise MediaError(f"{source}: {'not a regular file' if os.path.exists(source) else 'no such video'}")  # noqa: PTH110
     digest = hashlib.sha256()
@@ -116,7 +116,7 @@ def _identify_file(source: str, on_alive: Callable[[Alive], None]) -> Identified
 
 
 _LONGEST_UNTOLD_S = 60.0
-"""A header that tells less is not held against a video that goes on."""
+"""A shorter length in the header does not count against a longer video."""
 
 
 class Labeller:
@@ -148,7 +148,7 @@ class Labeller:
         self._shape = (recipe.model.backbone.out_channels, recipe.clip_steps)
 
     def do(self, task: Task, on_alive: OnAlive) -> Outcome:
-        """Do a task; whatever is wrong with its video is its outcome."""
+        """Do a task; a problem with its video becomes the outcome."""
         try:
             if isinstance(task, IdentifyTask):
                 return identify(
@@ -193,7 +193,7 @@ class Labeller:
         return Finished(result, tuple(dict.fromkeys(work.remarks)), work.clips_encoded)
 
     def _localize_stored(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> VideoCandidates | None:
-        """Candidates from stored features; None where there are none, or damaged ones."""
+        """Candidates from stored features; None if there are none, or they are damaged."""
         if self._store is None:
             return None
         key = storage_key(task.content, self._hashes.encoder)
@@ -217,7 +217,7 @@ class Labeller:
         return run.candidates(reader.facts)
 
     def _read(self, task: LabelTask, on_alive: OnAlive, work: _Work) -> VideoCandidates:
-        """Candidates from the video itself; features are kept clip by clip."""
+        """Candidates from the video; features are stored clip by clip."""
         try:
             return self._read_on(task, on_alive, work)
         except (DamagedError, OtherVideoError) as error:
@@ -248,7 +248,7 @@ class Labeller:
         return run.candidates(facts)
 
     def _encoder(self, on_alive: OnAlive) -> ClipEncoder:
-        """Features are rounded in every case, so that actions do not depend on whether they were stored."""
+        """Features are always rounded, so that actions do not depend on whether features were stored."""
         tolerance = self._settings.static_tolerance
         runtime = self._loaded(on_alive)
         return ClipEncoder(runtime, self._bundle.recipe, static_tolerance=tolerance, is_rounded=True)
@@ -306,7 +306,7 @@ def _opened(source: str, settings: LabelSettings) -> Path | WebBytes | RemoteByt
 
 
 class _Work:
-    """What an attempt took and met."""
+    """Statistics and remarks of an attempt."""
 
     def __init__(self) -> None:
         self.timings = NO_TIME
@@ -315,7 +315,7 @@ class _Work:
 
 
 class _LengthLimit:
-    """Passes progress on, and ends a video that never ends."""
+    """Forwards progress, and ends a video that does not end by itself."""
 
     def __init__(self, source: str, factor: float, on_alive: OnAlive) -> None:
         self._source = source

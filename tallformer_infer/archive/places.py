@@ -39,7 +39,7 @@ from tallformer_infer.results import write_content
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _LONGEST_BYTES = 180
-"""Of one part of a path; with an ending it must fit in 255."""
+"""Most bytes of a path component; with an ending it must fit in 255."""
 _MARK_DIGITS = 10
 
 
@@ -86,7 +86,7 @@ def _safe(name: str, source: str) -> str:
 
 
 def _safe_part(part: str, source: str) -> str:
-    """A part of a path that every system takes; one that had to be changed is marked, so that it stays unique."""
+    """A path component that is valid on every system; a changed one gets a hash, so that it stays unique."""
     encoded = part.encode("utf-8", "surrogateescape")
     kept = encoded.decode("utf-8", "replace").replace("\ufffd", "_")
     kept = _UNSAFE.sub("_", kept).rstrip(". ")
@@ -110,15 +110,15 @@ RESULTS = "results"
 
 
 class NotTriedError(OutputError):
-    """A file that was not tried to be written, as others could not be a moment ago."""
+    """A file was not attempted, because others have just failed."""
 
 
 class ResultPlace(Protocol):
-    """Takes files by name, from several threads at once."""
+    """Stores result files by name; called from several threads."""
 
     @property
     def folder(self) -> Path | None:
-        """The folder that names begin in; None where it is not on this machine."""
+        """The folder that names start from; None if it is not on this machine."""
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all.
@@ -132,17 +132,17 @@ class ResultPlace(Protocol):
         """
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Whether a file of this name exists."""
 
     def try_again(self) -> None:
-        """Forget that something went wrong: what was refused because of it is worth another try."""
+        """Forget a failure, so that refused files are attempted again."""
 
 
 class ResultFolder:
     """A folder of this machine."""
 
     def __init__(self, out: Path) -> None:
-        """Files go to the folder of results in `out`."""
+        """Write to the results folder in `out`."""
         self.folder = out / RESULTS
 
     def write(self, name: str, content: bytes) -> None:
@@ -154,7 +154,7 @@ class ResultFolder:
         return self.folder.joinpath(*name.split("/")).is_file()
 
     def try_again(self) -> None:
-        """Each file is tried anyway."""
+        """Every file is attempted anyway."""
 
 
 T = TypeVar("T")
@@ -166,7 +166,7 @@ _TEMPORARY = re.compile(r"/\.tallformer-[0-9a-f]{12}\.tmp$")
 
 
 class RemotePlace:
-    """An address with a folder of results, and files beside it."""
+    """A URL with a folder of results, and files next to it."""
 
     folder = None
 
@@ -195,7 +195,7 @@ class RemotePlace:
         self._put(f"{RESULTS}/{name}", lambda system, path: system.pipe_file(path, content))
 
     def has(self, name: str) -> bool:
-        """Whether there was a file of this name at the beginning, or is now."""
+        """Whether a file of this name existed at the start, or exists now."""
         return f"{RESULTS}/{name}" in self._names
 
     def try_again(self) -> None:
@@ -203,7 +203,7 @@ class RemotePlace:
         self._quiet_until_s = 0.0
 
     def has_beside(self, name: str) -> bool:
-        """Whether there is a file of this name beside the results."""
+        """Whether a file of this name exists next to the results."""
         return name in self._names
 
     def upload(self, file: Path, name: str) -> None:
@@ -264,7 +264,7 @@ class RemotePlace:
             raise
 
     def _do(self, name: str, work: Callable[[Any], T], *, verb: str = "written") -> T:
-        """Do what needs the address, connected anew after a failure, and translate what goes wrong."""
+        """Run an operation on the URL, reconnect after a failure, and translate errors."""
         began_s = time.monotonic()
         try:
             with self._alone():
@@ -290,7 +290,7 @@ class RemotePlace:
         return system
 
     def _alone(self) -> contextlib.AbstractContextManager[Any]:
-        """Protocols with one connection do one thing at a time."""
+        """Serialise operations of protocols that have one connection."""
         system = self._system
         is_parallel = system is not None and (system.async_impl or _is_local(system))
         return contextlib.nullcontext() if is_parallel else self._one_at_a_time
@@ -326,7 +326,7 @@ def _is_local(system: Any) -> bool:
 
 
 def _can_rename(system: Any) -> bool:
-    """Whether the protocol does it itself; by default fsspec copies and removes."""
+    """Whether the protocol renames natively; by default fsspec copies and deletes."""
     from fsspec.spec import AbstractFileSystem  # noqa: PLC0415 (an extra)
 
     return type(system).mv is not AbstractFileSystem.mv
@@ -337,12 +337,12 @@ _NOTE = "address.json"
 
 @dataclass(frozen=True)
 class _Note:
-    """What the folder remembers of its address."""
+    """What the state folder stores about its URL."""
 
     address: str = ""
-    """Where its result files go."""
+    """URL for the result files."""
     copied: str = ""
-    """SHA-256 of the copy of the database that is there; empty before the first."""
+    """SHA-256 of the database copy at the URL; empty before the first copy."""
 
 
 def claim(state: Path, place: RemotePlace) -> None:

@@ -1,4 +1,4 @@
-"""What is left to do, by what the archive holds: see Note [never twice] in `stages`."""
+"""Decide what is left to do, from what the archive holds; see Note [never twice] in `stages`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tallformer_infer.archive.stages import StageHashes
 from tallformer_infer.media import is_address
 
 _TRIED_AGAIN = frozenset({"read", "output", "scores"})
-"""Failures that may have gone away by themselves; others wait for `tallformer archive retry`."""
+"""Failures that may have resolved themselves; others wait for `tallformer archive retry`."""
 
 
 @dataclass(kw_only=True)
 class Plan:
-    """What is to be done with each of the videos that were named."""
+    """What to do with each video of the sources."""
 
     label: list[VideoRow] = field(default_factory=list)
-    """To be given to a worker, the longest first."""
+    """For workers, largest first."""
     conclude: list[VideoRow] = field(default_factory=list)
     """Candidates or actions are stored: only suppression, selection or result files are missing."""
     unchanged: list[VideoRow] = field(default_factory=list)
@@ -30,9 +30,9 @@ class Plan:
     failed_before: list[VideoRow] = field(default_factory=list)
     """Failed before, and not tried again."""
     ignored: list[VideoRow] = field(default_factory=list)
-    """Found before not to be videos."""
+    """Known not to be videos."""
     size_bytes: float = 0.0
-    """Size of all that is to be done, as far as it is known."""
+    """Total size of the work, as far as sizes are known."""
 
 
 def plan(
@@ -43,11 +43,11 @@ def plan(
     place: ResultPlace,
     formats: Sequence[str],
 ) -> Plan:
-    """Compare what was named with what the archive holds. New videos get their rows.
+    """Compare the sources with the archive, and add rows for new videos.
 
     Args:
         database: Open for writing.
-        found: The videos that were named.
+        found: Videos of the sources.
         hashes: Of the model and settings of this run.
         place: Where result files go.
         formats: Of the result files.
@@ -77,7 +77,7 @@ def plan(
 
 
 def _look(row: VideoRow) -> tuple[float, bool]:
-    """Size of a source, infinite where it is not known, and whether it may have changed since its row was written."""
+    """Size of a source (infinite if unknown), and whether it may have changed since its row was written."""
     if is_address(row.source):  # only the server knows; a worker asks it
         return (float("inf") if row.size_bytes is None else float(row.size_bytes)), True
     try:

@@ -53,7 +53,7 @@ def work(connection: Connection, settings: LabelSettings, slot: int) -> None:
 
 
 class Doer:
-    """Does tasks with a model that is loaded when it is needed."""
+    """Does tasks with a model that is loaded on first use."""
 
     def __init__(self, settings: LabelSettings, slot: int) -> None:
         self._settings = settings
@@ -61,7 +61,7 @@ class Doer:
         self._do: Callable[[Task, OnAlive], Outcome] | None = None
 
     def __call__(self, task: Task, on_alive: OnAlive) -> Outcome:
-        """Do a task; where no task could be done, the outcome is `Broken`."""
+        """Do a task; if the model or device does not work, the outcome is `Broken`."""
         try:
             if self._do is None:
                 from tallformer_infer.archive.labelling import Labeller  # noqa: PLC0415 (takes a second)
@@ -73,7 +73,7 @@ class Doer:
 
 
 class _Teller:
-    """Sends signs of life, not too many, and outcomes."""
+    """Sends heartbeats, at a limited rate, and outcomes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -100,36 +100,36 @@ def _receive(connection: Connection, tasks: queue.Queue[Task]) -> None:
 
 LEAST_S = 2.0
 LOADING_S = 300.0
-"""Time for starting a process and loading a model; multiplied by the factor where that is below 1."""
+"""Time to start a process and load a model, in seconds; multiplied by the timeout factor if that is below 1."""
 _END_S = 5.0
 _LOOK_EVERY_S = 0.5
 
 
 class Engine(Protocol):
-    """Slots that do one task each, at the same time."""
+    """Slots that each do one task at a time, in parallel."""
 
     @property
     def slots(self) -> int:
-        """How many there are."""
+        """Number of slots."""
 
     def free(self) -> Sequence[int]:
-        """Numbers of the slots that do nothing."""
+        """Numbers of idle slots."""
 
     def give(self, slot: int, task: Task) -> None:
-        """Begin a task in a free slot."""
+        """Start a task in an idle slot."""
 
     def next_event(self, timeout_s: float) -> tuple[int, Event] | None:
-        """What a slot has to say, in order for each; None if that takes too long. An outcome frees the slot."""
+        """The next event of any slot, in order per slot; None on timeout. An outcome frees the slot."""
 
     def place(self, slot: int) -> str:
-        """Where a slot is, for people: its process, or its machine."""
+        """Location of a slot, for people: its process or machine."""
 
     def close(self) -> None:
-        """End all at once."""
+        """Stop all slots immediately."""
 
 
 class ProcessEngine:
-    """Worker processes, started when they get their first task."""
+    """Worker processes, each started with its first task."""
 
     def __init__(self, settings: LabelSettings, *, count: int, timeout_factor: float) -> None:
         """No process yet.
@@ -148,22 +148,22 @@ class ProcessEngine:
 
     @property
     def slots(self) -> int:
-        """How many processes there may be."""
+        """Most processes."""
         return len(self._workers)
 
     def free(self) -> Sequence[int]:
-        """Numbers of the slots that do nothing."""
+        """Numbers of idle slots."""
         return [slot for slot, worker in enumerate(self._workers) if worker is None or worker.task is None]
 
     def give(self, slot: int, task: Task) -> None:
-        """Begin a task; the process is started if there is none."""
+        """Start a task, and its process if there is none."""
         worker = self._workers[slot]
         if worker is None:
             worker = self._workers[slot] = _Worker(slot, self._settings, self._events)
         worker.begin(task)
 
     def next_event(self, timeout_s: float) -> tuple[int, Event] | None:
-        """What a worker has to say, or what became of it."""
+        """The next event of a worker, or the end of one."""
         until_s = time.monotonic() + timeout_s
         while (left_s := until_s - time.monotonic()) > 0:
             if (hung := self._give_up_hung()) is not None:
@@ -186,19 +186,19 @@ class ProcessEngine:
         return None
 
     def place(self, slot: int) -> str:
-        """The number of its process."""
+        """Process id of the slot."""
         worker = self._workers[slot]
         return str(worker.pid) if worker is not None else ""
 
     def drop(self, slot: int) -> None:
-        """Kill the process of a slot, whose task nobody wants any more."""
+        """Kill the process of a slot whose task is no longer wanted."""
         worker = self._workers[slot]
         if worker is not None:
             worker.kill()
             self._workers[slot] = None
 
     def close(self) -> None:
-        """Kill all: what they stored is good at every moment."""
+        """Kill all workers: what they have stored is consistent at any time."""
         for worker in self._workers:
             if worker is not None:
                 worker.kill()
@@ -227,7 +227,7 @@ class ProcessEngine:
 
 
 class _Worker:
-    """One process, the thread that hears it, and its task."""
+    """One process, the thread that reads its events, and its task."""
 
     def __init__(self, slot: int, settings: LabelSettings, events: queue.Queue[tuple[_Worker, Event | None]]) -> None:
         self.slot = slot
@@ -255,7 +255,7 @@ class _Worker:
         return time.monotonic() - self._heard_s
 
     def forgive(self, seconds: float) -> None:
-        """Silence that nobody was there to hear."""
+        """Reset the hang timer after the driver was busy."""
         self._heard_s = min(self._heard_s + seconds, time.monotonic())
 
     def begin(self, task: Task) -> None:
@@ -267,7 +267,7 @@ class _Worker:
             self._connection.send(task)
 
     def hear(self, event: Event) -> float:
-        """Take an event; the longest silence of the task so far, in seconds."""
+        """Record an event, and return the longest silence of the task so far, in seconds."""
         now_s = time.monotonic()
         self._longest_s = max(self._longest_s, now_s - self._heard_s)
         self._heard_s = now_s
@@ -280,7 +280,7 @@ class _Worker:
         return self._longest_s
 
     def failure(self) -> Failed:
-        """What its death was."""
+        """The outcome of a process that died."""
         self._process.join(_END_S)
         code = self._process.exitcode
         if code is not None and code < 0:
@@ -297,7 +297,7 @@ class _Worker:
 
 
 def _hear(connection: Connection, worker: _Worker, events: queue.Queue[tuple[_Worker, Event | None]]) -> None:
-    """Pass on what a worker says; None when it is gone."""
+    """Forward a worker's events; None when it ends."""
     with contextlib.suppress(Exception):  # of a message that was cut off, pickle may raise anything
         while True:
             events.put((worker, connection.recv()))
@@ -306,7 +306,7 @@ def _hear(connection: Connection, worker: _Worker, events: queue.Queue[tuple[_Wo
 
 @contextlib.contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Start a process that no Ctrl-C reaches before it has said that it wants none."""
+    """Block SIGINT while a process is started, which inherits that until it ignores the signal itself."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -318,14 +318,13 @@ def signals_held_back() -> Iterator[None]:
 
 
 WORKER_BYTES = 300 << 20
-"""Python, libraries, a decoder at 1080p and clips on their way; measured 140 MB with the demo model at 720p."""
+"""Memory of Python, libraries, a 1080p decoder and queued clips; measured 140 MB with the demo model at 720p."""
 GRAPH_FACTOR = 3
 """Memory of a loaded graph, as a multiple of its file: while it is loaded, file, weights and arrangements for the
 processor exist at once."""
 PART_OF_FREE_MEMORY = 0.8
 _SHARED_COST = 1.15
-"""Time of a video whose threads share the work, times the threads, against that of one thread; see
-Note [one clip per thread]."""
+"""CPU time of a video with several threads, relative to one thread; see Note [one clip per thread]."""
 
 
 def choose_workers(bundle: Bundle, *, videos: int, memory_bytes: int | None, workers: int | None) -> int:
@@ -363,7 +362,7 @@ def share_videos(cores: int, *, videos: int, most: int) -> int:
 
 
 def choose_threads(workers: int, threads: int | None) -> int | None:
-    """Threads for each worker: all cores for one, else their share of them."""
+    """Threads per worker: cores ÷ workers."""
     if threads is not None:
         return threads
     return None if workers == 1 else max(available_cores() // workers, 1)
@@ -385,7 +384,7 @@ def _read(bundle: Bundle, name: str) -> bytes:
 
 
 def _free_memory_bytes() -> int | None:
-    """Memory that may be used, with regard to other programs and to a container's limit; None where nothing tells."""
+    """Memory available beside other programs and within a container's limit; None if unknown."""
     known = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

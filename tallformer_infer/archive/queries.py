@@ -1,4 +1,4 @@
-"""Which actions an archive holds, in well under a tenth of a second over a million of them.
+"""Query the actions of an archive: well under 0.1 s for a million actions.
 
 Note [which index]
     Actions are wanted best first. Walked in that order, an index stops as soon as enough have passed the filters,
@@ -24,10 +24,10 @@ _FEW = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class ActionFilter:
-    """Which actions are wanted; None and empty leave one out."""
+    """Filters for actions; None or empty: not filtered."""
 
     labels: tuple[str, ...] = ()
-    """Names of actions, exactly."""
+    """Exact class names."""
     min_score: float | None = None
     """Lowest score."""
     max_score: float | None = None
@@ -37,12 +37,12 @@ class ActionFilter:
     to_s: float | None = None
     """Actions that start before this, in seconds on the file's own time line."""
     path: str | None = None
-    """Pattern for the source, with `*`, `?`, `[abc]` and `[!abc]`; without any of these, a part of it."""
+    """Pattern for the source, with `*`, `?`, `[abc]` and `[!abc]`; without these, a substring."""
     limit: int | None = 100
-    """Most actions."""
+    """Most actions to return."""
 
     def matches(self, source: str) -> bool:
-        """Whether a source has the path that is wanted."""
+        """Whether a source matches `path`."""
         return self.path is None or fnmatch.fnmatchcase(source, _pattern(self.path))
 
 
@@ -51,7 +51,7 @@ class FoundAction:
     """One action of an archive."""
 
     source: str
-    """Absolute path or address of the video."""
+    """Absolute path or URL of the video."""
     start_s: float
     """Start, in seconds."""
     end_s: float
@@ -107,7 +107,7 @@ def list_actions(database: ArchiveDatabase, wanted: ActionFilter) -> Iterator[Fo
 
 
 def count_by_label(database: ArchiveDatabase) -> list[tuple[str, int, float]]:
-    """Name, number of actions and their seconds together, of every label, by name."""
+    """Name, number of actions and total seconds of every label, sorted by name."""
     rows = database.connection.execute(
         "SELECT name, count, seconds FROM labels JOIN (SELECT label_id, count(*) AS count, "
         "sum(end_s - start_s) AS seconds FROM actions GROUP BY label_id) ON label_id = labels.id ORDER BY name"

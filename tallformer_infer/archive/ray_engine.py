@@ -25,11 +25,11 @@ _ASK_EVERY_S = 0.5
 _STARTING_S = 60.0
 _CONNECT_S = 10.0
 _NODE_S = 20.0
-"""Ray asks a node that is silent five times, 3 s apart, before it holds it for dead."""
+"""Ray probes a silent node five times, 3 s apart, before it counts it as dead."""
 
 
 class RayEngine:
-    """Actors, one per slot; one whose node is lost is made again where there is room."""
+    """Actors, one per slot; an actor whose node is lost is recreated where there is room."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class RayEngine:
 
     @property
     def slots(self) -> int:
-        """How many actors there may be."""
+        """Most actors."""
         return len(self._slots)
 
     def free(self) -> Sequence[int]:
-        """Numbers of the slots whose actors run and do nothing."""
+        """Numbers of slots with an idle actor."""
         starting = {slot.ready: number for number, slot in enumerate(self._slots) if slot.node is None}
         for ready in self._ray.wait(list(starting), num_returns=len(starting), timeout=0)[0] if starting else []:
             number = starting[ready]
@@ -81,11 +81,11 @@ class RayEngine:
         return [number for number, slot in enumerate(self._slots) if slot.node is not None and slot.task is None]
 
     def give(self, slot: int, task: Task) -> None:
-        """Begin a task in a free slot."""
+        """Start a task in an idle slot."""
         self._slots[slot].begin(task)
 
     def next_event(self, timeout_s: float) -> tuple[int, Event] | None:
-        """What an actor has to say, or what became of it."""
+        """The next event of an actor, or the end of one."""
         until_s = time.monotonic() + timeout_s
         while True:
             refs = {ref: number for number, slot in enumerate(self._slots) for ref in slot.asked()}
@@ -102,11 +102,11 @@ class RayEngine:
                 return None
 
     def place(self, slot: int) -> str:
-        """Its node and process."""
+        """Node and process of the slot."""
         return f"{str(self._slots[slot].node)[:8]}:{self._slots[slot].process}"
 
     def close(self) -> None:
-        """Kill all actors, and the cluster if it was started here."""
+        """Kill all actors, and the cluster if this run started it."""
         for slot in self._slots:
             with contextlib.suppress(Exception):
                 self._ray.kill(slot.actor)
@@ -151,7 +151,7 @@ class RayEngine:
         return event
 
     def _bury(self, number: int, error: Exception) -> Event:
-        """Have an actor made anew; the video is to blame unless the node went, too."""
+        """Recreate an actor; its video failed unless the node is gone, too."""
         node, had_task = self._slots[number].node, self._slots[number].task
         self._start(number)
         assert had_task is not None, "only busy actors are asked"
@@ -161,7 +161,7 @@ class RayEngine:
         return Failed("crash", f"the worker died: {str(error).splitlines()[0]}")
 
     def _is_node_alive(self, node: str | None, *, wait_s: float) -> bool:
-        """Whether Ray holds a node for alive, and goes on to; it learns of an actor's death long before."""
+        """Whether Ray still counts a node as alive after `wait_s`; it learns of an actor's death much earlier."""
         until_s = time.monotonic() + wait_s
         while time.monotonic() < until_s:
             alive = {known["NodeID"]: known["Alive"] for known in self._ray.nodes()}
@@ -184,7 +184,7 @@ class RayEngine:
 
 
 class _Actor:
-    """Does tasks, and says meanwhile how far it is."""
+    """Does tasks, and reports progress meanwhile."""
 
     def __init__(self, settings: LabelSettings, slot: int) -> None:
         self._do = Doer(settings, slot)
@@ -207,7 +207,7 @@ class _Actor:
 
 
 class _Slot:
-    """One actor, seen from the driver."""
+    """One actor, as the driver sees it."""
 
     def __init__(self, actor: Any = None) -> None:
         self.actor = actor
@@ -235,7 +235,7 @@ class _Slot:
         self._longest_s = 0.0
 
     def asked(self) -> Iterator[Any]:
-        """What an answer is awaited to; now and then that is how far it is."""
+        """The pending calls: the task and, now and then, a question about its progress."""
         if self.task is None:
             return
         if self._question is None and time.monotonic() >= self._ask_s:
@@ -249,7 +249,7 @@ class _Slot:
         self._ask_s = time.monotonic() + _ASK_EVERY_S
 
     def hear(self) -> float:
-        """It gave a sign of life; the longest silence of the task so far, in seconds."""
+        """Record a heartbeat, and return the longest silence of the task so far, in seconds."""
         self._longest_s = max(self._longest_s, self.silent_s)
         self._heard_s = time.monotonic()
         return self._longest_s
@@ -284,7 +284,7 @@ def _connect(ray: Any, address: str) -> None:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ray sets handlers of its own."""
+    """Restore our signal handlers, which Ray replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -1,4 +1,4 @@
-"""Finished videos into result files and the database, in that order."""
+"""Write finished videos to result files and then to the database."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def file_name(name: str, form: str) -> str:
-    """Name of a result file, below the folder of results; `/` between folders."""
+    """Name of a result file in the results folder; `/` between folders."""
     if form in ("json", "html"):
         return f"{name}.{form}"
     suffix = FORMATS[form].suffix
@@ -74,12 +74,12 @@ def write_outputs(
 
 
 def has_outputs(place: ResultPlace, name: str, formats: Sequence[str]) -> bool:
-    """Whether all result files of a video are there."""
+    """Whether all result files of a video exist."""
     return all(place.has(file_name(name, form)) for form in formats)
 
 
 class ResultKeeper:
-    """Knows where the results of a run go, and what to note with them."""
+    """Writes the results of a run, with the facts that are recorded with them."""
 
     def __init__(
         self,
@@ -95,9 +95,9 @@ class ResultKeeper:
         self._hashes = hashes
         self._selection = selection
         self.place = place
-        """Where result files go."""
+        """Place of the result files."""
         self.formats = tuple(formats)
-        """Forms of the result files of a video."""
+        """Formats of the result files of a video."""
         self._model = (bundle.sha256, bundle.recipe.name, hash_recipe(bundle))
         self._versions = {"tallformer": __version__, "av": metadata.version("av")}
 
@@ -117,7 +117,7 @@ class ResultKeeper:
         write_outputs(named, self._selection, place=self.place, name=row.name, formats=self.formats)
 
     def is_written(self, row: VideoRow) -> bool:
-        """Whether the result files of a video are there, of this model and these settings, as its row says."""
+        """Whether the result files of a video exist and are of this model and these settings, as its row says."""
         return (
             row.actions_hash == self._hashes.actions
             and set(self.formats) <= set(row.outputs)
@@ -160,7 +160,7 @@ class ResultKeeper:
         self._database.finish(row.id, labelled, result.actions, counts=counts, problem=problem)
 
     def same_content(self, row: VideoRow) -> tuple[VideoRow, Result] | None:
-        """Another video of the same content that this model, with these settings, is done with."""
+        """Another video with the same content that is done under this model and these settings."""
         for other in self._database.videos_of_content(row.content or "", self._hashes.actions):
             if other.id != row.id and other.result is not None:
                 return other, stored_result(self._database, other)

@@ -54,77 +54,77 @@ from tallformer_infer.structures import Result
 
 @dataclass
 class Totals:
-    """How far a run is."""
+    """Progress of a run."""
 
     planned: int = 0
-    """Videos that were not done when it began."""
+    """Videos that were not done at the start."""
     planned_bytes: float = 0.0
-    """Size of those whose size is known."""
+    """Total size of those whose size is known."""
     done: int = 0
-    """Videos that are done now."""
+    """Videos done."""
     done_bytes: float = 0.0
-    """Size of those that are done or failed now."""
+    """Total size of those done or failed."""
     failed: int = 0
-    """Videos that failed for good."""
+    """Videos that failed finally."""
     retried: int = 0
-    """Attempts that failed and were not the last."""
+    """Failed attempts that were repeated."""
     ignored: int = 0
-    """Files that turned out not to be videos."""
+    """Files that are not videos."""
     copied: int = 0
-    """Of those done, the ones with the content of another."""
+    """Videos done that have the content of another."""
     incomplete: int = 0
-    """Of those done, the ones that are short or damaged."""
+    """Videos done that are short or damaged."""
     actions: int = 0
     """Actions found."""
     video_s: float = 0.0
-    """Length of the videos that are done, in seconds."""
+    """Total length of the videos done, in seconds."""
     wall_s: float = 0.0
-    """Time since the run began, in seconds."""
+    """Time since the start, in seconds."""
     clips_encoded: int = 0
-    """Clips that went through the encoder."""
+    """Clips encoded."""
 
 
 class Watcher(Protocol):
-    """Told what happens, in the order in which it happens, in one thread."""
+    """Receives the events of a run, in order and in one thread."""
 
     def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
-        """It is known what is to be done; None workers: as many as a cluster has room for."""
+        """The plan is made; None workers: as many as the cluster has room for."""
 
     def started(self, slot: int, path: str, place: str) -> None:
-        """A worker begins a video."""
+        """A worker starts a video."""
 
     def alive(self, slot: int, path: str, alive: Alive, totals: Totals) -> None:
-        """A worker is so far."""
+        """Progress of a worker."""
 
     def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
         """A video is done."""
 
     def failed(self, path: str, kind: FailureKind, error: str, *, again: bool) -> None:
-        """An attempt failed; `again` says that there will be another."""
+        """An attempt failed; `again`: it will be repeated."""
 
     def freed(self, slot: int) -> None:
-        """A worker has nothing to do."""
+        """A worker is idle."""
 
 
 WRITERS = 8
 _AT_ONCE = 64
-"""Most results that wait in memory for their files."""
+"""Most results in memory that wait for their files."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """How a result goes into the database."""
+    """How a result is recorded in the database."""
 
     remarks: tuple[str, ...]
-    """What else there is to know."""
+    """Remarks."""
     counts: bool = True
-    """It was an attempt."""
+    """It counts as an attempt."""
     problem: OutputError | None = None
-    """Why its files are missing."""
+    """Why its files could not be written."""
 
 
 class Recorder:
-    """Keeps results, and remembers those whose files could not be written. See Note [who writes what]."""
+    """Records results, and remembers those whose files could not be written. See Note [who writes what]."""
 
     def __init__(self, database: ArchiveDatabase, keeper: ResultKeeper, watcher: Watcher, totals: Totals) -> None:
         self._database = database
@@ -139,18 +139,18 @@ class Recorder:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough results wait for their files: no more should be made."""
+        """Whether so many results wait for their files that no new ones should be made."""
         return len(self.writing) >= _AT_ONCE
 
     def keep(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool = True) -> None:
-        """Begin to write the files of a video; its row follows in `take_written`."""
+        """Start writing the files of a video; its row follows in `take_written`."""
         if row.outputs:
             self._database.forget_outputs([row.id])
         self.writing.add(row.id)
         self._threads.submit(self._write_and_tell, row, result, remarks, counts)
 
     def keep_as_it_was(self, row: VideoRow, result: Result) -> None:
-        """Nothing has changed but, perhaps, the time of the file: write its row, and files that are missing."""
+        """Only the file's time may have changed: write its row, and missing files."""
         counts = row.attempts == 0
         if self._keeper.is_written(row):
             self.record(row, result, Recording(row.remarks, counts=counts))
@@ -178,7 +178,7 @@ class Recorder:
                 yield row
 
     def write(self, row: VideoRow, result: Result) -> OutputError | None:
-        """Write the files of a video; why not, where they cannot be written. May be called from several threads."""
+        """Write the files of a video; returns the reason if they cannot be written. Called from several threads."""
         try:
             self._keeper.write_files(row, result)
         except OutputError as error:
@@ -186,7 +186,7 @@ class Recorder:
         return None
 
     def record(self, row: VideoRow, result: Result, how: Recording) -> None:
-        """Into the database. What has no files yet waits for `write_left`, or for the next run."""
+        """Record in the database. Results without files wait for `write_left`, or for the next run."""
         error = None if how.problem is None else str(how.problem)
         self._keeper.record(row, result, how.remarks, counts=how.counts, problem=error)
         if error is not None:
@@ -227,11 +227,11 @@ class Recorder:
         return untried
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Start no further writes."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def count_failure(self, row: VideoRow, kind: FailureKind, error: str) -> None:
-        """A video failed for good."""
+        """A video failed finally."""
         self._count_failed(row)
         self._watcher.failed(row.source, kind, error, again=False)
 
@@ -256,26 +256,26 @@ _CONCLUDED_AT_ONCE = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunParts:
-    """What a run works with."""
+    """The parts of a run."""
 
     database: ArchiveDatabase
     """Open for writing."""
     bundle: Bundle
     """The model."""
     settings: LabelSettings
-    """How videos are labelled."""
+    """Settings for the workers."""
     hashes: StageHashes
-    """Of model and settings."""
+    """Hashes of model and settings."""
     keeper: ResultKeeper
-    """Where results go."""
+    """Writes results."""
     watcher: Watcher
-    """Told what happens."""
+    """Receives events."""
     max_attempts: int
-    """Attempts at a video whose worker crashes or hangs, or whose source breaks off."""
+    """Attempts per video whose worker crashes or hangs, or whose source breaks off."""
     store_bytes: int
-    """Most bytes of stored features and candidates."""
+    """Disk space for stored features and candidates."""
     class_scores: ClassScores | None = None
-    """What whole videos show, where the model does not say it."""
+    """Class scores per video, in place of the model's classifier."""
 
 
 class Run:
@@ -293,7 +293,7 @@ class Run:
         self._waiting_for: dict[int, list[LabelTask]] = {}
         self._started_s = time.monotonic()
         self.totals = Totals(planned=len(plan.label) + len(plan.conclude), planned_bytes=plan.size_bytes)
-        """How far it is."""
+        """Progress so far."""
         self._recorder = Recorder(parts.database, parts.keeper, parts.watcher, self.totals)
 
     def conclude_stored(self) -> None:
@@ -321,14 +321,14 @@ class Run:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _known(self, row: VideoRow) -> Result | None:
-        """The result of a video whose actions are as they should be: only its files are missing."""
+        """The stored result of a video whose actions are up to date; only its files are missing."""
         if row.actions_hash == self._parts.hashes.actions:
             with contextlib.suppress(ConfigError):  # of another version: its candidates may still be good
                 return stored_result(self._database, row)
         return None
 
     def _concluded(self, row: VideoRow, known: Result | None) -> tuple[Result, Recording] | AnnotationError | None:
-        """The result of a video, from its stored candidates where it is not known, and in its files; None without."""
+        """The result of a video, from stored candidates if needed, with its files; None if neither is stored."""
         parts = self._parts
         key = storage_key(row.content or "", parts.hashes.localizer)
         if known is None:
@@ -346,7 +346,7 @@ class Run:
         return known, Recording(row.remarks, counts=False, problem=self._recorder.write(row, known))
 
     def _class_scores_of(self, row: VideoRow) -> Mapping[str, float] | None:
-        """What a video shows, by its file's name as in `detect`."""
+        """Class scores of a video, found by file name as in `detect`."""
         scores = self._parts.class_scores
         return None if scores is None else scores.of(Path(row.source).stem)
 
@@ -386,7 +386,7 @@ class Run:
                 self._parts.watcher.started(slot, task.source, engine.place(slot))
 
     def add(self, found: FoundSource) -> None:
-        """Label one more video; one that is under way is not begun again. For a run that works, from its thread."""
+        """Label one more video, unless it is in progress. Call while the run works, from its thread."""
         row = self._database.of_source(found.source)
         if row is None:
             ((source, name, key),) = choose_names([found], set())
@@ -423,20 +423,20 @@ class Run:
         return slot
 
     def forget(self, source: str) -> None:
-        """Remove a video, and what was found in it, from the archive."""
+        """Remove a video and its actions from the archive."""
         row = self._database.of_source(source)
         if row is not None:
             self._recorder.writing.discard(row.id)
             self._database.remove(row.id)
 
     def write_left(self) -> int:
-        """Once more, write the result files that could not be written; see `Recorder.write_left`."""
+        """Retry result files that could not be written; see `Recorder.write_left`."""
         untried = self._recorder.write_left()
         self._recorder.close()
         return untried
 
     def stop(self) -> None:
-        """Leave what was begun to a later run."""
+        """Stop, and leave started videos to a later run."""
         self._recorder.close()
         begun = [task.video_id for task in self._busy.values()]
         begun += self._recorder.writing
@@ -482,7 +482,7 @@ class Run:
             self._parts.watcher.freed(slot)
 
     def _identified(self, engine: Engine, slot: int, row: VideoRow, seen: Identified) -> None:
-        """Label the video, unless the same content is done, or being done, already."""
+        """Label the video, unless the same content is done or in progress."""
         is_as_before = row.content == seen.content and row.actions_hash == self._parts.hashes.actions
         self._note(row, seen)
         row = self._database.video(row.id)
@@ -515,7 +515,7 @@ class Run:
         self._recorder.keep(row, result, other.remarks)
 
     def _release(self, leader: VideoRow) -> None:
-        """Give the videos that wait for another of the same content what became of it."""
+        """Give the outcome of a video to those that wait for the same content."""
         self._by_content = {content: owner for content, owner in self._by_content.items() if owner != leader.id}
         leader = self._database.video(leader.id)
         for task in self._waiting_for.pop(leader.id, []):
@@ -543,7 +543,7 @@ class Run:
         self._release(row)
 
     def _count_stored(self, task: Task, done: Finished) -> None:
-        """Tell the store's limit what a worker has stored."""
+        """Report what a worker has stored to the store's limit."""
         if self._limit is None or not isinstance(task, LabelTask):
             return
         hashes = (*([self._parts.hashes.encoder] if done.clips_encoded else []), self._parts.hashes.localizer)

@@ -1,4 +1,4 @@
-"""What the user named, as a list of videos: files, folders, patterns, addresses, and lists of these in a file."""
+"""Turn sources into a list of videos: files, folders, patterns, URLs, and lists of these in a file."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tallformer_infer.media import (
 
 MANIFESTS = frozenset({".txt", ".csv", ".jsonl"})
 MAX_REMOTE_BYTES = 1 << 26
-"""Largest list that is fetched from an address: about a million lines."""
+"""Largest list that is fetched from a URL: about a million lines."""
 _COLUMNS = ("path", "video", "source", "file", "filename", "url")
 
 
 def is_manifest(source: str) -> bool:
-    """Whether the name of a file, or of an address, is that of a list."""
+    """Whether a file name or URL is that of a list."""
     name = urlsplit(source).path if is_web_address(source) else source
     return PurePosixPath(name).suffix.lower() in MANIFESTS
 
@@ -89,7 +89,7 @@ def read_remote_manifest(address: str, allowed: Collection[str], *, only_public:
 
 
 def _beside(address: str, entry: str) -> str:
-    """An entry that is no address, as seen from the list at `address`: on the same host or in the same bucket."""
+    """Resolve an entry that is not a URL against the list at `address`: same host, or same bucket."""
     if is_web_address(address):
         return urljoin(address, "/" * entry.startswith("/") + entry.lstrip("/"))
     scheme, _, path = address.partition("://")
@@ -146,7 +146,7 @@ _VIDEO_ENDINGS = """
     mpeg mpg mpv mts mxf nut obu ogm ogv qt rm rmvb ts vob webm wmv wtv y4m
 """
 VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
-"""Endings of files that are taken for videos; whatever is wrong with them is said."""
+"""Endings of video files; problems with them are reported."""
 _OTHER_ENDINGS = """
     7z aac aiff ass bak bin bmp c cfg conf cpp csv css db doc docx eaf flac gz h h5 html ini jpeg jpg js json jsonl
     log lock lua m3u m3u8 m4a md mid mp3 nfo npy npz oga ogg onnx opus otio par2 parquet part pdf pickle pkl png ppt
@@ -155,21 +155,21 @@ _OTHER_ENDINGS = """
 """
 _DEEPEST = 8
 OTHER_SUFFIXES = frozenset(f".{ending}" for ending in _OTHER_ENDINGS.split())
-"""Endings of files in folders that are left alone; all others are looked into."""
+"""Endings of files in folders that are skipped; all others are probed."""
 
 
 @dataclass(frozen=True)
 class FoundSource:
-    """A video to label, or, if it `is_guess`, a file to look into."""
+    """A video to label, or, if `is_guess`, a file to probe."""
 
     source: str
-    """Absolute path, or address."""
+    """Absolute path, or URL."""
     name: str
-    """What its results are to be called: its path below what was named, or its file name."""
+    """Name for its results: its path below the source, or its file name."""
     is_guess: bool = False
-    """It was found in a folder, and its name does not say what it is."""
+    """It was found in a folder, and its name does not tell that it is a video."""
     is_foreign: bool = False
-    """A list at an address names it, see Note [addresses that others name]."""
+    """A list at a URL names it, see Note [addresses that others name]."""
 
 
 def find_sources(
@@ -197,7 +197,7 @@ def find_sources(
 
 
 class _Search:
-    """Turns what was named into videos, with what lists in lists name."""
+    """Expands sources to videos, lists in lists included."""
 
     def __init__(self, without: set[str], protocols: frozenset[str]) -> None:
         self._without = without
@@ -206,7 +206,7 @@ class _Search:
         self._checked_hosts: set[str] = set()
 
     def expand(self, item: str, *, is_foreign: bool = False) -> Iterable[FoundSource]:
-        """The videos of one name; `is_foreign` where a list at an address has it."""
+        """The videos of one source; `is_foreign`: a list at a URL names it."""
         if item == "-":
             raise ArchiveError("-: standard input can be read once only; save it as a file first")
         if is_address(item):
@@ -229,7 +229,7 @@ class _Search:
         return [_file(path)]
 
     def _listed(self, manifest: Path) -> list[FoundSource]:
-        """What a manifest lists. A few missing files fail on their own; when all are missing, the paths are wrong."""
+        """The entries of a list. Single missing files fail later; if all are missing, the paths are wrong."""
         found: list[FoundSource] = []
         missing: list[str] = []
         with self._inside(os.path.realpath(manifest), str(manifest)):
@@ -266,7 +266,7 @@ class _Search:
             ]
 
     def _check_foreign(self, address: str) -> None:
-        """Each host once: a list may have a million lines."""
+        """Check each host once: a list may have a million lines."""
         host = address.partition("://")[2].partition("/")[0]
         key = f"{protocol_of(address)}://{host}"
         if key not in self._checked_hosts:
@@ -275,7 +275,7 @@ class _Search:
 
     @contextmanager
     def _inside(self, place: str, name: str) -> Iterator[None]:
-        """Read a list, unless it is being read already."""
+        """Read a list, unless it includes itself."""
         if place in self._open_lists:
             raise ArchiveError(f"{name}: a list that names itself")
         if len(self._open_lists) >= _DEEPEST:
@@ -288,7 +288,7 @@ class _Search:
 
 
 def _matched(match: str, without: set[str]) -> Iterable[FoundSource]:
-    """A pattern names what it matches, but for files that are plainly something else."""
+    """The files that match a pattern, without those that are plainly not videos."""
     path = Path(match)
     if path.is_dir():
         return [] if os.path.realpath(path) in without else _in_folder(path, without)
@@ -303,7 +303,7 @@ def _file(path: Path) -> FoundSource:
 
 
 def _in_folder(folder: Path, without: set[str]) -> Iterator[FoundSource]:
-    """Files of a folder and those below, but for hidden ones; links to other folders are not followed."""
+    """Files in a folder and its subfolders, without hidden ones; links to folders are not followed."""
     problems: list[OSError] = []
     for here, folders, files in os.walk(folder, onerror=problems.append):
         if problems and here == str(folder):
@@ -325,7 +325,7 @@ def _in_folder(folder: Path, without: set[str]) -> Iterator[FoundSource]:
 
 
 def _at_address(address: str, protocols: Collection[str]) -> Iterable[FoundSource]:
-    """One video, or all that a pattern or folder at an address holds."""
+    """One video, or all in a pattern or folder at a URL."""
     if is_web_address(address):
         return [FoundSource(address, _last_part(address))]
     try:

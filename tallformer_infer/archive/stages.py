@@ -1,4 +1,4 @@
-"""What decides features, candidates and actions: what is equal need not be done again.
+"""Hashes of what decides features, candidates and actions: equal hashes need no new computation.
 
 Note [never twice]
     Each stage has a hash of everything besides the video that decides its numbers, the stages before it included. A
@@ -25,19 +25,19 @@ from tallformer_infer.results import Selection
 from tallformer_infer.structures import Layout
 
 _FORM = 1
-"""Raised when frames, features or candidates come out differently from the same model."""
+"""Increased when the same model gives other frames, features or candidates."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageHashes:
-    """See Note [never twice]."""
+    """Hashes of the three stages, see Note [never twice]."""
 
     encoder: str
-    """Of what decides features."""
+    """Everything that decides features."""
     localizer: str
-    """Of that and what decides candidates; a candidate's lowest score is not part of it but kept with them."""
+    """And what decides candidates, except for their lowest score, which is stored with them."""
     actions: str
-    """Of that and what decides actions."""
+    """And what decides actions."""
 
 
 def hash_stages(
@@ -99,22 +99,22 @@ def describe_scores(scores: ClassScores, recipe: Recipe) -> ScoreFile:
 
 
 def hash_recipe(bundle: Bundle) -> str:
-    """Hash of a whole recipe."""
+    """Hash of the recipe."""
     return _hash(to_json(bundle.recipe))
 
 
 def storage_key(content: str, stage_hash: str) -> str:
-    """Name under which what a stage made of a video is stored: 64 hexadecimal digits."""
+    """Storage name for the output of a stage on a video: 64 hexadecimal digits."""
     return _hash([content, stage_hash])
 
 
 def sha256_of(content: str | None) -> str | None:
-    """Hash of a file whose content is known; None of what lies at an address."""
+    """SHA-256 of a file whose content is known; None for a URL."""
     return content.removeprefix("sha256:") if content is not None and content.startswith("sha256:") else None
 
 
 def choices_of(settings: LabelSettings) -> Choices:
-    """What decides the results of a run besides the model."""
+    """The choices of a run that decide its results, besides the model."""
     source = None if settings.scores is None else settings.scores.source
     return Choices(layout=settings.layout, selection=settings.selection, class_source=source)
 

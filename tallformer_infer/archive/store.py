@@ -48,22 +48,22 @@ _FEATURES_MAGIC = b"TFfeat1\n"
 _FACTS = -1
 _LONGEST_FACTS = 1 << 20
 _LOCKED_BYTE = 0x7FFFFFFE
-"""On Windows a lock is on bytes and keeps others from reading them: one that no file reaches."""
+"""Windows locks byte ranges and blocks reading them: lock one beyond the end of any file."""
 
 Shape = tuple[int, int]
-"""(C, clip steps)."""
+"""Features of a clip, shape (C, clip steps)."""
 
 
 class DamagedError(Exception):
-    """A stored file is not what was written."""
+    """A stored file is damaged."""
 
 
 class InUseError(OSError):
-    """Another worker is writing the file."""
+    """Another worker writes the file."""
 
 
 class FeatureReader:
-    """Reads a whole file, one clip at a time."""
+    """Reads a complete file, clip by clip."""
 
     def __init__(self, path: Path, shape: Shape) -> None:
         """Open it.
@@ -73,7 +73,7 @@ class FeatureReader:
             DamagedError: It is something else.
         """
         self.facts: VideoFacts | None = None
-        """What is known of the video; known after the last clip."""
+        """Facts of the video; available after the last clip."""
         self._shape = shape
         self._file = path.open("rb")
         try:
@@ -100,7 +100,7 @@ class FeatureReader:
 
 
 class FeatureWriter:
-    """Goes on with a file that may already hold the first clips of its video."""
+    """Continues a file that may already hold the first clips of its video."""
 
     def __init__(self, path: Path, shape: Shape) -> None:
         """Open or make `path` with `.partial` behind it, and cut off what is torn.
@@ -121,10 +121,10 @@ class FeatureWriter:
             raise InUseError(errno.EBUSY, "another worker is writing them", str(self._partial))
         os.utime(self._partial)  # in use: the last that a store that is full would remove
         self.stored = self._go_to_end()
-        """Clips that it held already."""
+        """Number of clips that the file already held."""
 
     def stored_clips(self) -> Iterator[EncodedClip]:
-        """The clips that it held already, read anew one at a time."""
+        """The clips that the file already held, read one at a time."""
         with self._partial.open("rb") as file:
             _check_header(file, self._shape)
             for _ in range(self.stored):
@@ -163,11 +163,11 @@ class FeatureWriter:
             self._file.close()
 
     def close(self) -> None:
-        """Leave the file for a later run."""
+        """Close the file, and leave it to a later run."""
         self._file.close()
 
     def discard(self) -> None:
-        """Close and remove it, unless it is another worker's by now."""
+        """Close and remove the file, unless another worker has it by now."""
         is_own = self._is_in_place()
         with contextlib.suppress(OSError):
             self._file.close()
@@ -176,14 +176,14 @@ class FeatureWriter:
                 self._partial.unlink()
 
     def _is_in_place(self) -> bool:
-        """Whether the path of the partial file still leads to the file that is open here."""
+        """Whether the path of the partial file still is the file that is open here."""
         try:
             return os.path.samestat(self._opened, self._partial.stat())
         except OSError:
             return False
 
     def _go_to_end(self) -> int:
-        """Count whole records, and put the place for the next one behind them."""
+        """Count complete records, and seek behind them."""
         try:
             _check_header(self._file, self._shape)
         except DamagedError:
@@ -208,13 +208,13 @@ class FeatureWriter:
 
 
 class FeatureFile:
-    """The features of one video on its way, in a file of the store where there is one; it only saves time."""
+    """Stores the features of a video in progress, if there is a store; failures only cost time."""
 
     def __init__(self, writer: FeatureWriter | None) -> None:
-        """Keep nothing where `writer` is None."""
+        """Store nothing if `writer` is None."""
         self._writer = writer
         self.problem: str | None = None
-        """Why features are not kept."""
+        """Why features are not stored."""
 
     def known(self) -> Iterator[EncodedClip]:
         """See `FeatureKeeper`."""
@@ -229,12 +229,12 @@ class FeatureFile:
         self._write(lambda writer: writer.finish(facts))
 
     def close(self) -> None:
-        """Leave the file for a later run, if it is not finished."""
+        """Leave an unfinished file to a later run."""
         if self._writer is not None:
             self._writer.close()
 
     def _write(self, write: Callable[[FeatureWriter], None]) -> None:
-        """Write, or go on without."""
+        """Write; on failure, continue without storing."""
         if self._writer is None:
             return
         try:
@@ -246,7 +246,7 @@ class FeatureFile:
 
 
 def _try_lock(file: io.FileIO) -> bool:
-    """Lock a file until it is closed; False where another process, or another writer of this one, has locked it."""
+    """Lock a file until it is closed; False if another process or writer holds the lock."""
     if sys.platform == "win32":
         file.seek(_LOCKED_BYTE)
         try:
@@ -271,7 +271,7 @@ def _check_header(file: io.RawIOBase | io.BufferedIOBase, shape: Shape) -> None:
 
 
 def _read_record(file: io.RawIOBase | io.BufferedIOBase, shape: Shape) -> EncodedClip | VideoFacts | None:
-    """The next clip or the facts; None at the end of the file, a torn last record included."""
+    """The next clip, or the facts; None at the end of the file, or at an incomplete last record."""
     head = file.read(_RECORD.size) or b""
     if len(head) < _RECORD.size:
         return None
@@ -299,14 +299,14 @@ _FEATURES, _CANDIDATES, _TEMPORARY = ".features", ".candidates", ".temporary"
 
 
 class FeatureStore:
-    """Files in one folder, named by content and stage; see `storage_key`. Files may go at any time."""
+    """Files in one folder, named by content and stage, see `storage_key`. Files may be removed at any time."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is made before something is stored."""
+        """The folder is created with the first file."""
         self._folder = folder
 
     def read_features(self, key: str, shape: Shape) -> FeatureReader | None:
-        """The whole features of a video; None where there are none, or damaged ones, which are removed."""
+        """The complete features of a video; None if there are none. Damaged ones are removed."""
         path = self._path(key, _FEATURES)
         try:
             _touch(path)
@@ -340,7 +340,7 @@ class FeatureStore:
         return FeatureWriter(self._path(key, _FEATURES), shape)
 
     def forget_features(self, key: str) -> None:
-        """Remove the features of a video, whole or not."""
+        """Remove the features of a video, complete or partial."""
         path = self._path(key, _FEATURES)
         for doomed in (path, path.with_name(path.name + PARTIAL)):
             with contextlib.suppress(OSError):
@@ -407,7 +407,7 @@ class FeatureStore:
         return left_bytes
 
     def _listed(self) -> Iterator[tuple[int, str, int, str]]:
-        """Time of use in nanoseconds, name, bytes and path of every file. `glob` takes three times as long."""
+        """Last use in nanoseconds, name, size in bytes and path of every file. `glob` takes three times as long."""
         with contextlib.suppress(OSError), os.scandir(self._folder) as folders:
             for folder in folders:
                 with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -417,7 +417,7 @@ class FeatureStore:
                             yield status.st_mtime_ns, entry.name, status.st_size, entry.path
 
     def size_bytes(self, keys: Iterable[str]) -> int:
-        """Bytes of what is stored under some keys."""
+        """Bytes stored under these keys."""
         total = 0
         for key in keys:
             for kind in (_FEATURES, _CANDIDATES):
@@ -462,7 +462,7 @@ class StoreLimit:
             self._begin(int(_LEFT_PART * self._budget_bytes), keep)
 
     def close(self) -> None:
-        """Nothing more will be stored: wait until the store is within its budget."""
+        """Wait until the store is within its budget; nothing more will be stored."""
         if self._thread is not None:
             self._thread.join()
         if self._stored_bytes > self._budget_bytes:
@@ -512,6 +512,6 @@ def _decode(content: bytes, *, have_classes: bool) -> VideoCandidates:
 
 
 def _touch(path: Path) -> None:
-    """Note that it was used."""
+    """Record the use of a file."""
     with contextlib.suppress(OSError):
         os.utime(path)

@@ -1,4 +1,4 @@
-"""What the driver and its workers say to each other. Everything here can be pickled."""
+"""Messages between the driver and its workers; all can be pickled."""
 
 from __future__ import annotations
 
@@ -16,82 +16,82 @@ from tallformer_infer.structures import Layout, Result
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a process listens that owns a device."""
+    """Address of a process that owns a device."""
 
     address: Any
-    """A path or name, of the kind the system has."""
+    """Path or name, depending on the system."""
     key: bytes
-    """What one must know to be heard."""
+    """Key for the connection."""
 
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """A file that says what whole videos show; what it says of a video comes with its task."""
+    """A file of class scores per video; those of a video come with its task."""
 
     source: str
-    """Its name, for people."""
+    """File name, for people."""
     sha256: str
-    """Hash of all that it says."""
+    """Hash of its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSettings:
-    """How videos are labelled; the same for all of a run."""
+    """Settings for labelling; the same for all videos of a run."""
 
     model: str
-    """Bundle, as a path."""
+    """Path of the bundle."""
     bundle_sha256: str
-    """Hash of its description, so that nobody changes it during a run."""
+    """Hash of its description: the bundle must not change during a run."""
     device: Device
-    """Where the model runs."""
+    """Device of the model."""
     precision: RunPrecision | None = None
-    """Of the encoder, on all machines of a run, as features are shared; None leaves it to the runtime."""
+    """Encoder precision on all machines of a run, since features are shared; None: chosen by the runtime."""
     threads: int | None
-    """Threads of the model and of the codec, each; None takes one per core."""
+    """Threads of the model, and of the codec; None: one per core."""
     layout: Layout
-    """How videos are laid out for the localizer."""
+    """Layout of windows."""
     selection: Selection
     """Which actions are kept."""
     static_tolerance: float
-    """Clips that differ by less share features; 0: equal ones only."""
+    """A clip that differs by less from the one before reuses its features; 0: only if equal."""
     store: Path | None
-    """Folder for features and candidates; None keeps none."""
+    """Folder for features and candidates; None: store none."""
     longest_factor: float
-    """A video that goes on for so many times the length that its header says is given up."""
+    """A video that runs longer than this many times the length in its header fails."""
     scores: ScoreFile | None = None
-    """Classes are taken from there; None: the model gives them."""
+    """Class scores per video; None: the model's own."""
     protocols: frozenset[str] = ALLOWED_PROTOCOLS
-    """Of addresses that may be read."""
+    """Allowed URL protocols."""
     public_hosts: frozenset[str] = frozenset()
-    """Hosts that lists at addresses name: they must have public addresses."""
+    """Hosts named by lists at URLs: they must have public addresses."""
     servers: tuple[ServerAddress, ...] = ()
-    """Processes that own a device, to be shared out among the workers; none: each has the model itself."""
+    """Processes that own a device, distributed among the workers; empty: each worker loads the model."""
 
 
 @dataclass(frozen=True)
 class IdentifyTask:
-    """Find out what a source holds."""
+    """Task: identify a source."""
 
     video_id: int
-    """Row of the video."""
+    """Row number of the video."""
     source: str
-    """Absolute path or address."""
+    """Absolute path or URL."""
     is_guess: bool
-    """Nothing says that it is a video: look."""
+    """Its name does not tell that it is a video: probe it."""
 
 
 @dataclass(frozen=True)
 class LabelTask:
-    """Find the actions of a video."""
+    """Task: find the actions of a video."""
 
     video_id: int
-    """Row of the video."""
+    """Row number of the video."""
     source: str
-    """Absolute path or address."""
+    """Absolute path or URL."""
     content: str
-    """What it holds, as identified."""
+    """Content, as identified."""
     class_scores: Mapping[str, float] | None = None
-    """What the whole video shows, by name, where `LabelSettings.scores` says so."""
+    """Class scores of the video by class name, if `LabelSettings.scores` is set."""
 
 
 Task = IdentifyTask | LabelTask
@@ -99,74 +99,74 @@ Task = IdentifyTask | LabelTask
 
 @dataclass(frozen=True)
 class Alive:
-    """The task goes on."""
+    """Heartbeat of a task in progress."""
 
     position_s: float = 0.0
-    """Video time that is done, in seconds."""
+    """Position in the video, in seconds."""
     duration_s: float | None = None
-    """Length as the header says, in seconds."""
+    """Length in the header, in seconds."""
     what: str = ""
-    """Where it is, before the first clip: `loading`, `reading`."""
+    """Step before the first clip: `loading`, `reading`."""
 
 
 @dataclass(frozen=True)
 class Identified:
-    """What a source holds."""
+    """Outcome: a source is identified."""
 
     content: str
-    """`sha256:…` of a file, `address:…` of an address."""
+    """`sha256:…` of a file, `address:…` of a URL."""
     size_bytes: int | None
-    """Its size."""
+    """File size."""
     mtime_ns: int | None
-    """Its time of change, in nanoseconds; None of an address."""
+    """Modification time in nanoseconds; None for a URL."""
 
 
 @dataclass(frozen=True)
 class NotAVideo:
-    """A guess was wrong."""
+    """Outcome: a file is not a video."""
 
     reason: str
-    """One line."""
+    """Reason, in one line."""
     seen: Identified
-    """What it is instead."""
+    """Size, time and content of the file."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A video is done."""
+    """Outcome: a video is done."""
 
     result: Result
-    """Its actions, and how they were found."""
+    """Actions and provenance."""
     remarks: tuple[str, ...]
-    """What else there is to know, one line each."""
+    """Remarks, one line each."""
     clips_encoded: int
-    """Clips that went through the encoder in this attempt."""
+    """Clips encoded in this attempt."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt failed."""
+    """Outcome: an attempt failed."""
 
     kind: FailureKind
-    """What kind of failure."""
+    """Kind of failure."""
     error: str
-    """One line."""
+    """Reason, in one line."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The machine of a worker went away, with no word on the video."""
+    """Outcome: the machine of a worker is lost; nothing is known about the video."""
 
     reason: str
-    """One line."""
+    """Reason, in one line."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """No task can be done: the model or its device does not work."""
+    """Outcome: no task can be done, since the model or its device does not work."""
 
     error: str
-    """One line."""
+    """Reason, in one line."""
 
 
 Outcome = Identified | NotAVideo | Finished | Failed | Lost | Broken

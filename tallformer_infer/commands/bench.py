@@ -19,9 +19,9 @@ from tallformer_infer.stopping import import_interruptibly, run_interruptibly
 from tallformer_infer.text import clock, counted, times
 
 if TYPE_CHECKING:  # heavy imports would slow --help down
+    from tallformer_infer.diagnosis.stages import Speed
+    from tallformer_infer.diagnosis.turns import Spread
     from tallformer_infer.pipeline import Detector
-    from tallformer_infer.speed.stages import Speed
-    from tallformer_infer.speed.turns import Spread
     from tallformer_infer.structures import VideoInfo
 
 
@@ -82,7 +82,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
       tallformer bench match.mp4 --model my-model --threads 1 --seconds 20
       tallformer bench --json | jq .detect.times_real_time
     """
-    import_interruptibly("tallformer_infer.speed.stages")
+    import_interruptibly("tallformer_infer.diagnosis.stages")
 
     wanted = BenchOptions(
         video=video,
@@ -126,8 +126,8 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
     Raises:
         TallformerError: The video or the model cannot be used.
     """
+    from tallformer_infer.diagnosis.stages import Trial, measure_stages
     from tallformer_infer.pipeline import Detector
-    from tallformer_infer.speed.stages import Trial, measure_stages
 
     if options.video is not None:
         _check_source(options.video)
@@ -177,8 +177,8 @@ def _check_source(video: str) -> None:
 
 def _prepare(options: BenchOptions, work: Path) -> tuple[str, str, VideoInfo]:
     """The file to measure on, its name in the output, and its properties."""
+    from tallformer_infer.diagnosis.sample_video import first_seconds, write_sample
     from tallformer_infer.media import probe
-    from tallformer_infer.speed.sample_video import first_seconds, write_sample
 
     if options.video is None:
         made = work / "video.mp4"

@@ -1,16 +1,19 @@
-"""What a machine has to run this project on, and what is missing.
+"""What a machine has to run this project on, what is missing, and how fast it is.
 
-asking      a question in a process of its own, whose crash is an answer
-probes      what is asked there: CUDA driver, ONNX Runtime, FFmpeg, a device
-packages    what is installed, from its metadata
-machine     cores, memory, disk
-advice      what follows, and what to run
-diagnosing  all of it
+questions     everything that `doctor` asks, and `diagnose`, which asks it all
+asking        a question in a process of its own, whose crash is an answer
+probes        what is asked there: ONNX Runtime, TensorRT, FFmpeg, a device
+machine       cores, memory, disk, and installed packages
+advice        what follows, and what to run
+stages        how long each stage of `detect` takes, for `bench`
+ceilings      the rates that no detector can exceed here
+turns         timing several ways in turn
+sample_video  a video to measure on
 """
 
 from __future__ import annotations
 
-from tallformer_infer.diagnosis.diagnosing import diagnose
 from tallformer_infer.diagnosis.findings import DeviceVerdict, Diagnosis
+from tallformer_infer.diagnosis.questions import diagnose
 
 __all__ = ["DeviceVerdict", "Diagnosis", "diagnose"]

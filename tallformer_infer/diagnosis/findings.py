@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tallformer_infer.diagnosis.machine import Machine
-from tallformer_infer.diagnosis.packages import Package
+from tallformer_infer.diagnosis.machine import Machine, Package
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,18 @@
-"""The two rates that no detector can pass on a machine: products of matrices, and bare decoding.
+"""The two rates that no detector can exceed on a machine: matrix products and bare decoding; and the work in a graph.
 
 Note [the fastest product at hand]
-    ONNX Runtime's product is the ceiling because it runs the encoders too, on every device and in their own number
-    format, and because it was the faster one: 200 GFLOP/s per core in float32 where torch's (MKL) gave 100, on a
-    processor with AVX-512 of which MKL does not make use. Where torch is the faster one, `benchmarks` takes torch's.
+    The ceiling is ONNX Runtime's matrix product, because ONNX Runtime runs the encoders too, on every device and in
+    their own number format, and because it was faster: 200 GFLOP/s per core in float32, where torch (MKL) reached 100
+    on a processor whose AVX-512 MKL does not use. `benchmarks` takes torch's product where that is faster.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -23,8 +25,12 @@ from tallformer_infer.errors import DeviceError
 from tallformer_infer.media import best_video, codec_threads, open_container, open_source
 from tallformer_infer.runtime.onnx_session import open_session
 
+if TYPE_CHECKING:  # an install for GPUs does not have it
+    import onnx
+
+
 RUNS = 4
-"""Products at a time: one takes 0.05 s on two cores, too little to be timed against a second of encoding."""
+"""Products per run: one takes 0.05 s on two cores, too short to compare with a second of encoding."""
 _SIDES = {"cpu": 2048, "cuda": 8192}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -137,3 +143,62 @@ def _product(elements: ElementType, side: int) -> tuple[NDArray[np.generic], NDA
         constants=[Constant("right", (side, side), right.tobytes(), "int8" if is_integer else elements)],
     )
     return left, right, graph
+
+
+_PRODUCTS = ("MatMul", "MatMulInteger", "Gemm")
+_CONVOLUTIONS = ("Conv", "ConvInteger")
+
+
+def gigaflop_of_graph(content: bytes) -> float | None:
+    """Multiplications and additions of matrix products and convolutions for one item of a batch, in 10^9.
+
+    Args:
+        content: The ONNX file; its weights may be quantised.
+
+    Returns:
+        None if the package `onnx` is not installed, or the graph does not state the sizes.
+    """
+    try:
+        import onnx  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return None
+    model = onnx.load_from_string(content)
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    shapes = _shapes_of_graph(model)
+    total = 0
+    for node in _nodes(model.graph):
+        flop = _flop(node, shapes)
+        if flop is None:
+            return None
+        total += flop
+    return total / 1e9
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    return (node for node in graph.node if node.op_type in (*_PRODUCTS, *_CONVOLUTIONS))
+
+
+def _flop(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int | None:
+    left, right, made = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
+    if left is None or right is None or made is None:
+        return None
+    if node.op_type in _CONVOLUTIONS:
+        return 2 * prod(made) * prod(right[1:])  # weights are (out, in / groups, kernel)
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return 2 * prod(made) * left[0 if transposed else -1]
+
+
+def _shapes_of_graph(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors, with a batch of 1."""
+    from onnx import shape_inference  # noqa: PLC0415
+
+    graph = model.graph
+    known = {value.name for value in (*graph.value_info, *graph.output)}
+    if not {node.output[0] for node in _nodes(graph)} <= known:
+        graph = shape_inference.infer_shapes(model).graph
+    shapes = {constant.name: tuple(constant.dims) for constant in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        dimensions = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(dimension.dim_value or 1 for dimension in dimensions)
+    return shapes

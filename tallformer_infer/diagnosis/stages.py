@@ -11,12 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tallformer_infer.diagnosis.ceilings import MatrixProduct, decode_bare, gigaflop_of_graph
+from tallformer_infer.diagnosis.turns import Call, Spread, Timing, clocked, paired, take_turns
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.media import open_video
 from tallformer_infer.pipeline import ClipEncoder, Detector
-from tallformer_infer.speed.arithmetic import gigaflop_of_graph
-from tallformer_infer.speed.ceilings import MatrixProduct, decode_bare
-from tallformer_infer.speed.turns import Call, Spread, Timing, clocked, paired, take_turns
 from tallformer_infer.structures import StageSeconds
 from tallformer_infer.timeline import Clip, cut_clips
 

@@ -2,22 +2,79 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tallformer_infer import __version__
 from tallformer_infer.devices import DRIVER_LIBRARY
+from tallformer_infer.diagnosis.advice import Evidence, find_breakages, judge_device, judge_parts
 from tallformer_infer.diagnosis.asking import Answer, ask
-from tallformer_infer.diagnosis.findings import CudaDriver, Decoding, EngineLibrary, Gpu, HardwareDecoder, Provider
+from tallformer_infer.diagnosis.findings import (
+    CudaDriver,
+    Decoding,
+    Diagnosis,
+    EngineLibrary,
+    Gpu,
+    HardwareDecoder,
+    Provider,
+)
+from tallformer_infer.diagnosis.machine import find_packages, library_major, look_at_machine
 
+_AT_ONCE = 4
+"""Questions asked in parallel; each mostly waits for the disk, or uses one core."""
+_PROVIDER_FILE = "onnxruntime/capi/libonnxruntime_providers_{}.so"
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider"}
-"""Providers that this project can use, by the name that people are shown."""
+"""Execution providers that this project can use, by the name shown to people."""
 
 _PROBES = "tallformer_infer.diagnosis.probes"
 _ENGINE_LIBRARIES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx", "cuda-bindings": "cuda.bindings.runtime"}
 _SLOW_S = 180.0
-"""TensorRT builds an engine even for the smallest graph, and a driver may compile for a GPU it does not know yet."""
+"""Timeout where TensorRT builds an engine, or a driver compiles for a GPU it does not know yet."""
 _MISSING = re.compile(r"with error: (\S+\.so[\w.]*): cannot open shared object file")
+
+
+def diagnose(devices: Sequence[str], *, path: Sequence[str] | None = None) -> Diagnosis:
+    """Look at this machine and this install. Nothing native is loaded into this process.
+
+    Args:
+        devices: Values of `--device` to try.
+        path: Folders where packages are looked for; None: `sys.path`.
+    """
+    packages = find_packages(path)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        asked_driver = pool.submit(ask_driver)
+        attempts = {value: pool.submit(ask_device, value, path) for value in devices}
+        asked_libraries = pool.submit(ask_engine_libraries, path)
+        onnxruntime, providers = ask_providers(path, pool)
+        decoding = ask_decoding(path, pool)
+        driver, engine_libraries = asked_driver.result(), asked_libraries.result()
+        answers = {value: attempt.result() for value, attempt in attempts.items()}
+    evidence = Evidence(
+        packages=packages,
+        driver=driver,
+        providers=providers,
+        links_cuda=library_major("onnxruntime-gpu", _PROVIDER_FILE.format("cuda"), r"libcublas\.so\.(\d+)", path=path),
+        links_tensorrt=library_major(
+            "onnxruntime-gpu", _PROVIDER_FILE.format("tensorrt"), r"libnvinfer\.so\.(\d+)", path=path
+        ),
+    )
+    return Diagnosis(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        version=__version__,
+        machine=look_at_machine(),
+        packages=packages,
+        parts=judge_parts(packages),
+        driver=driver,
+        onnxruntime=onnxruntime,
+        providers=providers,
+        engine_libraries=engine_libraries,
+        decoding=decoding,
+        breakages=find_breakages(evidence),
+        devices=tuple(judge_device(value, answer, evidence) for value, answer in answers.items()),
+    )
 
 
 def ask_driver(*, library: str = DRIVER_LIBRARY) -> CudaDriver:
@@ -34,11 +91,11 @@ def ask_driver(*, library: str = DRIVER_LIBRARY) -> CudaDriver:
 
 
 def ask_providers(path: Sequence[str] | None, pool: ThreadPoolExecutor) -> tuple[str | None, tuple[Provider, ...]]:
-    """Version of ONNX Runtime (None where it cannot be imported), and its providers.
+    """Version of ONNX Runtime (None if it cannot be imported), and its providers.
 
-    A provider works if it runs a graph: being listed says only that it was compiled in.
+    A provider works if it runs a graph; a provider that is listed was only compiled in.
     """
-    listed = ask(f"{_PROBES}.onnx", "list_providers", path=path)
+    listed = ask(_PROBES, "list_providers", path=path)
     if listed.facts is None:
         missing = (Provider(name=name, is_built_in=False, works=None, problem=listed.problem) for name in PROVIDERS)
         return None, tuple(missing)
@@ -55,7 +112,7 @@ def ask_providers(path: Sequence[str] | None, pool: ThreadPoolExecutor) -> tuple
 def _ask_provider(name: str, *, built: Sequence[str], path: Sequence[str] | None) -> Provider:
     if PROVIDERS[name] not in built:
         return Provider(name=name, is_built_in=False, works=None, problem="not in this build of onnxruntime")
-    answer = ask(f"{_PROBES}.onnx", "run_provider", PROVIDERS[name], path=path, timeout_s=_SLOW_S)
+    answer = ask(_PROBES, "run_provider", PROVIDERS[name], path=path, timeout_s=_SLOW_S)
     if answer.facts is not None:
         return Provider(name=name, is_built_in=True, works=True, problem=None)
     missing = _MISSING.search(answer.log)
@@ -65,11 +122,8 @@ def _ask_provider(name: str, *, built: Sequence[str], path: Sequence[str] | None
 
 
 def ask_engine_libraries(path: Sequence[str] | None) -> tuple[EngineLibrary, ...]:
-    """Which TensorRT can be imported, and the bindings of CUDA that run its engines."""
-    answers = {
-        name: ask(f"{_PROBES}.engine_libraries", "import_library", module, path=path)
-        for name, module in _ENGINE_LIBRARIES.items()
-    }
+    """TensorRT libraries, and the CUDA bindings that run their engines."""
+    answers = {name: ask(_PROBES, "import_library", module, path=path) for name, module in _ENGINE_LIBRARIES.items()}
     return tuple(
         EngineLibrary(
             name=name,
@@ -83,7 +137,7 @@ def ask_engine_libraries(path: Sequence[str] | None) -> tuple[EngineLibrary, ...
 
 def ask_decoding(path: Sequence[str] | None, pool: ThreadPoolExecutor) -> Decoding:
     """FFmpeg's libraries, and which kinds of hardware decoders can be opened."""
-    listed = ask(f"{_PROBES}.decoders", "list_decoders", path=path)
+    listed = ask(_PROBES, "list_decoders", path=path)
     if listed.facts is None:
         return Decoding(ffmpeg=None, libraries={}, hardware=(), problem=listed.problem)
     kinds: dict[str, list[str]] = listed.facts["kinds"]
@@ -94,21 +148,21 @@ def ask_decoding(path: Sequence[str] | None, pool: ThreadPoolExecutor) -> Decodi
 def _ask_hardware(kind: str, codecs: tuple[str, ...], *, path: Sequence[str] | None) -> HardwareDecoder:
     if not codecs:
         return HardwareDecoder(name=kind, codecs=(), opens=None, problem=None)
-    answer = ask(f"{_PROBES}.decoders", "open_device", kind, path=path)
+    answer = ask(_PROBES, "open_decoder", kind, path=path)
     return HardwareDecoder(name=kind, codecs=codecs, opens=answer.facts is not None, problem=answer.problem)
 
 
 def ask_device(device: str, path: Sequence[str] | None) -> Answer:
     """Whether the default model runs on a device: `device`, `reason` and `runtime`, or the problem.
 
-    On `tensorrt` and `onnx-tensorrt` an engine of the smallest graph is built and run: those of the model need not be
-    there, and building them takes minutes.
+    On `tensorrt` and `onnx-tensorrt` an engine of the smallest graph is built and run: engines of the model may not
+    exist, and take minutes to build.
     """
     if device == "onnx-tensorrt":
-        return ask(f"{_PROBES}.onnx_tensorrt", "run_provider_with_engine", path=path, timeout_s=_SLOW_S)
+        return ask(_PROBES, "run_provider_with_engine", path=path, timeout_s=_SLOW_S)
     if device == "tensorrt":
-        return ask(f"{_PROBES}.tensorrt", "run_engine", path=path, timeout_s=_SLOW_S)
-    return ask(f"{_PROBES}.device", "run_device", device, path=path, timeout_s=_SLOW_S)
+        return ask(_PROBES, "run_engine", path=path, timeout_s=_SLOW_S)
+    return ask(_PROBES, "run_device", device, path=path, timeout_s=_SLOW_S)
 
 
 def _after_noun(answer: Answer) -> str:

@@ -1,0 +1,219 @@
+"""Questions that load native code, each asked in a process of its own, see Note [a crash takes only its answer].
+
+Every function imports what it needs itself, so that a missing library takes only its own answer, and returns what JSON
+can hold. Devices are tried with the smallest graph worth running, relu(left @ right), or with the default model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+from tallformer_infer.errors import DeviceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tallformer_infer.devices import Device
+
+INPUTS = ("left", "right")
+OUTPUT = "product"
+SIDE = 8
+"""Rows and columns of the inputs and of the output, which are float32."""
+_CPU = "CPUExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+
+
+def run_device(device: str) -> dict[str, Any]:
+    """Load the default model as `detect --device` does, and run its graphs on one clip and one window of black frames.
+
+    Raises:
+        TallformerError: The device cannot be used, or there is no model to try it with.
+    """
+    import numpy as np
+
+    from tallformer_infer.pipeline import Detector
+
+    detector = Detector.load(device=cast("Device", device))
+    recipe, runtime = detector.bundle.recipe, detector.runtime
+    frames, side = recipe.window.clip_frames, recipe.sampling.crop_px
+    clip = np.zeros((1, frames, side, side, 3), np.uint8)
+    step = runtime.encode(clip, np.array([frames], np.int64))
+    clips = recipe.window.window_frames // frames
+    window = np.tile(step, (1, 1, clips))
+    found = runtime.localize(window, np.zeros(1, np.int64), np.array([recipe.window.window_frames], np.int64))
+    runtime.suppress(found)
+    return {"device": detector.device, "reason": runtime.device_reason, "runtime": runtime.name}
+
+
+def list_providers() -> dict[str, Any]:
+    """Version of ONNX Runtime, and the execution providers it was built with."""
+    import onnxruntime as ort
+
+    return {"version": ort.__version__, "built": ort.get_available_providers()}
+
+
+def run_provider(name: str) -> dict[str, Any]:
+    """Run the smallest graph on one provider and no other, and check its numbers.
+
+    Without the two options here, ONNX Runtime falls back to the CPU with a log line.
+
+    Raises:
+        DeviceError: The graph ran elsewhere, or gave wrong numbers.
+    """
+    import onnxruntime as ort
+
+    if name != _CPU and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    if name == _TENSORRT:
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")  # loads libnvinfer from where pip put it
+    options = ort.SessionOptions()
+    if name != _CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = ort.InferenceSession(smallest_graph(), options, providers=[name], enable_fallback=0)
+    used = session.get_providers()
+    if name not in used:
+        raise DeviceError(f"asked for {name}, got {', '.join(used)}")
+    (found,) = session.run([OUTPUT], _inputs())
+    _check(found, name)
+    return {"used": used}
+
+
+def run_provider_with_engine() -> dict[str, Any]:
+    """Look for what `--device onnx-tensorrt` needs, as it does, and run the smallest graph.
+
+    Raises:
+        DeviceError: Something is missing or fails.
+    """
+    from tallformer_infer.runtime.onnx_session import find_tensorrt
+
+    here = find_tensorrt()
+    run_provider(_TENSORRT)
+    reason = f"with engines of {here.library} on {here.gpu}, which ONNX Runtime builds when it first loads a model"
+    return {"device": "cuda", "reason": reason, "runtime": "onnxruntime"}
+
+
+def run_engine() -> dict[str, Any]:
+    """Build a TensorRT engine of the smallest graph for the GPU that is here, run it, and check its numbers.
+
+    Raises:
+        TallformerError: Something is missing or fails.
+    """
+    from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
+    from tallformer_infer.runtime.tensorrt.keys import BatchProfile, check_runs_here, target_of
+    from tallformer_infer.runtime.tensorrt.library import load_library, require_gpu
+    from tallformer_infer.runtime.tensorrt.running import EngineLoader, GpuSession
+
+    card = require_gpu()
+    library = load_library()
+    check_runs_here(library, card)
+    rows = BatchProfile(least=SIDE, best=SIDE, most=SIDE)
+    target = target_of([card.capability])
+    built = build_engine(library, smallest_graph(), rows, target=target, log=BuilderLog())
+    gpu = GpuSession()
+    engine = EngineLoader(library).load(built.content, rows, gpu)
+    gpu.allocate()
+    engine.bind()
+    _check(engine.run(_inputs())[OUTPUT], str(library))
+    reason = f"with engines of {library}, which `tallformer engine build` makes for each model"
+    return {"device": "cuda", "reason": reason, "runtime": str(library)}
+
+
+def import_library(name: str) -> dict[str, Any]:
+    """Import `tensorrt`, `tensorrt_rtx` or `cuda.bindings.runtime`.
+
+    Returns:
+        `version`, and `builds_for`: GPUs that it can build for without having them, such as `sm86`.
+    """
+    module = importlib.import_module(name)
+    names = getattr(getattr(module, "ComputeCapability", None), "__members__", ()) if name == "tensorrt_rtx" else ()
+    version = (
+        module.__version__ if name.startswith("tensorrt") else importlib.import_module("cuda.bindings").__version__
+    )
+    return {"version": version, "builds_for": [text.lower() for text in names if re.fullmatch(r"SM\d+", text)]}
+
+
+def list_decoders() -> dict[str, Any]:
+    """FFmpeg's version and libraries, and which codecs each kind of hardware could decode if it were here."""
+    import av
+    from av.codec.hwaccel import hwdevices_available
+
+    kinds: dict[str, set[str]] = {name: set() for name in hwdevices_available()}
+    for name in av.codecs_available:
+        for kind, codec in _hardware_configs(name):
+            kinds.setdefault(kind, set()).add(codec)
+    return {
+        "ffmpeg": av.ffmpeg_version_info,
+        "libraries": {name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())},
+        "kinds": {kind: sorted(codecs) for kind, codecs in kinds.items()},
+    }
+
+
+def open_decoder(kind: str) -> dict[str, Any]:
+    """Open the default device of a kind of hardware, as a decoder would.
+
+    Raises:
+        DeviceError: It cannot be opened; the reason is the first that FFmpeg logs.
+    """
+    import av
+    import av.logging
+    from av.codec import Codec
+    from av.codec.hwaccel import HWAccel
+
+    decoder = next(
+        name
+        for name in sorted(av.codecs_available, key=lambda name: (name not in ("h264", f"h264_{kind}"), name))
+        if any(found == kind for found, _ in _hardware_configs(name))
+    )
+    av.logging.set_level(av.logging.ERROR)
+    with av.logging.Capture() as said:
+        try:
+            HWAccel(kind, allow_software_fallback=False).create(Codec(decoder, "r"))
+        except av.FFmpegError as error:
+            reasons = [message.strip() for _, _, message in said if message.strip()]
+            raise DeviceError(reasons[0] if reasons else str(error)) from error
+    return {"decoder": decoder}
+
+
+def smallest_graph() -> bytes:
+    """The ONNX file of the smallest graph."""
+    from tallformer_infer.bundle.onnx_files import Node, Value, write_graph
+
+    nodes = [Node("MatMul", INPUTS, "sum"), Node("Relu", ("sum",), OUTPUT)]
+    shape = (SIDE, SIDE)
+    inputs = [Value(name, shape) for name in INPUTS]
+    return write_graph("smallest", nodes, inputs=inputs, outputs=[Value(OUTPUT, shape)])
+
+
+def _inputs() -> dict[str, NDArray[np.float32]]:
+    import numpy as np
+
+    whole = np.arange(SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE) % 5
+    return {name: whole - shift for name, shift in zip(INPUTS, (2, 3), strict=True)}
+
+
+def _check(found: NDArray[np.float32], what: str) -> None:
+    import numpy as np
+
+    left, right = _inputs().values()
+    if not np.array_equal(found, np.maximum(left @ right, 0)):
+        raise DeviceError(f"{what} gives wrong numbers")
+
+
+def _hardware_configs(name: str) -> list[tuple[str, str]]:
+    """Kinds of hardware that a decoder can open by itself, each with the codec it decodes; none for an encoder."""
+    from av.codec import Codec
+    from av.codec.codec import UnknownCodecError
+
+    try:
+        codec = Codec(name, "r")
+    except UnknownCodecError:
+        return []
+    if codec.type != "video":
+        return []
+    configs = codec.hardware_configs or ()
+    return [(config.device_type.name, codec.canonical_name) for config in configs if config.is_supported]

@@ -1,1 +1,0 @@
-"""How fast this machine is, and what stands in the way: ceilings, stages, and timing in turns."""
