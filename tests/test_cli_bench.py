@@ -64,10 +64,10 @@ def test_the_table_goes_to_stderr_and_says_what_binds(capsys, video, bundle):
 
     assert (code, shown) == (0, "")
     lines = said.splitlines()
-    assert lines[0] == f"{video}: 0:06.0, 64×48 h264, 60 frames, of which 90 are taken"
+    assert lines[0] == f"{video}: 0:06.0, 64×48 h264, 60 frames, 90 sampled"
     assert "1 thread" in lines[1]
     assert [line[:18].strip() for line in lines[4:7]] == ["decode alone", "encode alone", "detect, all of it"]
-    assert " binds: alone it takes " in lines[8]
+    assert " is the bottleneck: alone it takes " in lines[8]
 
 
 def test_only_the_first_seconds_of_a_long_video_are_measured(capsys, video, bundle):

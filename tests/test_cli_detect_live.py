@@ -47,7 +47,7 @@ def test_ctrl_c_ends_within_a_second_and_writes_nothing(folder, bundle):
 
     assert run.returncode == 130
     assert seconds < 1
-    assert "x.json was not written; to go on, run the same command again" in shown
+    assert "x.json was not written; to resume, run the same command again" in shown
     assert list(folder.iterdir()) == []
 
 
@@ -66,7 +66,7 @@ def test_ctrl_c_keeps_finished_videos_apart_and_says_how_to_go_on(folder, bundle
     assert [found["path"] for found in json.loads((folder / "x.partial.json").read_bytes())["videos"]] == ["a.mp4"]
     again = ["tallformer", "detect", "--model", bundle, "--json-logs", "--out", "x.rest.json", "-"]
     assert json.loads(shown.splitlines()[-1])["command"] == again
-    assert f"what is done is in x.partial.json; for the rest: {shlex.join(again)}" in shown
+    assert f"finished videos are in x.partial.json; for the rest, run: {shlex.join(again)}" in shown
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "x.json", "x.partial.json"]
 
 

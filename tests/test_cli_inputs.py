@@ -100,7 +100,7 @@ def test_what_is_done_and_cannot_be_kept_is_told_of(stopped, monkeypatch):
     assert code == 130
     assert [event["event"] for event in events[-2:]] == ["error", "interrupted"]
     assert events[-2]["message"] == "x.partial.json: cannot be written: No space left on device"
-    assert "x.json was not written; to go on, run the same command again" in events[-1]["message"]
+    assert "x.json was not written; to resume, run the same command again" in events[-1]["message"]
 
 
 def test_what_is_done_goes_to_stdout_where_the_result_would_have_gone(stopped):
@@ -108,5 +108,5 @@ def test_what_is_done_goes_to_stdout_where_the_result_would_have_gone(stopped):
 
     assert code == 130
     assert [video["path"] for video in json.loads(stopped.shown.out)["videos"]] == ["a.mp4"]
-    assert "what is done was written to stdout" in events[-1]["message"]
+    assert "finished videos were written to stdout" in events[-1]["message"]
     assert events[-1]["command"][-4:] == ["--out", "-", "--", "-b.mp4"]

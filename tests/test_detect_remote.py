@@ -299,7 +299,7 @@ def test_ctrl_c_cancels_the_jobs(folder: Path, bundle: Path) -> None:
         jobs = client.get("/v1/jobs").json()
 
     assert run.returncode == 130
-    assert "stopped; to go on, run the same command again" in shown
+    assert "stopped; to resume, run the same command again" in shown
     assert {job["name"]: job["state"] for job in jobs} == {"long.mp4": "cancelled", "a.mp4": "cancelled"}
 
 
@@ -321,7 +321,7 @@ def test_the_token_is_not_said_again_in_the_command_for_the_rest(folder: Path, b
             run.send_signal(signal.SIGINT)
             _, shown = run.communicate()
 
-    assert "what is done is in x.partial.json" in shown
+    assert "finished videos are in x.partial.json" in shown
     assert f"detect --server {url} --out x.rest.json -" in shown
     assert TOKEN not in shown
     assert [video["path"] for video in read(folder / "x.partial.json")["videos"]] == ["a.mp4"]

@@ -129,7 +129,7 @@ def test_address_that_stops_answering_loses_nothing_and_the_next_run_writes_what
         assert 1 <= len(failures) <= 3
         assert all(f"{site.address}/results/" in event["error"] for event in failures)
         assert events[-1]["event"] == "error"
-        assert "the same command again writes what is missing" in events[-1]["message"]
+        assert "run the same command again to write what is missing" in events[-1]["message"]
         assert "Traceback" not in said
         assert sorted(statuses(state), key=str) == [("done", None)] + [("failed", "output")] * 3
         whole = {str(path.relative_to(there / "results")): path.read_bytes() for path in there.rglob("*.json")}

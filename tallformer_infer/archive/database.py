@@ -360,7 +360,7 @@ class ArchiveDatabase:
                 with contextlib.suppress(sqlite3.Error):
                     self.connection.execute("ROLLBACK")
             raise ArchiveError(
-                f"{self.path}: cannot be written: {error}; what it holds is whole, run the same command to go on"
+                f"{self.path}: cannot be written: {error}; its content is intact; run the same command again to resume"
             ) from error
 
     def videos(self, status: Status | None = None) -> list[VideoRow]:

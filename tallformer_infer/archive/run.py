@@ -476,7 +476,7 @@ class Run:
                 self._tasks.append(_first_task(row))
             case Broken():
                 self._database.let_wait([row.id], forget_attempts=False)
-                raise ArchiveError(f"{event.error}; nothing is lost: run the same command again to go on")
+                raise ArchiveError(f"{event.error}; nothing is lost; run the same command again to resume")
 
         if slot not in self._busy:
             self._parts.watcher.freed(slot)

@@ -246,7 +246,7 @@ def show_archive(described: dict[str, Any], *, rows: int) -> None:
     lost = "".join(f", {count} {loss}" for loss, count in described["losses"].items())
     console.print(Text(f"videos: {counts}{lost}; {described['hours']:.2f} hours"), soft_wrap=True)
     if len(described["models"]) > 1:
-        console.print(Text(f"made with {len(described['models'])} models: `tallformer label` brings all to one"))
+        console.print(Text(f"made with {len(described['models'])} models; run `tallformer label` to bring all to one"))
     if described["labels"]:
         table = Table("label", "actions", "time", box=None, pad_edge=False)
         for one in described["labels"]:

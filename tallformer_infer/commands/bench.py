@@ -146,9 +146,9 @@ def bench_video(options: BenchOptions, speaker: Speaker, *, as_json: bool) -> No
         at_most_s=_LONGEST_S,
     )
     with tempfile.TemporaryDirectory(prefix="tallformer-bench-", ignore_cleanup_errors=True) as work:
-        speaker.step("making a video" if options.video is None else "looking at the video")
+        speaker.step("generating a video" if options.video is None else "reading the video")
         video, name, info = run_interruptibly(lambda: _prepare(options, Path(work)))
-        speaker.step("trying everything once")
+        speaker.step("warming up")
         speed = run_interruptibly(
             lambda: measure_stages(
                 detector,
@@ -251,7 +251,7 @@ def speed_lines(speed: Speed, facts: dict[str, Any]) -> list[str]:
     head = f"{'':18}{'median':>9}{'quartiles':>17}{'real time':>11}   of its limit"
     return [
         f"{video['path']}: {clock(speed.duration_s, digits=1)}, {video['width_px']}×{video['height_px']} "
-        f"{video['codec']}, {counted(speed.source_frames, 'frame')}, of which {speed.frames} are taken",
+        f"{video['codec']}, {counted(speed.source_frames, 'frame')}, {speed.frames} sampled",
         f"{model['name']} ({model['recipe']}, {model['precision']}), {machine['device']}, {machine['runtime']}, "
         f"{machine['cores']} cores, {threads}, {', '.join([machine['processor'], *machine['processor_features']])}; "
         f"{counted(facts['rounds'], 'round')} in turn",
@@ -286,7 +286,7 @@ def _verdict(speed: Speed) -> Iterator[str]:
     other: _Shown = "encode" if speed.binding == "decode" else "decode"
     longer = _wall(speed, speed.binding).median / _wall(speed, other).median
     yield (
-        f"{speed.binding} binds: alone it takes {longer:.1f} times as long as {other}, and all of it takes "
+        f"{speed.binding} is the bottleneck: alone it takes {longer:.1f} times as long as {other}, and all of it takes "
         f"{speed.over_slower_stage.median:.2f} times as long as {speed.binding} alone"
     )
 

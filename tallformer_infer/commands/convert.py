@@ -203,7 +203,7 @@ def _on_its_time_line(video: LabelledVideo, file: LabelFile, write: str, speaker
     try:
         start_s = round(probe(path).start_s, 6)
     except TallformerError as error:
-        speaker.say("warning", f"{path}: when it begins is not known, and is taken to be 0: {error}")
+        speaker.say("warning", f"{path}: its start is not known, 0 is assumed: {error}")
         return video
     if not counts_from_zero:
         return dataclasses.replace(video, start_s=start_s)

@@ -437,7 +437,7 @@ class _Run:
         if out is not None and self._results and left and self._keep(out, left):
             return
         untouched = f"; {_named(out)} was not written" if out is not None else ""
-        message = f"stopped{untouched}; to go on, run the same command again"
+        message = f"stopped{untouched}; to resume, run the same command again"
         self._reporter.say("interrupted", message, videos_left=left)
 
     def _keep(self, out: Path, left: list[str]) -> bool:
@@ -454,7 +454,8 @@ class _Run:
             return False
         again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *as_arguments(left)]
         unwritten = "" if kept == out else f"{_named(out)} was not written, "
-        message = f"stopped; {unwritten}what is done is in {_named(kept)}; for the rest: {printable(shlex.join(again))}"
+        command = printable(shlex.join(again))
+        message = f"stopped; {unwritten}finished videos are in {_named(kept)}; for the rest, run: {command}"
         self._reporter.say("interrupted", message, videos_left=left, command=again)
         return True
 
@@ -467,7 +468,7 @@ class _Run:
             self._reporter.say("error", printable(error))
             return False
         again = ["tallformer", "detect", *self._options.given, "--out", "-", *as_arguments(left)]
-        message = f"stopped; what is done was written to stdout; for the rest: {printable(shlex.join(again))}"
+        message = f"stopped; finished videos were written to stdout; for the rest, run: {printable(shlex.join(again))}"
         self._reporter.say("interrupted", message, videos_left=left, command=again)
         return True
 

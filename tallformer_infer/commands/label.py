@@ -418,7 +418,7 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
             watcher.stopped()
             run.stop()
             if isinstance(error, KeyboardInterrupt):
-                _say_how_to_go_on(watcher, run, options)
+                _say_how_to_resume(watcher, run, options)
                 raise StoppedError from error
             raise
     watcher.finished(planned, run.totals, options.out, parts.database.path.parent)
@@ -474,9 +474,11 @@ def _with_servers(settings: LabelSettings, options: LabelOptions, ending: contex
     return dataclasses.replace(settings, servers=tuple(server.address for server in servers))
 
 
-def _say_how_to_go_on(watcher: LabelWatcher, run: Run, options: LabelOptions) -> None:
+def _say_how_to_resume(watcher: LabelWatcher, run: Run, options: LabelOptions) -> None:
     again = ["tallformer", "label", *options.given, *as_arguments(options.sources)]
-    message = "stopped; what is done is kept, to go on run the same command again: " + printable(shlex.join(again))
+    message = "stopped; finished videos are kept; to resume, run the same command again: " + printable(
+        shlex.join(again)
+    )
     watcher.say("interrupted", message, done=run.totals.done, command=again)
 
 
@@ -658,7 +660,7 @@ def end_copy(database: ArchiveDatabase, place: ResultPlace, watcher: LabelWatche
             f"{printable(place.address)}: did not answer; the files of {counted(missing, 'more video')} are missing"
         )
     if problem is not None:
-        said = f"error: {problem}; nothing is lost: the same command again writes what is missing"
+        said = f"error: {problem}; nothing is lost; run the same command again to write what is missing"
         watcher.say("error", said, missing=missing)
     return problem is None
 

@@ -356,7 +356,7 @@ class TerminalWatcher(TerminalOutput):
             table.add_row(Text(name), Text(value, justify="right"))
         self._console.print(table)
         self._print(
-            Text(f"results are in {printable(out)}; `tallformer archive query {printable(folder)}` asks for actions")
+            Text(f"results are in {printable(out)}; `tallformer archive query {printable(folder)}` lists actions")
         )
 
     def stopped(self) -> None:
