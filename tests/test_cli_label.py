@@ -14,10 +14,8 @@ import typer
 
 from tallformer_infer import cli
 from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.exporting import EXPORT_FORMATS
-from tallformer_infer.archive.planning import Plan
-from tallformer_infer.archive.queries import ActionFilter
-from tallformer_infer.archive.run import Totals
+from tallformer_infer.archive.queries import EXPORT_FORMATS, ActionFilter
+from tallformer_infer.archive.run import Plan, Totals
 from tallformer_infer.archive.tasks import Alive
 from tallformer_infer.commands import progress
 from tallformer_infer.commands.archive_index import archive_rows

@@ -22,8 +22,7 @@ from rich.console import Console
 
 from tallformer_infer.commands.doctor import _device_values, diagnosis_document, table_lines
 from tallformer_infer.diagnosis import Diagnosis, diagnose
-from tallformer_infer.diagnosis.asking import ask
-from tallformer_infer.diagnosis.probes import INPUTS, SIDE, smallest_graph
+from tallformer_infer.diagnosis.probes import INPUTS, SIDE, ask, smallest_graph
 from tallformer_infer.diagnosis.questions import ask_driver
 from tallformer_infer.installing import install_command
 from tallformer_infer.runtime import Device

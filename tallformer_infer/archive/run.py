@@ -1,33 +1,39 @@
-"""The driver of a run: gives videos to workers, keeps what comes back, and alone writes the database.
+"""A run: plan what is left to do, give videos to workers, write results, and record them in the database.
 
 Note [who writes what]
-    Result files are written, and uploaded, by threads, as most of that time goes into waiting for a disk or a server;
-    the driver hears its workers meanwhile. The row of a video is written by the driver alone, once its files are there.
+    Result files are written, and uploaded, by threads, since most of that time is spent waiting for a disk or a server;
+    the driver serves its workers meanwhile. Only the driver writes the row of a video, once its files are complete.
 
 Note [at any moment]
-    A run may be killed between any two steps. Features are kept clip by clip, result files are replaced whole, and a
-    video counts as done when the one transaction that holds its row and its actions is committed. So whatever a killed
-    run leaves behind is either not there, or good, or written again by the next run with the same content.
+    A run may be killed between any two steps. Features are stored clip by clip, result files are replaced whole, and
+    a video counts as done when the transaction with its row and its actions is committed. So whatever a killed run
+    leaves behind is absent, complete, or written again by the next run with the same content.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from tallformer_infer.archive.database import ArchiveDatabase, FailureKind, VideoRow
-from tallformer_infer.archive.places import NotTriedError, choose_names
-from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.processes import Engine
-from tallformer_infer.archive.results import ResultKeeper, stored_result
+from tallformer_infer.archive.results import (
+    NotTriedError,
+    ResultKeeper,
+    ResultPlace,
+    choose_names,
+    has_outputs,
+    stored_result,
+)
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import StageHashes, choices_of, sha256_of, storage_key
 from tallformer_infer.archive.store import FeatureStore, StoreLimit
@@ -48,8 +54,94 @@ from tallformer_infer.archive.tasks import (
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import AnnotationError, ArchiveError, ConfigError, OutputError
 from tallformer_infer.evaluation import ClassScores
+from tallformer_infer.media import is_address
 from tallformer_infer.pipeline import conclude
 from tallformer_infer.structures import Result
+
+_RETRY_IN_NEXT_RUN = frozenset({"read", "output", "scores"})
+"""Failures that may have resolved themselves; others wait for `tallformer archive retry`."""
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What to do with each video of the sources."""
+
+    label: list[VideoRow] = field(default_factory=list)
+    """For workers, largest first."""
+    conclude: list[VideoRow] = field(default_factory=list)
+    """Candidates or actions are stored: only suppression, selection or result files are missing."""
+    unchanged: list[VideoRow] = field(default_factory=list)
+    """Done before."""
+    failed_before: list[VideoRow] = field(default_factory=list)
+    """Failed before, and not tried again."""
+    ignored: list[VideoRow] = field(default_factory=list)
+    """Known not to be videos."""
+    size_bytes: float = 0.0
+    """Total size of the work, as far as sizes are known."""
+
+
+def plan(
+    database: ArchiveDatabase,
+    found: Sequence[FoundSource],
+    hashes: StageHashes,
+    *,
+    place: ResultPlace,
+    formats: Sequence[str],
+) -> Plan:
+    """Compare the sources with the archive, and add rows for new videos.
+
+    Args:
+        database: Open for writing.
+        found: Videos of the sources.
+        hashes: Of the model and settings of this run.
+        place: Where result files go.
+        formats: Of the result files.
+    """
+    known = {row.source: row for row in database.videos()}
+    new = choose_names([source for source in found if source.source not in known], database.name_keys())
+    if new:
+        database.add((source.source, name, key, source.is_guess) for source, name, key in new)
+        known = {row.source: row for row in database.videos()}
+    done = Plan()
+    again: list[int] = []
+    sizes: dict[int, float] = {}
+    for source in found:
+        row = known[source.source]
+        size_bytes, is_changed = _look(row)
+        sizes[row.id] = size_bytes
+        is_written = set(formats) <= set(row.outputs) and has_outputs(place, row.name, formats)
+        wanted = _list_for(done, row, hashes, is_changed=is_changed, is_written=is_written)
+        wanted.append(row)
+        if (wanted is done.label or wanted is done.conclude) and size_bytes < float("inf"):
+            done.size_bytes += size_bytes
+        if wanted is done.label and row.status in ("done", "failed", "ignored"):
+            again.append(row.id)
+    database.let_wait(again, forget_attempts=True)
+    done.label = sorted((database.video(row.id) for row in done.label), key=lambda row: (-sizes[row.id], row.id))
+    return done
+
+
+def _look(row: VideoRow) -> tuple[float, bool]:
+    """Size of a source (infinite if unknown), and whether it may have changed since its row was written."""
+    if is_address(row.source):  # only the server knows; a worker asks it
+        return (float("inf") if row.size_bytes is None else float(row.size_bytes)), True
+    try:
+        status = os.stat(row.source)  # noqa: PTH116 - a name is taken as it is
+    except OSError:
+        return 0.0, True
+    return float(status.st_size), (status.st_size, status.st_mtime_ns) != (row.size_bytes, row.mtime_ns)
+
+
+def _list_for(done: Plan, row: VideoRow, hashes: StageHashes, *, is_changed: bool, is_written: bool) -> list[VideoRow]:
+    if is_changed or row.status in ("waiting", "running"):
+        return done.label
+    if row.status == "ignored":
+        return done.ignored
+    if row.status == "failed" and row.result is None:
+        return done.label if row.error_kind in _RETRY_IN_NEXT_RUN else done.failed_before
+    if row.actions_hash == hashes.actions:
+        return done.unchanged if row.status == "done" and is_written else done.conclude
+    return done.conclude if row.localizer_hash == hashes.localizer else done.label
 
 
 @dataclass
@@ -249,7 +341,7 @@ class Recorder:
         self._totals.done_bytes += self._database.video(row.id).size_bytes or 0
 
 
-_TRIED_AGAIN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
+_RETRY_IN_THIS_RUN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
 _WAIT_S = 0.2
 _CONCLUDED_AT_ONCE = 64
 
@@ -532,7 +624,7 @@ class Run:
                 self._recorder.count_failure(row, kind, error.replace(leader.source, row.source))
 
     def _fail(self, row: VideoRow, kind: FailureKind, error: str) -> None:
-        again = kind in _TRIED_AGAIN and row.attempts + 1 < self._parts.max_attempts
+        again = kind in _RETRY_IN_THIS_RUN and row.attempts + 1 < self._parts.max_attempts
         self._database.fail(row.id, kind, error, again=again)
         if again:
             self.totals.retried += 1

@@ -155,7 +155,7 @@ def export(  # noqa: PLR0913, PLR0917
     ffmetadata, of which --out is a folder. Of the filters these take --path.
     """
     from tallformer_infer.archive.database import ArchiveDatabase
-    from tallformer_infer.archive.exporting import EXPORT_FORMATS, FOLDER_FORMATS, export_actions
+    from tallformer_infer.archive.queries import EXPORT_FORMATS, FOLDER_FORMATS, export_actions
     from tallformer_infer.text import counted, printable
 
     chosen = form or out.suffix.lstrip(".")

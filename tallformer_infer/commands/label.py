@@ -21,10 +21,9 @@ from tallformer_infer.text import counted, printable
 if TYPE_CHECKING:  # heavy imports would slow --help down
     from tallformer_infer.archive.database import ArchiveDatabase
     from tallformer_infer.archive.device_server import DeviceServer
-    from tallformer_infer.archive.places import ResultPlace
-    from tallformer_infer.archive.planning import Plan
     from tallformer_infer.archive.processes import Engine
-    from tallformer_infer.archive.run import Run, RunParts
+    from tallformer_infer.archive.results import ResultPlace
+    from tallformer_infer.archive.run import Plan, Run, RunParts
     from tallformer_infer.archive.tasks import LabelSettings, ScoreFile
     from tallformer_infer.bundle import Bundle
     from tallformer_infer.commands.progress import LabelWatcher
@@ -345,10 +344,9 @@ def label_sources(options: LabelOptions) -> int:
         typer.BadParameter: An option does not fit.
     """
     from tallformer_infer.archive.database import ArchiveDatabase
-    from tallformer_infer.archive.planning import plan
     from tallformer_infer.archive.processes import choose_workers
     from tallformer_infer.archive.results import ResultKeeper
-    from tallformer_infer.archive.run import Run, RunParts
+    from tallformer_infer.archive.run import Run, RunParts, plan
     from tallformer_infer.archive.sources import find_sources
     from tallformer_infer.archive.stages import hash_stages
     from tallformer_infer.bundle import load_bundle
@@ -520,7 +518,7 @@ def _refuse_ignored(options: LabelOptions) -> None:
 
 def _written_folders(options: LabelOptions) -> list[Path]:
     """Folders that the run writes to; files in them are not labelled."""
-    from tallformer_infer.archive.places import RESULTS
+    from tallformer_infer.archive.results import RESULTS
 
     folder = options.state or Path(options.out)
     store = _store(options, folder)
@@ -599,7 +597,7 @@ def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tup
         OutputError: The folder cannot be made, or the address cannot be reached.
         ArchiveError: The address belongs to another folder.
     """
-    from tallformer_infer.archive.places import RemotePlace, ResultFolder, claim
+    from tallformer_infer.archive.results import RemotePlace, ResultFolder, claim
     from tallformer_infer.media import is_address, is_web_address
 
     if not is_address(out):
@@ -628,7 +626,7 @@ def begin_copy(database: ArchiveDatabase, place: ResultPlace) -> None:
         OutputError: It cannot be written.
     """
     from tallformer_infer.archive.database import DATABASE
-    from tallformer_infer.archive.places import RemotePlace, copy_database
+    from tallformer_infer.archive.results import RemotePlace, copy_database
 
     if isinstance(place, RemotePlace) and not place.has_beside(DATABASE):
         copy_database(database, place)
@@ -646,7 +644,7 @@ def end_copy(database: ArchiveDatabase, place: ResultPlace, watcher: LabelWatche
     Returns:
         Whether the copy is good.
     """
-    from tallformer_infer.archive.places import RemotePlace, copy_database
+    from tallformer_infer.archive.results import RemotePlace, copy_database
 
     if not isinstance(place, RemotePlace):
         return True

@@ -134,7 +134,7 @@ def readable_named(name: str) -> str:
 
 def exported_named(name: str) -> str:
     """Parse a format that `archive export` writes."""
-    from tallformer_infer.archive.exporting import EXPORT_FORMATS
+    from tallformer_infer.archive.queries import EXPORT_FORMATS
 
     return _one_of(name, EXPORT_FORMATS)
 

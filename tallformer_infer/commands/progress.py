@@ -25,8 +25,7 @@ from tallformer_infer.text import clock, counted, naming_the_file, printable, sh
 
 if TYPE_CHECKING:  # `detect` need not load the archive
     from tallformer_infer.archive.database import FailureKind
-    from tallformer_infer.archive.planning import Plan
-    from tallformer_infer.archive.run import Totals
+    from tallformer_infer.archive.run import Plan, Totals
     from tallformer_infer.archive.tasks import Alive
 
 

@@ -1,8 +1,7 @@
 """What a machine has to run this project on, what is missing, and how fast it is.
 
 questions     everything that `doctor` asks, and `diagnose`, which asks it all
-asking        a question in a process of its own, whose crash is an answer
-probes        what is asked there: ONNX Runtime, TensorRT, FFmpeg, a device
+probes        what is asked in a process of its own: ONNX Runtime, TensorRT, FFmpeg, a device
 machine       cores, memory, disk, and installed packages
 advice        what follows, and what to run
 stages        how long each stage of `detect` takes, for `bench`

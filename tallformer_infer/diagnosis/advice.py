@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tallformer_infer.diagnosis.asking import Answer
 from tallformer_infer.diagnosis.findings import Breakage, CudaDriver, DeviceVerdict, Part, Provider
 from tallformer_infer.diagnosis.machine import Package, normal, version_numbers
+from tallformer_infer.diagnosis.probes import Answer
 from tallformer_infer.installing import BASE, install_command
 
 _CPU_WHEEL, _GPU_WHEEL = "onnxruntime", "onnxruntime-gpu"

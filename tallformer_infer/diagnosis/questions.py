@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from tallformer_infer import __version__
 from tallformer_infer.devices import DRIVER_LIBRARY
 from tallformer_infer.diagnosis.advice import Evidence, find_breakages, judge_device, judge_parts
-from tallformer_infer.diagnosis.asking import Answer, ask
 from tallformer_infer.diagnosis.findings import (
     CudaDriver,
     Decoding,
@@ -21,6 +20,7 @@ from tallformer_infer.diagnosis.findings import (
     Provider,
 )
 from tallformer_infer.diagnosis.machine import find_packages, library_major, look_at_machine
+from tallformer_infer.diagnosis.probes import Answer, ask
 
 _AT_ONCE = 4
 """Questions asked in parallel; each mostly waits for the disk, or uses one core."""

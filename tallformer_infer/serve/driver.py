@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallformer_infer.archive.database import ArchiveDatabase, FailureKind
-from tallformer_infer.archive.places import ResultFolder
-from tallformer_infer.archive.planning import Plan
 from tallformer_infer.archive.processes import ProcessEngine
-from tallformer_infer.archive.results import ResultKeeper, stored_result
-from tallformer_infer.archive.run import Run, RunParts, Totals
+from tallformer_infer.archive.results import ResultFolder, ResultKeeper, stored_result
+from tallformer_infer.archive.run import Plan, Run, RunParts, Totals
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import Alive, LabelSettings
