@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase, VideoRow
-from tallformer_infer.archive.places import RESULTS
-from tallformer_infer.archive.results import file_name
+from tallformer_infer.archive.results import RESULTS, file_name
 from tallformer_infer.commands.archive import row_losses
 from tallformer_infer.labels import relative_address_of
 from tallformer_infer.report import IndexRow
