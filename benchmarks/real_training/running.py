@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,14 @@ def scored(found: Mapping[str, Sequence[Action]], truth: Path) -> dict[str, Any]
 
 
 def run_job(
-    variant: Variant, names: Sequence[str], folder: Path, place: Place, *, seed: int, start: Path | None = None
+    variant: Variant,
+    names: Sequence[str],
+    folder: Path,
+    place: Place,
+    *,
+    seed: int,
+    start: Path | None = None,
+    until: Callable[[], bool] | None = None,
 ) -> tuple[Path, list[float]]:
     """Train a variant on videos from their features; the weights, and the loss at every step.
 
@@ -134,6 +141,7 @@ def run_job(
         place: Where things are.
         seed: Of training.
         start: Checkpoint to start from; None: random weights, or those of `quiet_start` for variants that begin so.
+        until: Asked after every step; True ends the run there.
     """
     if folder.exists():
         shutil.rmtree(folder)
@@ -150,7 +158,7 @@ def run_job(
         cache=place.work / "frames",
         quiet=True,
     )
-    result = train(job, Processes())
+    result = train(job, Processes(), until=until)
     return result.model, [line["loss"] for line in read_metrics(folder) if line["kind"] == "step"]
 
 

@@ -36,6 +36,7 @@ from benchmarks.real_training.variants import (
 )
 from tallformer_training.model import Detector
 from tallformer_training.training.checkpoints import MEAN, checkpoint_folders
+from tallformer_training.training.metrics import read_metrics
 
 RESULTS = Path(__file__).parents[1] / "results" / "real_tcm.jsonl"
 SPLIT = "across"
@@ -60,7 +61,7 @@ def main() -> None:
             if options.beginning:
                 line = beginning(variant, place, seed=seed)
             else:
-                line = measure(variant, place, seed=seed, every=options.every)
+                line = measure(variant, place, seed=seed, every=options.every, minutes=options.minutes)
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**line, **circumstances()}) + "\n")
             print(name, seed, line.get("curve", [line])[-1], flush=True)
@@ -81,30 +82,38 @@ def variant_named(name: str, steps: int, every: int) -> Variant:
     return replace(variant, name=name, config=config)
 
 
-def measure(variant: Variant, place: Place, *, seed: int, every: int) -> dict[str, Any]:
-    """Train a variant, and score its checkpoints."""
-    ((learned, left_out),) = splits(SPLIT)
-    names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(ORDERS)]
+def measure(variant: Variant, place: Place, *, seed: int, every: int, minutes: float) -> dict[str, Any]:
+    """Train a variant for so many steps or minutes, and score its checkpoints."""
+    names = [f"sequence-{sequence:02d}-{order}" for sequence in splits(SPLIT)[0][0] for order in range(ORDERS)]
     folder = place.work / f"{variant.name}-long-{seed}"
-    started_cpu_s = time.process_time()
-    _, losses = run_job(variant, names, folder, place, seed=seed)
-    cpu_s = time.process_time() - started_cpu_s
+    end_s = time.monotonic() + 60 * minutes
+    run_job(variant, names, folder, place, seed=seed, until=lambda: time.monotonic() > end_s)
+    line = score_checkpoints(variant, place, folder, seed=seed, every=every)
+    shutil.rmtree(folder)
+    return line
+
+
+def score_checkpoints(variant: Variant, place: Place, folder: Path, *, seed: int, every: int) -> dict[str, Any]:
+    """Loss and mAP at the checkpoints of a run, also of one that was stopped."""
+    tested = [f"sequence-{sequence:02d}-0" for sequence in splits(SPLIT)[0][1]]
+    steps = [line for line in read_metrics(folder) if line["kind"] == "step"]
     curve = []
     for checkpoint in checkpoint_folders(folder):
         step = int(checkpoint.name.split("-")[1])
+        if step % every:
+            continue
         detector = load(variant, checkpoint / MEAN)
-        tested = [f"sequence-{sequence:02d}-0" for sequence in left_out]
-        line = scored({name: place.store.detect(detector, name) for name in tested}, place.truth)
-        recent = losses[max(step - every, 0) : step]
+        result = scored({name: place.store.detect(detector, name) for name in tested}, place.truth)
+        recent = [line["loss"] for line in steps[step - every : step]]
         loss = round(sum(recent) / len(recent), 4)
-        curve.append({"step": step, "loss": loss, "map": line["map"], "average_map": line["average_map"]})
-    shutil.rmtree(folder)
+        curve.append({"step": step, "loss": loss, "map": result["map"], "average_map": result["average_map"]})
     return {
         "variant": variant.name,
         "split": SPLIT,
         "seed": seed,
-        "steps": len(losses),
-        "train_cpu_s": round(cpu_s, 1),
+        "planned_steps": variant.config.epochs * len(splits(SPLIT)[0][0]) * ORDERS * WINDOWS_PER_VIDEO // BATCH_WINDOWS,
+        "steps": len(steps),
+        "step_cpu_s": round(sum(line["processor_s"] for line in steps) / len(steps), 3),
         "curve": curve,
     }
 
@@ -134,6 +143,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
     parser.add_argument("--beginning", action="store_true", help="measure random layers, and train nothing")
     parser.add_argument("--steps", type=int, default=3000, help="training steps")
+    parser.add_argument("--minutes", type=float, default=1e9, help="end a run after so many minutes")
     parser.add_argument("--every", type=int, default=250, help="steps between measurements")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(VARIANTS[:2]), help="variants")
     parser.add_argument("--seeds", type=lambda text: [int(name) for name in text.split(",")], default=[0])
