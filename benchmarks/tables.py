@@ -306,6 +306,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "real_heads": lambda: real_page.heads_table(read("real_training")),
     "real_classes": lambda: real_page.classes_table(read("real_training")),
     "real_tcm_beginning": lambda: real_page.beginning_table(read("real_tcm_beginning")),
+    "real_cost": lambda: real_page.cost_table(read("real_end_to_end")),
     "real_tcm": lambda: real_page.curves_table(read("real_tcm")),
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},
 }

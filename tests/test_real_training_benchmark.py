@@ -140,3 +140,11 @@ def test_timelines_show_what_is_above_a_score(tmp_path: Path) -> None:
     assert line["found"] == [[1.0, 2.0, "hug", 0.9]]
     bars = [(bar.get_x(), bar.get_width(), bar.get_y()) for bar in draw_timelines([line]).axes[0].patches]
     assert bars == [(1.5, 1.0, 0.65), (1.0, 1.0, -0.35)]
+
+
+def test_a_table_of_costs_says_what_a_step_encodes() -> None:
+    line = {"part": "cost", "ratio": 0.15, "clips": 4, "clip_frames": 32, "side_px": 112, "precision": "bf16"}
+
+    rows = page.cost_table([{**line, "step_cpu_s": 2.149}, {"part": "first"}]).splitlines()
+
+    assert rows[2:] == ["| 0.15 | 4 of 32 frames, 112 px | bf16 | 2.15 s |"]

@@ -5,7 +5,8 @@
 FOLDER is that of `python -m benchmarks.real_training`. The point head learns in the parking lot on a frozen encoder
 first; then it goes on for `--steps` steps twice from the same weights: with r = 0, and with `--ratio`, where the
 encoder learns from part of the clips and the memory gives the others. Both are tested on the lawn, the second one with
-features encoded anew. One line for each part goes to `--out`.
+features encoded anew. One line for each part goes to `--out`. With `--cost`, a few steps are taken in both precisions,
+and a line for each says what a step takes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +28,16 @@ from benchmarks.real_training.features import FeatureStore, encode_all
 from benchmarks.real_training.running import Place, load, run_job, scored, splits
 from benchmarks.real_training.variants import Variant, encoder_recipe, frozen_config, heads
 from tallformer_training.checkpoint import save_checkpoint
+from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
+from tallformer_training.training.metrics import read_metrics
 
 RESULTS = Path(__file__).parents[1] / "results" / "real_end_to_end.jsonl"
 VARIANT, SPLIT, SIDE_PX, ORDERS = "points", "across", 112, 2
 FROZEN_EPOCHS = 24
 """Of the first part: 120 steps."""
 _BATCH_WINDOWS = 2
+_COST_STEPS, _COST_VIDEOS = 6, 4
 _LR = 3e-4
 
 
@@ -46,6 +51,10 @@ def main() -> None:
     ((learned, left_out),) = splits(SPLIT)
     names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(ORDERS)]
     tested = [f"sequence-{sequence:02d}-0" for sequence in left_out]
+    if options.cost:
+        for precision in ("fp32", "bf16"):
+            _write(options.out, _cost(options, place, names[:_COST_VIDEOS], precision))
+        return
     first = _variant(0.0, FROZEN_EPOCHS)
     start = _with_encoder(first, options.encoder, options.work / "start.safetensors", options.seed)
     folder = options.work / "runs" / "end-to-end"
@@ -70,14 +79,39 @@ def main() -> None:
             "last_loss": round(sum(losses[-10:]) / len(losses[-10:]), 4),
             **{key: round(value, 1) for key, value in spent.items()},
             **result,
-            **circumstances(),
         }
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        _write(options.out, line)
         print(name, line["steps"], line["map"], line["average_map"], line["train_cpu_s"], flush=True)
         if name == "first":
             start = Path(shutil.copy(model, options.work / "head.safetensors"))
     shutil.rmtree(folder)
+
+
+def _write(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**line, **circumstances()}) + "\n")
+
+
+def _cost(options: argparse.Namespace, place: Place, names: list[str], precision: str) -> dict[str, Any]:
+    """Processor time of a step, median of all but the first."""
+    variant = going_on(options.ratio, _COST_STEPS, len(names), precision)
+    start = _with_encoder(variant, options.encoder, options.work / "start.safetensors", options.seed)
+    folder = options.work / "runs" / "cost"
+    run_job(variant, names, folder, place, seed=options.seed, start=start)
+    seconds = [line["processor_s"] for line in read_metrics(folder) if line["kind"] == "step"]
+    shutil.rmtree(folder)
+    window, batch = variant.recipe.window, variant.config.batch_windows
+    return {
+        "part": "cost",
+        "ratio": options.ratio,
+        "precision": precision,
+        "threads": options.threads,
+        "batch_windows": batch,
+        "clips": batch * encoded_count(window.clips, options.ratio),
+        "clip_frames": window.clip_frames,
+        "side_px": SIDE_PX,
+        "step_cpu_s": round(statistics.median(seconds[1:]), 2),
+    }
 
 
 def _variant(ratio: float, epochs: int) -> Variant:
@@ -125,6 +159,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="training steps of the second part")
     parser.add_argument("--ratio", type=float, default=0.15, help="part of the clips that the encoder learns from")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the second part")
+    parser.add_argument("--cost", action="store_true", help="measure what a step takes, and nothing else")
     parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file that gets the lines")

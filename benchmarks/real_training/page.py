@@ -26,6 +26,7 @@ LONG_TITLES = {
     "anchor-tcm-warm": "with TCM, warm-up of 500 steps",
 }
 """Of the long runs."""
+LONG_STEPS = (250, 500, 750, 1000, 1500, 2000, 2500)
 _ENCODERS = {"kinetics400": "", "demo": ", encoder of generated video"}
 _SPLITS = {"both": "(a) both places, 5 folds", "across": "(b) parking lot to lawn"}
 
@@ -53,7 +54,7 @@ def classes_table(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
-def curves_table(lines: Sequence[Line], steps: Sequence[int] = (250, 500, 1000, 2000, 3000)) -> str:
+def curves_table(lines: Sequence[Line], steps: Sequence[int] = LONG_STEPS) -> str:
     """Loss and mAP of long runs on the way, mean over seeds."""
     grouped: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
@@ -73,6 +74,16 @@ def beginning_table(lines: Sequence[Line]) -> str:
     """What a TCM with random weights adds to what it gets."""
     rows = ["| seed | steps differ by | the TCM adds | of which differs from step to step |", "|---|---|---|---|"]
     rows += [f"| {one['seed']} | {one['steps_differ']} | {one['added']} | {one['added_differs']} |" for one in lines]
+    return "\n".join(rows)
+
+
+def cost_table(lines: Sequence[Line]) -> str:
+    """Processor time of a step that trains the encoder too."""
+    rows = ["| r | clips per step | encoder computes in | processor time per step |", "|---|---|---|---|"]
+    for line in lines:
+        if line["part"] == "cost":
+            clips = f"{line['clips']} of {line['clip_frames']} frames, {line['side_px']} px"
+            rows.append(f"| {line['ratio']} | {clips} | {line['precision']} | {line['step_cpu_s']:.2f} s |")
     return "\n".join(rows)
 
 
