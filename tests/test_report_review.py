@@ -328,6 +328,17 @@ def test_truth_of_several_videos_has_those_that_were_reviewed(browser, open_page
     assert exported()[1] == {"match": [], "v.2": [(1.0, 3.0, "jump")]}
 
 
+def test_the_first_action_of_a_video_without_any(browser, open_page, video, exported):
+    open_page(video(actions=()))
+    browser.press("a", "x", "j", "q")  # nothing to decide about
+    assert browser.complaints() == []
+
+    browser.run("seek(3)")
+    browser.press("n", "wave", ENTER)
+
+    assert exported()[1] == {"match": [(3.0, 4.0, "wave")]}
+
+
 def test_two_videos_of_one_name_are_not_mixed_up(browser, open_page, video):
     open_page(video(name="a/match.mp4"), video(name="b/match.mp4"))
     browser.press("j", "a")
@@ -341,9 +352,11 @@ def test_two_videos_of_one_name_are_not_mixed_up(browser, open_page, video):
 
 def test_length_is_asked_of_the_browser_where_the_result_does_not_say_it(browser, open_page, video, exported):
     open_page(video(end_s=None))
-    browser.press("j", "a")
+    browser.run("step(1); seek(44)")
+    browser.press("o")  # beyond the last action that was found
 
-    path, _ = exported()
+    path, truth = exported()
+    assert truth == {"match": [(1.0, 44.0, "jump")]}
 
     assert json.loads(path.read_text())["database"]["match"]["duration"] == pytest.approx(45, abs=0.1)
 

@@ -151,6 +151,21 @@ def test_a_job_of_named_classes_gets_the_point_for_that(tmp_path: Path, video: b
     assert {action["label"] for action in some_of["videos"][0]["actions"]} == {"wave", "jump"}
 
 
+def test_a_result_of_another_model_is_refused_and_there_again_with_its_own(tmp_path: Path, video: bytes) -> None:
+    with serving(tmp_path / "data") as client:
+        url = wait_for(client, upload(client, video)["id"], "done", "failed")["url"]
+        result = client.get(f"{url}/result").json()
+
+    with serving(tmp_path / "data", bundle=calibrated(tmp_path)) as client:
+        for place in ("result", "review", "truth"):
+            answer = client.get(f"{url}/{place}")
+            assert answer.status_code == 409
+            assert "its result is of another model (demo, " in answer.text
+
+    with serving(tmp_path / "data") as client:
+        assert client.get(f"{url}/result").json() == result
+
+
 def test_a_group_of_classes_can_be_named(tmp_path: Path, video: bytes) -> None:
     with serving(tmp_path, bundle=load_bundle("kinetics400")) as client:
         known = client.get("/v1/models").json()[0]["classes"]

@@ -297,6 +297,10 @@ class _Server:
         found = self.driver.result(job) if job.state == "done" else None
         if found is None:
             raise HTTPException(409, f"the job is {job.state}" if job.state != "done" else "its result is gone")
+        made = found.provenance
+        if made.bundle_sha256 != self.bundle.sha256:  # scores and operating points of this model do not fit it
+            name = f"{made.model_name}, {made.bundle_sha256[:8]}"
+            raise HTTPException(409, f"its result is of another model ({name}): serve that one, or submit it again")
         return picked_result(found, job, self.bundle)
 
     def view(self, job: Job) -> JobView:

@@ -170,6 +170,11 @@ $("label").addEventListener("keydown", (event) => {
   showReview();
   $("label").blur();
 });
+// Where the result does not say how long the video is, the player does.
 player.addEventListener("loadedmetadata", () => {
-  if (Number.isFinite(player.duration)) state.video.duration_s ??= rounded(player.duration);
+  const { video } = state;
+  if (video.duration_s !== null || !Number.isFinite(player.duration)) return;
+  video.duration_s = rounded(player.duration);
+  video.end_s = Math.max(video.end_s, video.duration_s);
+  draw();
 });
