@@ -413,3 +413,22 @@ def test_precision_that_a_device_does_not_take_is_refused(
 
     said = capsys.readouterr().err
     assert "--precision bf16: device cpu computes in the bundle's precision, fp32; use --device openvino" in said
+
+
+def test_threads_that_use_it_first_at_the_same_time_do_not_wait_for_each_other() -> None:
+    """Without the call in `_core` this hangs in nearly every run, and no thread of the program goes on."""
+    program = """
+import os, sys, threading
+from tallformer_infer.runtime import openvino
+openvino._core()
+import openvino as library
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(8)
+def use():
+    barrier.wait()
+    library.Type.u8.to_dtype()
+threads = [threading.Thread(target=use) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -268,7 +268,11 @@ def import_without_telemetry(name: str) -> Any:
 
 
 def _core() -> Any:
-    return _library().Core()
+    library = _library()
+    # The first type asked for imports NumPy's C interface, and two threads that do it at once wait for each other and
+    # for the interpreter's lock, for ever (OpenVINO 2026.4, pybind11).
+    library.Type.u8.to_dtype()
+    return library.Core()
 
 
 def _check_device(core: Any, target: str, precision: RunPrecision) -> None:
