@@ -474,7 +474,7 @@ class _Run:
 
     def _write(self, out: Path) -> None:
         from tallformer_infer.commands.result_files import RunFacts, write_result_files
-        from tallformer_infer.commands.tables import display_floor
+        from tallformer_infer.results import display_floor
 
         form = self._options.form
         facts = RunFacts(selection=self._results[0].selection, failures=self._failures, known=self._options.known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from tallformer_infer.commands import options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-_ACCESS, _WORK = "Who may do what", "How jobs are done"
+_ACCESS, _WORK, _STUDIO = "Who may do what", "How jobs are done", "Label Studio"
 
 
 @app.command()
@@ -76,6 +77,37 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         float,
         typer.Option(min=0, metavar="SECONDS", help="Time for running jobs at shutdown.", rich_help_panel=_WORK),
     ] = 30.0,
+    label_studio: Annotated[
+        bool,
+        typer.Option(
+            "--label-studio", help="Be a machine learning backend for Label Studio, too.", rich_help_panel=_STUDIO
+        ),
+    ] = False,
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=CLASS",
+            help="Class of the model for a label of Label Studio with another name; repeatable.",
+            rich_help_panel=_STUDIO,
+        ),
+    ] = None,
+    retrain_after: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Train a model for a project after N corrected tasks (default: never).",
+            rich_help_panel=_STUDIO,
+        ),
+    ] = None,
+    retrain_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Training settings, as for `train --config` (default: those of `train`, with a frozen encoder).",
+            rich_help_panel=_STUDIO,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line per request.")] = False,
 ) -> None:
     """Serve detection over HTTP, with a page to drop videos on.
@@ -91,7 +123,12 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
       tallformer serve
       tallformer serve --root /videos --data /srv/tallformer
       tallformer serve --host 0.0.0.0 --token "$(openssl rand -hex 16)"
+      tallformer serve --label-studio --root /srv/label-studio/media
     """
+    if not label_studio and (label_map or retrain_after or retrain_config):
+        raise typer.BadParameter("--label-map, --retrain-after and --retrain-config go with --label-studio")
+    if retrain_config is not None and not retrain_config.is_file():
+        raise typer.BadParameter(f"--retrain-config {retrain_config}: no such file")
     if token is None and not _is_loopback(host):
         raise typer.BadParameter(f"--host {host}: other machines can reach this address; name a --token")
     if token is not None and len(token) < 8:
@@ -108,10 +145,12 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
     from tallformer_infer.archive.processes import choose_threads, choose_workers
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.serve import ServerOptions, create_app
+    from tallformer_infer.serve import LabelStudioOptions, ServerOptions, create_app
     from tallformer_infer.serve.driver import DriverOptions
 
     bundle = load_bundle(model)
+    mapped = _label_map(label_map or (), bundle.recipe.classes)
+    studio = LabelStudioOptions(label_map=mapped, retrain_after=retrain_after, training_config=retrain_config)
     count = choose_workers(bundle, videos=1 << 30, memory_bytes=None, workers=workers)
     server = ServerOptions(
         driver=DriverOptions(
@@ -128,6 +167,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         token=token,
         most_waiting=max_queue,
         grace_s=grace,
+        label_studio=studio if label_studio else None,
     )
     config = uvicorn.Config(
         create_app(bundle, server),
@@ -138,6 +178,19 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         timeout_graceful_shutdown=5,
     )
     uvicorn.Server(config).run()
+
+
+def _label_map(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Class by label."""
+    found = {}
+    for text in given:
+        label, equals, name = (part.strip() for part in text.rpartition("="))
+        if not (label and equals and name):
+            raise typer.BadParameter(f"--label-map {text}: expected LABEL=CLASS")
+        if name not in known:
+            raise typer.BadParameter(f"--label-map {text}: the model knows no class {name!r}; see `tallformer info`")
+        found[label] = name
+    return found
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,13 +16,11 @@ from tallformer_infer.config import ALL_ACTIONS, Calibration
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation import SAME_TIOU, Pair, Truth, pair_up, read_truth
 from tallformer_infer.labels import Segment, bare_name_of, match_video
-from tallformer_infer.results import select_actions
+from tallformer_infer.results import display_floor, select_actions
 from tallformer_infer.structures import Result
 from tallformer_infer.text import clock, counted, printable, times
 
 _BAR_CELLS = 10
-_LEAST_SHOWN = 0.05
-_LEAST_PART_SHOWN = 0.2
 UNTRAINED = "untrained model: its weights are random and these actions mean nothing"
 
 
@@ -61,19 +59,6 @@ def actions_table(result: Result, *, rows: int, known: KnownSegments | None = No
         parts.append(Text(f"  {printable(str(known.path))} does not have this video", style="yellow"))
     parts += [Text(f"  {line}", style=style) for line, style in _remarks(result, len(shown), floor)]
     return Group(*parts, Text())
-
-
-def display_floor(result: Result) -> float:
-    """Lowest score of an action that a table shows; files always hold them all.
-
-    A model that was never calibrated gives hundreds of actions, nearly all of which mean nothing. Where no threshold
-    was asked for, a table shows what has at least a fifth of the best score, and at least 0.05.
-    """
-    selection = result.selection
-    if selection.threshold is not None or selection.operating_point is not None or not result.actions:
-        return 0.0
-    best = max(action.score for action in result.actions)
-    return min(max(_LEAST_SHOWN, _LEAST_PART_SHOWN * best), 1.0)
 
 
 def outside_domain(result: Result, footage: str | None) -> str:

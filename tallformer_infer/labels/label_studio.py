@@ -14,13 +14,18 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from xml.etree.ElementTree import Element
 
 from tallformer_infer.errors import AnnotationError, OutputError
-from tallformer_infer.labels.files import XML, Problems, escape, number, shown, unescape, xml_attribute
+from tallformer_infer.labels.files import XML, Problems, escape, number, parse_xml, shown, unescape, xml_attribute
 from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, Segment, by_class, in_time_order
+
+DEFAULT_FPS = 24.0
+"""What the editor counts with where the labelling interface states no frame rate."""
 
 _FROM, _TO, _KIND, _EXACT, _NAME = "timelineLabels", "video", "timelinelabels", "tallformer_exact", "tallformer_video"
 _IN_SECONDS = ("labels", "timeserieslabels")
@@ -54,6 +59,94 @@ def label_studio_config(videos: Sequence[LabelledVideo]) -> str:
         f'<View>\n  <TimelineLabels name="{_FROM}" toName="{_TO}">\n{labels}  </TimelineLabels>\n'
         f'  <Video name="{_TO}" value="$video" frameRate="$fps" timelineHeight="120"/>\n</View>\n'
     )
+
+
+@dataclass(frozen=True)
+class TimelineLabel:
+    """A label of a labelling interface."""
+
+    name: str
+    """As results have it: `alias`, else `value`."""
+    meanings: tuple[str, ...]
+    """Names that may stand for it: `value`, `alias`, and those in `predicted_values` and `aliases`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """The labels on the timeline of a video, in a labelling interface."""
+
+    name: str
+    """Of the TimelineLabels, `from_name` of results."""
+    video: str
+    """Of the Video, `to_name` of results."""
+    labels: tuple[TimelineLabel, ...]
+    """In their order."""
+    data_key: str
+    """Where a task's data has the address of the video."""
+    frame_rate: str
+    """As the interface states it: a number, or `$` and a key of the task's data."""
+
+    def fps_of(self, data: dict[str, Any]) -> float:
+        """The rate at which the editor counts frames of a task, in frames per second."""
+        stated = data.get(self.frame_rate[1:]) if self.frame_rate.startswith("$") else self.frame_rate
+        try:
+            fps = float(stated)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return DEFAULT_FPS
+        return fps if 0 < fps < float("inf") else DEFAULT_FPS
+
+
+def timeline_of_config(config: str) -> Timeline:
+    """The timeline of a labelling interface.
+
+    Raises:
+        AnnotationError: It is not XML, or has not one TimelineLabels with labels on a Video.
+    """
+    root = parse_xml(config.encode(), "labelling interface")
+    videos = {tag.get("name"): tag for tag in root.iter("Video")}
+    timelines = [tag for tag in root.iter("TimelineLabels") if tag.get("toName") in videos]
+    if len(timelines) != 1:
+        raise AnnotationError(f"labelling interface: expected one <TimelineLabels> on a <Video>, got {len(timelines)}")
+    video = videos[timelines[0].get("toName")]
+    labels = tuple(_timeline_label(tag) for tag in timelines[0].iter("Label"))
+    if not any(label.name for label in labels):
+        raise AnnotationError("labelling interface: its <TimelineLabels> have no <Label>")
+    return Timeline(
+        name=timelines[0].get("name", ""),
+        video=video.get("name", ""),
+        labels=tuple(label for label in labels if label.name),
+        data_key=video.get("value", "").removeprefix("$"),
+        frame_rate=video.get("frameRate") or video.get("framerate") or "",
+    )
+
+
+def _timeline_label(tag: Element) -> TimelineLabel:
+    value, alias = tag.get("value", ""), tag.get("alias", "")
+    others = [name for key in ("predicted_values", "aliases") for name in tag.get(key, "").split(",")]
+    whole = [tag.get(key, "") for key in ("predicted_values", "aliases")]  # a class whose name has a comma in it
+    names = (unescape(name.strip()) for name in (value, alias, *others, *whole))
+    return TimelineLabel(alias or value, tuple(dict.fromkeys(name for name in names if name)))
+
+
+def label_studio_prediction(
+    segments: Sequence[Segment], timeline: Timeline, *, fps: float, model_version: str
+) -> dict[str, Any]:
+    """What a machine learning backend answers for a task.
+
+    Args:
+        segments: With the labels of the interface.
+        timeline: Of the interface.
+        fps: Rate at which the editor counts frames, in frames per second.
+        model_version: Name of the model, for people.
+    """
+    result = [
+        _region(f"a{place}", _frames(segment, fps), segment, segment.label)
+        | {"from_name": timeline.name, "to_name": timeline.video}
+        for place, segment in enumerate(in_time_order(segments), start=1)
+    ]
+    scores = [segment.score for segment in segments if segment.score is not None]
+    mean = round(sum(scores) / len(scores), 6) if scores else 0.0
+    return {"model_version": model_version, "score": mean, "result": result}
 
 
 def videos_of_tasks(tasks: Sequence[Any], problems: Problems, *, fps: float | None = None) -> tuple[LabelledVideo, ...]:
@@ -103,7 +196,10 @@ def _task(video: LabelledVideo, model_version: str) -> dict[str, Any]:
             "`tallformer convert --fps X` sets it"
         )
     rows = [(_frames(segment, fps), segment) for segment in in_time_order(video.segments)]
-    result = [_region(f"a{place}", frames, segment) for place, (frames, segment) in enumerate(rows, start=1)]
+    result = [
+        _region(f"a{place}", frames, segment, escape(segment.label, XML))
+        for place, (frames, segment) in enumerate(rows, start=1)
+    ]
     scores = [segment.score for segment in video.segments if segment.score is not None]
     prediction: dict[str, Any] = {"model_version": model_version, "result": result}
     if scores:
@@ -116,13 +212,13 @@ def _task(video: LabelledVideo, model_version: str) -> dict[str, Any]:
     return {"data": data, "predictions": [prediction]}
 
 
-def _region(identity: str, frames: tuple[int, int], segment: Segment) -> dict[str, Any]:
+def _region(identity: str, frames: tuple[int, int], segment: Segment, label: str) -> dict[str, Any]:
     region = {
         "id": identity,
         "from_name": _FROM,
         "to_name": _TO,
         "type": _KIND,
-        "value": {"ranges": [{"start": frames[0], "end": frames[1]}], _KIND: [escape(segment.label, XML)]},
+        "value": {"ranges": [{"start": frames[0], "end": frames[1]}], _KIND: [label]},
     }
     return region if segment.score is None else {**region, "score": round(segment.score, 6)}
 

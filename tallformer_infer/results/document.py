@@ -25,6 +25,8 @@ SCHEMA_VERSION = "1.4"
 UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
 
 DECIMALS = 6
+_LEAST_SHOWN = 0.05
+_LEAST_PART_SHOWN = 0.2
 
 SHOWN = 10
 """Most actions in a `repr`."""
@@ -137,6 +139,19 @@ def select_actions(
     if top_k is not None:
         kept = sorted(kept, key=lambda action: (-action.score, action.start_s, action.end_s, action.label))[:top_k]
     return in_order(kept)
+
+
+def display_floor(result: Result) -> float:
+    """Lowest score of an action that is shown to people; files always hold them all.
+
+    A model that was never calibrated gives hundreds of actions, nearly all of which mean nothing. Where no threshold
+    was asked for, people are shown what has at least a fifth of the best score, and at least 0.05.
+    """
+    selection = result.selection
+    if selection.threshold is not None or selection.operating_point is not None or not result.actions:
+        return 0.0
+    best = max(action.score for action in result.actions)
+    return min(max(_LEAST_SHOWN, _LEAST_PART_SHOWN * best), 1.0)
 
 
 def check_selection(

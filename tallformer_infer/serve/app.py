@@ -44,6 +44,7 @@ from tallformer_infer.results import Selection, check_selection
 from tallformer_infer.serve.driver import Driver, DriverOptions
 from tallformer_infer.serve.fetch import check_address
 from tallformer_infer.serve.jobs import UNFINISHED, Job, JobOptions, JobState, JobStore, new_job_id
+from tallformer_infer.serve.label_studio import LabelStudio, LabelStudioOptions
 from tallformer_infer.serve.results import ResultFormat, encode_result, encode_truth, picked_result, review_key
 from tallformer_infer.serve.reviews import ChangedMeanwhileError, Review, ReviewStore
 from tallformer_infer.structures import Result
@@ -68,6 +69,8 @@ class ServerOptions:
     """Most unfinished jobs; more are refused."""
     upload_timeout_s: float = 60.0
     """Longest silence of an upload, in seconds."""
+    label_studio: LabelStudioOptions | None = None
+    """Be a machine learning backend for Label Studio, too."""
     grace_s: float = 30.0
     """Time for running jobs when the server is told to end, in seconds."""
 
@@ -154,12 +157,15 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
     options.driver.data.mkdir(parents=True, exist_ok=True)
     jobs = JobStore(options.driver.data / "jobs.db")
     server = _Server(bundle, jobs, Driver(bundle, jobs, options.driver), options)
+    studio = None if options.label_studio is None else LabelStudio(server, options.driver, options.label_studio)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(server.clean_uploads)
         server.driver.start()
         yield
+        if studio is not None:
+            await run_in_threadpool(studio.stop)
         await run_in_threadpool(server.driver.stop, within_s=options.grace_s)
         jobs.close()
 
@@ -181,6 +187,8 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
     _add_results(app, server)
     _add_reviews(app, server)
     _add_server(app, server)
+    if studio is not None:
+        studio.add_to(app)
     return app
 
 

@@ -39,7 +39,15 @@ def check_address(url: str, *, allowed_hosts: Collection[str]) -> httpx.URL:
     return address
 
 
-def fetch(url: str, to: Path, *, allowed_hosts: Collection[str], allow_private: bool, most_bytes: int) -> None:
+def fetch(
+    url: str,
+    to: Path,
+    *,
+    allowed_hosts: Collection[str],
+    allow_private: bool,
+    most_bytes: int,
+    authorization: str | None = None,
+) -> None:
     """Save what is at an address as a file, see Note [addresses that clients name].
 
     Args:
@@ -48,6 +56,7 @@ def fetch(url: str, to: Path, *, allowed_hosts: Collection[str], allow_private: 
         allowed_hosts: Host names that may be asked.
         allow_private: Addresses that are not public may be asked, too.
         most_bytes: Largest file.
+        authorization: Header for the first address; not sent where a redirect leads.
 
     Raises:
         MediaError: The address is refused, does not answer with a file, or the file is too large.
@@ -56,7 +65,9 @@ def fetch(url: str, to: Path, *, allowed_hosts: Collection[str], allow_private: 
     try:
         with httpx.Client(timeout=_TIMEOUT_S, trust_env=False, follow_redirects=False) as client:
             for _ in range(_REDIRECTS + 1):
-                onward = _fetch_once(client, address, to, allow_private=allow_private, most_bytes=most_bytes)
+                headers = {} if authorization is None else {"Authorization": authorization}
+                onward = _fetch_once(client, address, to, headers, allow_private=allow_private, most_bytes=most_bytes)
+                authorization = None
                 if onward is None:
                     return
                 address = check_address(str(address.join(onward)), allowed_hosts=allowed_hosts)
@@ -65,10 +76,12 @@ def fetch(url: str, to: Path, *, allowed_hosts: Collection[str], allow_private: 
     raise MediaError(f"url: more than {_REDIRECTS} redirects")
 
 
-def _fetch_once(client: httpx.Client, url: httpx.URL, to: Path, *, allow_private: bool, most_bytes: int) -> str | None:
+def _fetch_once(
+    client: httpx.Client, url: httpx.URL, to: Path, more: dict[str, str], *, allow_private: bool, most_bytes: int
+) -> str | None:
     """Save one answer; where it leads, if it is a redirect."""
     checked = url.copy_with(host=_public_address(url, allow_private=allow_private))
-    headers = {"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"}
+    headers = {**more, "Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"}
     extensions = {"sni_hostname": url.host}
     with client.stream("GET", checked, headers=headers, extensions=extensions) as answer:
         if answer.is_redirect:
