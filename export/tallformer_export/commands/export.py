@@ -24,12 +24,16 @@ app = typer.Typer(
 @app.command()
 def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A .safetensors checkpoint; with --random-weights, a recipe.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A .safetensors checkpoint; with --random-weights, a recipe; with --triton alone, a bundle.",
+        ),
     ],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option("--out", "-o", metavar="BUNDLE", help="Bundle to write: a folder, or a file ending in .zip."),
-    ],
+    ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the model (default: name of the recipe).")
     ] = None,
@@ -79,6 +83,13 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         bool,
         typer.Option("--engine", help="Also build TensorRT engines, as `tallformer engine build` does."),
     ] = False,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the graphs into a model repository of NVIDIA Triton: those of --out, else of the bundle MODEL.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log as JSON, one object per line.")] = False,
 ) -> None:
@@ -93,7 +104,15 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
       tallformer export model.safetensors --out my-model.zip --name swin-b --licence CC-BY-4.0
 
       tallformer export thumos14-swin-t --random-weights 0 --out swin-t-random
+
+      tallformer export kinetics400 --triton models
     """
+    if out is None:
+        if triton is None:
+            raise typer.BadParameter("expected --out BUNDLE, or --triton DIR for a bundle")
+        with speaking(quiet=quiet, json_logs=json_logs) as speaker:
+            _write_for_triton(speaker, model, triton)
+        return
     import_interruptibly("tallformer_export.exporting")
     import_interruptibly("tallformer_infer.runtime.tensorrt.building")
     from tallformer_export.exporting import ExportOptions, check_input_stays, export_checkpoint, export_random
@@ -130,6 +149,17 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         _tell(speaker, out, parity)
         if engine:
             build_engines(load_bundle(out), EngineOptions(), speaker)
+        if triton is not None:
+            _write_for_triton(speaker, str(out), triton)
+
+
+def _write_for_triton(speaker: Speaker, source: str, folder: Path) -> None:
+    from tallformer_export.triton import write_triton_repository
+    from tallformer_infer.bundle import load_bundle
+
+    names = write_triton_repository(load_bundle(source), folder)
+    named = f"{', '.join(names[:-1])} and {names[-1]}"
+    speaker.say("triton", f"wrote {named} to {folder}", models=names, folder=str(folder))
 
 
 def _tell(speaker: Speaker, out: Path, parity: ParityReport) -> None:
