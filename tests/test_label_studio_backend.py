@@ -418,5 +418,7 @@ def test_a_training_that_fails_leaves_the_model(root: Path, tmp_path: Path) -> N
         assert "`tallformer train` ended with 1: error: " in state["error"]
         assert setup(client).json()["model_version"] == before
         assert hear(client, {**annotated(1), "action": "PROJECT_UPDATED"}) == "PROJECT_UPDATED: ignored"
+        for broken in ({"task": None}, {"task": {"id": "../x", "data": {}}}, {"annotation": {"id": "../x"}}):
+            assert client.post("/webhook", json={**annotated(1), **broken}).status_code == 422
         deleted = {**annotated(1), "action": "ANNOTATIONS_DELETED", "annotations": [{"id": 101}]}
         assert hear(client, deleted) == "0 of 1 corrected tasks"

@@ -234,7 +234,7 @@ def _require_trainable(bundle: Bundle) -> None:
 def _keep(folder: Path, event: dict[str, Any]) -> None:
     """Keep an annotation with its task, as Label Studio fills storages."""
     annotation, task = event.get("annotation"), event.get("task")
-    if not isinstance(annotation, dict) or not isinstance(task, dict) or "id" not in annotation or "id" not in task:
+    if not isinstance(annotation, dict) or not isinstance(task, dict) or not isinstance(task.get("id"), int):
         raise HTTPException(422, "expected an annotation and its task: send the payload with the webhook")
     file = _file(folder, annotation)
     if annotation.get("was_cancelled"):
