@@ -60,8 +60,10 @@ class Detector:
     >>> detector.classes[:3]
     ('bounce', 'spin left', 'spin right')
     >>> result = detector.detect("docs/example/example.mp4")
-    >>> [(action.label, round(action.start_s)) for action in result.actions[:2]]
-    [('spin right', 1), ('orbit', 19)]
+    >>> for action in result.actions[:2]:
+    ...     print(action.label, round(action.start_s))
+    spin right 1
+    orbit 19
     """
 
     def __init__(
