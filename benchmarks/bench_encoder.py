@@ -29,8 +29,7 @@ from benchmarks.ceilings import Product, best_rates, products
 from benchmarks.goals import Figure
 from benchmarks.measure import Call, Spread, circumstances, clocked, paired, say_round, take_turns
 from benchmarks.operators import costliest_operators
-from tallformer_export.graphs import EncoderGraph
-from tallformer_export.onnx_files import encoder_onnx
+from tallformer_export.graphs import EncoderGraph, encoder_onnx
 from tallformer_export.precision import quantised
 from tallformer_infer.config import Recipe, preset
 from tallformer_infer.devices import available_cores

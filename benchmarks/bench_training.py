@@ -24,8 +24,8 @@ from benchmarks.goals import Figure
 from benchmarks.measure import Call, Timing, clocked, paired, report, say_round, take_turns
 from benchmarks.training_step import StepTrial
 from tallformer_infer.config import Recipe, preset
+from tallformer_training.loop import TrainingConfig
 from tallformer_training.memory import encoded_count
-from tallformer_training.training import TrainingConfig
 
 RATIOS = (0.0, 0.15, 0.3, 0.4, 0.6, 1.0)
 _SWIN = "thumos14-swin-t-112"

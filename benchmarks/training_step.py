@@ -22,14 +22,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tallformer_infer.config import Recipe
 from tallformer_training.datasets import TrainingVideo
+from tallformer_training.loop import Processes, TrainingConfig
+from tallformer_training.loop.beginning import make_first_memory
+from tallformer_training.loop.costs import TargetMaker
+from tallformer_training.loop.forward import LoadedWindow, load_window
+from tallformer_training.loop.plan import PlannedWindow, Planner, share
+from tallformer_training.loop.stepping import Stepper
 from tallformer_training.memory import RunMemory
 from tallformer_training.model import Detector
-from tallformer_training.training import Processes, TrainingConfig
-from tallformer_training.training.first_memory import make_first_memory
-from tallformer_training.training.loading import LoadedWindow, load_window
-from tallformer_training.training.plan import PlannedWindow, Planner, share
-from tallformer_training.training.stepping import Stepper
-from tallformer_training.training.targets import TargetMaker
 
 _VIDEOS, _WINDOWS_LONG = 4, 2
 _ACTION_EVERY_FRAMES, _ACTION_FRAMES = 120, 60

@@ -17,11 +17,11 @@ from benchmarks.ablations.starts import find_start
 from tallformer_infer.config import read_recipe
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_training.checkpoint import load_checkpoint
+from tallformer_training.loop import EncoderStageConfig, TrainingConfig
+from tallformer_training.loop.display import read_metrics
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
 from tallformer_training.model.point_head import PointOutputs
-from tallformer_training.training import EncoderStageConfig, TrainingConfig
-from tallformer_training.training.metrics import read_metrics
 from tests.tiny_ablations import TINY, after, place_in, tiny_plan, write_start
 from tests.training_set import CONFIG
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tallformer_training.model import Detector, RefinedOutputs
-from tallformer_training.model.proposals import level_steps, position_centres
-from tallformer_training.model.refined_head import proposal_ranges
+from tallformer_training.model.refined_head import level_steps, position_centres, proposal_ranges
 from tests import anet_golden as g
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tallformer_training.importing.naming import official_names
+from tallformer_training.losses import RefinedLosses, refined_losses
 from tallformer_training.model import Detector, RefinedOutputs
-from tallformer_training.refined_losses import RefinedLosses, refined_losses
-from tallformer_training.refined_targets import RefinedTargets, make_refined_targets
+from tallformer_training.targets import RefinedTargets, make_refined_targets
 from tests import anet_golden as g
 from tests.model_golden import normalised
 from tests.test_refined_losses import NAMES, STRIDES, stack_truth

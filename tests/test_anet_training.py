@@ -14,20 +14,17 @@ from tallformer_infer.errors import ConfigError
 from tallformer_training.augmentation import normalise
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.datasets import read_video_set
-from tallformer_training.memory.windows import Window
+from tallformer_training.loop import Processes, TrainingJob, train
+from tallformer_training.loop.beginning import make_detector
+from tallformer_training.loop.config import TrainingConfig, settings_of
+from tallformer_training.loop.costs import TargetMaker
+from tallformer_training.loop.display import Display, read_metrics
+from tallformer_training.loop.forward import cut_to_window, load_window
+from tallformer_training.loop.job import prepare
+from tallformer_training.loop.plan import PlannedWindow, Planner
+from tallformer_training.loop.validation import measure
+from tallformer_training.memory.bank import Window
 from tallformer_training.schedule import rate_factor
-from tallformer_training.training import Processes, TrainingJob, train
-from tallformer_training.training.beginning import make_detector
-from tallformer_training.training.config import TrainingConfig
-from tallformer_training.training.display import Display
-from tallformer_training.training.forward import cut_to_window
-from tallformer_training.training.loading import load_window
-from tallformer_training.training.material import prepare
-from tallformer_training.training.measuring import measure
-from tallformer_training.training.metrics import read_metrics
-from tallformer_training.training.plan import PlannedWindow, Planner
-from tallformer_training.training.presets import settings_of
-from tallformer_training.training.targets import TargetMaker
 from tests.whole_video_set import LEARNING, WHOLE, make_videos
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tallformer_infer.config import HeadConfig
-from tallformer_training.assignment import (
+from tallformer_training.model.head import anchors_in_video, level_anchors
+from tallformer_training.targets import (
     BACKGROUND,
     IGNORED,
     INVALID,
@@ -24,7 +25,6 @@ from tallformer_training.assignment import (
     make_targets,
     tiou,
 )
-from tallformer_training.model.anchors import anchors_in_video, level_anchors
 
 STRIDES = (8, 16, 32, 64, 128)
 CLASSES = 20

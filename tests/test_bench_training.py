@@ -13,7 +13,7 @@ from benchmarks.bench_training import MOST_BYTES, MOST_TIME, Trial, measure_rati
 from benchmarks.tables import read
 from benchmarks.training_step import SavedActivations, StepTrial
 from tallformer_infer.config import Recipe, TcmConfig, WindowConfig
-from tallformer_training.training import TrainingConfig
+from tallformer_training.loop import TrainingConfig
 from tests.small_detector import SMALL
 
 TWENTY: Recipe = replace(

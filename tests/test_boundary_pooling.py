@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tallformer_training.model.boundary_pooling import boundary_edges, boundary_max_pool, range_max
+from tallformer_training.model.refined_head import boundary_edges, boundary_max_pool, range_max
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tallformer_export.graphs import LocalizerGraph
-from tallformer_export.onnx_files import localizer_onnx
+from tallformer_export.graphs import LocalizerGraph, localizer_onnx
 from tallformer_infer.bundle.checks import refusal
 from tallformer_infer.config import (
     ContrastHeadConfig,

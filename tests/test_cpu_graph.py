@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tallformer_export.onnx_files import encoder_onnx
+from tallformer_export.graphs import encoder_onnx
 from tallformer_infer.config import RECIPES, SamplingConfig, preset
 from tallformer_infer.runtime import Cancellation, cpu_graph
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph, tiles

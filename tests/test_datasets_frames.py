@@ -120,7 +120,7 @@ def test_frames_are_hashed_once_and_again_only_where_their_file_changed(
         hashed.append(path)
         return file_sha256(path)
 
-    monkeypatch.setattr("tallformer_training.datasets.frame_cache.file_sha256", hashing)
+    monkeypatch.setattr("tallformer_training.datasets.frames.file_sha256", hashing)
 
     def start() -> int:
         cache = FrameCache(tmp_path, SAMPLING)

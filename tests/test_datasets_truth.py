@@ -16,7 +16,7 @@ from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.matching import tiou_of_pairs
 from tallformer_training.datasets import crop_truth
 from tallformer_training.datasets.suggestion import REACHED_TIOU, mirrored_names, reached_part, suggest_recipe
-from tallformer_training.training import TrainingConfig
+from tallformer_training.loop import TrainingConfig
 
 TINY = preset("tiny")
 

@@ -12,10 +12,8 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tallformer_export.bundle_writer import check_bundle_destination
-from tallformer_export.exporting import export_checkpoint, export_random
-from tallformer_export.graphs import EncoderGraph, LocalizerGraph
-from tallformer_export.onnx_files import encoder_onnx, localizer_onnx
+from tallformer_export.exporting import check_bundle_destination, export_checkpoint, export_random
+from tallformer_export.graphs import EncoderGraph, LocalizerGraph, encoder_onnx, localizer_onnx
 from tallformer_export.suppress_graph import build_suppress_graph
 from tallformer_infer.bundle import bundled_models, load_bundle
 from tallformer_infer.config import CandidateConfig, SamplingConfig, SuppressConfig, preset

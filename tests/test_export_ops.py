@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import pytest
 
-from tallformer_export.onnx_files import encoder_onnx, localizer_onnx
+from tallformer_export.graphs import encoder_onnx, localizer_onnx
 from tallformer_infer.bundle.checks import ALLOWED_OPS, refusal
 from tallformer_infer.config import CandidateConfig, Recipe, SamplingConfig, WindowConfig
 from tests.small_detector import SMALL, build

@@ -32,8 +32,8 @@ from tallformer_infer.runtime.openvino import has_bf16
 from tallformer_training.checkpoint import save_checkpoint
 from tallformer_training.datasets import TrainingVideo
 from tallformer_training.datasets.frames import DecodedFrames
+from tallformer_training.loop.validation import detect_actions
 from tallformer_training.model import Detector
-from tallformer_training.training.validation import detect_actions
 from tests.calibration_samples import calibration
 from tests.small_bundle import CLASSES, write_bundle
 from tests.small_detector import SMALL

@@ -11,8 +11,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tallformer_export.bundle_writer import ModelCard
-from tallformer_export.bundle_writer import write_bundle as export_bundle
+from tallformer_export.exporting import ModelCard
+from tallformer_export.exporting import write_bundle as export_bundle
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.config import MatchedActions, ParityReport, ParitySample
 from tallformer_infer.files import file_sha256, replace_folder, replacing, write_whole

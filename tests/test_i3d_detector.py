@@ -15,8 +15,7 @@ import torch
 from onnx import TensorProto
 
 from tallformer_export.exporting import ExportOptions, export_random
-from tallformer_export.graphs import EncoderGraph
-from tallformer_export.onnx_files import encoder_onnx
+from tallformer_export.graphs import EncoderGraph, encoder_onnx
 from tallformer_export.parity import LIMITS
 from tallformer_export.precision import precision_of
 from tallformer_infer import cli
@@ -28,13 +27,11 @@ from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
 from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile
 from tallformer_infer.runtime.tensorrt.library import load_library
 from tallformer_training.checkpoint import load_detector
+from tallformer_training.loop import Processes, TrainingJob, train
+from tallformer_training.loop.beginning import SharedBatchNorm, make_detector, share_batch_norms
+from tallformer_training.loop.config import settings_of
+from tallformer_training.loop.display import Display, read_metrics
 from tallformer_training.memory import encoded_count, encoder_fingerprint
-from tallformer_training.training import Processes, TrainingJob, train
-from tallformer_training.training.batch_norm import SharedBatchNorm, share_batch_norms
-from tallformer_training.training.beginning import make_detector
-from tallformer_training.training.display import Display
-from tallformer_training.training.metrics import read_metrics
-from tallformer_training.training.presets import settings_of
 from tests import test_train_learns, whole_video_set
 from tests.i3d_recipe import FINE, I3D, NARROW, PIXELS
 from tests.small_detector import build, numbers

@@ -16,9 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from tallformer_infer.errors import CheckpointError
-from tallformer_training.checkpoint import load_checkpoint
+from tallformer_training.checkpoint import file_kind, load_checkpoint
 from tallformer_training.importing import import_checkpoint
-from tallformer_training.weight_files import file_kind
 from tests.official_file import official, saved
 from tests.small_detector import SMALL
 

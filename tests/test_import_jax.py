@@ -13,8 +13,7 @@ import torch
 
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.importing import import_checkpoint, match_checkpoint
-from tallformer_training.importing.jax_checkpoint import read_array_pickle
-from tallformer_training.importing.reading import read_tensors
+from tallformer_training.importing.reading import read_array_pickle, read_tensors
 from tests.i3d_recipe import I3D
 from tests.jax_i3d import make_tree, save_tree, step_logits
 from tests.small_detector import SMALL, build

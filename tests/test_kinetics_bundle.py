@@ -21,8 +21,8 @@ from tallformer_infer.cli import run
 from tallformer_infer.config import RAW_SCORES, preset, to_json
 from tallformer_infer.config.class_lists import KINETICS400_CLASSES
 from tallformer_training.datasets.suggestion import suggest_recipe
+from tallformer_training.loop.checkpoints import encoder_of_bundle
 from tallformer_training.model.i3d import InceptionI3d
-from tallformer_training.training.bundle_start import encoder_of_bundle
 from tests.conftest import SHARED
 
 REAL = SHARED / "real"

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tallformer_infer.config import HeadConfig
-from tallformer_training.assignment import Targets, Truth, make_targets
 from tallformer_training.losses import Losses, detection_losses, diou_loss, focal_loss
-from tallformer_training.model.anchors import anchors_in_video, level_anchors
-from tallformer_training.model.head import HeadOutputs
+from tallformer_training.model.head import HeadOutputs, anchors_in_video, level_anchors
+from tallformer_training.targets import Targets, Truth, make_targets
 
 STRIDES = (8, 16)
 STEPS = (6, 3)

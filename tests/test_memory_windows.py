@@ -11,8 +11,8 @@ from torch import Tensor, multiprocessing
 from torch import distributed as dist
 
 from tallformer_training.memory import Memory, MemoryBuilder, RunMemory, staleness
-from tallformer_training.memory.exchange import gather_rows, write_back
-from tallformer_training.memory.windows import Window, join_windows, read_windows
+from tallformer_training.memory.bank import Window, join_windows, read_windows
+from tallformer_training.memory.run import gather_rows, write_back
 
 CLIPS, CLIP_STEPS, CHANNELS = 5, 4, 3
 ENTRIES = {"a": 40, "b": 22}

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tallformer_infer.config import HeadConfig
 from tallformer_training.model import HeadOutputs
-from tallformer_training.model.decoding import decode_segments, decode_windows
+from tallformer_training.model.head import decode_segments, decode_windows
 from tests.small_detector import numbers
 
 

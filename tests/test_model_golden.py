@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tallformer_infer.config import CandidateConfig
 from tallformer_training.model import Detector, HeadOutputs, Segments
-from tallformer_training.model.anchors import anchors_in_video, level_anchors
+from tallformer_training.model.head import anchors_in_video, level_anchors
 from tests import model_golden as g
 
 LEVELS = range(5)

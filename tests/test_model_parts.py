@@ -11,10 +11,15 @@ from torch.testing import assert_close
 from tallformer_infer.config import HeadConfig, PyramidConfig, TcmConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_training.model.attention import DropPath
-from tallformer_training.model.conv_norm import ConvNorm
-from tallformer_training.model.fpn import upsample
 from tallformer_training.model.head import AnchorHead
-from tallformer_training.model.pyramid import AttentionPyramid, ConvolutionPyramid, LocalTransformerLayer, sinusoids
+from tallformer_training.model.pyramid import (
+    AttentionPyramid,
+    ConvNorm,
+    ConvolutionPyramid,
+    LocalTransformerLayer,
+    sinusoids,
+    upsample,
+)
 from tallformer_training.model.tcm import TemporalConsistency, step_index
 from tests.small_detector import numbers
 

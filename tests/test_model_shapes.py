@@ -15,11 +15,9 @@ from tallformer_infer.config import RECIPES, BackboneConfig, PyramidConfig, TcmC
 from tallformer_training.importing.naming import official_names
 from tallformer_training.model import Detector
 from tallformer_training.model.backbone import VideoSwin
-from tallformer_training.model.clips import encode_frames
-from tallformer_training.model.fpn import FeaturePyramid
-from tallformer_training.model.pyramid import ConvolutionPyramid
-from tallformer_training.model.reduction import Reduction
-from tallformer_training.model.tcm import TemporalConsistency
+from tallformer_training.model.encoder import encode_frames
+from tallformer_training.model.pyramid import ConvolutionPyramid, FeaturePyramid
+from tallformer_training.model.tcm import Reduction, TemporalConsistency
 from tests import model_golden as g
 
 PRINTED = {"rtol": 0, "atol": 2e-5}

@@ -9,8 +9,7 @@ import torch
 
 from tallformer_infer.config import BackboneConfig
 from tallformer_infer.errors import ConfigError
-from tallformer_training.model.backbone import VideoSwin
-from tallformer_training.model.stem import MotionStem
+from tallformer_training.model.backbone import MotionStem, VideoSwin
 from tests.small_detector import numbers
 
 pytestmark = pytest.mark.usefixtures("one_thread")

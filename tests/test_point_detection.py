@@ -13,8 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tallformer_export.graphs import EncoderGraph
-from tallformer_export.onnx_files import encoder_onnx, localizer_onnx
+from tallformer_export.graphs import EncoderGraph, encoder_onnx, localizer_onnx
 from tallformer_infer import Detector as Pipeline
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.bundle.checks import refusal

@@ -15,19 +15,17 @@ from torch import Tensor
 
 from tallformer_infer.config import PointHeadConfig, PyramidConfig, Recipe, SuppressConfig, preset
 from tallformer_infer.errors import ConfigError
-from tallformer_training.assignment import Truth
 from tallformer_training.checkpoint import load_detector
+from tallformer_training.loop import Processes, TrainingJob, train
+from tallformer_training.loop.beginning import make_detector
+from tallformer_training.loop.config import settings_of
+from tallformer_training.loop.display import Display, read_metrics
+from tallformer_training.loop.job import prepare
+from tallformer_training.loop.validation import measure
+from tallformer_training.losses import multi_label_focal, point_losses
 from tallformer_training.model import PointOutputs
 from tallformer_training.model.point_head import PointHead, point_centres, point_segments
-from tallformer_training.point_losses import multi_label_focal, point_losses
-from tallformer_training.point_targets import PointConfig, PointTargets, make_point_targets
-from tallformer_training.training import Processes, TrainingJob, train
-from tallformer_training.training.beginning import make_detector
-from tallformer_training.training.display import Display
-from tallformer_training.training.material import prepare
-from tallformer_training.training.measuring import measure
-from tallformer_training.training.metrics import read_metrics
-from tallformer_training.training.presets import settings_of
+from tallformer_training.targets import PointConfig, PointTargets, Truth, make_point_targets
 from tests.point_recipe import CLIPS
 from tests.whole_video_set import LEARNING, WHOLE, make_videos
 

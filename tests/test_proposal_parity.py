@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tallformer_export.graphs import LocalizerGraph
-from tallformer_export.onnx_files import _to_onnx
-from tallformer_export.proposal_parity import candidates_of, sure_proposals
+from tallformer_export.graphs import LocalizerGraph, _to_onnx
+from tallformer_export.parity import candidates_of, sure_proposals
 from tallformer_infer.bundle.checks import refusal
 from tallformer_training.model import Detector
-from tallformer_training.model.boundary_pooling import boundary_max_pool
+from tallformer_training.model.refined_head import boundary_max_pool
 from tests import anet_golden as g
 from tests.small_detector import build
 from tests.whole_video_set import WHOLE

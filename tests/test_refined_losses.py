@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tallformer_training.assignment import Truth
+from tallformer_training.losses import RefinedLosses, refined_losses
 from tallformer_training.model import RefinedOutputs
-from tallformer_training.refined_losses import RefinedLosses, refined_losses
-from tallformer_training.refined_targets import (
+from tallformer_training.targets import (
     NO_CLASS,
     RefinedTargets,
+    Truth,
     boundary_maps,
     level_bounds,
     make_refined_targets,

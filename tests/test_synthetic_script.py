@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tallformer_infer.errors import ConfigError
 from tallformer_training.synthetic import CLASSES, Script, VideoSpec, truth_of, write_script
-from tallformer_training.synthetic.motions import Pose
+from tallformer_training.synthetic.actions import Pose
 from tallformer_training.synthetic.script import SUBSETS, Event, Sprite
 
 FPS = 15.0

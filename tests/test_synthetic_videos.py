@@ -25,9 +25,8 @@ from tallformer_training.synthetic import (
     write_script,
     write_video,
 )
-from tallformer_training.synthetic.backgrounds import draw_background
-from tallformer_training.synthetic.looks import draw_look
-from tallformer_training.synthetic.motions import Pose
+from tallformer_training.synthetic.actions import Pose
+from tallformer_training.synthetic.looks import draw_background, draw_look
 from tallformer_training.synthetic.render import _draw_sprite
 
 SHORT = VideoSpec(subset="training", seed=5, index=0, minutes=0.2)

@@ -13,8 +13,8 @@ from benchmarks.demo_page import demo_rows
 from benchmarks.demo_training import DemoTraining, parse_options, run
 from tallformer_infer.config import RefinedHeadConfig, preset
 from tallformer_infer.evaluation import protocol_named
+from tallformer_training.loop.config import EncoderStageConfig
 from tallformer_training.model import Detector
-from tallformer_training.training.config import EncoderStageConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 
-from tallformer_training.training.batch_norm import SharedBatchNorm, share_batch_norms
+from tallformer_training.loop.beginning import SharedBatchNorm, share_batch_norms
 from tests.small_detector import numbers
 
 pytestmark = pytest.mark.usefixtures("one_thread")

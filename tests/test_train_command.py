@@ -13,9 +13,9 @@ import pytest
 from tallformer_infer.cli import run
 from tallformer_infer.config import Recipe, preset, recipe_from_json, to_json
 from tallformer_training.checkpoint import load_checkpoint
-from tallformer_training.training import EncoderStageConfig, TrainingConfig, read_training_config
-from tallformer_training.training.encoder_stage import FOLDER as ENCODER_FOLDER
-from tallformer_training.training.metrics import read_metrics
+from tallformer_training.loop import EncoderStageConfig, TrainingConfig, read_training_config
+from tallformer_training.loop.display import read_metrics
+from tallformer_training.loop.encoder_stage import FOLDER as ENCODER_FOLDER
 from tests.training_set import CONFIG, RECIPE, make_set, train_arguments, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

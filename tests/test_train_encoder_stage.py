@@ -14,15 +14,14 @@ import torch
 from tallformer_infer.config import Recipe
 from tallformer_infer.errors import ConfigError
 from tallformer_training.checkpoint import load_checkpoint
+from tallformer_training.loop import EncoderStageConfig, Processes, TrainingJob, train
+from tallformer_training.loop.checkpoints import checkpoint_folders, load_state, save_state
+from tallformer_training.loop.display import Display, read_metrics
+from tallformer_training.loop.encoder_stage import FOLDER, ClipDrawer
+from tallformer_training.loop.job import prepare
+from tallformer_training.loop.running import MODEL_FILE
+from tallformer_training.loop.step_classifier import StepClassifier, step_labels, step_loss
 from tallformer_training.model import Detector
-from tallformer_training.training import EncoderStageConfig, Processes, TrainingJob, train
-from tallformer_training.training.checkpoints import checkpoint_folders, load_state, save_state
-from tallformer_training.training.display import Display
-from tallformer_training.training.encoder_stage import FOLDER, ClipDrawer
-from tallformer_training.training.material import prepare
-from tallformer_training.training.metrics import read_metrics
-from tallformer_training.training.running import MODEL_FILE
-from tallformer_training.training.step_classifier import StepClassifier, step_labels, step_loss
 from tests.small_detector import build
 from tests.training_set import RECIPE, job_of, make_set
 

@@ -18,12 +18,12 @@ from tallformer_training.checkpoint import load_detector, save_checkpoint
 from tallformer_training.datasets import DatasetRequest
 from tallformer_training.datasets.suggestion import suggest_recipe
 from tallformer_training.importing import import_checkpoint
-from tallformer_training.training.beginning import make_detector
-from tallformer_training.training.bundle_start import bundle_to_start_from, encoder_of_bundle
-from tallformer_training.training.config import TrainingConfig
-from tallformer_training.training.display import Display
-from tallformer_training.training.job import TrainingJob
-from tallformer_training.training.processes import join_processes
+from tallformer_training.loop.beginning import make_detector
+from tallformer_training.loop.checkpoints import bundle_to_start_from, encoder_of_bundle
+from tallformer_training.loop.config import TrainingConfig
+from tallformer_training.loop.display import Display
+from tallformer_training.loop.job import TrainingJob
+from tallformer_training.loop.processes import join_processes
 from tests.contrast_recipe import CONTRAST
 from tests.i3d_recipe import I3D
 from tests.jax_i3d import make_tree, save_tree

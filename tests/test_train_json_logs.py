@@ -10,7 +10,7 @@ import pytest
 
 from tallformer_infer.cli import run
 from tallformer_infer.config import recipe_from_json
-from tallformer_training.training.display import Display
+from tallformer_training.loop.display import Display
 from tests.training_set import make_set, train_arguments, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,12 +14,12 @@ from tallformer_infer.config import CandidateConfig, Recipe
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.datasets import DatasetRequest, FrameCache, read_video_set
+from tallformer_training.loop import OptimiserConfig, Processes, TrainingConfig, TrainingJob, train
+from tallformer_training.loop.beginning import make_detector
+from tallformer_training.loop.display import Display
+from tallformer_training.loop.job import Material
+from tallformer_training.loop.validation import measure
 from tallformer_training.schedule import ScheduleConfig
-from tallformer_training.training import OptimiserConfig, Processes, TrainingConfig, TrainingJob, train
-from tallformer_training.training.beginning import make_detector
-from tallformer_training.training.display import Display
-from tallformer_training.training.material import Material
-from tallformer_training.training.measuring import measure
 from tests.training_set import FPS, RECIPE
 from tests.videos import write_video
 

@@ -9,8 +9,8 @@ import pytest
 
 from tallformer_infer.errors import ConfigError
 from tallformer_training.augmentation import AugmentationConfig
-from tallformer_training.training.config import TrainingConfig
-from tallformer_training.training.plan import MIRRORED, PlannedWindow, Planner, memory_clips, share
+from tallformer_training.loop.config import TrainingConfig
+from tallformer_training.loop.plan import MIRRORED, PlannedWindow, Planner, memory_clips, share
 from tests.training_set import CONFIG, RECIPE
 
 FRAMES = {"long": 500, "odd": 131, "exact": 64, "short": 40, "one": 1}

@@ -16,12 +16,11 @@ from torch import Tensor
 from tallformer_infer.errors import AnnotationError, CheckpointError, ConfigError
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.checkpoint import load_checkpoint, load_detector
+from tallformer_training.loop import Processes, TrainingJob, TrainingResult, train
+from tallformer_training.loop.beginning import make_detector
+from tallformer_training.loop.checkpoints import checkpoint_folders
+from tallformer_training.loop.display import Display, read_metrics
 from tallformer_training.memory import Memory
-from tallformer_training.training import Processes, TrainingJob, TrainingResult, train
-from tallformer_training.training.beginning import make_detector
-from tallformer_training.training.checkpoints import checkpoint_folders
-from tallformer_training.training.display import Display
-from tallformer_training.training.metrics import read_metrics
 from tests.training_set import CONFIG, RECIPE, job_of, make_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")

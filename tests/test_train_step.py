@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tallformer_infer.config import HeadConfig, Recipe
-from tallformer_training.assignment import Truth, make_targets
 from tallformer_training.importing.naming import official_names
 from tallformer_training.losses import Losses, detection_losses
 from tallformer_training.memory import MemoryBuilder, RunMemory
-from tallformer_training.memory.exchange import write_back
-from tallformer_training.memory.windows import Window, join_windows, read_windows
+from tallformer_training.memory.bank import Window, join_windows, read_windows
+from tallformer_training.memory.run import write_back
 from tallformer_training.model import Detector, HeadOutputs
-from tallformer_training.model.anchors import level_anchors
-from tallformer_training.model.clips import cut_clips
+from tallformer_training.model.encoder import cut_clips
+from tallformer_training.model.head import level_anchors
 from tallformer_training.schedule import parameter_groups
+from tallformer_training.targets import Truth, make_targets
 from tests.model_golden import normalised, official_weights, recipe_from_official
 
 CLIPS, CLIP_STEPS, CLIP_FRAMES = 3, 16, 32

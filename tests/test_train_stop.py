@@ -14,9 +14,9 @@ import torch
 from tallformer_infer.cli import run
 from tallformer_infer.stopping import install_stop_handler
 from tallformer_training.checkpoint import load_checkpoint
-from tallformer_training.commands.stopping import StopBetweenSteps
-from tallformer_training.training.checkpoints import checkpoint_folders
-from tallformer_training.training.stepping import Stepper
+from tallformer_training.commands.train import StopBetweenSteps
+from tallformer_training.loop.checkpoints import checkpoint_folders
+from tallformer_training.loop.stepping import Stepper
 from tests.training_set import make_set, train_arguments, write_settings
 
 pytestmark = [

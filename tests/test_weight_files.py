@@ -12,8 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from tallformer_infer.errors import OutputError
-from tallformer_training.checkpoint import save_checkpoint
-from tallformer_training.weight_files import file_kind, reason
+from tallformer_training.checkpoint import file_kind, reason, save_checkpoint
 from tests.small_detector import SMALL
 
 PROVENANCE = {"trained": True}

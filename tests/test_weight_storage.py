@@ -14,9 +14,8 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from tallformer_export.exporting import ExportOptions, export_random
-from tallformer_export.graphs import EncoderGraph
-from tallformer_export.onnx_files import encoder_onnx
-from tallformer_export.weight_storage import with_stored_weights
+from tallformer_export.graphs import EncoderGraph, encoder_onnx
+from tallformer_export.precision import with_stored_weights
 from tallformer_infer import Detector as Pipeline
 from tallformer_infer.bundle import WeightStorage, load_bundle
 from tallformer_infer.bundle.checks import refusal

@@ -13,7 +13,7 @@ import numpy as np
 from tallformer_infer.config import PyramidConfig, Recipe, SamplingConfig, to_json
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.datasets import DatasetRequest
-from tallformer_training.training import OptimiserConfig, TrainingConfig, TrainingJob
+from tallformer_training.loop import OptimiserConfig, TrainingConfig, TrainingJob
 from tests.small_detector import SMALL
 from tests.videos import write_video
 

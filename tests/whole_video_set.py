@@ -21,8 +21,8 @@ from tallformer_infer.config import (
 )
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.datasets import DatasetRequest
+from tallformer_training.loop import OptimiserConfig, TrainingConfig
 from tallformer_training.schedule import ScheduleConfig
-from tallformer_training.training import OptimiserConfig, TrainingConfig
 from tests.small_detector import SMALL
 from tests.videos import write_video
 

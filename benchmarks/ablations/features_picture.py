@@ -30,15 +30,20 @@ from tallformer_infer.config import Recipe, from_json, recipe_from_json
 from tallformer_infer.errors import CheckpointError, ConfigError, TallformerError
 from tallformer_infer.files import write_whole
 from tallformer_training.datasets import DatasetRequest, FrameCache, TrainingVideo, read_video_set
+from tallformer_training.loop import TrainingConfig
+from tallformer_training.loop.checkpoints import RunState, checkpoint_folders, load_state
+from tallformer_training.loop.forward import (
+    LoadedWindow,
+    fill_behind_the_end,
+    load_window,
+    memory_window,
+    prepare_clips,
+)
+from tallformer_training.loop.job import RUN_FILE
+from tallformer_training.loop.plan import PlannedWindow, Planner
 from tallformer_training.memory import Memory
-from tallformer_training.memory.windows import join_windows, read_windows
+from tallformer_training.memory.bank import join_windows, read_windows
 from tallformer_training.model import Detector
-from tallformer_training.training import TrainingConfig
-from tallformer_training.training.checkpoints import RunState, checkpoint_folders, load_state
-from tallformer_training.training.forward import fill_behind_the_end, memory_window, prepare_clips
-from tallformer_training.training.job import RUN_FILE
-from tallformer_training.training.loading import LoadedWindow, load_window
-from tallformer_training.training.plan import PlannedWindow, Planner
 
 Matrix = NDArray[np.float64]
 STAGES = ("encoder and memory", "before the TCM", "after the TCM")

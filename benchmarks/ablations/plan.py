@@ -14,9 +14,9 @@ from benchmarks import train_demo
 from benchmarks.ablations.groups import BASE, group_named
 from tallformer_infer.config import ModelConfig, PointHeadConfig, PyramidConfig, Recipe, TcmConfig
 from tallformer_infer.errors import ConfigError
+from tallformer_training.loop import EncoderStageConfig, OptimiserConfig, TrainingConfig
 from tallformer_training.memory import Sampling, encoded_count
 from tallformer_training.schedule import ScheduleConfig
-from tallformer_training.training import EncoderStageConfig, OptimiserConfig, TrainingConfig
 
 SEEDS = (1, 2, 3)
 EPOCHS = 20

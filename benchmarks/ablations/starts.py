@@ -22,9 +22,9 @@ from tallformer_infer.errors import CheckpointError
 from tallformer_infer.files import file_sha256
 from tallformer_training.checkpoint import load_checkpoint, save_checkpoint
 from tallformer_training.datasets import DatasetRequest
+from tallformer_training.loop import Processes, TrainingJob, checkpoints, encoder_stage, train
+from tallformer_training.loop.job import RUN_FILE
 from tallformer_training.model import Detector
-from tallformer_training.training import Processes, TrainingJob, checkpoints, encoder_stage, train
-from tallformer_training.training.job import RUN_FILE
 
 ENCODER = "backbone."
 

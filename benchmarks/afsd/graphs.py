@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tallformer_export.onnx_files import OPSET, encoder_onnx, localizer_onnx
+from tallformer_export.graphs import OPSET, encoder_onnx, localizer_onnx
 from tallformer_export.precision import quantised
 from tallformer_infer.config import preset
 from tallformer_infer.runtime.onnx_session import CPU, open_session

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tallformer_training.model.boundary_pooling import boundary_max_pool
 from tallformer_training.model.i3d import InceptionI3d, Taps
-from tallformer_training.model.refined_head import ConvGroup, ProposalBranch, proposal_ranges
+from tallformer_training.model.refined_head import ConvGroup, ProposalBranch, boundary_max_pool, proposal_ranges
 
 SIDE_PX = 96
 """Of the crop that the networks see."""

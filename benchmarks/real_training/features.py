@@ -19,10 +19,10 @@ from tallformer_infer.runtime import load_runtime
 from tallformer_infer.structures import Action, Candidates
 from tallformer_infer.timeline import Timeline, cut_clips, step_frames
 from tallformer_training.datasets import DecodedFrames
+from tallformer_training.loop.forward import encode_empty
+from tallformer_training.loop.validation import encode_video, localize
 from tallformer_training.memory import MemoryBuilder, encoder_fingerprint
 from tallformer_training.model import Detector
-from tallformer_training.training.forward import encode_empty
-from tallformer_training.training.validation import encode_video, localize
 
 EMPTY = "empty"
 """Stands for a clip behind the end of a video."""
@@ -97,7 +97,7 @@ class FeatureStore:
 
     @torch.no_grad()
     def detect(self, detector: Detector, name: str) -> list[Action]:
-        """Actions of a video, as `tallformer_training.training.validation.detect_actions` finds them."""
+        """Actions of a video, as `tallformer_training.loop.validation.detect_actions` finds them."""
         recipe = detector.recipe
         features, frames = self.read(name)
         clip_frames = recipe.window.clip_frames

@@ -19,9 +19,9 @@ from tallformer_infer.evaluation import Predictions, Truth, evaluate, protocol_n
 from tallformer_infer.structures import Action
 from tallformer_training.checkpoint import load_checkpoint, save_checkpoint
 from tallformer_training.datasets import DatasetRequest
+from tallformer_training.loop import Processes, TrainingJob, train
+from tallformer_training.loop.display import read_metrics
 from tallformer_training.model import Detector
-from tallformer_training.training import Processes, TrainingJob, train
-from tallformer_training.training.metrics import read_metrics
 
 FOLDS = 5
 

@@ -34,9 +34,9 @@ from benchmarks.real_training.variants import (
     frozen_config,
     heads,
 )
+from tallformer_training.loop.checkpoints import MEAN, checkpoint_folders
+from tallformer_training.loop.display import read_metrics
 from tallformer_training.model import Detector
-from tallformer_training.training.checkpoints import MEAN, checkpoint_folders
-from tallformer_training.training.metrics import read_metrics
 
 RESULTS = Path(__file__).parents[1] / "results" / "real_tcm.jsonl"
 SPLIT = "across"

@@ -21,8 +21,8 @@ from tallformer_infer.config import (
     preset,
 )
 from tallformer_training.augmentation import NO_AUGMENTATION
+from tallformer_training.loop import OptimiserConfig, TrainingConfig
 from tallformer_training.schedule import ScheduleConfig
-from tallformer_training.training import OptimiserConfig, TrainingConfig
 
 CLIP_FRAMES = 32
 WINDOW_FRAMES = 480

@@ -55,7 +55,7 @@ ANET_SWIN_B = Recipe(
 )
 """Whole videos of one class each, 189 proposals per window."""
 ANET_SWIN_B_12GB = replace(ANET_SWIN_B, name="anet-swin-b-12gb")
-"""The same model, trained with fewer clips at once: see `tallformer_training.training.presets`."""
+"""The same model, trained with fewer clips at once: see `tallformer_training.loop.config`."""
 ANET_SWIN_T = replace(
     ANET_SWIN_B, name="anet-swin-t", model=replace(ANET_SWIN_B.model, backbone=replace(SWIN_T, frozen_stages=-1))
 )

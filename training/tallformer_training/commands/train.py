@@ -1,35 +1,39 @@
-"""`tallformer train`: a detector for the user's own actions, from videos and annotations."""
+"""`tallformer train`: train a detector for the user's own actions, from videos and annotations."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from tallformer_infer.config import to_json
+from tallformer_infer.config import BackboneConfig, Recipe, preset, read_recipe, to_json
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.text import printable
-from tallformer_training.commands.train_options import (
-    DataOptions,
-    SessionOptions,
-    make_display,
-    make_settings,
-    recipe_named,
-    resume_command,
-    train_as_asked,
-)
+from tallformer_infer.text import counted, printable
 
-if TYPE_CHECKING:
-    from tallformer_training.training.display import Display
+if TYPE_CHECKING:  # torch is slow to import
+    from tallformer_training.datasets import DatasetRequest
+    from tallformer_training.loop import TrainingConfig
+    from tallformer_training.loop.display import Display
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _BASE = "kinetics400-i3d"
 """What `--suggest` starts from unless it is told."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME_STOP_S = 1.0
+"""Signals that follow this soon are the same stop: torchrun signals its processes after the terminal has."""
 
 
 @app.command()
@@ -217,3 +221,263 @@ def _a_line_per_problem(*, as_json: bool) -> Iterator[None]:
         if len(lines) > 1:
             typer.secho(f"tallformer: {len(lines)} problems; nothing was trained", err=True, fg=typer.colors.RED)
         raise typer.Exit(1) from error
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where videos and annotations are."""
+
+    annotations: Path
+    """What to learn."""
+    videos: Path
+    """Folder of its videos."""
+    subset: str | None
+    """Subset to learn from."""
+    val_annotations: Path | None
+    """What to measure mAP on."""
+    val_videos: Path | None
+    """Folder of its videos; None: `videos`."""
+    val_subset: str | None
+    """Subset to measure on."""
+    repair: bool
+    """Pass over known faults."""
+
+    def requests(self, ignored_labels: tuple[str, ...]) -> tuple[DatasetRequest, DatasetRequest | None]:
+        """What to learn from, and what to measure on."""
+        from tallformer_training.datasets import DatasetRequest
+
+        training = DatasetRequest(
+            annotations=self.annotations,
+            videos=self.videos,
+            subset=self.subset,
+            ignored_labels=ignored_labels,
+            repair=self.repair,
+        )
+        if self.val_annotations is None:
+            if self.val_videos is not None or self.val_subset is not None:
+                raise typer.BadParameter("--val-videos and --val-subset need --val-annotations")
+            return training, None
+        validation = replace(
+            training,
+            annotations=self.val_annotations,
+            videos=self.val_videos or self.videos,
+            subset=self.val_subset,
+            defaults=("validation", "testing"),
+        )
+        return training, validation
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How the run begins or goes on, and what is said."""
+
+    init: Path | None
+    """Checkpoint to start from."""
+    cache: Path | None
+    """Folder of frames."""
+    use_cache: bool
+    """Keep frames."""
+    resume: bool
+    """Go on with the run."""
+    resume_from: Path | None
+    """Checkpoint to go on from."""
+    device: str
+    """`cpu`, `cuda` or `auto`."""
+    quiet: bool
+    """Show errors only."""
+    json_logs: bool
+    """Speak to programs."""
+    resume_command: str
+    """What continues the run."""
+
+
+def make_settings(
+    config: Path | None,
+    recipe: str,
+    *,
+    epochs: int | None,
+    ratio: float | None,
+    seed: int | None,
+    encoder_steps: int | None,
+    mirrored: Sequence[str] = (),
+) -> TrainingConfig:
+    """Settings of a file, or those that belong to the recipe, with what the command line says instead.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting is out of range.
+    """
+    from tallformer_training.loop import EncoderStageConfig, read_training_config
+    from tallformer_training.loop.config import settings_of
+
+    settings = settings_of(recipe_named(recipe)) if config is None else read_training_config(config)
+    if epochs is not None:
+        settings = replace(settings, epochs=epochs)
+    if ratio is not None:
+        settings = replace(settings, ratio=ratio)
+    if mirrored:
+        pairs = tuple(_mirrored_pair(text) for text in mirrored)
+        settings = replace(settings, augmentation=replace(settings.augmentation, mirrored_classes=pairs))
+    if encoder_steps == 0:
+        settings = replace(settings, encoder_stage=None)
+    elif encoder_steps is not None:
+        stage = settings.encoder_stage
+        stage = EncoderStageConfig(steps=encoder_steps) if stage is None else replace(stage, steps=encoder_steps)
+        settings = replace(settings, encoder_stage=stage)
+    return settings if seed is None else replace(settings, seed=seed)
+
+
+def _mirrored_pair(text: str) -> tuple[str, str]:
+    one, equals, other = (part.strip() for part in text.partition("="))
+    if not (one and equals and other) or "=" in other:
+        raise typer.BadParameter(f"--mirrored {text!r}: expected two classes, such as 'turn left=turn right'")
+    return one, other
+
+
+def train_as_asked(
+    recipe: str, out: Path, settings: TrainingConfig, data: DataOptions, session: SessionOptions
+) -> None:
+    """Train in all processes of the run, and say where the weights are.
+
+    Raises:
+        KeyboardInterrupt: The run was stopped; a checkpoint is written, and the command to continue it shown.
+    """
+    from tallformer_training.loop import TrainingJob, join_processes, train
+
+    training, validation = data.requests(settings.ignored_labels)
+    chosen = recipe_named(recipe)
+    if settings.encoder_stage is not None and session.init is None:
+        _require_learning(chosen)
+    job = TrainingJob(
+        recipe=chosen,
+        config=settings,
+        training=training,
+        validation=validation,
+        out=out,
+        start=session.init,
+        cache=session.cache,
+        use_cache=session.use_cache,
+        resume=session.resume or session.resume_from is not None,
+        resume_from=session.resume_from,
+        quiet=session.quiet,
+        json_logs=session.json_logs,
+    )
+    with join_processes(session.device) as processes:
+        display = make_display(quiet=session.quiet or not processes.is_main, json_logs=session.json_logs)
+        stop = StopBetweenSteps(
+            lambda: display.say("stopping after this step, with a checkpoint (Ctrl-C again: at once)", event="stopping")
+        )
+        try:
+            with stop:
+                result = train(job, processes, until=stop)
+        except KeyboardInterrupt:
+            _say_how_to_continue(display, out, session.resume_command)
+            raise
+        line = f"written: {result.model}, after {counted(result.steps, 'step')}"
+        display.say(line, event="written", out=str(result.model), steps=result.steps)
+        if not result.is_finished:
+            _say_how_to_continue(display, out, session.resume_command)
+        stop.raise_again()
+
+
+def _say_how_to_continue(display: Display, out: Path, command: str) -> None:
+    """Show the command that continues a run which was stopped, unless nothing of it has begun."""
+    from tallformer_training.loop.job import RUN_FILE
+
+    if not (out / RUN_FILE).exists():
+        return
+    display.say(f"to continue: {command}", event="resumable", command=command)
+
+
+def resume_command(context: typer.Context) -> str:
+    """The command line that continues the run of `context`: its options and --resume."""
+    given: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source, value = context.get_parameter_source(name), context.params.get(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("resume", "resume_from"):
+            continue
+        option = max(parameter.opts, key=len)
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            given += [option] if item is True else [option, str(item)]
+    program = "torchrun … -m tallformer_training" if "WORLD_SIZE" in os.environ else "tallformer train"
+    return f"{program} {shlex.join(given)} --resume"
+
+
+def recipe_named(name: str) -> Recipe:
+    """A recipe of its own file, or one of those that are known by name."""
+    return read_recipe(Path(name)) if name.endswith(".json") else preset(name)
+
+
+def make_display(*, quiet: bool, json_logs: bool) -> Display:
+    """What says how far things are."""
+    from tallformer_training.loop.display import Display
+
+    return Display(is_quiet=quiet, as_json=json_logs)
+
+
+def _require_learning(recipe: Recipe) -> None:
+    """Refuse to teach an encoder alone whose first stages would stay as they were drawn."""
+    backbone = recipe.model.backbone
+    frozen = backbone.frozen_stages if isinstance(backbone, BackboneConfig) else -1
+    if frozen >= 0:
+        raise typer.BadParameter(
+            f"recipe {recipe.name}: frozen_stages={frozen} keeps the first stages of the encoder as they are, which is "
+            "random without --init; set it to -1, or take the recipe demo"
+        )
+
+
+class StopBetweenSteps:
+    """Asked after every training step whether to stop; while it is entered, it receives SIGINT and SIGTERM.
+
+    The first signal stops the run after the current step. A second one, or one before any step is done (there is
+    nothing to save yet), does what the signal did before.
+    """
+
+    def __init__(self, on_stop: Callable[[], None]) -> None:
+        """Take what to do when the first signal comes, to tell the user."""
+        self.signal: int | None = None
+        """The signal that stopped the run."""
+        self._on_stop = on_stop
+        self._is_stepping = False
+        self._told_s = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        """Whether to stop now."""
+        self._is_stepping = True
+        return self.signal is not None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def raise_again(self) -> None:
+        """Do what the signal did before, if one came: for the exit code of a program that was stopped.
+
+        Raises:
+            KeyboardInterrupt: One came.
+        """
+        if self.signal is not None:
+            self._pass_on(self.signal, None)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None and self._is_stepping:
+            self.signal, self._told_s = number, time.monotonic()
+            self._on_stop()
+        elif self.signal is None or time.monotonic() - self._told_s >= _SAME_STOP_S:
+            self._pass_on(number, frame)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        handler = self._before[number]
+        if callable(handler):
+            handler(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

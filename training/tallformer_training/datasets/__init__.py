@@ -1,15 +1,19 @@
 """The user's videos and annotations, checked before anything is trained, and read clip by clip.
 
-labelled     both together, checked: what training works with
-frames       clips of frames, from a cache on the disk or decoded each time
-truth        the segments that a window learns from
+labelled     both together, checked, and the segments that a window learns from
+frames       clips of frames, from a cache on disk or decoded each time
 suggestion   a recipe that fits the lengths of annotated segments
 """
 
-from tallformer_training.datasets.frame_cache import FrameCache
-from tallformer_training.datasets.frames import DecodedFrames, FrameSource
-from tallformer_training.datasets.labelled import DatasetRequest, TrainingVideo, VideoSet, read_video_set
-from tallformer_training.datasets.truth import WindowTruth, crop_truth
+from tallformer_training.datasets.frames import DecodedFrames, FrameCache, FrameSource
+from tallformer_training.datasets.labelled import (
+    DatasetRequest,
+    TrainingVideo,
+    VideoSet,
+    WindowTruth,
+    crop_truth,
+    read_video_set,
+)
 
 __all__ = [
     "DatasetRequest",

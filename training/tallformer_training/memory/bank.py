@@ -1,30 +1,38 @@
-"""Reading from a memory."""
+"""Read a memory: its manifest, its features, and the feature sequence of a window from encoded and remembered clips."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from tallformer_infer.errors import LongMemoryError
+from tallformer_infer.config import BackboneConfig, Recipe, from_json, to_json
+from tallformer_infer.errors import ConfigError, LongMemoryError
 from tallformer_infer.files import file_sha256
-from tallformer_training.memory.manifest import (
-    MANIFEST_FILE,
-    ROWS_FILE,
-    WRITTEN_FILE,
-    Manifest,
-    read_manifest,
-    rows_sha256,
-)
 
 Number = TypeVar("Number", bound=np.generic)
 
 OUTSIDE = -1
 """Age of a feature step before the start or past the end of its video."""
+
+StoredType = Literal["float16", "float32"]
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+ROWS_FILE = "rows.bin"
+"""Features of all videos one after another, (rows, C), C order, no header."""
+WRITTEN_FILE = "written.bin"
+"""Step of the training run in which each row was written, -1 before the run, (rows,) int64."""
+
+NEVER = -1
 
 
 @dataclass(frozen=True)
@@ -191,3 +199,167 @@ def _map(path: Path, kind: np.dtype[Number], shape: tuple[int, ...], mode: Liter
         return np.memmap(path, kind, mode, shape=shape)
     except OSError as error:
         raise LongMemoryError(f"{path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One window of a batch."""
+
+    video: str
+    """Name of the video in the memory."""
+    first_step: int
+    """Feature step of the video in which the window starts; may be negative.
+
+    For a window that starts at an odd frame it is the frame's number over the stride, rounded down, as in the official
+    code: for reading and writing alike.
+    """
+    encoded_clips: tuple[int, ...]
+    """Clips of the window that are encoded, each once; the others come from the memory."""
+
+
+def read_windows(
+    memory: Memory, windows: Sequence[Window], *, clips: int, clip_steps: int, step_number: int
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Read the clips of a batch that are not encoded.
+
+    Args:
+        memory: Where to read.
+        windows: The batch.
+        clips: Clips per window.
+        clip_steps: Feature steps per clip.
+        step_number: The training step now, for the ages.
+
+    Returns:
+        Features with zeros for clips to be encoded and outside the video, float32, shape (B, C, clips * clip_steps);
+        ages in training steps with `OUTSIDE` there, shape (B, clips * clip_steps), for `staleness`.
+    """
+    channels = memory.manifest.channels
+    features = np.zeros((len(windows), clips, channels, clip_steps), np.float32)
+    ages = np.full((len(windows), clips, clip_steps), OUTSIDE, np.int64)
+    for index, window in enumerate(windows):
+        remembered = [clip for clip in range(clips) if clip not in window.encoded_clips]
+        rows = memory.read(
+            window.video,
+            [window.first_step + clip * clip_steps for clip in remembered],
+            clip_steps,
+            step_number=step_number,
+        )
+        features[index, remembered] = rows.features
+        ages[index, remembered] = rows.ages_steps
+    total = clips * clip_steps
+    sequences = features.swapaxes(1, 2).reshape(len(windows), channels, total)
+    return torch.from_numpy(sequences), ages.reshape(len(windows), total)
+
+
+def join_windows(remembered: Tensor, encoded: Tensor, windows: Sequence[Window]) -> Tensor:
+    """Put encoded clips in their places; gradients flow to `encoded` only.
+
+    Args:
+        remembered: From `read_windows`, on the device of `encoded`, shape (B, C, clips * clip_steps).
+        encoded: Encoded clips of the first window, then of the second and so on, shape (N, C, clip_steps).
+        windows: The batch.
+
+    Returns:
+        Features of the windows, shape (B, C, clips * clip_steps).
+    """
+    batch, channels, total = remembered.shape
+    rows = [index for index, window in enumerate(windows) for _ in window.encoded_clips]
+    places = [clip for window in windows for clip in window.encoded_clips]
+    if len(places) != len(encoded):
+        raise ValueError(f"expected {len(places)} encoded clips for these windows, got {encoded.shape = }")
+    if not places:
+        return remembered
+    clips = remembered.reshape(batch, channels, -1, encoded.shape[-1]).transpose(1, 2)  # (B, clips, C, clip_steps)
+    index = (torch.tensor(rows, device=encoded.device), torch.tensor(places, device=encoded.device))
+    joined = clips.to(encoded.dtype).index_put(index, encoded)
+    return joined.transpose(1, 2).reshape(batch, channels, total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredVideo:
+    """One video of a memory."""
+
+    steps: int
+    """Feature steps."""
+    sha256: str
+    """Hash of its rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Shapes, hashes and origin of a memory; `manifest.json` in its folder."""
+
+    format_version: int
+    """Version of this layout of files."""
+    channels: int
+    """Channels C of a feature step."""
+    dtype: StoredType
+    """Number format of the rows, little endian."""
+    fingerprint: str
+    """What made the features, see `encoder_fingerprint`."""
+    step_number: int
+    """Training steps that have written to it; 0 for a fresh one."""
+    written_sha256: str
+    """Hash of `written.bin`."""
+    videos: dict[str, StoredVideo]
+    """By name, in the order of their rows."""
+
+    @property
+    def rows(self) -> int:
+        """Feature steps of all videos."""
+        return sum(video.steps for video in self.videos.values())
+
+    @property
+    def row_type(self) -> np.dtype[np.floating]:
+        """Number format of the rows for NumPy."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    def first_rows(self) -> dict[str, int]:
+        """Row in which each video starts."""
+        first, firsts = 0, {}
+        for name, video in self.videos.items():
+            firsts[name] = first
+            first += video.steps
+        return firsts
+
+    def to_bytes(self) -> bytes:
+        """The file's content; equal manifests give equal bytes."""
+        return (json.dumps(to_json(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        LongMemoryError: The file is missing, damaged or of another version.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and value.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+            raise LongMemoryError(
+                f"{path}: memory format {value['format_version']}, this version of tallformer reads {FORMAT_VERSION}; "
+                "make the memory again"
+            )
+        return from_json(Manifest, value, where="manifest")
+    except FileNotFoundError as error:
+        raise LongMemoryError(f"{path.parent}: no long memory here (no {path.name})") from error
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
+        raise LongMemoryError(f"{path}: not the manifest of a long memory: {error}") from error
+
+
+def encoder_fingerprint(recipe: Recipe, *, weights_sha256: str = "") -> str:
+    """Name what decides the features: the encoder's architecture, how it gets its frames, and its first weights.
+
+    Stochastic depth and frozen stages are left out: they decide how the encoder is trained, not what it computes. So is
+    the kind of Video Swin, which memories were made with before there was another.
+    """
+    backbone = to_json(recipe.model.backbone)
+    if isinstance(recipe.model.backbone, BackboneConfig):
+        del backbone["kind"], backbone["drop_path"], backbone["frozen_stages"]
+    decisive = [backbone, to_json(recipe.sampling), recipe.window.clip_frames, weights_sha256]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def rows_sha256(rows: NDArray[np.generic]) -> str:
+    """Hash of some rows as they lie on the disk."""
+    return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()

@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 
 from tallformer_infer.errors import LongMemoryError
 from tallformer_infer.files import file_sha256, sync, write_whole
-from tallformer_training.memory.bank import Memory
-from tallformer_training.memory.files import remove_unfinished, rename_folder
-from tallformer_training.memory.manifest import (
+from tallformer_training.memory.bank import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     NEVER,
     ROWS_FILE,
     WRITTEN_FILE,
     Manifest,
+    Memory,
     StoredType,
     StoredVideo,
     rows_sha256,
 )
+from tallformer_training.memory.files import remove_unfinished, rename_folder
 
 PLAN_FILE = "plan.json"
 

@@ -39,33 +39,38 @@ from pathlib import Path
 from typing import IO, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch import distributed as dist
 
 from tallformer_infer.errors import LongMemoryError
 from tallformer_infer.files import file_sha256, write_whole
-from tallformer_training.memory.bank import Memory
-from tallformer_training.memory.builder import stored
-from tallformer_training.memory.files import copy_file, remove_folder, remove_unfinished, whole_folder
-from tallformer_training.memory.manifest import (
+from tallformer_training.memory.bank import (
     MANIFEST_FILE,
     NEVER,
     ROWS_FILE,
     WRITTEN_FILE,
     Manifest,
+    Memory,
     StoredVideo,
+    Window,
     read_manifest,
     rows_sha256,
 )
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from tallformer_training.memory.builder import stored
+from tallformer_training.memory.files import copy_file, remove_folder, remove_unfinished, whole_folder
 
 WORKING = "working"
 LOCK_FILE = "lock"
 LAYOUT_FILE = "layout.json"
 """Manifest of what `working` was filled from; its hashes hold no longer, so it does not have a manifest's name."""
+
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 class RunMemory:
@@ -248,3 +253,55 @@ def _lock(path: Path) -> IO[str]:
             f"{path.parent}: another process trains with this memory; wait for it or stop it"
         ) from error
     return file
+
+
+def write_back(
+    run: RunMemory | None,
+    windows: Sequence[Window],
+    encoded: Tensor,
+    *,
+    videos: Sequence[str],
+    step_number: int,
+) -> None:
+    """Write the encoded clips of all processes, right after the forward pass.
+
+    Every process of the group calls it once per step, also one that encoded nothing. Clips are written in the order of
+    ranks, so that the last rank wins where two clips cover a row.
+
+    Args:
+        run: The machine's memory on the process that writes it, None on all others.
+        windows: This process's batch.
+        encoded: Its encoded clips, those of the first window first, shape (N, C, clip_steps).
+        videos: Names of all videos of the memory, in an order that is the same everywhere.
+        step_number: The training step now, from 0.
+    """
+    numbers = {name: number for number, name in enumerate(videos)}
+    clip_steps = encoded.shape[2]
+    places = [
+        (numbers[window.video], window.first_step + clip * clip_steps)
+        for window in windows
+        for clip in window.encoded_clips
+    ]
+    if len(places) != len(encoded):
+        raise ValueError(f"expected {len(places)} encoded clips for these windows, got {encoded.shape = }")
+    where = torch.tensor(places, dtype=torch.int64, device=encoded.device).reshape(-1, 2)  # (N, 2)
+    where, features = gather_rows(where), gather_rows(encoded.detach().float())
+    if run is None:
+        return
+    for (number, first_step), stretch in zip(where.tolist(), features.cpu().numpy(), strict=True):
+        run.write(videos[number], [first_step], stretch[None], step_number=step_number)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all ranks in the order of ranks, on every rank; ranks may have different numbers of rows, also none."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(count) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, count)
+    longest = int(max(counts))
+    padded = rows.new_zeros(longest, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(number)] for part, number in zip(parts, counts, strict=True)])

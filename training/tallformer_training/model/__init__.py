@@ -4,12 +4,10 @@ Source: TALLFormer (arXiv 2204.01680); its official code, commit 5519140, Apache
 """
 
 from tallformer_training.model.contrast_head import ContrastOutputs
-from tallformer_training.model.decoding import Segments
 from tallformer_training.model.detector import Detector, Outputs
-from tallformer_training.model.head import HeadOutputs
+from tallformer_training.model.head import HeadOutputs, Segments
 from tallformer_training.model.point_head import PointOutputs
-from tallformer_training.model.proposals import Proposals
-from tallformer_training.model.refined_head import RefinedOutputs
+from tallformer_training.model.refined_head import Proposals, RefinedOutputs
 
 __all__ = [
     "ContrastOutputs",

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tallformer_infer.config import ContrastHeadConfig, Recipe
-from tallformer_training.model.decoding import Segments
+from tallformer_training.model.head import Segments
 
 _LEAST_REAL_PART = 0.5
 """Of a segment that reaches beyond the end of the video; it is cut off there."""

@@ -15,18 +15,26 @@ from tallformer_infer.config import (
     Recipe,
     RefinedHeadConfig,
 )
-from tallformer_training.model.clips import encode_clip_major, encode_clips, encode_frames, encode_halves
 from tallformer_training.model.contrast_head import ContrastHead, ContrastOutputs
-from tallformer_training.model.decoding import Segments, decode_windows
-from tallformer_training.model.encoder import make_encoder
-from tallformer_training.model.fpn import FeaturePyramid
-from tallformer_training.model.head import AnchorHead, HeadOutputs
+from tallformer_training.model.encoder import (
+    encode_clip_major,
+    encode_clips,
+    encode_frames,
+    encode_halves,
+    make_encoder,
+)
+from tallformer_training.model.head import AnchorHead, HeadOutputs, Segments, decode_windows
 from tallformer_training.model.point_head import PointHead, PointOutputs, decode_points
-from tallformer_training.model.proposals import Proposals, decode_proposals, with_classes
-from tallformer_training.model.pyramid import AttentionPyramid, ConvolutionPyramid
-from tallformer_training.model.reduction import Reduction
-from tallformer_training.model.refined_head import RefinedHead, RefinedOutputs, initialise_glorot
-from tallformer_training.model.tcm import TemporalConsistency
+from tallformer_training.model.pyramid import AttentionPyramid, ConvolutionPyramid, FeaturePyramid
+from tallformer_training.model.refined_head import (
+    Proposals,
+    RefinedHead,
+    RefinedOutputs,
+    decode_proposals,
+    initialise_glorot,
+    with_classes,
+)
+from tallformer_training.model.tcm import Reduction, TemporalConsistency
 from tallformer_training.model.transformer_pyramid import LevelNorms, TransformerPyramid, level_masks
 
 Outputs = HeadOutputs | RefinedOutputs | PointOutputs | ContrastOutputs

@@ -1,4 +1,4 @@
-"""What the detector, training and export want of an encoder, and which there are.
+"""The encoders there are, what the rest asks of one, and encoding clip by clip: clips never see one another.
 
 Another one is a class of settings (`tallformer_infer.config.model`), a module that is an `Encoder`, and a case here.
 """
@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import Protocol, assert_never
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tallformer_infer.config import AnyEncoderConfig, BackboneConfig, I3dConfig
 from tallformer_training.model.backbone import VideoSwin
 from tallformer_training.model.i3d import InceptionI3d
 from tallformer_training.model.windows import Size
+
+AnyEncoder = VideoSwin | InceptionI3d
+"""One of the encoders, as the module that it is."""
 
 
 class Encoder(Protocol):
@@ -30,10 +35,6 @@ class Encoder(Protocol):
         """From now on, keep the statistics of batch norms as they are in training."""
 
 
-AnyEncoder = VideoSwin | InceptionI3d
-"""One of the encoders, as the module that it is."""
-
-
 def make_encoder(config: AnyEncoderConfig, *, clip_size: Size, checkpointing: bool = False) -> AnyEncoder:
     """The encoder of some settings, with fresh weights.
 
@@ -49,3 +50,83 @@ def make_encoder(config: AnyEncoderConfig, *, clip_size: Size, checkpointing: bo
             return InceptionI3d(config, checkpointing=checkpointing)
         case _:
             assert_never(config)
+
+
+def encode_clips(backbone: Encoder, clips: Tensor) -> Tensor:
+    """Encode clips on their own.
+
+    Args:
+        backbone: The encoder.
+        clips: Normalised RGB, shape (N, 3, F, H, W).
+
+    Returns:
+        Feature steps, pooled over space, shape (N, C, S) with S = F / encoder stride, rounded up.
+    """
+    return backbone.steps(clips)
+
+
+def encode_frames(backbone: Encoder, frames: Tensor, *, clip_frames: int) -> Tensor:
+    """Encode sequences of any length, in clips of `clip_frames` from frame 0.
+
+    A last clip that is too short is filled with zeros, which are zeros *after* normalisation, and the feature steps
+    that belong to the filling are cut off.
+
+    Args:
+        backbone: The encoder.
+        frames: Normalised RGB, shape (B, 3, T, H, W), T at least 1.
+        clip_frames: Frames per clip, a multiple of the encoder's stride.
+
+    Returns:
+        Feature steps, shape (B, C, S) with S = T / encoder stride, rounded up.
+    """
+    batch, _, length = frames.shape[:3]
+    padding = -length % clip_frames
+    features = encode_clips(backbone, cut_clips(frames, clip_frames))  # (B * clips, C, clip steps)
+    clips = (length + padding) // clip_frames
+    channels, steps = features.shape[1:]
+    sequence = features.reshape(batch, clips, channels, steps).transpose(1, 2).reshape(batch, channels, clips * steps)
+    return sequence[..., : clips * steps - padding // backbone.stride_frames]
+
+
+def encode_clip_major(backbone: Encoder, clips: Tensor) -> Tensor:
+    """Encode clips that lie clip first, batch second, as training keeps and drops them.
+
+    Args:
+        backbone: The encoder.
+        clips: Normalised RGB, shape (clips, B, 3, F, H, W).
+
+    Returns:
+        Feature steps, shape (clips, B, C, S).
+    """
+    features = encode_clips(backbone, clips.flatten(0, 1))
+    return features.reshape(*clips.shape[:2], *features.shape[1:])
+
+
+def encode_halves(backbone: Encoder, frames: Tensor, *, clip_frames: int) -> Tensor:
+    """Encode in two passes, for half the memory: a single sequence is cut in time, several by sequence.
+
+    Equal to `encode_frames`, except for a single sequence whose half is not a multiple of `clip_frames`: each half is
+    then filled up on its own. That is the official "split" mode, which the ActivityNet test script uses.
+
+    Args:
+        backbone: The encoder.
+        frames: Normalised RGB, shape (B, 3, T, H, W), T at least 2.
+        clip_frames: Frames per clip, a multiple of the encoder's stride.
+
+    Returns:
+        Feature steps, shape (B, C, S).
+    """
+    cut, join = (2, -1) if frames.shape[0] == 1 else (0, 0)
+    middle = frames.shape[cut] // 2
+    parts = (frames.narrow(cut, 0, middle), frames.narrow(cut, middle, frames.shape[cut] - middle))
+    return torch.cat([encode_frames(backbone, part, clip_frames=clip_frames) for part in parts], dim=join)
+
+
+def cut_clips(frames: Tensor, clip_frames: int) -> Tensor:
+    """Cut (B, 3, T, H, W) into clips, shape (B * clips, 3, F, H, W), batch-major; the end is filled with zeros."""
+    padding = -frames.shape[2] % clip_frames
+    if padding:
+        frames = F.pad(frames, (0, 0, 0, 0, 0, padding))
+    batch, colours, length, height, width = frames.shape
+    clips = frames.reshape(batch, colours, length // clip_frames, clip_frames, height, width)
+    return clips.transpose(1, 2).reshape(-1, colours, clip_frames, height, width)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tallformer_infer.config import PointHeadConfig
-from tallformer_training.model.decoding import Segments
+from tallformer_training.model.head import Segments
 from tallformer_training.model.transformer_pyramid import ConvLayerNorm
 
 _PRIOR = 0.01

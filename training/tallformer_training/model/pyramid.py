@@ -1,16 +1,19 @@
-"""Temporal pyramids: each level has half the feature steps of the one below (TDM)."""
+"""Temporal pyramids, each level with half the feature steps of the one below (TDM), and the feature pyramid network.
+
+Source: Feature pyramid networks (arXiv 1612.03144), over time.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tallformer_infer.config import PyramidConfig
+from tallformer_infer.config import GROUPS, Norm, PyramidConfig
 from tallformer_infer.errors import ConfigError
-from tallformer_training.model.conv_norm import ConvNorm
 from tallformer_training.model.windows import append_zeros
 
 _FAR = -3e4
@@ -162,3 +165,72 @@ def _pair(tokens: Tensor) -> Tensor:
     """Join steps 2t and 2t + 1 of (B, S, C) into (B, S / 2, 2C); an odd length gets a zero step at the end."""
     tokens = append_zeros(tokens, tokens.shape[1] % 2, dim=1)
     return tokens.reshape(-1, tokens.shape[1] // 2, 2 * tokens.shape[2])
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, norm, and ReLU if asked for.
+
+    The norm is called `bn` or `gn`, as in official checkpoints. A batch norm may be turned into a synchronised one
+    (`SyncBatchNorm.convert_sync_batchnorm`) without any change of names.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, norm: Norm, stride: int = 1, relu: bool = False
+    ) -> None:
+        """Make the layer.
+
+        Raises:
+            ConfigError: A group norm is asked for and its groups do not divide the channels.
+        """
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.norm = norm
+        match norm:
+            case "batch":
+                self.bn = nn.BatchNorm1d(out_channels)
+            case "group":
+                if out_channels % GROUPS:
+                    raise ConfigError(f"pyramid: norm=group needs a multiple of {GROUPS} channels, got {out_channels}")
+                self.gn = nn.GroupNorm(GROUPS, out_channels)
+            case _:
+                assert_never(norm)
+        self.relu = nn.ReLU() if relu else nn.Identity()
+        nn.init.xavier_uniform_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, S) to (B, C', S / stride), rounded up."""
+        x = self.conv(x)
+        x = self.bn(x) if self.norm == "batch" else self.gn(x)
+        out: Tensor = self.relu(x)
+        return out
+
+
+class FeaturePyramid(nn.Module):
+    """Lateral convolutions, a sum from the top down, output convolutions; no activation anywhere."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, levels: int, norm: Norm) -> None:
+        """Make the network.
+
+        Raises:
+            ConfigError: The norm does not fit the channels.
+        """
+        super().__init__()
+        self.lateral_convs = nn.ModuleList(ConvNorm(in_channels, out_channels, 1, norm=norm) for _ in range(levels))
+        self.fpn_convs = nn.ModuleList(ConvNorm(out_channels, out_channels, 3, norm=norm) for _ in range(levels))
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """Map levels (B, C, S), (B, C, S / 2), … (rounded up) to levels of the same lengths with other channels."""
+        merged = [conv(level) for conv, level in zip(self.lateral_convs, levels, strict=True)]
+        for index in range(len(merged) - 1, 0, -1):
+            merged[index - 1] = merged[index - 1] + upsample(merged[index], merged[index - 1].shape[-1])
+        return [conv(level) for conv, level in zip(self.fpn_convs, merged, strict=True)]
+
+
+def upsample(x: Tensor, steps: int) -> Tensor:
+    """Nearest-neighbour interpolation of (B, C, S) to (B, C, steps), where S is half of `steps`, rounded up.
+
+    For these lengths the nearest index `floor(i * S / steps)` is `i // 2`, so each step is taken twice and the last
+    one dropped if `steps` is odd; that needs no Resize operator in the exported graph.
+    """
+    doubled = torch.stack([x, x], dim=-1).flatten(-2)
+    return doubled if doubled.shape[-1] == steps else doubled[..., :steps]

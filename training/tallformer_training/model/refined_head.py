@@ -1,7 +1,17 @@
-"""Head that proposes a segment at every position, and refines it by what is at its boundaries.
+"""Head that proposes a segment at every position, and refines it by pooled features at its boundaries.
 
 Source: AFSD (Lin et al., CVPR 2021), as the official TALLFormer code has it for ActivityNet (commit 5519140,
 Apache-2.0; behaviour only).
+
+# Note [range maximum by a table]
+Row k of the table holds the largest of the 2^k steps from each step on. The largest of any range is then the larger of
+two entries that together cover it, so any range takes two look-ups, whatever the number of proposals; all shapes are
+known ahead, and nothing is compiled. Of equal values the first is always taken, so each maximum's gradient goes to one
+step, the first that has it. The official operator does the same, but for features that are longer than there are
+proposals its gradient goes to the wrong steps and channels: a fault, and not copied.
+
+Source: boundary pooling of AFSD (Lin et al., CVPR 2021); range maximum by powers of two after Bender and
+Farach-Colton (LATIN 2000).
 """
 
 from __future__ import annotations
@@ -12,7 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from tallformer_infer.config import GROUPS, RefinedHeadConfig
-from tallformer_training.model.boundary_pooling import boundary_edges, boundary_max_pool
+from tallformer_training.model.head import Segments
+
+_START_PART, _END_PART = 10, 4
+"""A boundary region reaches a tenth of the proposal's length outwards and a quarter inwards, at least one step each."""
 
 
 class RefinedOutputs(NamedTuple):
@@ -233,3 +246,173 @@ def initialise_glorot(module: nn.Module) -> None:
 def _zero_bias(conv: nn.Conv1d) -> None:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
+
+
+def boundary_max_pool(features: Tensor, ranges: Tensor) -> Tensor:
+    """Pool the first half of the channels around each start, the second half around each end.
+
+    Args:
+        features: Shape (B, C, T).
+        ranges: First and last step (inclusive) around the start, then around the end, whole numbers, shape (B, A, 4).
+            Steps outside [0, T) count as the nearest inside; of a range that ends before it begins only the first step
+            is taken.
+
+    Returns:
+        Shape (B, C, A).
+    """
+    batch, channels, steps = features.shape
+    proposals = ranges.shape[1]
+    halves = features.reshape(2 * batch, channels // 2, steps)
+    sides = ranges.reshape(batch, proposals, 2, 2).transpose(1, 2).reshape(2 * batch, proposals, 2)
+    return range_max(halves, sides[..., 0], sides[..., 1]).reshape(batch, channels, proposals)
+
+
+def range_max(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """The largest value of each channel in each range, see Note [range maximum by a table].
+
+    Args:
+        features: Shape (B, C, T).
+        first: First step of each range, int64, shape (B, A).
+        last: Last step (inclusive), int64, shape (B, A).
+
+    Returns:
+        Shape (B, C, A).
+    """
+    channels, steps = features.shape[1:]
+    low = first.clamp(0, steps - 1)
+    high = torch.maximum(last.clamp(0, steps - 1), low)
+    length = (high - low).flatten()
+    row_start, power = (
+        table.index_select(0, length).reshape(low.shape) for table in _rows_by_length(steps, features.device)
+    )
+    table = torch.cat(_table(features), dim=-1)  # (B, C, all rows)
+    left, right = (
+        table.gather(2, place[:, None].expand(-1, channels, -1))
+        for place in (row_start + low, row_start + high + 1 - power)
+    )
+    return torch.where(left >= right, left, right)
+
+
+def boundary_edges(starts: Tensor, ends: Tensor, *, is_closed: bool) -> Tensor:
+    """The regions around the boundaries of proposals; rounded half to even they are ranges for `boundary_max_pool`.
+
+    Args:
+        starts: Shape (B, A), in steps.
+        ends: Shape (B, A), in steps.
+        is_closed: Whether the step of the end belongs to the proposal, so that its length is `end - start + 1`.
+
+    Returns:
+        First and last step around the start, then around the end, not rounded, shape (B, A, 4).
+    """
+    length = ends - starts + 1 if is_closed else ends - starts
+    outwards, inwards = (length / _START_PART).clamp(min=1), (length / _END_PART).clamp(min=1)
+    edges = [starts - outwards, starts + inwards, ends - inwards, ends + outwards]
+    return torch.stack(edges, dim=-1)
+
+
+def _table(features: Tensor) -> list[Tensor]:
+    """Rows of the table: the largest of the 2^k steps from each step on, as far as there are so many."""
+    rows = [features]
+    for power in _powers(features.shape[-1])[:-1]:
+        here, later = rows[-1][..., :-power], rows[-1][..., power:]
+        rows.append(torch.where(here >= later, here, later))
+    return rows
+
+
+def _powers(steps: int) -> list[int]:
+    """Lengths of the stretches of each row: 1, 2, 4, … up to `steps`."""
+    return [2**row for row in range(steps.bit_length())]
+
+
+def _rows_by_length(steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For ranges of 1, 2, … steps: where the row to look into starts in the table, and the length of its stretches."""
+    starts = [0]
+    for power in _powers(steps):
+        starts.append(starts[-1] + steps - power + 1)
+    rows = [length.bit_length() - 1 for length in range(1, steps + 1)]
+    return (
+        torch.tensor([starts[row] for row in rows], device=device),
+        torch.tensor([2**row for row in rows], device=device),
+    )
+
+
+class Proposals(NamedTuple):
+    """Segments without a class, and classes without a segment, of B windows."""
+
+    segments_frames: Tensor
+    """(start, end) in frames of the whole video, shape (B, A, 2)."""
+    scores: Tensor
+    """How sure it is that each segment holds an action, in [0, 1], shape (B, A)."""
+    class_scores: Tensor
+    """How sure it is what the window shows: background, then the classes, adding up to 1, shape (B, 1 + K)."""
+
+
+def decode_proposals(
+    outputs: RefinedOutputs, *, level_strides: tuple[int, ...], window_start_frames: Tensor, real_frames: Tensor
+) -> Proposals:
+    """Decode a batch of windows.
+
+    Segments are limited to the real frames of their window first and moved to their place in the video afterwards.
+    Those that lie behind the real frames become segments without length there.
+
+    Args:
+        outputs: What the head says.
+        level_strides: Frames per step of each level.
+        window_start_frames: First frame of each window in the video, shape (B,).
+        real_frames: Frames of each window that are not padding, shape (B,).
+    """
+    frames = outputs.frame_features.shape[-1]
+    centres = position_centres(frames, level_strides).to(outputs.distances_frames)
+    segments = refined_segments(centres, outputs.distances_frames, outputs.offsets)
+    ends = real_frames.to(segments.dtype)[:, None, None]
+    starts = window_start_frames.to(segments.dtype)[:, None, None]
+    is_action = (outputs.logits.softmax(dim=-1) + outputs.refined_logits.softmax(dim=-1))[..., 1] / 2
+    return Proposals(
+        torch.minimum(segments.clamp(min=0), ends) + starts,
+        is_action * outputs.quality_logits.sigmoid(),
+        outputs.class_logits.softmax(dim=-1),
+    )
+
+
+def with_classes(proposals: Proposals, *, classes_per_proposal: int) -> Segments:
+    """Give every proposal the likeliest classes of its window; its score in others is 0.
+
+    The score is that of the proposal times that of the class. Background is never among the classes.
+    """
+    likely = proposals.class_scores[:, 1:]  # (B, K)
+    least = likely.topk(min(classes_per_proposal, likely.shape[1]), dim=1).values[:, -1:]
+    kept = torch.where(likely >= least, likely, 0.0)
+    return Segments(proposals.segments_frames, proposals.scores[:, :, None] * kept[:, None, :])
+
+
+def position_centres(frames: int, level_strides: tuple[int, ...]) -> Tensor:
+    """Where the positions of all levels are, finest first, in frames of a window of `frames`, shape (A,).
+
+    A level of S steps cuts the window into S equal parts; a position is in the middle of its part.
+    """
+    counts = level_steps(frames, level_strides)
+    return torch.cat([(torch.arange(steps) + 0.5) / steps * frames for steps in counts])
+
+
+def level_steps(frames: int, level_strides: tuple[int, ...]) -> list[int]:
+    """Steps of every level of a window of `frames`: each level has half of those before, rounded up."""
+    steps = [frames // level_strides[0]]
+    for _ in level_strides[1:]:
+        steps.append(-(-steps[-1] // 2))
+    return steps
+
+
+def refined_segments(centres_frames: Tensor, distances_frames: Tensor, offsets: Tensor) -> Tensor:
+    """Proposals after refinement.
+
+    Args:
+        centres_frames: Shape (A,).
+        distances_frames: To start and end, shape (B, A, 2).
+        offsets: In halves of the proposal's length, shape (B, A, 2).
+
+    Returns:
+        Segments (start, end) in frames of the window, not limited to it, shape (B, A, 2).
+    """
+    half = distances_frames.sum(dim=-1, keepdim=True) / 2
+    moved = distances_frames + half * offsets
+    return torch.stack([centres_frames - moved[..., 0], centres_frames + moved[..., 1]], dim=-1)

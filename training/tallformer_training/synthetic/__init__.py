@@ -1,8 +1,7 @@
 """Untrimmed videos made from a seed, in which only motion over time tells the actions apart, with exact truth.
 
-The way of the data: `planning` writes a `script` of what happens when (`timing`, or `whole_videos` for those of one
-class; `actions`, `near_misses`, `scene`), `render` turns it into frames (`looks`, `backgrounds`), `dataset` writes them
-as h264 with their truth beside them.
+`planning` writes a `script` of what happens when (`timing`, `actions`), `render` turns it into frames (`looks`),
+`dataset` writes them as h264 with their truth beside them.
 Needs NumPy and PyAV only, no torch.
 """
 

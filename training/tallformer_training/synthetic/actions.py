@@ -1,14 +1,17 @@
-"""The actions: which motion each one is, and how its numbers are drawn."""
+"""The actions, the motions that they are made of, and near misses, which begin like an action and are never labelled.
+
+Motions are pure functions of the pose that they start from and the time since then. Lengths are in picture heights, so
+a motion does not depend on the resolution: x runs from 0 to the picture's aspect ratio, y from 0 (top) to 1.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, assert_never, get_args
+from typing import Literal, NamedTuple, Protocol, assert_never, get_args
 
 import numpy as np
-
-from tallformer_training.synthetic.motions import Circle, Flash, Hop, Motion, Pose, Resize, Turn, Zigzag
+from numpy.typing import NDArray
 
 ActionName = Literal["bounce", "spin left", "spin right", "grow", "shrink", "orbit", "blink", "zigzag"]
 CLASSES: tuple[ActionName, ...] = get_args(ActionName)
@@ -19,6 +22,21 @@ SMALLEST, LARGEST = 0.22, 0.58
 """Limits of `grow` and `shrink`, in picture heights."""
 SHORTEST_S, LONGEST_S = 0.5, 30.0
 """Lengths of actions."""
+
+REST_Y = (0.26, 0.82)
+
+FloatArray = NDArray[np.float64]
+
+NearMissName = Literal["half bounce", "drift", "tilt", "vanish", "swerve"]
+NEAR_MISSES: tuple[NearMissName, ...] = get_args(NearMissName)
+
+_LENGTHS_S: dict[NearMissName, tuple[float, float]] = {
+    "half bounce": (0.2, 0.5),
+    "drift": (0.8, 4.0),
+    "tilt": (0.2, 0.6),
+    "vanish": (1.2, 3.0),
+    "swerve": (0.4, 1.0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +63,6 @@ class Stage:
     def right(self) -> float:
         """Largest x of a sprite's centre."""
         return self.aspect - self.left
-
-
-REST_Y = (0.26, 0.82)
 
 
 def draw_duration_s(rng: np.random.Generator) -> float:
@@ -150,3 +165,232 @@ def _reach(start: Pose, along_rad: float, width: float, stage: Stage, sign: int)
             break
         reach += sign * 0.05
     return reach
+
+
+class Pose(NamedTuple):
+    """Where a sprite is and how it stands; the columns of every pose array, in this order."""
+
+    x: float
+    """Centre, in picture heights from the left edge."""
+    y: float
+    """Centre, in picture heights from the top edge."""
+    angle_rad: float
+    """Rotation, clockwise as seen."""
+    size: float
+    """Diameter, in picture heights."""
+    opacity: float
+    """0 (not to be seen) to 1."""
+
+
+class Motion(Protocol):
+    """A way to move."""
+
+    def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
+        """Poses at times `t_s` (N,) since the start, shape (N, 5)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hop:
+    """Parabolic hops straight up and down again, as under gravity."""
+
+    height: float
+    """Of one hop, in picture heights."""
+    period_s: float
+    """From the ground to the ground."""
+
+    def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
+        """See `Motion`."""
+        phase = _phase(t_s, self.period_s)
+        return _moved(start, t_s, y=-4 * self.height * phase * (1 - phase))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Rotation about the centre at a constant rate."""
+
+    rad_per_s: float
+    """Above 0 clockwise as seen, below 0 counter-clockwise."""
+
+    def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
+        """See `Motion`."""
+        return _moved(start, t_s, angle_rad=self.rad_per_s * t_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize:
+    """Growth (or shrinking) at a constant relative rate; past the largest size it starts again from the smallest.
+
+    The mirror image in time of a growth is a shrinking with the same sizes, so that no still picture tells which it is.
+    """
+
+    smallest: float
+    """In picture heights, at most the size at the start."""
+    largest: float
+    """In picture heights, at least the size at the start."""
+    cycles_per_s: float
+    """Ways from the smallest to the largest per second; below 0 shrinks."""
+
+    def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
+        """See `Motion`."""
+        span = math.log(self.largest / self.smallest)
+        position = math.log(start.size / self.smallest) / span + self.cycles_per_s * t_s
+        sizes = self.smallest * np.exp(span * (position - np.floor(position)))
+        return _moved(start, t_s, size=np.where(t_s > 0, sizes - start.size, 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle:
+    """A way on a circle; the sprite itself does not turn."""
+
+    radius: float
+    """In picture heights."""
+    from_rad: float
+    """Where on the circle the sprite starts, clockwise from the right."""
+    rad_per_s: float
+    """Above 0 clockwise as seen, below 0 counter-clockwise."""
+
+    def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
+        """See `Motion`."""
+        angle = self.from_rad + self.rad_per_s * t_s
+        x = self.radius * (np.cos(angle) - math.cos(self.from_rad))
+        y = self.radius * (np.sin(angle) - math.sin(self.from_rad))
+        return _moved(start, t_s, x=x, y=y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flash:
+    """Not to be seen for the first half of every period."""
+
+    period_s: float
+    """From one disappearance to the next."""
+    opacity: float
+    """While off, in [0, 1)."""
+
+    def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
+        """See `Motion`."""
+        off = _phase(t_s, self.period_s) < 0.5
+        return _moved(start, t_s, opacity=np.where(off, self.opacity - start.opacity, 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zigzag:
+    """Straight legs with sharp turns: a triangle wave across a way that is reflected at its two ends."""
+
+    along_rad: float
+    """Direction of the way."""
+    speed: float
+    """Along the way, in picture heights per second."""
+    back: float
+    """How far the way reaches behind the start, in picture heights, at most 0."""
+    ahead: float
+    """How far the way reaches before the start, in picture heights, above `back`."""
+    width: float
+    """Of the wave, across the way, in picture heights; the sign says to which side."""
+    period_s: float
+    """Of the wave."""
+
+    def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
+        """See `Motion`."""
+        span = self.ahead - self.back
+        along = self.back + span * _triangle(((self.speed * t_s - self.back) / span) / 2)
+        across = self.width * _triangle(t_s / self.period_s)
+        cos, sin = math.cos(self.along_rad), math.sin(self.along_rad)
+        return _moved(start, t_s, x=along * cos - across * sin, y=along * sin + across * cos)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glide:
+    """A straight way at constant speed, or one that comes to rest at its end."""
+
+    x: float
+    """To the right, in picture heights."""
+    y: float
+    """Down, in picture heights."""
+    duration_s: float
+    """For the whole way."""
+    settles: bool = False
+    """Slows down to rest, like the first half of a hop."""
+
+    def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
+        """See `Motion`."""
+        part = np.clip(t_s / self.duration_s, 0.0, 1.0)
+        if self.settles:
+            part = part * (2 - part)
+        return _moved(start, t_s, x=self.x * part, y=self.y * part)
+
+
+def pose_after(motion: Motion, start: Pose, duration_s: float) -> Pose:
+    """The pose in which `motion` leaves a sprite; whole turns are taken off the angle."""
+    x, y, angle_rad, size, opacity = (float(value) for value in motion.poses(start, np.array([duration_s]))[0])
+    return Pose(x, y, math.remainder(angle_rad, math.tau), size, opacity)
+
+
+def _moved(start: Pose, t_s: FloatArray, **changes: FloatArray) -> FloatArray:
+    poses = np.tile(np.asarray(start), (len(t_s), 1))  # (N, 5)
+    for field, change in changes.items():
+        poses[:, Pose._fields.index(field)] += change
+    return poses
+
+
+def _phase(t_s: FloatArray, period_s: float) -> FloatArray:
+    phase = t_s / period_s % 1
+    return np.where(phase > 1 - 1e-9, 0.0, phase)  # a whole number of periods must not fall just short of it
+
+
+def _triangle(turns: FloatArray) -> FloatArray:
+    """0 at whole turns, 1 half-way between them, straight in between."""
+    return np.asarray(1 - np.abs(2 * (turns - np.floor(turns)) - 1))
+
+
+def draw_near_miss_s(name: NearMissName, rng: np.random.Generator) -> float:
+    """Length of a near-miss."""
+    return float(rng.uniform(*_LENGTHS_S[name]))
+
+
+def draw_near_miss(
+    name: NearMissName, start: Pose, duration_s: float, stage: Stage, rng: np.random.Generator
+) -> Motion:
+    """Draw the motion of one near-miss; arguments as for `draw_action`.
+
+    Returns:
+        A motion that leaves the sprite at rest where it may rest: up and no further, a straight way without zigzag, at
+        most a sixth of a turn, one long absence instead of a blink, at most a third of an orbit.
+    """
+    match name:
+        case "half bounce":
+            return _draw_half_bounce(start, duration_s, rng)
+        case "drift":
+            target_x, target_y = rng.uniform(stage.left, stage.right), rng.uniform(*REST_Y)
+            return Glide(x=target_x - start.x, y=target_y - start.y, duration_s=duration_s)
+        case "tilt":
+            return Turn(rad_per_s=float(rng.choice((-1, 1)) * rng.uniform(0.3, math.pi / 3) / duration_s))
+        case "vanish":
+            return Flash(period_s=2 * duration_s, opacity=0.0)
+        case "swerve":
+            return _draw_swerve(start, duration_s, stage, rng)
+        case _:
+            assert_never(name)
+
+
+def draw_crossing(start_x: float, end_x: float, duration_s: float, rng: np.random.Generator) -> Motion:
+    """Draw the straight way of a passer-by through the whole picture, in picture heights."""
+    return Glide(x=end_x - start_x, y=rng.uniform(-0.2, 0.2), duration_s=duration_s)
+
+
+def _draw_half_bounce(start: Pose, duration_s: float, rng: np.random.Generator) -> Glide:
+    room_up, room_down = start.y - REST_Y[0], REST_Y[1] - start.y
+    height = min(rng.uniform(0.14, 0.26), max(room_up, room_down))
+    rises = room_up >= height and (room_down < height or rng.random() < 0.7)
+    return Glide(x=0.0, y=-height if rises else height, duration_s=duration_s, settles=True)
+
+
+def _draw_swerve(start: Pose, duration_s: float, stage: Stage, rng: np.random.Generator) -> Motion:
+    for _ in range(32):
+        radius, from_rad = rng.uniform(0.13, 0.26), rng.uniform(0, math.tau)
+        turn_rad = rng.uniform(math.pi / 3, 2 * math.pi / 3) * rng.choice((-1, 1))
+        x = start.x + radius * (math.cos(from_rad + turn_rad) - math.cos(from_rad))
+        y = start.y + radius * (math.sin(from_rad + turn_rad) - math.sin(from_rad))
+        if stage.rests(x, y):
+            return Circle(radius=radius, from_rad=from_rad, rad_per_s=float(turn_rad / duration_s))
+    return draw_near_miss("drift", start, duration_s, stage, rng)

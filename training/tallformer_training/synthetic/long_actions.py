@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tallformer_training.synthetic.motions import Flash, Hop, Motion, Zigzag, pose_after
+from tallformer_training.synthetic.actions import Flash, Hop, Motion, Zigzag, pose_after
 from tallformer_training.synthetic.script import SUBSETS, Event, Script, Shot, Sprite
 
 LONG_S = (30.0, 150.0)

@@ -21,13 +21,28 @@ from typing import assert_never
 import numpy as np
 
 from tallformer_infer.errors import ConfigError
-from tallformer_training.synthetic.actions import CLASSES, REST_Y, SIZES, ActionName, Stage, draw_action
-from tallformer_training.synthetic.motions import Motion, Pose, pose_after
-from tallformer_training.synthetic.near_misses import draw_crossing, draw_near_miss
-from tallformer_training.synthetic.scene import draw_scene
-from tallformer_training.synthetic.script import SUBSETS, Event, Script, Shot, Sprite, VideoSpec
-from tallformer_training.synthetic.timing import Slot, plan_actions, plan_near_misses
-from tallformer_training.synthetic.whole_videos import cast_actions, draw_frames, plan_shots
+from tallformer_training.synthetic.actions import (
+    CLASSES,
+    REST_Y,
+    SIZES,
+    ActionName,
+    Motion,
+    Pose,
+    Stage,
+    draw_action,
+    draw_crossing,
+    draw_near_miss,
+    pose_after,
+)
+from tallformer_training.synthetic.script import SUBSETS, Event, Script, Shot, Sprite, VideoSpec, draw_scene
+from tallformer_training.synthetic.timing import (
+    Slot,
+    cast_actions,
+    draw_frames,
+    plan_actions,
+    plan_near_misses,
+    plan_shots,
+)
 
 _CROSSINGS_PER_MINUTE = 1.5
 _WHOLE_VIDEO = 2**32 - 1

@@ -8,14 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_training.synthetic.backgrounds import TILE_HEIGHTS, TILE_PX, draw_background
-from tallformer_training.synthetic.looks import draw_look
-from tallformer_training.synthetic.motions import FloatArray, Pose
-from tallformer_training.synthetic.scene import Scene, Speck, light_at, shake_at, zoom_at
-from tallformer_training.synthetic.script import Script, Shot, VideoSpec
+from tallformer_training.synthetic.actions import FloatArray, Pose
+from tallformer_training.synthetic.looks import TILE_HEIGHTS, TILE_PX, draw_background, draw_look
+from tallformer_training.synthetic.script import Scene, Script, Shot, Speck, VideoSpec, light_at, shake_at, zoom_at
 
 Frame = NDArray[np.uint8]
-FloatImage = NDArray[np.float32]
+_TextureImage = NDArray[np.float32]
 
 _GRAIN_MARGIN_PX = 32
 _BLOCK_FRAMES = 1024
@@ -59,7 +57,7 @@ def _render_block(shot: Shot, spec: VideoSpec, frames: NDArray[np.int64]) -> Ite
         yield (picture + np.float32(0.5)).astype(np.uint8)
 
 
-def _background(tile: FloatImage, spec: VideoSpec, zoom: float, offset: FloatArray) -> FloatImage:
+def _background(tile: _TextureImage, spec: VideoSpec, zoom: float, offset: FloatArray) -> _TextureImage:
     """The part of the endless tiles that is seen, magnified about the picture's middle, bilinear."""
     step = TILE_PX / TILE_HEIGHTS / spec.height_px / zoom  # tile pixels per pixel
     centre = offset * TILE_PX / TILE_HEIGHTS
@@ -77,7 +75,7 @@ def _background(tile: FloatImage, spec: VideoSpec, zoom: float, offset: FloatArr
     return np.asarray(near)
 
 
-def _draw_sprite(picture: FloatImage, textures: tuple[FloatImage, ...], pose: Pose) -> None:
+def _draw_sprite(picture: _TextureImage, textures: tuple[_TextureImage, ...], pose: Pose) -> None:
     """Draw a look over `picture` (in place) by looking up, for each pixel around it, its place in the texture."""
     height_px, width_px = picture.shape[:2]
     radius_px = max(pose.size * height_px / 2, 1.0)
@@ -103,7 +101,7 @@ def _draw_sprite(picture: FloatImage, textures: tuple[FloatImage, ...], pose: Po
     part += rgba[:, :, :3]
 
 
-def _sample(texture: FloatImage, u: FloatImage, v: FloatImage) -> FloatImage:
+def _sample(texture: _TextureImage, u: _TextureImage, v: _TextureImage) -> _TextureImage:
     """Bilinear values of an (L, L, 4) texture at columns `u` and rows `v` in [0, L - 1)."""
     side = len(texture)
     left, top = u.astype(np.int32), v.astype(np.int32)
@@ -117,7 +115,7 @@ def _sample(texture: FloatImage, u: FloatImage, v: FloatImage) -> FloatImage:
     return np.asarray(upper + low_part * (lower - upper))
 
 
-def _draw_speck(picture: FloatImage, speck: Speck, t_s: float, shake: FloatArray, spec: VideoSpec) -> None:
+def _draw_speck(picture: _TextureImage, speck: Speck, t_s: float, shake: FloatArray, spec: VideoSpec) -> None:
     """A disc on whole pixels; it leaves on one side and comes back on the other."""
     wide, high = spec.aspect + speck.size, 1 + speck.size
     x_px = ((speck.x + speck.x_per_s * t_s + shake[0]) % wide - speck.size / 2) * spec.height_px
@@ -129,7 +127,7 @@ def _draw_speck(picture: FloatImage, speck: Speck, t_s: float, shake: FloatArray
     part[np.hypot(columns + x0 + 0.5 - x_px, rows + y0 + 0.5 - y_px) < radius_px] = speck.rgb
 
 
-def _draw_grain(scene: Scene, spec: VideoSpec) -> FloatImage | None:
+def _draw_grain(scene: Scene, spec: VideoSpec) -> _TextureImage | None:
     """A field of noise from which every frame takes another part, shape (H + 32, W + 32, 1)."""
     if scene.grain == 0:
         return None
@@ -137,7 +135,7 @@ def _draw_grain(scene: Scene, spec: VideoSpec) -> FloatImage | None:
     return np.random.default_rng(scene.noise_seed).standard_normal(shape, np.float32) * np.float32(scene.grain)
 
 
-def _grain_of(grain: FloatImage, scene: Scene, frame: int, spec: VideoSpec) -> FloatImage:
+def _grain_of(grain: _TextureImage, scene: Scene, frame: int, spec: VideoSpec) -> _TextureImage:
     mixed = (frame * 2654435761 + scene.noise_seed) % 2**32 >> 8  # multiplicative hash: neighbours far apart
     x, y = mixed % _GRAIN_MARGIN_PX, mixed // _GRAIN_MARGIN_PX % _GRAIN_MARGIN_PX
     return grain[y : y + spec.height_px, x : x + spec.width_px]

@@ -1,4 +1,4 @@
-"""The forward pass of a batch of windows: encode some clips, take the others from memory, localize.
+"""The forward pass of a batch of windows: read clips ahead, encode some, take the others from memory, localize.
 
 # Note [clips behind the end of a video]
 A window may be longer than its video. Its clips behind the end are never drawn for encoding. At test time they are
@@ -8,21 +8,31 @@ that the official code gives them: what the localizer learns is what it will see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tallformer_infer.config import Recipe
 from tallformer_training.augmentation import AugmentationConfig, apply_change, draw_change, normalise
-from tallformer_training.memory.windows import Window, join_windows
+from tallformer_training.datasets import FrameSource
+from tallformer_training.loop.plan import PlannedWindow
+from tallformer_training.loop.step_classifier import StepClassifier
+from tallformer_training.memory.bank import Window, join_windows
 from tallformer_training.model import Detector, Outputs
-from tallformer_training.training.loading import LoadedWindow
-from tallformer_training.training.plan import PlannedWindow
-from tallformer_training.training.step_classifier import StepClassifier
 
 _AUGMENTATION_STREAM = 1
+
+_AHEAD = 2
+Source = TypeVar("Source")
+Result = TypeVar("Result")
 
 
 class WindowModel(nn.Module):
@@ -149,3 +159,58 @@ def encode_empty(detector: Detector, device: torch.device) -> Tensor:
     features: Tensor = detector.encode(normalise(clip, torch.zeros(1), detector.recipe.sampling))[0]
     detector.backbone.train(was_training)
     return features
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedWindow:
+    """A window with the pixels of its encoded clips; the others are not read."""
+
+    window: PlannedWindow
+    """The window."""
+    pixels: NDArray[np.uint8]
+    """RGB, zero beyond the video, shape (K, F, H, W, 3)."""
+    real_frames: NDArray[np.int64]
+    """Frames of each clip up to the end of the video, shape (K,)."""
+    lead_frames: NDArray[np.int64] | None = None
+    """Frames of each clip in front of the video, shape (K,); None where there are none."""
+
+
+def load_window(source: FrameSource, path: Path, window: PlannedWindow, *, clip_frames: int) -> LoadedWindow:
+    """Read the encoded clips of one window.
+
+    Args:
+        source: Where frames come from.
+        path: The window's video.
+        window: The window.
+        clip_frames: Frames per clip.
+    """
+    starts = np.array(window.encoded_clips, np.int64) * clip_frames
+    pixels = source.read_clips(path, (starts + window.start_frame).tolist(), clip_frames)
+    real_frames = np.clip(window.real_frames - starts, 0, clip_frames)
+    lead_frames = np.clip(-window.start_frame - starts, 0, clip_frames) if window.start_frame < 0 else None
+    return LoadedWindow(window, pixels, real_frames, lead_frames)
+
+
+def run_ahead(
+    items: Iterable[Source], work: Callable[[Source], Result], *, threads: int, ahead: int = _AHEAD
+) -> Iterator[Result]:
+    """`work` of every item, in order, begun in threads before it is asked for.
+
+    Args:
+        items: What to work on.
+        work: Runs in a thread; what it raises is raised here.
+        threads: How many threads.
+        ahead: Items begun ahead, at most.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="tallformer-load") as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -23,22 +23,20 @@ import torch
 from torch import Tensor, nn
 
 from tallformer_training.augmentation import apply_change, draw_change, normalise
+from tallformer_training.loop import checkpoints
+from tallformer_training.loop.beginning import require_as_many
+from tallformer_training.loop.config import autocast
+from tallformer_training.loop.costs import TargetMaker
+from tallformer_training.loop.display import Display, Metrics
+from tallformer_training.loop.forward import load_window, run_ahead
+from tallformer_training.loop.job import Material, TrainingJob, provenance
+from tallformer_training.loop.plan import PlannedWindow
+from tallformer_training.loop.processes import Processes
+from tallformer_training.loop.step_classifier import StepClassifier, step_loss
+from tallformer_training.loop.stepping import make_optimiser, take_step
 from tallformer_training.model import Detector
 from tallformer_training.model.encoder import AnyEncoder
 from tallformer_training.schedule import set_rates
-from tallformer_training.training import checkpoints
-from tallformer_training.training.beginning import require_as_many
-from tallformer_training.training.display import Display
-from tallformer_training.training.job import TrainingJob, provenance
-from tallformer_training.training.loading import load_window, run_ahead
-from tallformer_training.training.material import Material
-from tallformer_training.training.metrics import Metrics
-from tallformer_training.training.optimiser import make_optimiser, take_step
-from tallformer_training.training.plan import PlannedWindow
-from tallformer_training.training.precision import autocast
-from tallformer_training.training.processes import Processes
-from tallformer_training.training.step_classifier import StepClassifier, step_loss
-from tallformer_training.training.targets import TargetMaker
 
 FOLDER = "encoder"
 _DRAW_STREAM, _CHANGE_STREAM = 3, 4

@@ -1,27 +1,33 @@
-"""What a session starts with: the detector's weights, the last checkpoint, and the memory."""
+"""The start of a run: the detector's weights, the last checkpoint, and the memory, which encodes every clip once."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
+from torch import distributed as dist
 
 from tallformer_infer.bundle import Bundle
+from tallformer_infer.config import Recipe
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_infer.text import counted
 from tallformer_training.checkpoint import load_checkpoint
-from tallformer_training.memory import Memory, RunMemory
+from tallformer_training.datasets import FrameSource, TrainingVideo
+from tallformer_training.loop import checkpoints
+from tallformer_training.loop.checkpoints import bundle_to_start_from, encoder_of_bundle
+from tallformer_training.loop.config import TrainingConfig
+from tallformer_training.loop.display import Display
+from tallformer_training.loop.job import Material, TrainingJob
+from tallformer_training.loop.plan import MIRRORED, Planner, memory_clips
+from tallformer_training.loop.processes import Processes
+from tallformer_training.loop.validation import encode_video
+from tallformer_training.memory import Memory, MemoryBuilder, RunMemory, encoder_fingerprint
 from tallformer_training.model import Detector
-from tallformer_training.training import checkpoints
-from tallformer_training.training.batch_norm import share_batch_norms
-from tallformer_training.training.bundle_start import bundle_to_start_from, encoder_of_bundle
-from tallformer_training.training.display import Display
-from tallformer_training.training.first_memory import count_clips, make_first_memory, require_memory
-from tallformer_training.training.job import TrainingJob
-from tallformer_training.training.material import Material
-from tallformer_training.training.plan import Planner
-from tallformer_training.training.processes import Processes
 
 MAY_DIFFER = ("head.retina_cls.", "head.action_head.")
 """Weights that depend on the classes: they are made anew where a start checkpoint has other classes."""
@@ -236,3 +242,152 @@ def _load_encoder(detector: Detector, bundle: Bundle, display: Display) -> None:
         )
     display.say(f"{bundle.name}: the encoder starts with its weights; everything else is fresh")
     detector.load_state_dict({**own, **{name: state[name] for name in needed}})
+
+
+def make_first_memory(
+    folder: Path,
+    detector: Detector,
+    source: FrameSource,
+    videos: Sequence[TrainingVideo],
+    frames: Mapping[str, int],
+    *,
+    config: TrainingConfig,
+    processes: Processes,
+    on_clips: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Make the memory, or go on making it; all processes call it, and share the work.
+
+    Rows cover whole clips: a last partial clip is filled up with frames that are zero after normalisation, as at test
+    time, and all its feature steps are kept. The encoder is in evaluation mode; the official code encodes with
+    stochastic depth.
+
+    Args:
+        folder: Where the finished memory will be; nothing is done if it is there.
+        detector: With the weights that training starts from.
+        source: Where frames come from.
+        videos: All training videos.
+        frames: Their lengths, by name.
+        config: Whether to encode at all, number format, mirrored videos.
+        processes: Those that make it together.
+        on_clips: Called with the number of clips done.
+    """
+    recipe = detector.recipe
+    clips = memory_clips(frames, config, clip_frames=recipe.window.clip_frames)
+    if not folder.exists():
+        builder = MemoryBuilder(
+            folder,
+            {name: count * recipe.clip_steps for name, count in clips.items()},
+            channels=recipe.model.backbone.out_channels,
+            dtype=config.memory_dtype,
+            fingerprint=encoder_fingerprint(recipe),
+            worker=processes.rank,
+        )
+        processes.barrier()
+        by_name = {video.name: video for video in videos}
+        detector.eval()
+        for entry in builder.missing(workers=processes.count, worker=processes.rank):
+            video = by_name[entry.removesuffix(MIRRORED)]
+            builder.write(entry, _features(detector, source, video, frames[video.name], entry, config))
+            on_clips(clips[entry])
+        processes.barrier()
+        if processes.is_main:
+            builder.finish()
+    processes.barrier()
+
+
+def count_clips(frames: Mapping[str, int], config: TrainingConfig, recipe: Recipe) -> int:
+    """Clips that the memory holds."""
+    return sum(memory_clips(frames, config, clip_frames=recipe.window.clip_frames).values())
+
+
+def require_memory(memory: Memory, frames: Mapping[str, int], config: TrainingConfig, recipe: Recipe) -> None:
+    """Check that a memory is of these videos.
+
+    Raises:
+        LongMemoryError: It is not.
+    """
+    clips = memory_clips(frames, config, clip_frames=recipe.window.clip_frames)
+    steps = {name: count * recipe.clip_steps for name, count in clips.items()}
+    memory.require(steps, channels=recipe.model.backbone.out_channels)
+
+
+def _features(
+    detector: Detector, source: FrameSource, video: TrainingVideo, frames: int, entry: str, config: TrainingConfig
+) -> np.ndarray:
+    """Features of one entry, shape (C, steps)."""
+    recipe = detector.recipe
+    clips = -(-frames // recipe.window.clip_frames)
+    if config.memory_start == "zeros":
+        return np.zeros((recipe.model.backbone.out_channels, clips * recipe.clip_steps), np.float32)
+    is_mirrored = entry.endswith(MIRRORED)
+    parts = [
+        encoded.features.float().cpu()
+        for encoded in encode_video(detector, source, video.path, frames, is_mirrored=is_mirrored)
+    ]
+    features: np.ndarray = torch.cat(parts).transpose(0, 1).flatten(1).numpy()  # (C, clips * clip steps)
+    return features
+
+
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm whose statistics in training are those of all processes together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, ...)."""
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(x)
+        values = x.float()  # sums of many short numbers would be wrong
+        count = values.new_tensor([x.numel() / x.shape[1]])
+        others = [axis for axis in range(x.dim()) if axis != 1]
+        sums = torch.cat([values.sum(dim=others), (values * values).sum(dim=others), count])
+        total: Tensor = _SumOverProcesses.apply(sums)  # type: ignore[no-untyped-call]
+        channels = x.shape[1]
+        number = total[-1].detach()
+        mean = total[:channels] / number
+        variance = (total[channels : 2 * channels] / number - mean * mean).clamp(min=0)  # rounding may bring it below
+        self._follow(mean.detach(), variance.detach() * number / (number - 1).clamp(min=1))
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        shift = self.bias - mean * scale
+        wide = (-1, *[1] * (x.dim() - 2))
+        return torch.addcmul(shift.view(wide), values, scale.view(wide)).to(x.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of axes."""
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+def share_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
+    """Replace every batch norm by one over all processes; weights and their names stay."""
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm3d):
+                shared = SharedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum or 0.1)
+                shared.load_state_dict(child.state_dict())
+                setattr(parent, name, shared)
+    return module
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over all processes; every process's loss depends on everyone's values, so gradients are summed, too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total

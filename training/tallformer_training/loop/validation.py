@@ -1,14 +1,17 @@
-"""mAP of the detector on validation videos, the same way as `tallformer detect` finds actions."""
+"""mAP of the detector on validation videos, found as `tallformer detect` finds actions; shared by all processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tallformer_infer.config import Recipe
 from tallformer_infer.evaluation import Evaluation, Predictions, Protocol, Truth, evaluate, protocol_named
@@ -17,8 +20,10 @@ from tallformer_infer.structures import Action, Candidates
 from tallformer_infer.timeline import FeatureWindow, Timeline, step_frames
 from tallformer_training.augmentation import apply_change, middle_crop, normalise
 from tallformer_training.datasets import FrameSource, TrainingVideo
+from tallformer_training.loop.forward import encode_empty
+from tallformer_training.loop.job import Material
+from tallformer_training.loop.processes import Processes
 from tallformer_training.model import Detector
-from tallformer_training.training.forward import encode_empty
 
 _CLIPS_AT_ONCE, _FRAMES_AT_ONCE = 8, 512
 
@@ -145,3 +150,26 @@ def _best(pairs: Candidates, recipe: Recipe) -> Candidates:
         return pairs
     best = np.sort(np.argsort(-pairs.scores, kind="stable")[:limit])
     return pairs.take(best)
+
+
+def measure(recipe: Recipe, weights: Mapping[str, Tensor], measured: Material, processes: Processes) -> dict[str, Any]:
+    """mAP of some weights on all validation videos, as JSON values; every process takes some of the videos."""
+    detector = Detector(recipe).to(processes.device).eval()
+    detector.load_state_dict(weights)
+    started_s, processor_s = time.perf_counter(), time.process_time()
+    own = {
+        video.name: detect_actions(detector, measured.source, video, measured.frames[video.name])
+        for video in measured.videos[processes.rank :: processes.count]
+    }
+    found = {name: actions for part in processes.gather(own) for name, actions in part.items()}
+    ordered = {video.name: found[video.name] for video in measured.videos}
+    evaluation = score(ordered, measured.videos, recipe)
+    return {
+        "average_map": evaluation.average,
+        "map_per_tiou": list(evaluation.mean_average_precision),
+        "average_precision_per_class": {row.label: row.average for row in evaluation.classes},
+        "predictions": evaluation.prediction_count,
+        "truth": evaluation.truth_count,
+        "seconds": time.perf_counter() - started_s,
+        "processor_s": time.process_time() - processor_s,
+    }

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from tallformer_training.checkpoint import save_checkpoint
-from tallformer_training.model import Detector
-from tallformer_training.training import checkpoints
-from tallformer_training.training.beginning import (
+from tallformer_training.loop import checkpoints
+from tallformer_training.loop.beginning import (
     ExpectedTime,
     encode_first_memory,
     last_state,
@@ -22,20 +21,17 @@ from tallformer_training.training.beginning import (
     open_memory,
     say_start,
 )
-from tallformer_training.training.curves import draw_curves
-from tallformer_training.training.display import Display
-from tallformer_training.training.encoder_stage import EncoderStage
-from tallformer_training.training.job import TrainingJob, begin_run, check_run, provenance
-from tallformer_training.training.loading import LoadedWindow, load_window, run_ahead
-from tallformer_training.training.material import Material, prepare
-from tallformer_training.training.measuring import measure
-from tallformer_training.training.metrics import Metrics, read_metrics
-from tallformer_training.training.plan import PlannedWindow, Planner, share
-from tallformer_training.training.processes import Processes
-from tallformer_training.training.step_classifier import StepClassifier
-from tallformer_training.training.stepping import Stepper, StepReport
-from tallformer_training.training.targets import TargetMaker
-from tallformer_training.training.validation import protocol_of
+from tallformer_training.loop.costs import TargetMaker
+from tallformer_training.loop.display import Display, Metrics, draw_curves, read_metrics
+from tallformer_training.loop.encoder_stage import EncoderStage
+from tallformer_training.loop.forward import LoadedWindow, load_window, run_ahead
+from tallformer_training.loop.job import Material, TrainingJob, begin_run, check_run, prepare, provenance
+from tallformer_training.loop.plan import PlannedWindow, Planner, share
+from tallformer_training.loop.processes import Processes
+from tallformer_training.loop.step_classifier import StepClassifier
+from tallformer_training.loop.stepping import Stepper, StepReport
+from tallformer_training.loop.validation import measure, protocol_of
+from tallformer_training.model import Detector
 
 MODEL_FILE = "model.safetensors"
 """The last weights, or their running mean."""

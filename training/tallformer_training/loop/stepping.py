@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -14,23 +15,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tallformer_infer.config import Recipe
+from tallformer_training.loop.config import OptimiserConfig, TrainingConfig, autocast
+from tallformer_training.loop.costs import TargetMaker, window_costs
+from tallformer_training.loop.forward import (
+    LoadedWindow,
+    WindowModel,
+    fill_behind_the_end,
+    memory_window,
+    prepare_clips,
+)
+from tallformer_training.loop.plan import PlannedWindow
+from tallformer_training.loop.processes import Processes
+from tallformer_training.loop.step_classifier import step_loss
 from tallformer_training.memory import Memory, RunMemory, Staleness, staleness
-from tallformer_training.memory.bank import OUTSIDE
-from tallformer_training.memory.exchange import write_back
-from tallformer_training.memory.windows import read_windows
+from tallformer_training.memory.bank import OUTSIDE, read_windows
+from tallformer_training.memory.run import write_back
 from tallformer_training.model import Detector
 from tallformer_training.model.point_head import PointHead
-from tallformer_training.schedule import set_rates
-from tallformer_training.training.config import TrainingConfig
-from tallformer_training.training.costs import window_costs
-from tallformer_training.training.forward import WindowModel, fill_behind_the_end, memory_window, prepare_clips
-from tallformer_training.training.loading import LoadedWindow
-from tallformer_training.training.optimiser import WeightMean, make_optimiser, take_step
-from tallformer_training.training.plan import PlannedWindow
-from tallformer_training.training.precision import autocast
-from tallformer_training.training.processes import Processes
-from tallformer_training.training.step_classifier import step_loss
-from tallformer_training.training.targets import TargetMaker
+from tallformer_training.schedule import ParameterGroup, parameter_groups, set_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,3 +232,77 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] += now - self._mark
         self._mark = now
+
+
+def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """The optimiser of everything in `model` that needs a gradient."""
+    groups = parameter_groups(model, base_lr=config.base_lr, encoder_factor=config.encoder_factor)
+    match config.kind:
+        case "sgd":
+            return torch.optim.SGD(
+                [{**group} for group in groups],
+                lr=config.base_lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
+        case "adam":
+            return torch.optim.Adam(
+                [{**group} for group in groups],
+                lr=config.base_lr,
+                betas=config.betas,
+                weight_decay=config.weight_decay,
+            )
+        case "adamw":
+            names = {id(parameter): name for name, parameter in model.named_parameters()}
+            parts = [part for group in groups for part in _split(group, names, config.weight_decay)]
+            return torch.optim.AdamW(parts, lr=config.base_lr, betas=config.betas)
+        case _:
+            assert_never(config.kind)
+
+
+def _split(group: ParameterGroup, names: Mapping[int, str], weight_decay: float) -> list[dict[str, object]]:
+    """A group in two: matrices, which decay, and norms, biases and tables of relative positions, which do not."""
+    parts = []
+    for decays in (True, False):
+        chosen = [parameter for parameter in group["params"] if _decays(names[id(parameter)], parameter) is decays]
+        if chosen:
+            parts.append({**group, "params": chosen, "weight_decay": weight_decay if decays else 0.0})
+    return parts
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.dim() > 1 and not name.endswith("bias_table")
+
+
+def take_step(optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, max_norm: float | None) -> float:
+    """Clip the gradient, and let the optimiser move; returns the gradient's length before clipping."""
+    scaler.unscale_(optimiser)
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, float("inf") if max_norm is None else max_norm)
+    scaler.step(optimiser)
+    scaler.update()
+    return float(norm)
+
+
+class WeightMean:
+    """Running mean of weights and of batch norm statistics; in its first steps it forgets faster."""
+
+    def __init__(self, state: Mapping[str, Tensor], decay: float) -> None:
+        """Start with the weights of `state`."""
+        self.decay = decay
+        self.state = {name: tensor.detach().clone() for name, tensor in state.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a mean that was saved."""
+        for name, tensor in state.items():
+            self.state[name].copy_(tensor)
+
+    @torch.no_grad()
+    def update(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Move towards `state`, after training step number `step`, from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                self.state[name].lerp_(tensor, 1 - decay)
+            else:
+                self.state[name].copy_(tensor)

@@ -31,8 +31,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tallformer_infer.config import Recipe
+from tallformer_training.loop.config import TrainingConfig
 from tallformer_training.memory import ClipSampler
-from tallformer_training.training.config import TrainingConfig
 
 MIRRORED = "\x00mirrored"
 
