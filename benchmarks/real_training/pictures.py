@@ -102,9 +102,16 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Figure:
         steps = [row["step"] for row in line["curve"]]
         title = f"{LONG_TITLES[line['variant']]}, seed {line['seed']}"
         style = "-" if line["seed"] == 0 else "--"
-        left.plot(steps, [row["loss"] for row in line["curve"]], style, color=colours[line["variant"]])
+        left.plot(
+            steps,
+            [row["loss"] for row in line["curve"]],
+            style,
+            marker="o",
+            markersize=3,
+            color=colours[line["variant"]],
+        )
         values = [row["map"][2] for row in line["curve"]]
-        right.plot(steps, values, style, color=colours[line["variant"]], label=title)
+        right.plot(steps, values, style, marker="o", markersize=3, color=colours[line["variant"]], label=title)
     left.set(yscale="log", xlabel="step", title="training loss")
     right.set(xlabel="step", title="mAP on the lawn at tIoU 0.5, %")
     right.legend(fontsize=7)
