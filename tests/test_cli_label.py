@@ -18,8 +18,8 @@ from tallformer_infer.archive.queries import EXPORT_FORMATS, ActionFilter
 from tallformer_infer.archive.run import Plan, Totals
 from tallformer_infer.archive.tasks import Alive
 from tallformer_infer.commands import progress
-from tallformer_infer.commands.archive_index import archive_rows
 from tallformer_infer.commands.options import given_options
+from tallformer_infer.commands.report import archive_rows
 from tallformer_infer.structures import Action
 from tests.archive_runs import content_of
 from tests.test_report_page import Elements
@@ -193,7 +193,7 @@ def test_videos_behind_another_kind_of_address_are_labelled(videos, archive, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "docx"], "--format docx: no such format; there are json, activitynet, csv"),
+        (["--format", "docx"], "--format docx: no such format; there are json, html, activitynet"),
         (["--threshold", "2"], "Input should be less than or equal to 1"),
         (["--classes", "swim"], "class 'swim': no such class"),
         (["--operating-point", "best"], "operating point 'best': no such point"),
@@ -482,7 +482,7 @@ def test_report_of_an_archive_lists_every_video_and_why_one_failed(archive, tmp_
 
 
 def test_report_of_an_archive_counts_its_actions(archive):
-    rows = {row.name.rpartition("/")[2]: row for row in archive_rows(archive)}
+    rows = {row.name.rpartition("/")[2]: row for row in archive_rows(archive, archive)}
     with ArchiveDatabase(archive) as database:
         actions = {video.source.rpartition("/")[2]: database.actions_of(video.id) for video in database.videos()}
 

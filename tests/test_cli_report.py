@@ -162,7 +162,7 @@ def test_missing_video_and_missing_truth_are_warned_about(folder, actions, capsy
         (["actions.json", "c.mp4"], 2, "c.mp4: is not in actions.json, which has a.mp4, b.mp4"),
         (["actions.json", "-o", "actions.json"], 1, "actions.json: is what this run reads"),
         (["actions.json", "-o", "missing/x.html"], 1, "there is no folder missing"),
-        ([".", "a.mp4"], 2, "is a folder, of which VIDEO, --truth and --embed say nothing"),
+        ([".", "a.mp4"], 2, "is a folder; VIDEO, --truth and --embed are for a file of actions"),
         (["empty"], 1, "empty: has no actions.json"),
     ],
 )

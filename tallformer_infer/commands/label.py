@@ -428,7 +428,7 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
 
 def _write_index(folder: Path, watcher: LabelWatcher) -> None:
     """Write the page that lists the pages of the videos."""
-    from tallformer_infer.commands.reports import write_index_of
+    from tallformer_infer.commands.report import write_index_of
 
     page = folder / "index.html"
     write_index_of(folder, page)
