@@ -121,7 +121,7 @@ def test_ctrl_c_ends_within_a_second_and_leaves_nothing(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as run:
         for line in run.stderr:
-            if "making a video" in line:
+            if "generating a video" in line:
                 break
         started = time.monotonic()
         run.send_signal(signal.SIGINT)
