@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.bench_detect import VIDEO, video_in
 from benchmarks.decode_ways import Pictures, Task, Way, find_ways, read_ours
-from benchmarks.measure import Timing, children_cpu_s, report
+from benchmarks.measure import Call, Timing, children_cpu_s, report, take_turns
 from tallformer_infer.media import decoding
 
 SAMPLE_FPS = 15
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for side_px in chosen.sides:
             task = task_of(path, side_px)
             compared = compare(ways, task)
-            timings = take_turns(ways, task, rounds=chosen.rounds)
+            timings = time_ways(ways, task, rounds=chosen.rounds)
             for way in ways:
                 _report(way, task, timings, compared[way.name])
 
@@ -72,7 +73,7 @@ def goal(*, rounds: int = 5, side_px: int = 256, video: Path | None = None) -> d
     with tempfile.TemporaryDirectory() as work:
         task = task_of(video or video_in(Path(work)), side_px)
         compare(ways, task)
-        timings = take_turns(ways, task, rounds=rounds)
+        timings = time_ways(ways, task, rounds=rounds)
     medians = {name: float(np.median(timing.wall_s)) for name, timing in timings.items()}
     fastest = min((name for name in medians if name != OURS), key=lambda name: medians[name])
     ratios = np.array(timings[fastest].wall_s) / np.array(timings[OURS].wall_s)
@@ -112,17 +113,17 @@ def compare(ways: Sequence[Way], task: Task) -> dict[str, dict[str, Any]]:
     return found
 
 
-def take_turns(ways: Sequence[Way], task: Task, *, rounds: int) -> dict[str, Timing]:
+def time_ways(ways: Sequence[Way], task: Task, *, rounds: int) -> dict[str, Timing]:
     """Time every way once in each round."""
-    walls: dict[str, list[float]] = {way.name: [] for way in ways}
-    cpus: dict[str, list[float]] = {way.name: [] for way in ways}
-    for turn in range(rounds):
-        for way in ways if turn % 2 == 0 else reversed(ways):
-            wall_s, cpu_s = time.perf_counter(), processor_s()
-            deque(way.read(task), maxlen=0)
-            walls[way.name].append(time.perf_counter() - wall_s)
-            cpus[way.name].append(processor_s() - cpu_s)
-    return {name: Timing(tuple(walls[name]), tuple(cpus[name])) for name in walls}
+    calls = take_turns({way.name: partial(_timed, way, task) for way in ways}, rounds=rounds, warmups=0)
+    return {name: Timing.of(found) for name, found in calls.items()}
+
+
+def _timed(way: Way, task: Task, _: int) -> Call:
+    """Read all pictures once; the processor time is that of child processes too."""
+    wall_s, cpu_s = time.perf_counter(), processor_s()
+    deque(way.read(task), maxlen=0)
+    return Call(time.perf_counter() - wall_s, processor_s() - cpu_s)
 
 
 def processor_s() -> float:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.bench_decode import read_everything, take_turns
+from benchmarks.bench_decode import read_everything, time_ways
 from benchmarks.decode_ways import Task, Way, read_ours
 from benchmarks.measure import report
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_video(write_script(spec), path)
             task = Task(path=path, source_fps=FPS, source_frames=spec.frames, sample_fps=15, side_px=256, threads=1)
             ways = [Way("tallformer", "", read_ours), Way("everything", "", read_everything)]
-            for name, timing in take_turns(ways, task, rounds=chosen.rounds).items():
+            for name, timing in time_ways(ways, task, rounds=chosen.rounds).items():
                 cpu_s = sorted(timing.cpu_s)[len(timing.cpu_s) // 2]
                 report(
                     "decode_height",

@@ -9,7 +9,6 @@ alone, the encoder alone, and the two ceilings (`tallformer_infer/speed`).
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.goals import Figure
-from benchmarks.measure import circumstances, say_round
+from benchmarks.measure import say_round, write_line
 from tallformer_export.exporting import export_random
 from tallformer_infer.config import preset
 from tallformer_infer.diagnosis.stages import Speed, Trial, measure_stages
@@ -45,7 +44,7 @@ def main(*names: str, device: Device = "cpu", repeats: int = 5) -> None:
             detector = Detector.load(bundle_of(Path(work), name), device=device)
             trial = Trial(rounds=repeats, most_clips=_MOST_CLIPS, at_most_s=300)
             speed = measure_stages(detector, str(video_in(Path(work))), trial)
-            print(json.dumps({**_line(speed, name, detector), **circumstances(device=detector.device)}), flush=True)
+            write_line(_line(speed, name, detector), device=detector.device)
 
 
 def goal(work: Path) -> dict[str, Figure]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 from tallformer_export.exporting import export_random
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.config import preset
@@ -61,7 +61,7 @@ def main(*recipes: str) -> None:
                     facts = _build(out, graph, batch)
                     inputs = {"recipe": recipe, "graph": graph, "batch": batch, "precision": precision}
                     line = {"name": "engine_build", "inputs": inputs, "library": str(library), "repeats": REPEATS}
-                    print(json.dumps({**line, **facts, **circumstances()}), flush=True)
+                    write_line({**line, **facts})
 
 
 def _build(bundle: Path, graph: str, batch: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
 _EXPORT = """
@@ -58,7 +58,7 @@ def main(recipe: str, video: Path | None = None) -> None:
         size_mb = round(sum(file.stat().st_size for file in bundle.iterdir()) / 1e6)
         detected = _run(_DETECT, bundle, video)
         line = {"name": "export", "recipe": recipe, "export": {**exported, "size_mb": size_mb}, "detect": detected}
-        print(json.dumps({**line, **circumstances()}), flush=True)
+        write_line(line)
 
 
 def _run(code: str, *arguments: str | Path) -> dict[str, object]:

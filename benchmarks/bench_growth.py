@@ -14,7 +14,6 @@ work is small; 1 is in proportion, 2 is the square.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import numpy as np
 
 from benchmarks.bench_evaluation import score_one_by_one
 from benchmarks.bench_nms import CLASSES, UNLIMITED, one_by_one
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 from tallformer_infer.config import SuppressConfig
 from tallformer_infer.evaluation import Predictions, Truth, evaluate, protocol_named
 from tallformer_infer.nms import suppress, tiou
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 case.same(found, expected)
         line = {"name": "growth", "case": case.name, "ours_s": ours, "loop_s": loop}
         exponents = {"ours_exponent": exponent(ours), "loop_exponent": exponent(loop)}
-        print(json.dumps(line | exponents | circumstances()), flush=True)
+        write_line(line | exponents)
 
 
 def cases() -> Iterator[Case]:

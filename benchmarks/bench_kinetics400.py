@@ -10,7 +10,6 @@ line for each: wall time, processor time, and the load of the machine before it 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import Call, Spread, children_cpu_s, circumstances, say_round, take_turns
+from benchmarks.measure import Call, Spread, children_cpu_s, say_round, take_turns, write_line
 from tallformer_infer.devices import processor_features
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
@@ -66,9 +65,8 @@ def main() -> None:
             "load_before": round(load, 2),
             "features": list(processor_features()),
             "repeats": len(timed),
-            **circumstances(),
         }
-        sys.stdout.write(json.dumps(line) + "\n")
+        write_line(line)
 
 
 def _described() -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
 MINUTES = (1, 10, 60, 240)
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command = [sys.executable, "-c", _DETECT, video, minute]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             lines.append({"name": "memory", "minutes": minutes, **json.loads(done.stdout)})
-            print(json.dumps(lines[-1] | circumstances()), flush=True)
+            write_line(lines[-1])
             video.unlink()
     if len(lines) > 2:
-        print(json.dumps(fit(lines) | circumstances()), flush=True)
+        write_line(fit(lines))
 
 
 def repeat(source: Path, target: Path, times: int) -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import Any, get_args
 import numpy as np
 
 from benchmarks.long_videos import Labelled, make_videos, score
-from benchmarks.measure import circumstances, measure
+from benchmarks.measure import measure, write_line
 from tallformer_infer import Detector
 from tallformer_infer.evaluation import Truth
 from tallformer_infer.media import open_video
@@ -57,10 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "long_actions": is_long,
                 "inputs": {"subset": options.subset, "videos": videos, "seed": seed},
                 "clip_cpu_s": _clip_cpu_s(detector),
-                **circumstances(),
             }
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
+            write_line(line)
 
 
 def _measured(detector: Detector, videos: dict[Path, list[Labelled]], rates: tuple[float, ...]) -> dict[str, Any]:

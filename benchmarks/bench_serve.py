@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -26,7 +25,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "example" / "example.mp4"
 ABORTED = 5
@@ -177,10 +176,9 @@ def main(clients: int) -> None:
             "memory_mb": [round(value) for value in (memory[0], max(memory), memory[-1])],
             "polls_per_s": round(polling(server, ids[0])),
             "upload_mb_per_s": round(throughput(server)),
-            **circumstances(),
         }
         server.stop()
-    print(json.dumps(line))
+    write_line(line)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from typing import IO, Any
 import av
 import numpy as np
 
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
 WARM_MINUTES = 10
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         line["withdrawn"] = sum(event["event"] == "withdrawn" for event in events)
         for name, values in latencies(watched).items():
             line[f"{name}_s"] = [round(float(value), 2) for value in np.quantile(values, (0.25, 0.5, 0.75, 1))]
-    print(json.dumps(line | circumstances()))
+    write_line(line)
 
 
 if __name__ == "__main__":

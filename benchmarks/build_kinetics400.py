@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import shutil
 import tarfile
@@ -33,6 +32,7 @@ from tallformer_infer.config import (
     ScoreCurve,
     preset,
 )
+from tallformer_infer.files import file_sha256
 
 PACKAGE_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"
 CHECKPOINT_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
@@ -215,8 +215,7 @@ def _write(folder: Path, description: BundleDescription) -> None:
 
 
 def _require_sha256(path: Path, expected: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != expected:
         raise SystemExit(f"{path}: sha256 {found}; expected {expected}")
 

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -28,6 +28,7 @@ __all__ = [
     "report",
     "say_round",
     "take_turns",
+    "write_line",
 ]
 
 REPORTED_PACKAGES = (
@@ -81,10 +82,13 @@ def report(name: str, timing: Timing, *, device: str = "cpu", **inputs: object) 
         "quartiles_s": [_rounded(wall.low), _rounded(wall.high)],
         "median_cpu_s": _rounded(np.median(timing.cpu_s)),
         "repeats": len(timing.wall_s),
-        **circumstances(device=device),
     }
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    write_line(line, device=device)
+
+
+def write_line(line: Mapping[str, object], *, device: str = "cpu") -> None:
+    """Print a result as one JSON line, with commit, device, processor and versions behind it."""
+    print(json.dumps({**line, **circumstances(device=device)}), flush=True)
 
 
 def say_round(what: str, rounds: int, number: int) -> None:

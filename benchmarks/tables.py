@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import demo_page, full_size, scale_page, speed_page
+from benchmarks import demo_page, full_size, speed_page
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
 from benchmarks.ablations.results import by_machine, read_lines, summarise
@@ -18,6 +18,7 @@ from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from benchmarks.goals import goals_table
 from benchmarks.kinetics import page as kinetics_page
 from benchmarks.real_training import page as real_page
+from benchmarks.scale import page as scale_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.queue_simulation import Fleet, Tally, Work, simulate
+from benchmarks.scale.queue import Fleet, Tally, Work, simulate
 
 CALM = Fleet(nodes=4, workers_per_node=2, node_mtbf_s=None, driver_mtbf_s=None, restart_s=60)
 STORMY = Fleet(nodes=4, workers_per_node=2, node_mtbf_s=1800, driver_mtbf_s=3600, restart_s=60)

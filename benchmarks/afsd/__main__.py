@@ -8,7 +8,6 @@ Needs `pip install 'tallformer[cpu,train,export,bench]'`. Writing the graphs tak
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from benchmarks.afsd import afsd, full, material, tallformer
 from benchmarks.afsd.goal import SHARED_VIDEOS
 from benchmarks.afsd.pipeline import AfsdPipeline
 from benchmarks.afsd.sampling import Task, sample
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 
 _IN_FULL = "tfio_small.mp4"
 
@@ -35,8 +34,7 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         videos = material.videos(options.videos, work)
         for line in _lines(options, work, videos):
-            sys.stdout.write(json.dumps({**line, **circumstances()}) + "\n")
-            sys.stdout.flush()
+            write_line(line)
 
 
 def _lines(options: argparse.Namespace, work: Path, videos: list[Path]) -> Iterable[dict[str, Any]]:

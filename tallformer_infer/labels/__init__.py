@@ -10,7 +10,7 @@ truth        the annotated segments of one subset, for eval, calibrate and train
 activitynet, boris, editing, elan, label_studio, subtitles, tables, via: one module per family of formats
 """
 
-from tallformer_infer.labels.activitynet import activitynet_document, result_rows, to_columns, video_ids
+from tallformer_infer.labels.activitynet import activitynet_document, result_rows, to_columns, truth_document, video_ids
 from tallformer_infer.labels.files import CELL, Problems, escape, guard_formula, read_json_object, shown
 from tallformer_infer.labels.formats import (
     BY_SUFFIX,
@@ -25,6 +25,7 @@ from tallformer_infer.labels.formats import (
     read_labels,
     require_libraries,
 )
+from tallformer_infer.labels.label_studio import Timeline, label_studio_prediction, timeline_of_config, videos_of_tasks
 from tallformer_infer.labels.segments import (
     SUFFIXES,
     LabelledVideo,
@@ -56,6 +57,7 @@ __all__ = [
     "LabelledVideo",
     "Problems",
     "Segment",
+    "Timeline",
     "activitynet_document",
     "address_of",
     "bare_name_of",
@@ -66,6 +68,7 @@ __all__ = [
     "files_of",
     "find_videos",
     "guard_formula",
+    "label_studio_prediction",
     "labelled_video",
     "match_video",
     "notes_on",
@@ -79,6 +82,9 @@ __all__ = [
     "result_rows",
     "shifted",
     "shown",
+    "timeline_of_config",
     "to_columns",
+    "truth_document",
     "video_ids",
+    "videos_of_tasks",
 ]

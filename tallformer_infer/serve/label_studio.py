@@ -28,10 +28,8 @@ from starlette.concurrency import run_in_threadpool
 
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import AnnotationError, ConfigError, MediaError, TallformerError
-from tallformer_infer.labels.label_studio import Timeline, label_studio_prediction, timeline_of_config
-from tallformer_infer.labels.segments import Segment
-from tallformer_infer.pipeline import choose_point
-from tallformer_infer.pipeline.choices import at_point
+from tallformer_infer.labels import Segment, Timeline, label_studio_prediction, timeline_of_config
+from tallformer_infer.pipeline import at_point, choose_point
 from tallformer_infer.results import Selection, check_selection, display_floor, select_actions
 from tallformer_infer.serve.driver import Driver, DriverOptions
 from tallformer_infer.serve.fetch import check_address, fetch

@@ -28,10 +28,7 @@ from tallformer_infer.config import I3dConfig, to_json
 from tallformer_infer.errors import AnnotationError, ConfigError, ExtraError, OutputError, TallformerError
 from tallformer_infer.files import write_whole
 from tallformer_infer.installing import install_command
-from tallformer_infer.labels.activitynet import truth_document
-from tallformer_infer.labels.files import Problems
-from tallformer_infer.labels.label_studio import Timeline, videos_of_tasks
-from tallformer_infer.labels.segments import LabelledVideo
+from tallformer_infer.labels import LabelledVideo, Problems, Timeline, truth_document, videos_of_tasks
 
 Locate = Callable[[dict[str, Any], Timeline, str], Path]
 _CREATED = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")

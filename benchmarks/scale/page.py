@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.scale import (
+from benchmarks.scale.costs import (
     CHANNELS,
     CORE_HOUR_EXAMPLE,
     CORES_PER_GPU,

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.afsd.workload import GMAC
-from benchmarks.queue_simulation import Fleet, Work, as_line, simulate
+from benchmarks.scale.queue import Fleet, Work, as_line, simulate
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 CLIP_S = 32 / 15
 CLIPS_PER_HOUR = 3600 / CLIP_S
 WINDOWS_PER_HOUR = 3600 / (352 / 15)
@@ -154,7 +154,3 @@ def read_lines(name: str) -> list[dict[str, Any]]:
     """The committed lines of one benchmark."""
     text = (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
-
-
-if __name__ == "__main__":
-    main()
