@@ -147,7 +147,7 @@ def _walk(content: bytes, allowed: frozenset[str], graph: str) -> str | None:
 
 
 def _of_outside(content: bytes, at: int, size: int) -> str:
-    """For a tensor whose weights lie elsewhere; `at` and `size` are those of a key and its value, if they are told."""
+    """Message for a tensor with external weights; `at` and `size` locate the key and value that name the file."""
     texts = [
         content[place : place + length] for _, wire, place, length in fields(content, at, at + size) if wire == BYTES
     ]
@@ -258,7 +258,7 @@ def _peak_bytes(model: Any, items: int) -> int:
 
 
 def _sizes(model: Any, items: int) -> dict[str, int]:
-    """Bytes of every tensor whose shape `onnx` can tell, without weights."""
+    """Bytes of every tensor, except weights, whose shape `onnx` can infer."""
     import onnx  # noqa: PLC0415
 
     fixed = onnx.ModelProto()

@@ -85,7 +85,7 @@ class GraphInfo:
     outputs: dict[str, tuple[int | str, ...]]
     """Shape of each output."""
     size_bytes: int | None = None
-    """Of the file; None in bundles of earlier versions."""
+    """Size of the file; None in bundles of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,23 +97,23 @@ class BundleDescription:
     name: str
     """What users call the model."""
     trained: bool
-    """False where the weights are random and the actions mean nothing."""
+    """False if the weights are random and the actions mean nothing."""
     licence: str
     """Licence of the weights."""
     recipe: Recipe
-    """Everything else that decides the numbers."""
+    """All other settings that affect results."""
     graphs: dict[str, GraphInfo]
     """`encoder`, `localizer` and, unless the suppression has no graph, `suppress`."""
     graphs_from: str | None = None
-    """Installed model whose files the graphs are, so that two settings share one set of weights; None: this one's."""
+    """Installed model that provides the graph files, so that two settings share one set of weights; None: this one."""
     intended_use: str | None = None
-    """What the model is for and what it cannot know, in one or two sentences; shown wherever the model is used."""
+    """Intended use and limits of the model, in one or two sentences; shown wherever the model is used."""
     footage: Footage | None = None
     """Kind of video the model was trained on; None: not stated."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Checkpoint hash, training data, tool versions."""
     calibration: Calibration | None = None
-    """Operating points, where the model was calibrated."""
+    """Operating points, if the model is calibrated."""
     parity: ParityReport | None = None
     """How far the graphs are from torch, as measured by the export."""
 
@@ -125,7 +125,7 @@ class BundleDescription:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Content of `bundle.json`; what is not there has no key. See Note [the hash of the description]."""
+        """Content of `bundle.json`, without keys for absent values. See Note [the hash of the description]."""
         value = {key: item for key, item in to_json(self).items() if item is not None}
         return {**value, _OWN_SHA256: _values_sha256(value)}
 
@@ -165,7 +165,7 @@ class Bundle:
 
     @property
     def trained(self) -> bool:
-        """False where the weights are random and the actions mean nothing."""
+        """False if the weights are random and the actions mean nothing."""
         return self.description.trained
 
     @property
@@ -175,17 +175,17 @@ class Bundle:
 
     @property
     def intended_use(self) -> str | None:
-        """What the model is for and what it cannot know; None where the bundle does not say."""
+        """Intended use and limits of the model; None if not stated."""
         return self.description.intended_use
 
     @property
     def footage(self) -> Footage | None:
-        """Kind of video the model was trained on; None where the bundle does not say."""
+        """Kind of video the model was trained on; None if not stated."""
         return self.description.footage
 
     @property
     def recipe(self) -> Recipe:
-        """Everything besides the weights that decides the numbers."""
+        """All settings besides the weights that affect results."""
         return self.description.recipe
 
     @property
@@ -200,7 +200,7 @@ class Bundle:
 
     @property
     def calibration(self) -> Calibration | None:
-        """Operating points, where the model was calibrated."""
+        """Operating points, if the model is calibrated."""
         return self.description.calibration
 
     @property
@@ -262,7 +262,7 @@ class Bundle:
         return content
 
     def graph_metadata(self, name: GraphName) -> dict[str, str]:
-        """What the ONNX file of a graph says of itself; see `read_graph` for what is raised."""
+        """Metadata of the ONNX file of a graph; raises as `read_graph` does."""
         return metadata(self.read_graph(name))
 
 

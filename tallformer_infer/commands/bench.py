@@ -103,13 +103,13 @@ class BenchOptions:
     """What the user asked for."""
 
     video: str | None
-    """File; None makes one."""
+    """Video file; None: generate one."""
     model: str | None
-    """Bundle, or name of a bundled model; None is the default one."""
+    """Bundle, or name of a bundled model; None: the default model."""
     device: Device
-    """Where to run."""
+    """Device."""
     precision: RunPrecision | None
-    """Of the encoder; None leaves it to the runtime."""
+    """Encoder precision; None: chosen by the runtime."""
     threads: int | None
     """CPU threads."""
     batch: int | None

@@ -1,4 +1,4 @@
-"""`tallformer features`: what the encoder makes of videos, for models of others."""
+"""`tallformer features`: extract clip features of videos for other models."""
 
 from __future__ import annotations
 

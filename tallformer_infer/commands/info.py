@@ -1,4 +1,4 @@
-"""`tallformer info`: what a bundle holds."""
+"""`tallformer info`: show the contents of a bundle."""
 
 from __future__ import annotations
 

@@ -585,7 +585,7 @@ def _store(options: LabelOptions, folder: Path) -> Path | None:
 
 
 def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tuple[Path, ResultPlace]:
-    """The folder of the database, which is made, and where result files go.
+    """Create the folder of the database, and open the place for result files.
 
     Args:
         out: Folder or address, as typed.
@@ -620,7 +620,7 @@ def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tup
 
 
 def begin_copy(database: ArchiveDatabase, place: ResultPlace) -> None:
-    """Put the database at a new address: what cannot be written there is said before hours are spent.
+    """Copy the database to a new URL, so that a URL that cannot be written fails before hours are spent.
 
     Raises:
         OutputError: It cannot be written.
@@ -633,16 +633,16 @@ def begin_copy(database: ArchiveDatabase, place: ResultPlace) -> None:
 
 
 def end_copy(database: ArchiveDatabase, place: ResultPlace, watcher: LabelWatcher, *, missing: int) -> bool:
-    """Bring the copy of the database at an address up to date, and say what is missing there.
+    """Update the copy of the database at a URL, and report files that are missing there.
 
     Args:
         database: The original.
         place: Where result files went.
-        watcher: Told what is wrong.
-        missing: Videos whose files are missing, of which nothing was said.
+        watcher: Reports problems.
+        missing: Videos whose files are missing and have not been reported.
 
     Returns:
-        Whether the copy is good.
+        Whether the copy is complete.
     """
     from tallformer_infer.archive.results import RemotePlace, copy_database
 

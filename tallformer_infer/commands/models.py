@@ -82,7 +82,7 @@ def _find(name: str) -> Recipe:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    """A table, or, where words would be broken to fit the terminal, a paragraph per row."""
+    """A table, or a paragraph per row if the terminal is too narrow for the words."""
     from rich.measure import Measurement
     from rich.text import Text
 

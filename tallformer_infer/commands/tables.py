@@ -62,7 +62,7 @@ def actions_table(result: Result, *, rows: int, known: KnownSegments | None = No
 
 
 def outside_domain(result: Result, footage: str | None) -> str:
-    """A warning where a model of generated videos is used on other footage; empty where there is nothing to warn of.
+    """A warning if a model of generated videos is used on other footage; else empty.
 
     Args:
         result: Of a video.

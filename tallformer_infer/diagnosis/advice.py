@@ -1,4 +1,4 @@
-"""What follows from the findings: what is missing, what disturbs what, which devices work, and what to run."""
+"""Conclusions from the findings: missing and conflicting packages, devices that work, and commands that help."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tallformer_infer.installing import BASE, install_command
 _CPU_WHEEL, _GPU_WHEEL = "onnxruntime", "onnxruntime-gpu"
 
 _Remedy = tuple[str, tuple[str, ...]]
-"""What is wrong, and what to run about it."""
+"""What is wrong, and the commands that repair it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What conclusions are drawn from."""
+    """Findings that conclusions are drawn from."""
 
     packages: Sequence[Package]
-    """What is installed."""
+    """Installed packages."""
     driver: CudaDriver
-    """What it would run on."""
+    """NVIDIA driver and GPUs."""
     providers: Sequence[Provider]
-    """Of ONNX Runtime."""
+    """Execution providers of ONNX Runtime."""
     links_cuda: int | None
     """Major version of CUDA that the installed ONNX Runtime links; None: none, or not known."""
     links_tensorrt: int | None
@@ -36,7 +36,7 @@ class Evidence:
 
 
 def judge_parts(packages: Sequence[Package]) -> tuple[Part, ...]:
-    """Each part of the install: what of it is missing, and what to run to have it."""
+    """Per part of the install: what is missing, and the commands that install it."""
     names = sorted({part for package in packages for part in package.parts}, key=lambda name: (name != BASE, name))
     return tuple(
         _judge_part(name, [package for package in packages if name in package.parts], packages) for name in names
@@ -56,7 +56,7 @@ def _judge_part(name: str, members: Sequence[Package], packages: Sequence[Packag
 
 
 def find_breakages(evidence: Evidence) -> tuple[Breakage, ...]:
-    """What is installed and cannot work as it is."""
+    """Installed packages that cannot work as they are."""
     packages = evidence.packages
     found = (_both_wheels(packages), _other_tensorrt(evidence), _old_driver(evidence), _torch_for_cpu(evidence))
     return tuple(breakage for breakage in found if breakage is not None)
@@ -71,7 +71,7 @@ def _both_wheels(packages: Sequence[Package]) -> Breakage | None:
 
 
 def _other_tensorrt(evidence: Evidence) -> Breakage | None:
-    """TensorRT whose libraries have another name than those that ONNX Runtime looks for."""
+    """A TensorRT whose library names differ from those that ONNX Runtime loads."""
     packages, linked = evidence.packages, evidence.links_tensorrt
     others = [
         package
@@ -112,7 +112,7 @@ def _torch_for_cpu(evidence: Evidence) -> Breakage | None:
 
 
 def judge_device(value: str, answer: Answer, evidence: Evidence) -> DeviceVerdict:
-    """What a value of `--device` does.
+    """Judge the attempt to run on a value of `--device`.
 
     Args:
         value: As the user types it.
@@ -137,7 +137,7 @@ def judge_device(value: str, answer: Answer, evidence: Evidence) -> DeviceVerdic
 
 
 def _why_nowhere(value: str, answer: Answer, evidence: Evidence) -> _Remedy | None:
-    """What keeps `detect` from running on any device: a package that is missing, or damaged."""
+    """Why `detect` runs on no device: a missing or damaged package."""
     packages = evidence.packages
     if answer.missing_module:
         module = answer.missing_module.partition(".")[0]
@@ -154,7 +154,7 @@ def _why_nowhere(value: str, answer: Answer, evidence: Evidence) -> _Remedy | No
 
 
 def _why_no_gpu(evidence: Evidence, *, part: Literal["gpu", "tensorrt"]) -> _Remedy | None:
-    """What keeps ONNX Runtime from the GPU, with TensorRT or without: that which has to be mended first."""
+    """Why ONNX Runtime cannot use the GPU, with or without TensorRT: the first thing to repair."""
     packages = evidence.packages
     providers = {"CUDA"} if part == "gpu" else {"CUDA", "TensorRT"}
     if evidence.driver.problem:
@@ -172,7 +172,7 @@ def _why_no_gpu(evidence: Evidence, *, part: Literal["gpu", "tensorrt"]) -> _Rem
 
 
 def _why_no_engines(answer: Answer, evidence: Evidence) -> _Remedy | None:
-    """What keeps TensorRT engines from running: that which has to be mended first."""
+    """Why TensorRT engines cannot run: the first thing to repair."""
     if evidence.driver.problem:
         return evidence.driver.problem, ()
     if f": {install_command('tensorrt')}" in str(answer.problem):
@@ -181,14 +181,14 @@ def _why_no_engines(answer: Answer, evidence: Evidence) -> _Remedy | None:
 
 
 def _why_no_openvino(answer: Answer, evidence: Evidence) -> _Remedy | None:
-    """What keeps OpenVINO from running, where that is the package; what it says itself names its devices."""
+    """Why OpenVINO cannot run, if its package is missing; its own messages name the devices."""
     if f": {install_command('openvino')}" in str(answer.problem):
         return "openvino is not installed", _install("openvino", evidence.packages)
     return None
 
 
 def _install(part: str, packages: Sequence[Package]) -> tuple[str, ...]:
-    """What to run to have a part, with the other build of ONNX Runtime out of its way."""
+    """Commands that install a part, after removing the other build of ONNX Runtime."""
     install = install_command(part)
     if part not in {"gpu", "tensorrt"} or _version(packages, _CPU_WHEEL) is None:
         return (install,)
@@ -201,5 +201,5 @@ def _version(packages: Sequence[Package], name: str) -> str | None:
 
 
 def _without_line(reason: str) -> str:
-    """A reason without the line to install something, which is shown apart."""
+    """A reason without its install command, which is shown separately."""
     return re.sub(r" \([^()]*\bpip install [^)]*\)|: [^:]*\bpip install .*$", "", reason)

@@ -1,4 +1,4 @@
-"""What a diagnosis holds."""
+"""The types of a diagnosis."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Part:
     name: str
     """`base`, or an extra."""
     is_complete: bool
-    """Whether all of it is installed, in versions that fit."""
+    """Whether all its packages are installed in versions that fit."""
     remark: str
-    """What is missing or does not fit; empty where nothing is."""
+    """What is missing or does not fit; empty if complete."""
     commands: tuple[str, ...]
-    """What to run to have it, one after another."""
+    """Commands that install it, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +26,23 @@ class Gpu:
     """A GPU of the CUDA driver."""
 
     name: str
-    """What its maker calls it."""
+    """Product name."""
     compute_capability: str
     """Such as `9.0`."""
     memory_bytes: int
-    """All of its memory."""
+    """Total memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CudaDriver:
-    """What the NVIDIA driver says."""
+    """The NVIDIA driver and its GPUs."""
 
     version: str | None
-    """Newest CUDA it can run, such as `13.0`."""
+    """Newest CUDA version it supports, such as `13.0`."""
     gpus: tuple[Gpu, ...]
-    """Those it shows this process."""
+    """GPUs visible to this process."""
     problem: str | None
-    """Why there is no GPU to use; None where there is one."""
+    """Why there is no usable GPU; None if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Provider:
     works: bool | None
     """Whether it ran a graph; None: not tried."""
     problem: str | None
-    """Why it did not."""
+    """Why it did not run."""
     missing_library: str | None = None
     """Library that it could not load."""
 
@@ -66,13 +66,13 @@ class EngineLibrary:
     """What TensorRT engines need: `tensorrt` or `tensorrt_rtx`, and `cuda-bindings`."""
 
     name: str
-    """As it is imported, or installed."""
+    """Name of the module or package."""
     version: str | None
-    """The one that was imported; None: it cannot be."""
+    """Imported version; None: it cannot be imported."""
     problem: str | None
-    """Why it cannot."""
+    """Why it cannot be imported."""
     builds_for: tuple[str, ...]
-    """GPUs that it builds for without having them, such as `sm86`."""
+    """GPUs that it can build for without having them, such as `sm86`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,63 +82,63 @@ class HardwareDecoder:
     name: str
     """FFmpeg's name for the kind, such as `cuda` or `vaapi`."""
     codecs: tuple[str, ...]
-    """What it can decode, by the build of FFmpeg; the hardware may do fewer."""
+    """Codecs that this build of FFmpeg can decode with it; the hardware may support fewer."""
     opens: bool | None
-    """Whether a device of the kind can be opened; None: nothing is decoded with it, and it was not tried."""
+    """Whether a device of this kind can be opened; None: not tried, since it decodes nothing."""
     problem: str | None
-    """Why it cannot."""
+    """Why it cannot be opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """FFmpeg as PyAV brings it."""
+    """The FFmpeg that PyAV ships."""
 
     ffmpeg: str | None
-    """Its version."""
+    """Version of FFmpeg."""
     libraries: dict[str, str]
     """Versions of its libraries."""
     hardware: tuple[HardwareDecoder, ...]
-    """Kinds of hardware decoders it was built with."""
+    """Hardware decoders in this build."""
     problem: str | None
-    """Why nothing is known."""
+    """Why FFmpeg could not be examined."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Breakage:
-    """Something installed that disturbs something else."""
+    """An installed package that breaks another one."""
 
     text: str
-    """What, in one line."""
+    """Description, in one line."""
     commands: tuple[str, ...]
-    """What to run to mend it, one after another."""
+    """Commands that repair it, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceVerdict:
-    """What one value of `--device` does here."""
+    """Result of trying one value of `--device`."""
 
     value: str
-    """As the user types it."""
+    """Value of `--device`."""
     works: bool
     """Whether the default model ran there."""
     runs_on: str | None
-    """The device that was taken."""
+    """Device that was used."""
     text: str
-    """What was taken and why, or why it does not work."""
+    """Device used and why, or why it does not work."""
     commands: tuple[str, ...] = ()
-    """What to run to make it work, one after another; empty where it works, or no package can help."""
+    """Commands that make it work, in order; empty if it works, or no package can help."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What a machine has to run this project on."""
+    """Everything that `tallformer doctor` found."""
 
     python: str
     """Version of Python."""
     platform: str
     """Operating system and processor."""
     version: str
-    """Version of this project."""
+    """Version of tallformer."""
     machine: Machine
     """Cores, memory, disk."""
     packages: tuple[Package, ...]
@@ -148,7 +148,7 @@ class Diagnosis:
     driver: CudaDriver
     """NVIDIA driver and its GPUs."""
     onnxruntime: str | None
-    """Version that is really imported."""
+    """Version of ONNX Runtime that is imported."""
     providers: tuple[Provider, ...]
     """Execution providers of ONNX Runtime."""
     engine_libraries: tuple[EngineLibrary, ...]
@@ -156,7 +156,7 @@ class Diagnosis:
     decoding: Decoding
     """FFmpeg and its hardware decoders."""
     breakages: tuple[Breakage, ...]
-    """What disturbs what."""
+    """Packages that break others."""
     devices: tuple[DeviceVerdict, ...]
     """One per value of `--device`."""
 

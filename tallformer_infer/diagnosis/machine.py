@@ -24,31 +24,31 @@ class Folder:
     """A folder that runs write to."""
 
     use: str
-    """What for."""
+    """Purpose."""
     path: str
-    """Where it is."""
+    """Path."""
     free_bytes: int | None
-    """Free there; None where it cannot be asked."""
+    """Free space; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What there is to run on."""
+    """Hardware that a run may use."""
 
     processor: str
-    """Its name."""
+    """Name of the processor."""
     processor_features: tuple[str, ...]
-    """Instructions for matrix products that it has, such as `AMX bf16`."""
+    """Instruction sets for matrix products, such as `AMX bf16`."""
     cores: int
     """Logical cores that this process may use."""
     core_limit: float | None
-    """Cores' worth of time that the container gives; None: no limit."""
+    """CPU quota of the container in cores; None: no limit."""
     memory_bytes: int | None
-    """All memory, or the container's limit; None where it cannot be asked."""
+    """Total memory, or the container's limit; None if unknown."""
     free_memory_bytes: int | None
-    """Memory that could be had now; None where it cannot be asked."""
+    """Available memory; None if unknown."""
     folders: tuple[Folder, ...]
-    """Where outputs, caches and temporary files go."""
+    """Folders for outputs, caches and temporary files."""
 
 
 def look_at_machine(*, control_group: Path = _CONTROL_GROUP) -> Machine:
@@ -122,24 +122,24 @@ _HEAD_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A package that some part of the install needs, or that is known to disturb."""
+    """A package that a part of the install needs, or that is known to break others."""
 
     name: str
-    """As the requirement writes it."""
+    """Name as in the requirement."""
     version: str | None
-    """The one installed; None: not installed."""
+    """Installed version; None: not installed."""
     parts: tuple[str, ...]
-    """Parts of the install that need it: `base` and extras; none for one that only disturbs."""
+    """Parts of the install that need it: `base` and extras; empty if none does."""
     bounds: str
-    """Versions that are asked for, such as `>=1.22`; empty: any."""
+    """Required versions, such as `>=1.22`; empty: any."""
     is_within_bounds: bool | None
     """Whether the installed version is one of those; None: not installed, or a version that cannot be compared."""
     build: str | None = None
-    """What it was built for, where that matters: `cpu`, or a CUDA version such as `13.0`."""
+    """Target of the build, for torch: `cpu`, or a CUDA version such as `13.0`."""
 
 
 def find_packages(path: Sequence[str] | None = None) -> tuple[Package, ...]:
-    """What this project's metadata asks for, and what of it is installed.
+    """The packages that this project's metadata requires, with their installed versions.
 
     Args:
         path: Folders to look in; None: `sys.path`.
@@ -185,7 +185,7 @@ def normal(name: str) -> str:
 
 
 def version_numbers(version: str) -> tuple[int, ...] | None:
-    """The numbers that a version begins with, so that versions can be compared; None where there are none."""
+    """The leading numbers of a version, for comparison; None if there are none."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else None
 
@@ -240,7 +240,7 @@ def _padded(numbers: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _torch_build(distribution: metadata.Distribution) -> str | None:
-    """What torch says of itself in a file, as importing it takes seconds."""
+    """Build target of torch, read from a file, since importing torch takes seconds."""
     try:
         text = Path(str(distribution.locate_file("torch/version.py"))).read_text(encoding="utf-8")
     except OSError:
