@@ -3,7 +3,8 @@
     python -m benchmarks.bench_precision CHECKPOINT TRUTH.json VIDEOS >> benchmarks/results/precision.jsonl
 
 For the demo model, `python -m benchmarks.train_demo` makes all three. Every precision is exported, detects in all
-videos and is scored, with the commands that users have.
+videos and is scored, with the commands that users have. With a bundle in place of a checkpoint, OpenVINO computes it in
+float32 and in bfloat16.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from tallformer_infer.config import to_json
 def main() -> None:
     """Print a JSON line for each precision."""
     options = _options()
+    if not str(options.checkpoint).endswith(".safetensors"):
+        for precision in ("fp32", "bf16"):
+            sys.stdout.write(json.dumps(_run_in(options, precision)) + "\n")
+            sys.stdout.flush()
+        return
     for precision in options.precisions.split(","):
         with tempfile.TemporaryDirectory() as work:
             sys.stdout.write(json.dumps(_measured(options, precision, Path(work))) + "\n")
@@ -33,20 +39,39 @@ def main() -> None:
 def _measured(options: argparse.Namespace, precision: str, work: Path) -> dict[str, Any]:
     bundle, actions = work / "bundle", work / "actions.json"
     _tallformer("export", str(options.checkpoint), "--precision", precision, "--out", str(bundle))
-    videos = sorted(str(path) for path in options.videos.glob("*.mp4"))
-    _tallformer("detect", *videos, "--model", str(bundle), "--device", "cpu", "--out", str(actions))
-    scored = json.loads(_tallformer("eval", str(actions), str(options.truth), "--json"))
+    scored, videos = _scored(options, actions, "--model", str(bundle), "--device", "cpu")
     read = load_bundle(bundle)
     assert read.parity is not None
     return {
         "name": "precision",
-        "inputs": {"precision": precision, "recipe": read.recipe.name, "videos": len(videos)},
+        "inputs": {"precision": precision, "recipe": read.recipe.name, "videos": videos},
         "map": scored["average_mAP"],
         "encoder_bytes": (bundle / read.graphs["encoder"].file).stat().st_size,
         "parity": {name: to_json(found) for name, found in read.parity.differences.items()},
         "actions": to_json(read.parity.actions),
         **circumstances(),
     }
+
+
+def _run_in(options: argparse.Namespace, precision: str) -> dict[str, Any]:
+    """A bundle as it is, computed in a precision."""
+    with tempfile.TemporaryDirectory() as work:
+        how = ("--model", str(options.checkpoint), "--device", "openvino", "--precision", precision)
+        scored, videos = _scored(options, Path(work) / "actions.json", *how)
+    return {
+        "name": "run_precision",
+        "inputs": {"precision": precision, "model": str(options.checkpoint), "videos": videos},
+        "map": scored["average_mAP"],
+        "map_at": scored.get("mAP"),
+        **circumstances(),
+    }
+
+
+def _scored(options: argparse.Namespace, actions: Path, *how: str) -> tuple[dict[str, Any], int]:
+    """What `detect` finds in all videos, scored, and how many videos there are."""
+    videos = sorted(str(path) for path in options.videos.glob("*.mp4"))
+    _tallformer("detect", *videos, *how, "--out", str(actions))
+    return json.loads(_tallformer("eval", str(actions), str(options.truth), "--json")), len(videos)
 
 
 def _tallformer(*arguments: str) -> str:
@@ -61,7 +86,7 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="a .safetensors file of training")
+    parser.add_argument("checkpoint", type=Path, help="a .safetensors file of training, or a bundle")
     parser.add_argument("truth", type=Path, help="labels of the videos, ActivityNet form")
     parser.add_argument("videos", type=Path, help="folder of .mp4 files")
     parser.add_argument("--precisions", default="fp32,fp16,bf16,int8", help="which, separated by commas")
