@@ -50,27 +50,6 @@ def runtime(bundle: Bundle) -> OpenVinoRuntime:
     return OpenVinoRuntime(bundle, precision="fp32", threads=2)
 
 
-_TYPES_IN_FOUR_THREADS = """
-import faulthandler, sys, threading
-faulthandler.dump_traceback_later(30, exit=True)
-from tallformer_infer.runtime.openvino import openvino_version
-openvino_version()
-import openvino
-sys.setswitchinterval(1e-6)
-barrier = threading.Barrier(4)
-threads = [threading.Thread(target=lambda: (barrier.wait(), openvino.Type.f32.to_dtype())) for _ in range(4)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-"""
-
-
-def test_a_first_run_in_several_threads_does_not_hang() -> None:
-    """Without what `_library` does, four of six such processes hung."""
-    processes = [subprocess.Popen([sys.executable, "-c", _TYPES_IN_FOUR_THREADS]) for _ in range(4)]
-
-    assert [process.wait(60) for process in processes] == [0] * 4
-
-
 def clips_of(bundle: Bundle, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     side, frames = bundle.recipe.sampling.crop_px, bundle.recipe.window.clip_frames
     random = np.random.default_rng(count)

@@ -246,11 +246,7 @@ def _open_encoder(bundle: Bundle, target: str, precision: RunPrecision, threads:
 
 def _library() -> Any:
     try:
-        library = import_without_telemetry("openvino")
-        # Fills its table of NumPy's types. Two threads that did it at once would wait for each other for ever, one of
-        # them with the interpreter's lock: so a first run hung now and then, and mostly on a busy machine.
-        library.Type.f32.to_dtype()
-        return library
+        return import_without_telemetry("openvino")
     except ModuleNotFoundError as error:
         raise ExtraError(f"openvino is not installed: {install_command('openvino')}") from error
     except ImportError as error:
