@@ -4,7 +4,7 @@
 
 Each recipe gets random weights, which cost what trained ones do up to suppression; that is timed on its own by
 `bench_nms`. The video is made here: 60 s, 1280 x 720, 30 frames per second, h264. Beside `detect`, in turn: decoding
-alone, the encoder alone, and the two ceilings (`tallformer_infer/speed`).
+alone, the encoder alone, and the two ceilings (`tallformer_infer/diagnosis`).
 """
 
 from __future__ import annotations

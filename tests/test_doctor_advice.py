@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tallformer_infer.diagnosis.advice import Evidence, find_breakages, judge_device, judge_parts
-from tallformer_infer.diagnosis.findings import Breakage, CudaDriver, DeviceVerdict, Gpu, Provider
+from tallformer_infer.diagnosis.findings import (
+    Breakage,
+    CudaDriver,
+    DeviceVerdict,
+    Evidence,
+    Gpu,
+    Provider,
+    find_breakages,
+    judge_device,
+    judge_parts,
+)
 from tallformer_infer.diagnosis.machine import find_packages, library_major, look_at_machine
 from tallformer_infer.diagnosis.probes import Answer
 from tallformer_infer.installing import install_command

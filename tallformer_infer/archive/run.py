@@ -298,7 +298,7 @@ class Recorder:
 
         Returns:
             How many of these were not even tried, and nothing was said of them; see Note [an address that does not
-            answer] in `places`.
+            answer] in `results`.
         """
         self._keeper.place.try_again()
         left, self._unwritten = self._unwritten, []

@@ -3,7 +3,7 @@
 questions     everything that `doctor` asks, and `diagnose`, which asks it all
 probes        what is asked in a process of its own: ONNX Runtime, TensorRT, FFmpeg, a device
 machine       cores, memory, disk, and installed packages
-advice        what follows, and what to run
+findings      the types of a diagnosis, and conclusions from them
 stages        how long each stage of `detect` takes, for `bench`
 ceilings      the rates that no detector can exceed here
 turns         timing several ways in turn

@@ -75,7 +75,7 @@ class MatrixProduct:
 def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
     """Demux and decode a whole file, and drop every frame.
 
-    The reader may be faster: it leaves frames out that are never used (note in `media.skipping`), and this does not.
+    The reader may be faster: it leaves frames out that are never used (see `media.decoding`), and this does not.
 
     Args:
         path: A regular file.
@@ -104,7 +104,7 @@ def decode_bare(path: str | Path, *, threads: int | None = None) -> int:
 
 
 def _open(graph: bytes, device: str, threads: int | None) -> ort.InferenceSession:
-    """A session that really is on the device, see Note [silent fall-back] in `runtime.onnx_places`."""
+    """A session that really is on the device, see Note [silent fall-back] in `runtime.onnx_session`."""
     provider = _PROVIDERS[device]
     refusal = f"the product of matrices was not placed on {device}; `tallformer doctor` says why"
     if provider not in ort.get_available_providers():

@@ -9,15 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tallformer_infer import __version__
 from tallformer_infer.devices import DRIVER_LIBRARY
-from tallformer_infer.diagnosis.advice import Evidence, find_breakages, judge_device, judge_parts
 from tallformer_infer.diagnosis.findings import (
     CudaDriver,
     Decoding,
     Diagnosis,
     EngineLibrary,
+    Evidence,
     Gpu,
     HardwareDecoder,
     Provider,
+    find_breakages,
+    judge_device,
+    judge_parts,
 )
 from tallformer_infer.diagnosis.machine import find_packages, library_major, look_at_machine
 from tallformer_infer.diagnosis.probes import Answer, ask
