@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +48,29 @@ class PretendedCuda:
 
     def copy_out(self, values: Any, source: int, stream: int) -> None:
         ctypes.memmove(values.ctypes.data, source, values.nbytes)
+
+
+class CheckedRuntime:
+    """NVIDIA's bindings of the CUDA runtime, run in host memory; a name that they lack raises AttributeError."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self._pretended = PretendedCuda()
+        self.called: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._real, name)
+        return real if isinstance(real, type) or not callable(real) else partial(self._call, name)
+
+    def _call(self, function: str, *arguments: Any) -> tuple[Any, ...]:
+        self.called.add(function)
+        given = self._pretended.call(function, *arguments)
+        if function == "cudaMemcpyAsync":
+            ctypes.memmove(*arguments[:3])
+        elif "Create" in function:
+            given = self._pretended.make_stream()
+        success = self._real.cudaError_t.cudaSuccess
+        return (success,) if given is None else (success, given)
 
 
 class PretendedEngine:
@@ -98,7 +122,11 @@ class PretendedEngine:
 def pretended_engines(patch: pytest.MonkeyPatch, *factors: float, most: int = 2) -> list[LoadedEngine]:
     """Engines that share one session, ready to run."""
     patch.setattr(running, "Cuda", PretendedCuda)
-    gpu = GpuSession()
+    return engines_in(GpuSession(), *factors, most=most)
+
+
+def engines_in(gpu: GpuSession, *factors: float, most: int = 2) -> list[LoadedEngine]:
+    """Engines of a session, ready to run."""
     batch = BatchProfile(least=1, best=most, most=most)
     engines = [LoadedEngine(gpu, TRT, PretendedEngine(factor, most), batch) for factor in factors]
     gpu.allocate()

@@ -17,11 +17,9 @@ from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.errors import DeviceError, OutputError
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime.onnx_session import (
-    CUDA,
     NOT_CAPTURED,
     TENSORRT,
     capture_id,
-    cuda_provider,
     engine_cache,
     failure_of_cuda,
     tensorrt_provider,
@@ -61,11 +59,6 @@ def test_only_full_batches_are_captured(rows: int, wanted: int) -> None:
 
 def test_recording_is_numbered_by_its_batch_and_never_0_which_is_not_for_users() -> None:
     assert [capture_id(most, most) for most in (1, 4, 8)] == [1, 4, 8]
-
-
-@pytest.mark.parametrize(("captures", "wanted"), [(True, "1"), (False, "0")])
-def test_cuda_is_told_whether_to_capture(captures: bool, wanted: str) -> None:
-    assert cuda_provider(captures=captures) == (CUDA, {"enable_cuda_graph": wanted})
 
 
 def test_tensorrt_is_told_where_to_keep_what_it_makes(bundle: Bundle, key: EngineKey, tmp_path: Path) -> None:
@@ -119,6 +112,7 @@ def test_options_of_tensorrt_are_those_that_onnxruntime_reads(bundle: Bundle, ke
     [
         {"graph_sha256": "0" * 64},
         {"graph_sha256": f"{load_bundle().graphs['encoder'].sha256[:12]:0<64}"},
+        {"input_sizes": "32x96x96x3"},
         {"precision": "fp16"},
         {"target": "sm89"},
         {"library_version": "10.14.1"},
