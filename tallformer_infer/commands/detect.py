@@ -445,8 +445,6 @@ class _Run:
         from tallformer_infer.results import STDOUT
 
         kept, rest = partial_files(out)
-        if out == STDOUT:
-            return self._keep_on_stdout(left)
         try:
             self._write(kept)
         except OutputError as error:
@@ -454,21 +452,8 @@ class _Run:
             return False
         again = ["tallformer", "detect", *self._options.given, "--out", str(rest), *as_arguments(left)]
         unwritten = "" if kept == out else f"{_named(out)} was not written, "
-        command = printable(shlex.join(again))
-        message = f"stopped; {unwritten}finished videos are in {_named(kept)}; for the rest, run: {command}"
-        self._reporter.say("interrupted", message, videos_left=left, command=again)
-        return True
-
-    def _keep_on_stdout(self, left: list[str]) -> bool:
-        from tallformer_infer.results import STDOUT
-
-        try:
-            self._write(STDOUT)
-        except OutputError as error:
-            self._reporter.say("error", printable(error))
-            return False
-        again = ["tallformer", "detect", *self._options.given, "--out", "-", *as_arguments(left)]
-        message = f"stopped; finished videos were written to stdout; for the rest, run: {printable(shlex.join(again))}"
+        where = "were written to stdout" if out == STDOUT else f"are in {_named(kept)}"
+        message = f"stopped; {unwritten}finished videos {where}; for the rest, run: {printable(shlex.join(again))}"
         self._reporter.say("interrupted", message, videos_left=left, command=again)
         return True
 
