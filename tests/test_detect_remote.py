@@ -156,7 +156,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_no_server_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert detect("a.mp4", "--server", "http://127.0.0.1:9") == 1
 
-    assert said(capsys) == "http://127.0.0.1:9: no server answers there: [Errno 111] Connection refused"
+    assert re.fullmatch(r"http://127\.0\.0\.1:9: no server answers there: .*Connection refused", said(capsys))
 
 
 def test_the_token_is_asked_for_checked_and_taken_from_the_environment(
