@@ -1,4 +1,4 @@
-"""All goals, held against what this machine does now: goal, measured, met, from one run.
+"""Measure all goals on this machine in one run: goal, measured, met.
 
     python -m benchmarks [--only PART[,PART]] [--minutes N] [--list] [--work FOLDER] [--out FILE]
 

@@ -1,4 +1,4 @@
-"""What do bound memory, CUDA graphs and TensorRT in ONNX Runtime bring, and what would features that stay on the GPU?
+"""How much do bound memory, CUDA graphs and TensorRT in ONNX Runtime gain, and how much would features kept on the GPU?
 
     python -m benchmarks.bench_device [BUNDLE ...] [--device cuda] >> benchmarks/results/device.jsonl
 

@@ -1,4 +1,4 @@
-"""What do more workers bring, and what does `label` cost on top of `detect`?
+"""How much do more workers gain, and how much does `label` cost on top of `detect`?
 
     python -m benchmarks.bench_label [workers] [overhead] >> benchmarks/results/label.jsonl
 

@@ -1,4 +1,4 @@
-"""The machine's rate of matrix products, by whichever library at hand is the faster one."""
+"""Measure the machine's rate of matrix products, with the faster of the installed libraries."""
 
 from __future__ import annotations
 

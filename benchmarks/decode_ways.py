@@ -1,4 +1,4 @@
-"""Ways to get pictures of one size and rate out of a video: ours, and those that it is compared with.
+"""Ways to decode a video to pictures of one size and rate: ours, and those it is compared with.
 
 Each is used as its documentation shows for this purpose, with as many threads as it takes by itself.
 """

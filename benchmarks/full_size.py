@@ -1,4 +1,4 @@
-"""What the official THUMOS14 run costs at full size: counted by torch, and put into hours by a measured step.
+"""Estimate the cost of the official THUMOS14 run at full size: operations counted by torch, hours from a measured step.
 
 The FLOP of a training step are counted without computing anything (`meta` tensors): for every encoded clip once
 forward, backward through the stages that are trained, and forward again where activations are not kept

@@ -1,4 +1,4 @@
-"""What the benchmarks are to reach: every goal with its number, and how a measured figure is held against it."""
+"""The goals of the benchmarks: each with its number, and how a measured figure is compared with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a CUDA device does: the encoder in every way there is, and `detect` with every size of it.
+"""Measure a CUDA device: the encoder in every available way, and `detect` with every encoder size.
 
     python -m benchmarks.gpu > benchmarks/results/gpu.jsonl
 

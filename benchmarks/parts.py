@@ -1,4 +1,4 @@
-"""The parts of `python -m benchmarks`: what measures the goals, each in a process of its own."""
+"""The parts of `python -m benchmarks` that measure the goals, each in its own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training step of a recipe on its own: what it keeps for the backward pass, with videos of noise.
+"""One training step of a recipe, on videos of noise, and what it keeps for the backward pass.
 
 The step is the one that `tallformer train` does (`Stepper`): clips encoded and remembered, losses, gradients, optimiser
 and memory. Only the pixels are noise, and the first memory is empty.

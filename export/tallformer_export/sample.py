@@ -1,4 +1,4 @@
-"""The video on which an export is compared with torch: generated from a seed, or the start of the user's own."""
+"""The video for comparing an export with torch: generated from a seed, or the start of the user's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graph 3: the candidates of a whole video to its actions, as ONNX.
+"""Export graph 3, which suppresses the candidates of a whole video, to ONNX.
 
 Hard suppression is one NonMaxSuppression node over boxes (class, start, class + 1, end): boxes of different classes
 do not overlap, boxes of one class overlap as their segments do, and one limit holds for all classes. Non-maximum

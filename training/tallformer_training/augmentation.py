@@ -1,4 +1,4 @@
-"""Changes of whole windows of frames: one draw of numbers, the same for every clip of a window.
+"""Augment whole windows of frames: parameters are drawn once and are the same for every clip of a window.
 
 # Note [one matrix for all colours]
 Brightness, contrast, saturation and hue are linear maps of RGB: they are multiplied to one 3 x 3 matrix and an offset,

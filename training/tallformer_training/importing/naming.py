@@ -1,4 +1,4 @@
-"""What other projects call the weights: everything is translated to the official TALLFormer names first.
+"""Names of weights in other projects, translated to the official TALLFormer names.
 
 Source: the official TALLFormer code (commit 5519140, Apache-2.0) and OpenTAD (github.com/sming256/OpenTAD, commit
 3dd7b03, Apache-2.0) for detectors; Video Swin (official), mmaction2 and

@@ -1,4 +1,4 @@
-"""What became of every name of an imported file."""
+"""Report what happened to every tensor of an imported file."""
 
 from __future__ import annotations
 

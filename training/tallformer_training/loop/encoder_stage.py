@@ -1,4 +1,4 @@
-"""The encoder learns alone, before the detector does: which actions go on at each step of single clips.
+"""Train the encoder alone, before the detector: which actions are in progress at each feature step of single clips.
 
 # Note [an encoder without Kinetics]
 The paper's encoder comes from Kinetics and knows actions already. One that starts from nothing learns slowly through

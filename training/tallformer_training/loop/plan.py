@@ -1,4 +1,4 @@
-"""What every training step looks at: decided ahead, for all processes, from seed and epoch alone.
+"""Plan the windows and clips of every training step ahead, for all processes, from seed and epoch alone.
 
 # Note [every process plans for all]
 Each process draws the whole plan of an epoch and takes its share. So all know every window of a step, and the number of

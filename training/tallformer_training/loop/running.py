@@ -1,4 +1,4 @@
-"""A whole training run: from a job to weights, in one process or several."""
+"""Run a training job from start to weights, in one process or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which actions go on at each feature step: a second task for an encoder that starts from random weights.
+"""Classify which actions are in progress at each feature step: a second task for encoders with random weights.
 
 # Note [a teacher for the encoder]
 The paper's encoder comes from Kinetics and knows actions already. One that starts from nothing learns slowly through

@@ -1,4 +1,4 @@
-"""Making a memory: hours of encoding that may be interrupted at any moment.
+"""Build a memory: hours of encoding, resumable after an interruption at any moment.
 
 # Note [making a memory]
 Rows go to `FOLDER.partial`, each video once, by one worker. A video is done when its rows are on the disk and then a

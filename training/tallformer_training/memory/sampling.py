@@ -1,4 +1,4 @@
-"""Which clips of a window are encoded; the memory gives the others.
+"""Sample the clips of a window that are encoded; the others come from memory.
 
 # Note [equal refresh]
 `stratified` deals out a video's clips so that all are encoded equally often: at every moment the counts of any two

@@ -1,4 +1,4 @@
-"""Contrast head: detection without trained localization, from what a classifier of clips says at each feature step.
+"""Contrast head: detection without trained localization, from a clip classifier's scores at each feature step.
 
 # Note [contrast]
 An action is where a class is likelier than before and after. Candidates are all segments of a fixed grid; of each, the

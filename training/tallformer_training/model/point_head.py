@@ -1,4 +1,4 @@
-"""Point head: at every position of every level, how far away the ends of its action are, and what it is.
+"""Point head: at every position of every level, the distances to the ends of its action, and its class.
 
 Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as OpenTAD has it (github.com/sming256/OpenTAD, commit
 3dd7b03, Apache-2.0; behaviour only).

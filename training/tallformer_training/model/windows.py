@@ -1,4 +1,4 @@
-"""Cutting a feature map into attention windows, shifting them, and the tables that belong to that.
+"""Cut a feature map into attention windows and shift them, with the position and mask tables this needs.
 
 Source: Video Swin transformer (arXiv 2106.13230), section 3.
 """

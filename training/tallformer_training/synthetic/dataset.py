@@ -1,4 +1,4 @@
-"""Writes generated videos as h264 in mp4, and their truth in ActivityNet form beside them."""
+"""Write generated videos as h264 in mp4, and their truth in ActivityNet form beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Actions of half a minute to minutes, made of generated videos: the last action of every shot goes on for longer.
+"""Actions of half a minute to minutes in generated videos: the last action of every shot is extended.
 
 Scripts of `planning` stay as they are; one becomes another, longer script here. Nothing else happens to a shot: the
 sprite that acts does nothing afterwards, the others go on with what they did, and what came after comes later.

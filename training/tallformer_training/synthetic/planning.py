@@ -1,4 +1,4 @@
-"""Writes scripts: who is in each shot, what each sprite does and how.
+"""Write scripts: which sprites are in each shot, and what each does.
 
 # Note [separate random streams]
 Looks, places, times, labels and motions come from separate streams of the same seed, so that none depends on another:

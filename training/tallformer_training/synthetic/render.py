@@ -1,4 +1,4 @@
-"""From a script to frames, in NumPy: background, specks, sprites from the back to the front, light, grain."""
+"""Render a script to frames in NumPy: background, specks, sprites from back to front, light, grain."""
 
 from __future__ import annotations
 
