@@ -35,14 +35,14 @@ from tallformer_infer.runtime.protocol import Runtime
 from tallformer_infer.runtime.tensorrt.runtime import TensorRTRuntime
 
 PROBE_S = 1.0
-"""For how long each is measured, after a warm-up."""
+"""Duration of each measurement after a warm-up, in seconds."""
 _MOST_ROUNDS = 5
 _FORM = 2
 """Of what is kept; counted up when a runtime becomes faster."""
 
 _ONNXRUNTIME, _OPENVINO, _OPENVINO_BF16 = _WAYS = ("onnxruntime", "openvino", "openvino bf16")
 _WORTH_IT = 0.9
-"""Part of ONNX Runtime's time from which on OpenVINO, which takes longer to import, is taken."""
+"""OpenVINO, which takes longer to import, is chosen if it needs less than this share of ONNX Runtime's time."""
 
 
 def load_runtime(
@@ -55,13 +55,13 @@ def load_runtime(
         device: `auto` takes CUDA where it works, else the fastest on the CPU, see Note [the probe]; `tensorrt` runs the
             engines of `tallformer engine build`, `onnx-tensorrt` has ONNX Runtime build them while loading.
         threads: CPU threads; None takes one per core.
-        precision: Of the encoder; None leaves it to the runtime.
+        precision: Precision of the encoder; None leaves it to the runtime.
 
     Raises:
         BundleError: A graph is missing, damaged, or not what the recipe says.
-        DeviceError: `device` was asked for and cannot be had, or it has not the precision.
+        DeviceError: `device` is not available, or does not have the precision.
         EngineError: There is no TensorRT engine for this GPU, or one is damaged.
-        ExtraError: OpenVINO is asked for and not installed.
+        ExtraError: OpenVINO was asked for and is not installed.
         ValueError: `device` or `threads` is not one of those.
     """
     if device not in get_args(Device):
@@ -102,16 +102,16 @@ def _check_precision(bundle: Bundle, device: Device, precision: RunPrecision | N
 
 @dataclass(frozen=True)
 class Choice:
-    """What was found to be the fastest."""
+    """The fastest way to run an encoder, as measured."""
 
     way: str
     """`onnxruntime`, `openvino` or `openvino bf16`."""
     clip_s: dict[str, float]
-    """Seconds per clip of every way."""
+    """Seconds per clip for each way."""
 
     @property
     def reason(self) -> str:
-        """For people."""
+        """The choice and the measurements, to show to users."""
         ordered = sorted(self.clip_s.items(), key=lambda item: item[1])
         shown = ", ".join(f"{way} {1000 * seconds:.3g} ms" for way, seconds in ordered)
         return f"{self.way} was chosen, measured here per clip: {shown}"
@@ -125,19 +125,19 @@ def load_fastest(
     because: str | None = None,
     folder: Path | None = None,
 ) -> Runtime:
-    """Load a bundle on the processor with what runs its encoder fastest, see Note [the probe].
+    """Load a bundle on the CPU with the runtime that is fastest for its encoder, see Note [the probe].
 
     Args:
         bundle: Checked on reading.
         threads: CPU threads; None takes one per core.
-        precision: `bf16` leaves OpenVINO only; None allows bfloat16 where the bundle's parity report does.
-        because: Why nothing better than the processor was taken, for people.
-        folder: Where choices are kept; None takes the user's cache.
+        precision: `bf16` requires OpenVINO; None allows bfloat16 if the bundle's parity report does.
+        because: Why no GPU is used, to show to users.
+        folder: Folder of stored choices; None uses the user's cache.
 
     Raises:
         BundleError: A graph is missing, damaged, or not what the recipe says.
-        DeviceError: The processor has no bfloat16, which is asked for.
-        ExtraError: bfloat16 is asked for, and OpenVINO is not installed.
+        DeviceError: bfloat16 was asked for and the processor has none.
+        ExtraError: bfloat16 was asked for and OpenVINO is not installed.
     """
     first = f"{because}; " if because else ""
     if precision == "bf16":
@@ -163,7 +163,7 @@ def _without_openvino() -> str:
 
 
 def _name(bundle: Bundle, may_reduce: bool) -> str:
-    """What a choice is kept as."""
+    """Name of a stored choice."""
     made_by = [_FORM, ort.__version__, version("openvino"), processor_name(), *processor_features(), may_reduce]
     return hashlib.sha256(
         f"{made_by} {bundle.graphs['encoder'].sha256} {bundle.recipe.sampling.crop_px}".encode()
@@ -171,7 +171,7 @@ def _name(bundle: Bundle, may_reduce: bool) -> str:
 
 
 def _measure(bundle: Bundle, may_reduce: bool, threads: int | None) -> Choice:
-    """See Note [the probe]. A way that fails is left out; ONNX Runtime's failure is everybody's."""
+    """See Note [the probe]. A way that fails is left out, except for ONNX Runtime, whose errors are raised."""
     clip_s = {_ONNXRUNTIME: _clip_s(bundle, _ONNXRUNTIME, threads)}
     for way in (_OPENVINO, *([_OPENVINO_BF16] if may_reduce and has_bf16() else [])):
         with contextlib.suppress(TallformerError, RuntimeError):
@@ -214,7 +214,7 @@ def _kept(file: Path) -> Choice | None:
 
 
 def _keep(file: Path, choice: Choice) -> None:
-    """Where the cache cannot be written it is measured again next time."""
+    """Store a choice; if the cache cannot be written, it is measured again next time."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(asdict(choice)).encode())

@@ -33,10 +33,10 @@ Opener = Callable[[GraphName, bool], ort.InferenceSession]
 """Opens a graph; whether it is to capture runs."""
 
 _ALIKE = 1e-2
-"""Largest difference between a captured run and a plain one, as a part of the largest number."""
+"""Largest difference between a captured and a plain run, relative to the largest value."""
 
 Place = Literal["cpu", "cuda"]
-"""Whose memory."""
+"""Device that holds the memory."""
 
 _TYPES = {
     "tensor(uint8)": np.uint8,
@@ -54,10 +54,10 @@ class DeviceGraphs:
         """Load the graphs, and run each once.
 
         Args:
-            opener: Opens them.
-            batches: Which, with the items of the largest batch of each.
-            place: Where they run.
-            captures: Whether to capture runs where that works, see Note [captured runs].
+            opener: Opens a graph.
+            batches: The graphs, each with the size of its largest batch.
+            place: Device to run on.
+            captures: Whether to capture runs where possible, see Note [captured runs].
 
         Raises:
             DeviceError: A graph does not run.
@@ -75,13 +75,13 @@ class DeviceGraphs:
 
     @property
     def remark(self) -> str:
-        """What became of capturing, for people."""
+        """Which graphs are captured, to show to users."""
         reasons = [f"{' and '.join(names)}: {reason}" for reason, names in self._refused.items()]
         without = f", but not of {'; '.join(reasons)}" if reasons else ""
         return f"with CUDA graphs{without}" if self._captures else "without CUDA graphs"
 
     def session(self, name: GraphName) -> ort.InferenceSession:
-        """The session of a graph, to ask about it."""
+        """The session of a graph."""
         return self._sessions[name]
 
     def run(
@@ -94,10 +94,10 @@ class DeviceGraphs:
         """Run a graph on any number of items, in batches.
 
         Args:
-            name: Which graph.
+            name: The graph.
             inputs: By name, shape (N, ...).
-            outputs: Those that are wanted.
-            cancellation: Stops the call from another thread; a batch that is repeated from a capture is finished.
+            outputs: Names of the wanted outputs.
+            cancellation: Stops the call from another thread; a batch replayed from a capture is finished.
 
         Returns:
             The outputs, shape (N, ...).
@@ -168,7 +168,7 @@ class DeviceGraphs:
 def _batch(
     graph: BoundGraph, inputs: Mapping[str, NDArray[Any]], part: slice, outputs: Sequence[str]
 ) -> Callable[[ort.RunOptions], list[NDArray[Any]]]:
-    """What the thread of the device does for a part of the items."""
+    """A function that runs a part of the items in the device's thread."""
     rows = part.stop - part.start
     batch = {name: values[part] for name, values in inputs.items()}
 
@@ -197,7 +197,7 @@ def _random(graph: BoundGraph) -> dict[str, NDArray[Any]]:
 
 
 class BoundGraph:
-    """Runs batches of one graph in buffers that are taken once. For one thread at a time."""
+    """Runs batches of one graph in buffers that are allocated once. For one thread at a time."""
 
     def __init__(
         self,
@@ -208,14 +208,14 @@ class BoundGraph:
         is_captured: bool = False,
         given: Mapping[str, ort.OrtValue] | None = None,
     ) -> None:
-        """Take the buffers.
+        """Allocate the buffers.
 
         Args:
-            session: Of a graph that `ports_of` knows the sizes of.
-            place: Where it runs.
-            most: Items of the largest batch.
+            session: Session of a graph whose sizes `ports_of` knows.
+            place: Device to run on.
+            most: Size of the largest batch.
             is_captured: Whether the session captures runs, see Note [captured runs].
-            given: Inputs that are already on the device, such as another graph's `buffer`; never copied.
+            given: Inputs already on the device, such as another graph's `buffer`; never copied.
 
         Raises:
             ValueError: Not all sizes are known, or a given input has another shape or type.
@@ -226,7 +226,7 @@ class BoundGraph:
         self.ports = ports
         """Inputs and outputs."""
         self.most = most
-        """Items of the largest batch."""
+        """Size of the largest batch."""
         self._session = session
         self._place = place
         self._is_captured = is_captured
@@ -243,13 +243,13 @@ class BoundGraph:
         options: ort.RunOptions | None = None,
         may_capture: bool = True,
     ) -> None:
-        """Run one batch. Results stay on the device, until the next run.
+        """Run one batch. Results stay on the device until the next run.
 
         Args:
-            inputs: Those that are not given, by name, shape (N, ...).
+            inputs: Inputs that were not given, by name, shape (N, ...).
             rows: N, 1 to `most`.
-            options: Of this run; None takes the usual ones.
-            may_capture: False runs as it is where the session captures.
+            options: Options of this run; None uses the defaults.
+            may_capture: False runs without a capture even if the session captures.
 
         Raises:
             ValueError: An input has another shape.
@@ -282,7 +282,7 @@ class BoundGraph:
         return given
 
     def _fill(self, port: Port, values: NDArray[Any], rows: int) -> None:
-        """Copy an input to the device; a buffer is only ever filled as a whole, so a small batch is put into one."""
+        """Copy an input to the device; buffers can only be filled as a whole, so a small batch is padded."""
         if values.shape != (rows, *port.item_shape) or not 1 <= rows <= self.most:
             item = ", ".join(map(str, port.item_shape))
             raise ValueError(f"{port.name!r} is {values.shape}: expected ({rows}, {item}), at most {self.most} at once")
@@ -295,7 +295,7 @@ class BoundGraph:
         self._buffers[port.name].update_inplace(np.ascontiguousarray(whole, port.dtype))
 
     def _binding(self, rows: int) -> ort.IOBinding:
-        """The first rows of every buffer, bound once for each size of batch."""
+        """Bindings of the first rows of every buffer, made once per batch size."""
         if rows not in self._bindings:
             binding = self._session.io_binding()
             for port in self.ports:
@@ -307,7 +307,7 @@ class BoundGraph:
 
 
 def ports_of(session: ort.InferenceSession) -> tuple[Port, ...] | None:
-    """Inputs and outputs of a graph; None where a size is not known, besides that of one and the same batch."""
+    """Inputs and outputs of a graph; None if any size besides one common batch is unknown."""
     values = [*((value, True) for value in session.get_inputs()), *((value, False) for value in session.get_outputs())]
     batch = values[0][0].shape[0] if values and values[0][0].shape else None
     ports = []

@@ -47,11 +47,11 @@ CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 
 GRAPH_ID = "gpu_graph_id"
-"""Run option: which recording a run makes or repeats."""
+"""Run option: the recording that a run makes or replays."""
 NOT_CAPTURED = -1
 
 _PRECISIONS = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_enable", "int8-static": "trt_int8_enable"}
-"""What allows TensorRT to compute in them."""
+"""Options that allow TensorRT to compute in each precision."""
 
 ProviderWithOptions = str | tuple[str, dict[str, str]]
 """As ONNX Runtime takes it; its TensorRT wants `True` and `False`, its CUDA takes `1` and `0`."""
@@ -59,35 +59,35 @@ ProviderWithOptions = str | tuple[str, dict[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class TensorrtHere:
-    """What ONNX Runtime's TensorRT provider runs with."""
+    """The TensorRT library and GPU of ONNX Runtime's TensorRT provider."""
 
     library: Library
-    """The one that it loads."""
+    """The library that it loads."""
     gpu: Gpu
-    """The one that it builds for."""
+    """The GPU that it builds for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxPlace:
-    """Where graphs run."""
+    """Where graphs run, and why there."""
 
     device: Literal["cpu", "cuda"]
-    """Whose memory and processors."""
+    """Device that holds the memory and runs the graphs."""
     reason: str
-    """Why, for people."""
+    """Reason for the choice, to show to users."""
     tensorrt: TensorrtHere | None = None
-    """None: without it."""
+    """None: TensorRT is not used."""
 
 
 def choose_place(wanted: OnnxDevice, open_on_cuda: Callable[[], object]) -> OnnxPlace:
-    """What of that which is asked for can be had.
+    """Choose the device for the graphs of a bundle.
 
     Args:
-        wanted: By the user; `auto` never takes TensorRT, which builds for minutes.
-        open_on_cuda: Makes a session on CUDA, to see whether that works; a DeviceError says that it ended elsewhere.
+        wanted: The user's choice; `auto` never uses TensorRT, which builds for minutes.
+        open_on_cuda: Opens a session on CUDA, to see whether that works; raises DeviceError if it got another provider.
 
     Raises:
-        DeviceError: It was asked for and cannot be had.
+        DeviceError: The device is not available.
     """
     match wanted:
         case "cpu":
@@ -113,7 +113,7 @@ def choose_place(wanted: OnnxDevice, open_on_cuda: Callable[[], object]) -> Onnx
 
 
 def find_tensorrt() -> TensorrtHere:
-    """The GPU and the TensorRT that ONNX Runtime's provider needs; the driver is asked first.
+    """Find the GPU and the TensorRT that ONNX Runtime's provider needs; the driver is asked first.
 
     Raises:
         DeviceError: One of them is missing.
@@ -129,13 +129,13 @@ def find_tensorrt() -> TensorrtHere:
 
 
 def failure_of_cuda(message: str) -> str:
-    """What CUDA said, out of what ONNX Runtime says with the places in its source; else the message as it is."""
+    """CUDA's own message out of ONNX Runtime's longer one; the whole message if it contains none."""
     failure = re.search(r"CUDA failure \d+: [^;]+", message)
     return f"onnxruntime cannot use CUDA: {failure[0].strip()}" if failure else message
 
 
 def _cuda_problem(open_on_cuda: Callable[[], object]) -> str | None:
-    """Why CUDA cannot be used, or None; see Note [silent fall-back]."""
+    """Why CUDA is unavailable, or None; see Note [silent fall-back]."""
     if CUDA not in ort.get_available_providers():
         return "the installed onnxruntime has no CUDA provider (tallformer doctor)"
     if hasattr(ort, "preload_dlls"):
@@ -164,13 +164,13 @@ def open_session(
 
     Args:
         content: The ONNX file.
-        providers: Those that may be used, the best one first; ask the session which it got.
-        threads: For one call on the CPU; None takes one per core.
-        is_optimised: Whether the graph was saved by an earlier session.
-        save_as: File to save the optimised graph in.
+        providers: Providers to try, best first; ask the session which it got.
+        threads: CPU threads of one call; None uses one per core.
+        is_optimised: Whether an earlier session saved the graph.
+        save_as: File to save the optimised graph to.
 
     Raises:
-        Exception: ONNX Runtime cannot load it; it has classes of its own for that, of no common base.
+        Exception: ONNX Runtime cannot load it; its error classes have no common base.
     """
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
@@ -183,7 +183,7 @@ def open_session(
     elif save_as is not None:
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(save_as)
-    # With its own fall-back a provider that fails would be a banner on stdout and a session on the CPU.
+    # ONNX Runtime's own fallback would print a banner on stdout and open a session on the CPU.
     return ort.InferenceSession(content, options, providers=list(providers), enable_fallback=0)
 
 
@@ -193,17 +193,17 @@ def capture_id(rows: int, most: int) -> int:
 
 
 def cuda_provider(*, captures: bool) -> ProviderWithOptions:
-    """CUDA on the first GPU that it shows.
+    """CUDA on the first visible GPU.
 
     Args:
-        captures: Whether runs are to be captured; a session then refuses graphs of which a part runs elsewhere.
+        captures: Whether to capture runs; the session then refuses graphs that run partly elsewhere.
     """
     return CUDA, {"enable_cuda_graph": "1" if captures else "0"}
 
 
 @dataclass(frozen=True)
 class EngineCache:
-    """Where the TensorRT provider keeps what it makes, see Note [engines of ONNX Runtime]."""
+    """Folders where the TensorRT provider caches engines and timings, see Note [engines of ONNX Runtime]."""
 
     engines: Path
     """Of one graph, GPU, batch and version."""
@@ -211,10 +211,10 @@ class EngineCache:
     """Of one GPU and version."""
 
     def make(self) -> None:
-        """Make the folders, for this user only.
+        """Create the folders, private to this user.
 
         Raises:
-            OutputError: They cannot be made.
+            OutputError: They cannot be created.
         """
         for folder in (self.engines, self.timings):
             try:
@@ -224,12 +224,12 @@ class EngineCache:
 
 
 def engine_cache(key: EngineKey, *, onnxruntime: str, folder: Path | None = None) -> EngineCache:
-    """The folders for a graph; nothing is made.
+    """The folders for a graph; they are not created.
 
     Args:
-        key: As of an engine of our own; its library is the TensorRT that ONNX Runtime loads.
+        key: As for an engine of our own; its library is the TensorRT that ONNX Runtime loads.
         onnxruntime: Its version, which decides how a graph is cut and what an engine is called.
-        folder: Holds all of them; None takes the user's cache.
+        folder: Parent folder; None uses the user's cache.
     """
     folder = folder or user_cache_folder() / "onnx-tensorrt"
     made_by = f"{key.library}-{key.library_version}_onnxruntime-{onnxruntime}_{key.platform}"
@@ -242,13 +242,13 @@ def engine_cache(key: EngineKey, *, onnxruntime: str, folder: Path | None = None
 def tensorrt_provider(
     inputs: Mapping[str, Sequence[int | str]], key: EngineKey, cache: EngineCache, *, captures: bool
 ) -> ProviderWithOptions:
-    """TensorRT inside ONNX Runtime, on the first GPU.
+    """TensorRT inside ONNX Runtime, on the first visible GPU.
 
     Args:
-        inputs: Shapes of the graph's inputs, the batch first.
+        inputs: Shapes of the graph's inputs, batch first.
         key: Its precision decides what TensorRT may compute in: a float32 graph never gets float16.
         cache: Where engines and timings are kept.
-        captures: Whether runs are to be captured.
+        captures: Whether to capture runs.
     """
     options: dict[str, object] = {
         "trt_engine_cache_enable": True,
@@ -264,7 +264,7 @@ def tensorrt_provider(
 
 
 def _profile(inputs: Mapping[str, Sequence[int | str]], batch: BatchProfile) -> dict[str, str]:
-    """Batches that the engine takes: with all three given it is built when the session is made, not in a run."""
+    """Batch sizes of the engine; with all three given, it is built when the session is created, not during a run."""
     sizes = {"min": batch.least, "opt": batch.best, "max": batch.most}
     return {
         f"trt_profile_{which}_shapes": ",".join(

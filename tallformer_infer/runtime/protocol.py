@@ -17,13 +17,13 @@ from tallformer_infer.errors import BundleError, StoppedError
 from tallformer_infer.structures import Candidates, Proposals
 
 _MOST_CLIPS = 8
-"""More gain nothing, and each needs memory of its own."""
+"""More clips gain nothing, and each needs its own memory."""
 _MOST_PIXELS = 1024 * 224 * 224
-"""Of all clips together: a window of a minute that is one clip, which takes gigabytes by itself."""
+"""Of all clips together: as much as one clip of a minute, which takes gigabytes by itself."""
 
 
 class Cancellation:
-    """Ends the calls of one run of a video from another thread: those that run now, and all later ones."""
+    """Cancels the calls of one video from another thread: running calls and all later ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class Cancellation:
 
     @contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Have `stop` called if the block is cancelled.
+        """Call `stop` if the block is cancelled.
 
         Raises:
             StoppedError: It was cancelled before the block began.
@@ -61,7 +61,7 @@ class Cancellation:
 
 
 class Runtime(Protocol):
-    """Runs the graphs of one bundle. Steps may be called from one thread each, `encode` as `clips_per_call` says."""
+    """Runs the graphs of one bundle. Each step is called from one thread; for `encode` see `clips_per_call`."""
 
     @property
     def name(self) -> str:
@@ -77,15 +77,15 @@ class Runtime(Protocol):
 
     @property
     def device_reason(self) -> str:
-        """Why that device was chosen, for people."""
+        """Why that device was chosen, to show to users."""
 
     @property
     def clips_at_once(self) -> int:
-        """Clips that the device encodes best at the same time."""
+        """Number of clips to encode at the same time for the best speed."""
 
     @property
     def clips_per_call(self) -> int:
-        """How many of these one call of `encode` takes; the others go into calls from other threads."""
+        """How many of these go into one call of `encode`; the others go into calls from other threads."""
 
     def encode(
         self,
@@ -128,7 +128,7 @@ class Runtime(Protocol):
 
 @runtime_checkable
 class ProposingRuntime(Runtime, Protocol):
-    """A runtime that also tells proposals and classes apart, for models whose head gives both (`refined`)."""
+    """A runtime that also gives proposals and classes separately, for models with a `refined` head."""
 
     def propose(
         self,
@@ -136,7 +136,7 @@ class ProposingRuntime(Runtime, Protocol):
         start_frames: NDArray[np.int64],
         real_frames: NDArray[np.int64],
     ) -> Proposals:
-        """One window of feature steps to proposals, and to what the window shows.
+        """One window of feature steps to proposals and to the class scores of the window.
 
         Args:
             features: Shape (1, C, S).
@@ -149,31 +149,31 @@ class ProposingRuntime(Runtime, Protocol):
 
 
 def most_clips(recipe: Recipe) -> int:
-    """Clips that an encoder may see at once without taking more memory than one very long clip."""
+    """Number of clips to encode at once without using more memory than one very long clip."""
     pixels = recipe.window.clip_frames * recipe.sampling.crop_px**2
     return min(max(_MOST_PIXELS // pixels, 1), _MOST_CLIPS)
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output."""
+    """An input or output of a graph or engine."""
 
     name: str
-    """As in the graph."""
+    """Its name in the graph."""
     item_shape: tuple[int, ...]
-    """Without the batch."""
+    """Shape without the batch."""
     dtype: np.dtype[Any]
-    """Of its numbers."""
+    """Number format."""
     is_input: bool
-    """Or an output."""
+    """False for an output."""
 
     def size_bytes(self, rows: int) -> int:
-        """Of so many items."""
+        """Size of a batch of `rows` items."""
         return rows * int(np.prod(self.item_shape)) * self.dtype.itemsize
 
 
 def split_batches(rows: int, most: int) -> Iterator[slice]:
-    """Slices of at most `most` rows that cover all; none for no rows."""
+    """Slices of at most `most` rows that together cover all rows; none if there are no rows."""
     for start in range(0, rows, most):
         yield slice(start, min(start + most, rows))
 
@@ -188,10 +188,10 @@ def candidates_above_threshold(
         scores: Shape (B, P).
         classes: Indices, shape (B, P).
         recipe: Names the classes.
-        given_by: Bundle and graph, for the message.
+        given_by: Bundle and graph, for messages.
 
     Raises:
-        BundleError: There is a class that the recipe does not name.
+        BundleError: A class index is not in the recipe.
     """
     if classes.size and not 0 <= classes.min() <= classes.max() < len(recipe.classes):
         raise BundleError(f"{given_by} gives class {classes.max()}, the recipe names {len(recipe.classes)} classes")

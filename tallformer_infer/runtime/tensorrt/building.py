@@ -59,36 +59,36 @@ _TELL_EVERY_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """What the user asked for."""
+    """Options of `tallformer engine build`."""
 
     library: Flavour | None = None
-    """What builds; None takes the full TensorRT where it is installed, but for what only the other can."""
+    """Library to build with; None uses the full TensorRT if it is installed and can build what is asked for."""
     ahead_of_time: str | None = None
-    """GPUs to build for; None is the one that is here."""
+    """GPUs to build for; None is the GPU of this machine."""
     clips: BatchProfile = DEFAULT_BATCHES["encoder"]
-    """Clips that the encoder takes at once."""
+    """Batches of clips for the encoder."""
     windows: BatchProfile = DEFAULT_BATCHES["localizer"]
-    """Windows that the localizer takes at once."""
+    """Batches of windows for the localizer."""
     force: bool = False
-    """Build also what is there already."""
+    """Rebuild existing engines."""
 
 
 def check_engines_can_be_built(options: EngineOptions) -> None:
-    """Refuse what `build_engines` would refuse, before minutes are spent on a bundle to build from.
+    """Refuse what `build_engines` would refuse, before minutes are spent on exporting a bundle.
 
     Raises:
         DeviceError, ExtraError: There is no TensorRT, or no GPU for it.
-        EngineError: It cannot build for what was asked.
+        EngineError: It cannot build for the target.
     """
     _choose(options)
 
 
 def build_engines(bundle: Bundle, options: EngineOptions, speaker: Speaker) -> list[StoredEngine]:
-    """Build the engines of encoder and localizer, and say so.
+    """Build the engines of encoder and localizer, and report progress.
 
     Raises:
-        KeyboardInterrupt: The program was told to stop; engines that were done are there, whole.
-        TallformerError: One cannot be built, or not be kept.
+        KeyboardInterrupt: The program was stopped; finished engines are stored.
+        TallformerError: An engine cannot be built or stored.
     """
     if bundle.graphs["encoder"].precision == "int8":
         raise EngineError(
@@ -145,7 +145,7 @@ class _Order:
 
 
 def _choose(options: EngineOptions) -> tuple[Library, Gpu | None, str]:
-    """What builds, the GPU that is here, and the target. The full TensorRT cannot do anything without a GPU."""
+    """The library, the GPU of this machine, and the target. The full TensorRT does nothing without a GPU."""
     wanted = options.library or ("tensorrt_rtx" if options.ahead_of_time else next(iter(installed_flavours()), None))
     try:
         gpu = require_gpu()
@@ -158,7 +158,7 @@ def _choose(options: EngineOptions) -> tuple[Library, Gpu | None, str]:
 
 
 def _build(order: _Order, speaker: Speaker) -> StoredEngine:
-    """Compute in a thread of its own, and write in this one, which Ctrl-C reaches."""
+    """Build in a thread of its own, and write in this one, which Ctrl-C reaches."""
     key, folder = order.key, order.folder
     what = f"building engine of graph {key.graph}"
     log = BuilderLog(on_step=lambda text: speaker.step(f"{what}: {text}"))
@@ -196,19 +196,19 @@ def _named(bundle: Bundle) -> str:
 
 
 class BuilderLog:
-    """What TensorRT says while it builds, and how to stop it."""
+    """Messages of TensorRT during a build, and a way to stop it."""
 
     def __init__(self, on_step: OnStep = lambda _: None) -> None:
         self._lines: list[str] = []
         self._started = time.monotonic()
         self._stopped = threading.Event()
         self.on_step = on_step
-        """Told what TensorRT is doing, from a thread of its own choice."""
+        """Called with TensorRT's progress, from any thread."""
         self.errors: list[str] = []
-        """Lines that are errors."""
+        """Error messages."""
 
     def add(self, severity: str, message: str) -> None:
-        """One message."""
+        """Add a message."""
         self._lines.append(f"{time.monotonic() - self._started:9.3f} {severity:14} {message}")
         if "ERROR" in severity:
             self.errors.append(message)
@@ -223,20 +223,20 @@ class BuilderLog:
         return self._stopped.is_set()
 
     def text(self) -> str:
-        """All of it, one message per line, with seconds from the start."""
+        """All messages, one per line, with seconds since the start."""
         return "".join(f"{line}\n" for line in self._lines)
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """What comes out of a build."""
+    """Result of a build."""
 
     content: bytes
     """The engine."""
     timing_cache: bytes | None
-    """What was measured on the way, for the next build; None where the library measures nothing."""
+    """Timings for the next build; None if the library takes none."""
     build_s: float
-    """How long it took, in seconds."""
+    """Duration, in seconds."""
 
 
 def build_engine(
@@ -251,12 +251,12 @@ def build_engine(
     """Build an engine, see Note [strongly typed].
 
     Args:
-        library: What builds; the full TensorRT needs a driver and builds for its first GPU.
+        library: The library that builds; the full TensorRT needs a driver and builds for its first GPU.
         onnx: The graph. The first dimension of every input is the batch.
-        batch: How many items the engine takes at once.
-        target: For which GPUs, see Note [targets].
-        log: Gets all messages, also if this fails.
-        timing_cache: Of an earlier build for the same GPU and library.
+        batch: Batch sizes of the engine.
+        target: GPUs to build for, see Note [targets].
+        log: Collects all messages, also of a failed build.
+        timing_cache: Timings of an earlier build for the same GPU and library.
 
     Raises:
         EngineError: TensorRT cannot read the graph (the node and its operator are named), or cannot build it.
@@ -288,7 +288,7 @@ def build_engine(
 
 
 def make_logger(trt: Any, log: BuilderLog) -> Any:
-    """An `ILogger` of that module. Whoever hands it over keeps it as long as what was made with it."""
+    """An `ILogger` of that module. The caller must keep it alive as long as the objects made with it."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -301,7 +301,7 @@ def make_logger(trt: Any, log: BuilderLog) -> Any:
 
 
 def _parser_problem(parser: Any) -> str:
-    """The parser's first error, with its node; `Network has no outputs` and the like have none."""
+    """The parser's first error, with its node; errors such as `Network has no outputs` have none."""
     if parser.num_errors == 0:
         return "it has no outputs"
     error = parser.get_error(0)
@@ -350,7 +350,7 @@ def _timing_cache(library: Library, config: Any, content: bytes | None) -> Any:
 
 
 def _last_error(log: BuilderLog) -> str:
-    """The last error that is not about a missing driver, which is none where nothing is measured."""
+    """The last error, except for a missing driver, which TensorRT-RTX does not need."""
     errors = [line for line in log.errors if "cudaError 35" not in line]
     return errors[-1].splitlines()[0] if errors else "see the log"
 

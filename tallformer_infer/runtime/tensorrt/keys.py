@@ -29,12 +29,12 @@ depends on data."""
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
-    """What decides whether an engine may be used."""
+    """Everything that decides whether an engine may be used."""
 
     graph: GraphName
     """Which graph."""
     graph_sha256: str
-    """Hash of its ONNX file."""
+    """Hash of the ONNX file."""
     input_sizes: str
     """Sizes of one item of its inputs, such as `32x224x224x3`: bundles may share a file that leaves them open."""
     precision: str
@@ -42,17 +42,17 @@ class EngineKey:
     target: str
     """GPUs it is for, see Note [targets]."""
     library: Flavour
-    """What built it, and can load it."""
+    """Library that built it and can load it."""
     library_version: str
-    """Version of that."""
+    """Version of the library."""
     platform: str
     """Operating system and processor."""
     batch: BatchProfile
-    """Batches it takes."""
+    """Batch sizes it takes."""
 
     @property
     def stem(self) -> str:
-        """Name of its files, without the ending."""
+        """Name of its files, without the suffix."""
         batch = ".".join(map(str, (self.batch.least, self.batch.best, self.batch.most)))
         library = f"{self.library}-{self.library_version}"
         graph = (self.graph, self.graph_sha256[:12], self.input_sizes, self.precision)
@@ -113,7 +113,7 @@ def runs_on(target: str, capability: int) -> bool:
 
 
 def known_capabilities(library: Library) -> tuple[int, ...]:
-    """Those that TensorRT-RTX can build for and run on; none for the full TensorRT, which has no such list."""
+    """Capabilities that TensorRT-RTX supports; empty for the full TensorRT, which has no such list."""
     if library.flavour == "tensorrt":
         return ()
     names = library.module.ComputeCapability.__members__
@@ -124,7 +124,7 @@ def check_runs_here(library: Library, gpu: Gpu) -> None:
     """Refuse a GPU that the library does not know.
 
     Raises:
-        DeviceError: It is one of those that TensorRT-RTX leaves to the full TensorRT.
+        DeviceError: TensorRT-RTX does not support it.
     """
     known = known_capabilities(library)
     if known and gpu.capability not in known:
@@ -136,13 +136,13 @@ def choose_target(library: Library, gpu: Gpu | None, ahead_of_time: str | None) 
     """The target to build for.
 
     Args:
-        library: What builds.
-        gpu: The one that is here, if there is one.
-        ahead_of_time: What the user asked for instead.
+        library: The library that builds.
+        gpu: The GPU of this machine, if it has one.
+        ahead_of_time: Targets that the user asked for instead.
 
     Raises:
         EngineError: The library cannot build for it.
-        DeviceError: It does not run on the GPU.
+        DeviceError: The library does not run on the GPU.
     """
     if ahead_of_time is None:
         if gpu is None:
@@ -166,11 +166,11 @@ class BatchProfile:
     """How many clips or windows an engine takes at once."""
 
     least: int
-    """Fewest; shorter batches are filled up."""
+    """Smallest batch; shorter ones are padded."""
     best: int
-    """What it is tuned for."""
+    """Batch it is tuned for."""
     most: int
-    """Most; it decides the memory. All three equal: a fixed batch."""
+    """Largest batch; it decides the memory. All three equal: a fixed batch."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.best <= self.most:
@@ -197,7 +197,7 @@ DEFAULT_BATCHES: dict[GraphName, BatchProfile] = {
     "encoder": BatchProfile(least=1, best=8, most=8),
     "localizer": BatchProfile(least=1, best=1, most=1),
 }
-"""Clips come in batches, windows one by one as they become whole."""
+"""Clips come in batches, windows one by one as they are completed."""
 
 
 def platform_name() -> str:

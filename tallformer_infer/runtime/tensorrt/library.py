@@ -25,7 +25,7 @@ from tallformer_infer.installing import install_command
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
-"""The full one first: where both are installed, it is taken."""
+"""The full TensorRT first: it is used if both are installed."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Library:
     flavour: Flavour
     """Which of the two."""
     version: str
-    """Its version; engines of another one are not loaded."""
+    """Version; engines of another version are not loaded."""
     module: Any = field(compare=False, repr=False)
-    """What was imported."""
+    """The imported module."""
 
     def __str__(self) -> str:
         return f"{self.flavour} {self.version}"
@@ -48,7 +48,7 @@ class Gpu:
     """The GPU that engines are built for and run on: the first that the driver shows."""
 
     name: str
-    """What its maker calls it."""
+    """Product name."""
     capability: int
     """Compute capability without its dot, such as 90."""
 
@@ -57,7 +57,7 @@ class Gpu:
 
 
 def installed_flavours() -> tuple[Flavour, ...]:
-    """Those that can be found; nothing is imported."""
+    """Installed libraries; nothing is imported."""
     return tuple(flavour for flavour in FLAVOURS if find_spec(flavour) is not None)
 
 
@@ -65,11 +65,11 @@ def load_library(flavour: Flavour | None = None) -> Library:
     """Import TensorRT, which needs no driver.
 
     Args:
-        flavour: Which; None takes the full one where it is installed.
+        flavour: Which library; None uses the full TensorRT if it is installed.
 
     Raises:
         ExtraError: It is not installed.
-        DeviceError: It is, and cannot be imported.
+        DeviceError: It is installed and cannot be imported.
     """
     found = installed_flavours()
     wanted = flavour or next(iter(found), None)
@@ -103,5 +103,5 @@ def require_gpu(*, driver_library: str = DRIVER_LIBRARY) -> Gpu:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """First line of an error's message."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

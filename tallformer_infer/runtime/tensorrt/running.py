@@ -40,7 +40,7 @@ from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 from tallformer_infer.runtime.tensorrt.library import Library, first_line
 
 _ALIGNMENT = 256
-"""What TensorRT asks for."""
+"""Alignment that TensorRT requires, in bytes."""
 
 SETS = 2
 """See Note [two sets of buffers]."""
@@ -66,7 +66,7 @@ class Cuda:
         """Call a function by its name in the CUDA runtime's reference.
 
         Returns:
-            What it gives besides its error code; None where that is nothing.
+            Its result besides the error code; None if there is none.
 
         Raises:
             DeviceError: It failed.
@@ -99,16 +99,16 @@ class Cuda:
 
 
 class Arena:
-    """A block of memory that is planned in parts, and then taken as a whole."""
+    """A block of memory that is planned in parts and then allocated as a whole."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
-        """What has been planned."""
+        """Planned size."""
         self.address: int | None = None
-        """Where it is, once it is there."""
+        """Address, once allocated."""
 
     def plan(self, count_bytes: int) -> int:
-        """Set a part aside; returns its offset."""
+        """Plan a part; returns its offset."""
         assert self.address is None
         offset = self.size_bytes
         self.size_bytes += -(-count_bytes // _ALIGNMENT) * _ALIGNMENT
@@ -143,17 +143,17 @@ class GpuSession:
         self.running = self._hold("cudaStreamDestroy", self.cuda.make_stream())
         """Stream of the runs."""
         self.enqueueing = threading.Lock()
-        """Held while a run is put on its stream, see Note [one thread enqueues]."""
+        """Held while a run is enqueued, see Note [one thread enqueues]."""
 
     def plan_workspace(self, count_bytes: int) -> None:
-        """Memory that an engine computes in: shared by all, as they run one after another."""
+        """Plan the working memory of an engine; all engines share it, as they run one after another."""
         self._workspace_bytes = max(self._workspace_bytes, count_bytes)
 
     def allocate(self) -> None:
-        """Take what has been planned.
+        """Allocate the planned memory.
 
         Raises:
-            DeviceError: There is not so much.
+            DeviceError: There is not enough memory.
         """
         self._workspace = self.memory.plan(self._workspace_bytes)
         for arena, take, free in (
@@ -163,7 +163,7 @@ class GpuSession:
             arena.address = int(self._hold(free, self.cuda.call(take, max(arena.size_bytes, _ALIGNMENT))))
 
     def workspace(self) -> tuple[int, int]:
-        """Address and size of the memory that engines compute in."""
+        """Address and size of the shared working memory."""
         return self.memory.at(self._workspace), self._workspace_bytes
 
     def event(self) -> Any:
@@ -178,12 +178,12 @@ class GpuSession:
         return array
 
     def wait(self) -> None:
-        """Wait until nothing is copied and nothing runs."""
+        """Wait until all copies and runs are done."""
         for stream in (self.copying, self.running):
             self.cuda.call("cudaStreamSynchronize", stream)
 
     def close(self) -> None:
-        """Give everything back. May be called twice."""
+        """Free everything. May be called twice."""
         with contextlib.suppress(DeviceError):
             self.wait()
         self._held.close()
@@ -198,7 +198,7 @@ class GpuSession:
 
 
 class _Buffers:
-    """One set: for each port a part of the GPU's memory, and one of the pinned memory."""
+    """One set of buffers: GPU and pinned memory for each port."""
 
     def __init__(self, gpu: GpuSession, ports: tuple[Port, ...], most: int) -> None:
         self._gpu = gpu
@@ -218,19 +218,19 @@ class _Buffers:
 
 
 class LoadedEngine:
-    """An engine that can run once `GpuSession.allocate` and then `bind` were called; calls wait for each other."""
+    """An engine; it runs after `GpuSession.allocate` and `bind`, one call at a time."""
 
     def __init__(self, gpu: GpuSession, trt: Any, engine: Any, batch: BatchProfile) -> None:
         """Plan its memory.
 
         Args:
-            gpu: Where it runs.
+            gpu: GPU session to run in.
             trt: The TensorRT that loaded it.
             engine: An `ICudaEngine`.
-            batch: What it was built for.
+            batch: Batch sizes it was built for.
 
         Raises:
-            EngineError: It has no memory to run in, or an output whose size depends on data.
+            EngineError: It has no execution context, or an output whose size depends on data.
         """
         self.batch = batch
         self._gpu = gpu
@@ -244,7 +244,7 @@ class LoadedEngine:
         gpu.plan_workspace(engine.device_memory_size_v2)
 
     def bind(self) -> None:
-        """Hand the engine the memory that it computes in."""
+        """Give the engine its working memory."""
         self._context.set_device_memory(*self._gpu.workspace())
 
     def run(
@@ -291,7 +291,7 @@ class LoadedEngine:
         return [port for port in self.ports if not port.is_input]
 
     def _start(self, buffers: _Buffers, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Begin with a batch: into pinned memory, to the GPU, run, and back."""
+        """Start a batch: copy it to pinned memory and to the GPU, run it, and copy the results back."""
         gpu, cuda = self._gpu, self._gpu.cuda
         rows = len(next(iter(inputs.values())))
         padded = max(rows, self.batch.least)
@@ -323,7 +323,7 @@ class LoadedEngine:
 
 
 class EngineLoader:
-    """Loads engines. Whoever makes one has asked the driver, see Note [the driver is asked first]."""
+    """Loads engines. Callers must have asked the driver, see Note [the driver is asked first]."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -332,7 +332,7 @@ class EngineLoader:
         self._runtime = library.module.Runtime(self._logger)
 
     def load(self, content: bytes, batch: BatchProfile, gpu: GpuSession) -> LoadedEngine:
-        """Load an engine that was checked, and plan its memory.
+        """Load a checked engine, and plan its memory.
 
         Raises:
             EngineError: TensorRT refuses it.
@@ -345,7 +345,7 @@ class EngineLoader:
 
 
 def _ports(trt: Any, engine: Any, context: Any, batch: BatchProfile) -> tuple[Port, ...]:
-    """Inputs and outputs; the context's shapes are set to the largest batch to learn those of the outputs."""
+    """Inputs and outputs; input shapes are set to the largest batch to learn the output shapes."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
     for name in names:

@@ -43,25 +43,25 @@ _SEAL_KEY_BYTES = 32
 
 @dataclass(frozen=True)
 class StoredEngine:
-    """An engine, or what is left of one."""
+    """An engine on disk, possibly damaged or incomplete."""
 
     path: Path
-    """The engine; it need not be there."""
+    """File of the engine; it may be missing."""
     record: EngineRecord | None
-    """What is known of it."""
+    """Its record; None if it cannot be read."""
     damage: str | None
-    """Why nothing is."""
+    """Why the record cannot be read; None if it can."""
 
     @property
     def log(self) -> Path:
-        """What TensorRT said while it was built."""
+        """File of TensorRT's messages during the build."""
         return self.path.with_suffix(_LOG)
 
     def read(self) -> bytes:
-        """The engine. What is checked is what is returned.
+        """Read the engine, and check its hash.
 
         Raises:
-            EngineError: It is not there, or not as it was when it was built.
+            EngineError: It is missing, or was changed after it was built.
         """
         if self.record is None:
             raise EngineError(f"{self.path.with_suffix(_RECORD)}: {self.damage}")
@@ -75,13 +75,13 @@ class StoredEngine:
 
 
 def engine_folders(bundle: Bundle) -> tuple[Path, ...]:
-    """Folders where a bundle's engines may be, the first first."""
+    """Folders where a bundle's engines may be, in order of preference."""
     own = (bundle.path / _FOLDER,) if bundle.path.is_dir() and not bundle.is_bundled else ()
     return (*own, user_cache_folder() / _FOLDER)
 
 
 def folder_to_write(bundle: Bundle) -> Path:
-    """The first of `engine_folders` that can be written; it is made.
+    """The first of `engine_folders` that can be written; it is created.
 
     Raises:
         OutputError: None can.
@@ -97,7 +97,7 @@ def folder_to_write(bundle: Bundle) -> Path:
 
 
 def stored_engines(bundle: Bundle) -> list[StoredEngine]:
-    """Engines of a bundle, whether they fit or not, by name. In the cache, those of other bundles are left out."""
+    """All engines of a bundle, fitting or not, by name. Engines of other bundles in the cache are left out."""
     hashes = {graph.sha256 for graph in bundle.graphs.values()}
     *own, cache = engine_folders(bundle)
     found = [stored for folder in own for stored in _stored(folder)]
@@ -108,7 +108,7 @@ def stored_engines(bundle: Bundle) -> list[StoredEngine]:
 
 
 def find_engine(bundle: Bundle, graph: GraphName, library: Library, gpu: Gpu) -> StoredEngine:
-    """The engine of a graph to run here: of those that fit, the one that was built last.
+    """Find the engine to run a graph with here: the last built of those that fit.
 
     Raises:
         EngineError: None fits; the message says why, and how to build one.
@@ -133,7 +133,7 @@ def find_engine(bundle: Bundle, graph: GraphName, library: Library, gpu: Gpu) ->
 
 
 def stored_as(bundle: Bundle, key: EngineKey) -> StoredEngine | None:
-    """The engine of exactly this key that can be used, if there is one."""
+    """A usable engine with exactly this key, or None."""
     for stored in stored_engines(bundle):
         if stored.record is not None and stored.record.key == key and stored.record.is_own:
             with contextlib.suppress(EngineError):
@@ -143,7 +143,7 @@ def stored_as(bundle: Bundle, key: EngineKey) -> StoredEngine | None:
 
 
 def write_engine(folder: Path, key: EngineKey, content: bytes, *, build_s: float, built_on: str | None) -> StoredEngine:
-    """Keep an engine that was just built. Whatever stops this leaves the whole of it, or no engine.
+    """Store a new engine, whole or not at all.
 
     Raises:
         OutputError: It cannot be written.
@@ -173,7 +173,7 @@ def write_engine(folder: Path, key: EngineKey, content: bytes, *, build_s: float
 
 
 def write_log(folder: Path, key: EngineKey, text: str) -> Path:
-    """Keep what TensorRT said, also of a build that failed.
+    """Store TensorRT's messages, also those of a failed build.
 
     Raises:
         OutputError: It cannot be written.
@@ -187,7 +187,7 @@ def write_log(folder: Path, key: EngineKey, text: str) -> Path:
 
 
 def read_timing_cache(key: EngineKey) -> bytes | None:
-    """What earlier builds for the same GPU and library measured; None where there is none."""
+    """Timings of earlier builds for the same GPU and library; None if there are none."""
     try:
         return _timing_file(key).read_bytes()
     except OSError:
@@ -195,7 +195,7 @@ def read_timing_cache(key: EngineKey) -> bytes | None:
 
 
 def write_timing_cache(key: EngineKey, content: bytes) -> None:
-    """Keep what a build measured: in the user's cache, as it serves all models and is never passed on.
+    """Store the timings of a build in the user's cache: they serve all models and are never shared.
 
     Raises:
         OutputError: It cannot be written.
@@ -209,7 +209,7 @@ def write_timing_cache(key: EngineKey, content: bytes) -> None:
 
 
 def accept_engine(stored: StoredEngine) -> StoredEngine:
-    """Seal an engine that someone else built, see Note [an engine is a program].
+    """Seal an engine that somebody else built, see Note [an engine is a program].
 
     Raises:
         EngineError: It is damaged.
@@ -261,7 +261,7 @@ class EngineRecord:
     """The JSON file beside an engine."""
 
     version: int
-    """Version of this form."""
+    """Version of the record's format."""
     key: EngineKey
     """What it was made from and for."""
     engine_sha256: str
@@ -269,21 +269,21 @@ class EngineRecord:
     engine_bytes: int
     """Its size."""
     built_at: str
-    """When it was done, UTC, ISO 8601."""
+    """End of the build, UTC, ISO 8601."""
     build_s: float
-    """How long it took, in seconds."""
+    """Duration of the build, in seconds."""
     built_on: str | None
-    """GPU of the machine that built it; None: built without one."""
+    """GPU of the machine that built it; None if it had none."""
     seal: str
-    """Mark of the user who built it, on all of the above, see Note [an engine is a program]."""
+    """Seal of the user who built it over all of the above, see Note [an engine is a program]."""
 
     @property
     def is_own(self) -> bool:
-        """Whether this user built it, or accepted it."""
+        """Whether this user built or accepted it."""
         return is_sealed(self._sealed(), self.seal)
 
     def sealed(self) -> EngineRecord:
-        """The same with this user's mark."""
+        """A copy with this user's seal."""
         return dataclasses.replace(self, seal=seal(self._sealed()))
 
     def content(self) -> bytes:
@@ -296,10 +296,10 @@ class EngineRecord:
 
 
 def read_record(content: bytes) -> EngineRecord:
-    """A record from its file.
+    """Parse a record.
 
     Raises:
-        EngineError: It is none, or of another version.
+        EngineError: It is not a record, or of another version.
     """
     try:
         value = json.loads(content)
@@ -315,13 +315,13 @@ def read_record(content: bytes) -> EngineRecord:
 
 
 def misfit(record: EngineRecord, bundle: Bundle, library: Library | None, capability: int | None) -> str | None:
-    """Why an engine does not fit, told from what it was made for; None where it does.
+    """Why an engine does not fit, by its record; None if it fits.
 
     Args:
         record: Of the engine.
-        bundle: Whose graph it should be.
-        library: That would load it; None leaves this out.
-        capability: Compute capability of the GPU that would run it; None leaves this out.
+        bundle: The bundle it should be built from.
+        library: Library to load it with; None skips this check.
+        capability: Compute capability of the GPU to run it on; None skips this check.
     """
     key = record.key
     info = bundle.graphs.get(key.graph)
@@ -346,7 +346,7 @@ def _misfit_here(key: EngineKey, library: Library | None, capability: int | None
 
 
 def seal(content: bytes) -> str:
-    """The mark of this user on `content`; the secret is made where there is none.
+    """This user's seal on `content`; the secret is created if there is none.
 
     Raises:
         OutputError: The secret cannot be kept.
@@ -355,7 +355,7 @@ def seal(content: bytes) -> str:
 
 
 def is_sealed(content: bytes, mark: str) -> bool:
-    """Whether `mark` is this user's on `content`."""
+    """Whether `mark` is this user's seal on `content`."""
     secret = _seal_key()
     return secret is not None and hmac.compare_digest(
         hmac.new(secret, content, hashlib.sha256).hexdigest().encode(), mark.encode()
@@ -371,7 +371,7 @@ def _seal_key() -> bytes | None:
 
 
 def _make_seal_key() -> bytes:
-    """In a file of its own that is then linked: of two programs at once, both get that of the first."""
+    """Create the secret in a temporary file and link it, so that two programs at once end up with the same one."""
     file = _seal_key_file()
     temporary = file.with_name(f".{file.name}-{secrets.token_hex(6)}")
     try:
