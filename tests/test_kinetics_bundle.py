@@ -78,13 +78,18 @@ def test_each_setting_has_its_own_operating_points(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_bfloat16_was_compared_on_real_footage_and_may_be_chosen(name: str) -> None:
+def test_bfloat16_was_compared_on_real_footage_and_may_be_chosen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     parity = load_bundle(name).parity
 
     assert parity is not None
     assert parity.holds_in("bf16")
     assert parity.actions.matched >= 0.95 * parity.actions.in_torch > 0
     assert parity.sample.frames > 10_000
+    assert run(["info", name]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"{parity.actions.matched} of the {parity.actions.in_torch} actions are found again with --precision" in shown
+    )
 
 
 @needs_footage

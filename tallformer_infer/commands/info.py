@@ -118,10 +118,13 @@ def _parity(bundle: Bundle) -> list[tuple[str, str, str]]:
     if parity is None:
         return []
     actions = parity.actions
+    of_whom, again = "torch's", "again"
+    if not parity.differences:  # of a bundle that was only compared with itself
+        of_whom, again = "the", f"again with --precision {', '.join(parity.at_run_time)}"
     lines = [
         (
             "parity",
-            f"{actions.matched} of torch's {actions.in_torch} actions are found again at tIoU "
+            f"{actions.matched} of {of_whom} {actions.in_torch} actions are found {again} at tIoU "
             f"{actions.tiou_threshold:g}, in {parity.sample.frames} frames ({parity.sample.source})",
             "",
         )
