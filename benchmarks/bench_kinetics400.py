@@ -1,6 +1,6 @@
 """How fast the installed models of Kinetics-400 are, from a file to JSON, as commands.
 
-    python -m benchmarks.bench_kinetics400 [--rounds 3] >> benchmarks/results/kinetics_speed.jsonl
+    python -m benchmarks.bench_kinetics400 [--rounds 3] [--warmups 1] >> benchmarks/results/kinetics_speed.jsonl
 
 The film is generated: 30 s, 1280 x 720, 30 frames per second, h264. Each way is a process of its own, started anew each
 time, so that loading the model counts; the warm-up round fills the cache of compiled graphs. Ways take turns. One JSON
@@ -36,6 +36,7 @@ def main() -> None:
     """Print a line for each model and device."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_kinetics400", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="times that each way is run")
+    parser.add_argument("--warmups", type=int, default=1, help="times before that, which are not counted")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each command")
     options = parser.parse_args()
     devices = [(name, precision) for name, precision in DEVICES if name == "cpu" or find_spec("openvino")]
@@ -45,7 +46,12 @@ def main() -> None:
         write_video(write_script(VIDEO), video)
         keys = [(model, *device) for model in MODELS for device in devices]
         ways = {key: partial(_detect, video, options.threads, *key) for key in keys}
-        calls = take_turns(ways, rounds=options.rounds, on_round=partial(say_round, "speed", options.rounds))
+        calls = take_turns(
+            ways,
+            rounds=options.rounds,
+            warmups=options.warmups,
+            on_round=partial(say_round, "speed", options.rounds),
+        )
     for (model, device, precision), timed in calls.items():
         wall, cpu = (Spread.of(getattr(call, name) for call in timed) for name in ("wall_s", "cpu_s"))
         line = {
