@@ -304,6 +304,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kinetics_report": lambda: kinetics_page.encodings_table(read("kinetics"), "report"),
     "kinetics_points": lambda: kinetics_page.points_table(read("kinetics_points")),
     "kinetics_point_classes": lambda: kinetics_page.point_classes_table(read("kinetics_points")),
+    "kinetics_speed": lambda: kinetics_page.speed_table(read("kinetics_speed")),
     "real_heads": lambda: real_page.heads_table(read("real_training")),
     "real_classes": lambda: real_page.classes_table(read("real_training")),
     "real_tcm_beginning": lambda: real_page.beginning_table(read("real_tcm_beginning")),

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.kinetics.contrast import Found, Settings, detect
 from benchmarks.kinetics.film import FILM_FPS, Shot, Truth, arrange, truths
 from benchmarks.kinetics.judging import judge
-from benchmarks.kinetics.page import points_table
+from benchmarks.kinetics.page import points_table, speed_table
 from benchmarks.kinetics.shipped import Features, judge_points, search, search_features
 from tallformer_infer import Detector
 from tallformer_infer.bundle import load_bundle
@@ -183,6 +183,14 @@ def test_the_table_of_points_says_what_is_unique_in_a_film() -> None:
 
     assert "60.0 min (6.7 unique)" in row
     assert "| 4 of 8, 50 % | 10.0 |" in row
+
+
+def test_the_table_of_speed_gives_wall_and_processor_time() -> None:
+    inputs = {"model": "kinetics400", "runtime": "openvino", "precision": "bf16", "threads": 1}
+
+    row = speed_table([{"inputs": inputs, "median_s": 20.4, "median_cpu_s": 8.26}]).splitlines()[2]
+
+    assert row == "| `kinetics400` | OpenVINO | bf16 | 1 | 20 s | 8.3 s |"
 
 
 def _film_of(seconds: int, candidates: Candidates) -> VideoCandidates:

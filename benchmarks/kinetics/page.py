@@ -13,6 +13,7 @@ _GFLOP_PER_PIXEL = 222.3e9 / (64 * 224 * 224)
 _ALARMS = (12, 30, 60)
 _HEAD_ROWS = 2
 _PARTS = {"report": "held out", "tuning": "chosen on"}
+_RUNTIMES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
 _LONG_S = 3600
 _ONCE = 1.1
 """How much longer than its unique footage a film is that shows it once, at most: borders of clips."""
@@ -88,6 +89,16 @@ def point_classes_table(lines: Sequence[Line]) -> str:
     for line in longest:
         found = [f"{line['found'].get(kind, 0)}/{line['of'].get(kind, 0)}" for kind in kinds]
         rows.append(f"| {_PARTS[line['part']]} | `{line['model']}` | `{line['point']}` | {' | '.join(found)} |")
+    return "\n".join(rows)
+
+
+def speed_table(lines: Sequence[Line]) -> str:
+    """Wall and processor time of the commands on 30 s of video."""
+    rows = ["| model | runtime | encoder computes in | threads | wall time | processor time |", f"|{'---|' * 6}"]
+    for line in lines:
+        inputs = line["inputs"]
+        names = [f"`{inputs['model']}`", _RUNTIMES[inputs["runtime"]], inputs["precision"], str(inputs["threads"])]
+        rows.append(f"| {' | '.join(names)} | {line['median_s']:.0f} s | {line['median_cpu_s']:.1f} s |")
     return "\n".join(rows)
 
 
