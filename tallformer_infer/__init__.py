@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tallformer_infer.pipeline import Detector, Progress
     from tallformer_infer.structures import Action, Result
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 for _variable, _off in (("ORT_DISABLE_TELEMETRY", "1"), ("RAY_USAGE_STATS_ENABLED", "0")):
     os.environ.setdefault(_variable, _off)  # what the user has set stays; child processes inherit it

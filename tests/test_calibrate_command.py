@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from tallformer_infer import cli
+from tallformer_infer import __version__, cli
 from tallformer_infer.bundle import load_bundle
 from tests.labelled_set import write_labelled_set
 from tests.small_bundle import CLASSES, write_bundle
@@ -72,7 +72,7 @@ def test_videos_and_truth_give_points_in_the_bundle(calibrate, bundle, labelled,
         "truths": 24,
         "subset": "validation",
         "truth": "truth.json",
-        "tallformer": "0.1.0",
+        "tallformer": __version__,
     }
     shown = capsys.readouterr()
     assert "with 24 truths in 12 videos, right from tIoU 0.5 on" in shown.out
