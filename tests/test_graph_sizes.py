@@ -155,3 +155,23 @@ def test_a_tensor_of_an_unknown_type_is_refused() -> None:
     loaded.graph.output[0].type.tensor_type.elem_type = loaded.graph.input[0].type.tensor_type.elem_type = 40
 
     assert excess(loaded.SerializeToString(), DECLARED) == "has a tensor of the unknown type 40"
+
+
+@pytest.mark.parametrize("name", [b"broken", b"br\xe9ken"])
+def test_a_fault_that_shape_inference_finds_is_one_line(name: bytes) -> None:
+    """Found by fuzzing: names that are no UTF-8 cannot be put into the error, and another one comes."""
+    content = model([helper.make_node("Cast", ["x"], [], name="broken", to=1), node("Relu", "x")])
+
+    problem = excess(content.replace(b"broken", name), DECLARED)
+
+    assert problem is not None
+    assert problem.startswith("has shapes that do not fit: ")
+    assert "\n" not in problem
+
+
+def test_a_constant_of_an_unknown_type_is_refused() -> None:
+    """Found by fuzzing: where a shape is made from it."""
+    loaded = onnx.load_model_from_string(model([node("Reshape", "x size")], size=np.array([-1, 2])))
+    loaded.graph.initializer[0].data_type = 33
+
+    assert excess(loaded.SerializeToString(), DECLARED) == "has shapes that do not fit: Invalid tensor data type 33."

@@ -269,7 +269,7 @@ def _sizes(model: Any, items: int) -> dict[str, int]:
                 dim.dim_value = items
     try:
         inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:  # of types and names it rejects
         raise _RefusedError(f"has shapes that do not fit: {' '.join(str(error).split())[:200]}") from error
     sizes = {}
     for value in (*inferred.value_info, *inferred.input, *inferred.output):
