@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import tallformer_infer  # noqa: F401 (switches off the usage data of libraries 
 # The same examples on every run, and no deadline: a busy machine is not a bug.
 settings.register_profile("tallformer", deadline=None, derandomize=True)
 settings.load_profile("tallformer")
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and commands that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
