@@ -3,7 +3,7 @@
 Note [masks of shifted windows]
     OpenVINO runs product, bias, softmax and product of attention as one kernel, unless a reshape lies between. Video
     Swin's shifted windows have one: scores are taken apart into clips and windows, to add a mask that all clips share.
-    With one clip the mask can be added to the scores as they are. Swin-T at 224 px takes 6 to 8 % less time for it in
+    With one clip the mask can be added to the scores as they are. Swin-T at 224 px takes 6 % less time for it in
     bfloat16, and 12 % less in float32.
 
 Note [stems in blocks]
