@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.config import to_json
 
@@ -27,13 +27,11 @@ def main() -> None:
     options = _options()
     if not str(options.checkpoint).endswith(".safetensors"):
         for precision in ("fp32", "bf16"):
-            sys.stdout.write(json.dumps(_run_in(options, precision)) + "\n")
-            sys.stdout.flush()
+            write_line(_run_in(options, precision))
         return
     for precision in options.precisions.split(","):
         with tempfile.TemporaryDirectory() as work:
-            sys.stdout.write(json.dumps(_measured(options, precision, Path(work))) + "\n")
-            sys.stdout.flush()
+            write_line(_measured(options, precision, Path(work)))
 
 
 def _measured(options: argparse.Namespace, precision: str, work: Path) -> dict[str, Any]:
@@ -49,7 +47,6 @@ def _measured(options: argparse.Namespace, precision: str, work: Path) -> dict[s
         "encoder_bytes": (bundle / read.graphs["encoder"].file).stat().st_size,
         "parity": {name: to_json(found) for name, found in read.parity.differences.items()},
         "actions": to_json(read.parity.actions),
-        **circumstances(),
     }
 
 
@@ -63,7 +60,6 @@ def _run_in(options: argparse.Namespace, precision: str) -> dict[str, Any]:
         "inputs": {"precision": precision, "model": str(options.checkpoint), "videos": videos},
         "map": scored["average_mAP"],
         "map_at": scored.get("mAP"),
-        **circumstances(),
     }
 
 

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.tables import read
 from tallformer_export.exporting import ExportOptions, export_checkpoint
 from tallformer_infer.bundle import DESCRIPTION, BundleDescription, bundled_models, load_bundle
 from tallformer_infer.cli import run
@@ -65,7 +66,6 @@ FILM = {
     "truths": sum(TRUTHS.values()),
 }
 _BUNDLED = Path("tallformer_infer/bundles")
-_IN_BFLOAT16 = Path("benchmarks/results/kinetics_bf16.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,10 +218,8 @@ def describe(bundle: Path, *, calibration: Calibration) -> None:
 
 def in_bfloat16(name: str) -> ParityReport:
     """What `benchmarks.kinetics.bf16` measured last of a model."""
-    lines = [json.loads(line) for line in _IN_BFLOAT16.read_text(encoding="utf-8").splitlines()]
-    return from_json(
-        ParityReport, [line["parity"] for line in lines if line["inputs"]["model"] == name][-1], where="parity"
-    )
+    reports = [line["parity"] for line in read("kinetics_bf16") if line["inputs"]["model"] == name]
+    return from_json(ParityReport, reports[-1], where="parity")
 
 
 def require_equal(made: tuple[Path, ...]) -> None:

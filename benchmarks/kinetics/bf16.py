@@ -9,12 +9,10 @@ looks for it.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import circumstances
+from benchmarks.measure import write_line
 from tallformer_export.parity import compare_reduced
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.config import RAW_SCORES, ParityReport, ParitySample, to_json
@@ -41,8 +39,7 @@ def main() -> None:
             )
             for precision in ("fp32", "bf16")
         )
-        sys.stdout.write(json.dumps(line(bundle, options.film, wanted, found)) + "\n")
-        sys.stdout.flush()
+        write_line(line(bundle, options.film, wanted, found))
 
 
 def line(bundle: Bundle, film: Path, wanted: Result, found: Result) -> dict[str, Any]:
@@ -55,7 +52,7 @@ def line(bundle: Bundle, film: Path, wanted: Result, found: Result) -> dict[str,
         actions=matched,
         at_run_time={"bf16": differences},
     )
-    return {"name": "kinetics_bf16", "inputs": {"model": bundle.name}, "parity": to_json(report), **circumstances()}
+    return {"name": "kinetics_bf16", "inputs": {"model": bundle.name}, "parity": to_json(report)}
 
 
 if __name__ == "__main__":

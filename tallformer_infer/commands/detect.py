@@ -112,13 +112,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option(
-            envvar="TALLFORMER_TOKEN",
-            show_envvar=False,
-            metavar="TEXT",
-            help="Token of the server (default: TALLFORMER_TOKEN).",
-            rich_help_panel=_SERVER,
-        ),
+        options.token_option("Token of the server (default: TALLFORMER_TOKEN).", _SERVER),
     ] = None,
     rows: Annotated[
         int, typer.Option(min=0, metavar="N", help="Rows to show per video.", rich_help_panel=options.PROGRESS)

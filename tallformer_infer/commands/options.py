@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -109,6 +109,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and er
 JsonLogs = Annotated[
     bool, typer.Option("--json-logs", help="Log as JSON, one object per line.", rich_help_panel=PROGRESS)
 ]
+
+
+def token_option(text: str, panel: str) -> Any:
+    """The option `--token`, of a server and of its clients.
+
+    Args:
+        text: What the help says of it.
+        panel: Heading in the help.
+    """
+    return typer.Option(envvar="TALLFORMER_TOKEN", show_envvar=False, metavar="TEXT", help=text, rich_help_panel=panel)
 
 
 def output_named(name: str) -> str:

@@ -33,13 +33,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     ] = 8080,
     token: Annotated[
         str | None,
-        typer.Option(
-            envvar="TALLFORMER_TOKEN",
-            show_envvar=False,
-            metavar="TEXT",
-            help="Token that clients must send.",
-            rich_help_panel=_ACCESS,
-        ),
+        options.token_option("Token that clients must send.", _ACCESS),
     ] = None,
     root: Annotated[
         Path | None,
