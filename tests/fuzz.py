@@ -14,6 +14,7 @@ import functools
 import hashlib
 import io
 import json
+import pickle
 import sys
 import tempfile
 import zipfile
@@ -102,12 +103,33 @@ def manifest(content: bytes, folder: Path) -> None:
 
 
 def checkpoint(content: bytes, folder: Path) -> None:
-    """A checkpoint of somebody else."""
+    """A checkpoint of somebody else: files as they are, and pickles inside archives whose checksums are right."""
     from tallformer_training.importing.reading import read_tensors  # noqa: PLC0415
 
-    path = folder / ("weights.pth", "weights.safetensors", "weights.ckpt")[content[0] % 3 if content else 0]
-    path.write_bytes(content[1:])
-    read_tensors(path)
+    kind, rest = content[0] % 4 if content else 0, content[1:]
+    path = folder / ("weights.pth", "weights.safetensors", "weights.ckpt", "weights.pt")[kind]
+    path.write_bytes(_repickled(rest) if kind == 3 else rest)
+    for tensor in read_tensors(path).tensors.values():
+        repr(tensor.shape)
+
+
+@functools.cache
+def _saved_state() -> bytes:
+    import torch  # noqa: PLC0415
+
+    state = {"backbone.norm.weight": torch.ones(4), "head.bias": torch.zeros(2, 3)}
+    packed = io.BytesIO()
+    torch.save({"state_dict": state, "meta": {"epoch": 3}}, packed)
+    return packed.getvalue()
+
+
+def _repickled(pickled: bytes) -> bytes:
+    """A file of `torch.save` with another pickle in it, its checksums right, as an attacker would write it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(_saved_state())) as made, zipfile.ZipFile(packed, "w") as archive:
+        for name in made.namelist():
+            archive.writestr(name, pickled if name.endswith("/data.pkl") else made.read(name))
+    return packed.getvalue()
 
 
 def media(content: bytes, folder: Path) -> None:
@@ -179,14 +201,18 @@ def _label_samples(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    state = {"backbone.norm.weight": torch.ones(4), "head.bias": torch.zeros(2, 3)}
-    pickled, plain = folder.parent / "seed.pth", folder.parent / "seed.safetensors"
-    torch.save({"state_dict": state, "meta": {"epoch": 3}}, pickled)
-    save_file(state, plain)
-    return [(0, pickled), (1, plain), (2, pickled)]
+    saved, plain, arrays, inner = (folder.parent / f"seed.{end}" for end in ("pth", "safetensors", "ckpt", "pkl"))
+    saved.write_bytes(_saved_state())
+    save_file({"backbone.norm.weight": torch.ones(4), "head.bias": torch.zeros(2, 3)}, plain)
+    tree = {"inception_i3d/logits": {"w": np.ones((2, 3), np.float32), "b": np.zeros(3, np.float16)}}
+    arrays.write_bytes(pickle.dumps(tree, protocol=4))
+    with zipfile.ZipFile(saved) as archive:
+        inner.write_bytes(next(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")))
+    return [(0, saved), (1, plain), (2, saved), (2, arrays), (3, inner)]
 
 
 def main() -> None:
