@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +154,50 @@ def test_a_file_that_is_cut_off_is_one_line_at_every_length(tmp_path: Path) -> N
         assert "\n" not in str(caught.value)
 
 
-def test_a_tree_that_never_ends_is_refused(tmp_path: Path) -> None:
-    tree: dict[str, Any] = {}
-    tree["again"] = tree
-    (tmp_path / "a.ckpt").write_bytes(pickle.dumps(tree, protocol=4))
+def test_a_tree_that_never_ends_or_grows_out_of_its_file_is_refused(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    doubled: dict[str, Any] = {"a": np.zeros(4, np.float32)}
+    deep: dict[str, Any] = {"a": np.zeros(4, np.float32)}
+    for _ in range(21):
+        doubled, deep = {"left": doubled, "right": doubled}, {"in": deep}
+    block = np.arange(1000, dtype=np.float32).tobytes()
+    shared = {str(index): _Array(1, (1000,), F4, False, block) for index in range(2)}
+    cases = {
+        r"again/ stands in it twice": endless,
+        r"(left/)+right/ stands in it twice|of more than 20 levels": doubled,
+        r"of more than 20 levels": deep,
+        r"arrays of more bytes than the file has": shared,
+    }
+    for message, tree in cases.items():
+        (tmp_path / "a.ckpt").write_bytes(pickle.dumps(tree, protocol=4))
 
-    with pytest.raises(CheckpointError, match="of more than 20 levels"):
-        read_array_pickle(tmp_path / "a.ckpt")
+        with pytest.raises(CheckpointError, match=message):
+            read_array_pickle(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "message"),
+    [
+        (b"\x80\x04}r\xff\xff\xff\xff.", "refused: it numbers object 4294967295 after 2 instructions"),
+        (b"\x80\x04}p4294967295\n.", "refused: it numbers object 4294967295 after 2 instructions"),
+        (b"\x80\x05\x96" + (1 << 34).to_bytes(8, "little") + b"abc.", "not a readable pickle of arrays"),
+        (b"\x80\x04\x8e" + (1 << 34).to_bytes(8, "little") + b"abc.", "not a readable pickle of arrays"),
+        (b"\x80\x04\x95" + (1 << 34).to_bytes(8, "little") + b"}.", "not a readable pickle of arrays"),
+    ],
+    ids=["memo", "memo in text", "bytearray", "bytes", "frame"],
+)
+def test_a_pickle_that_claims_memory_it_has_no_bytes_for_allocates_none(
+    tmp_path: Path, instructions: bytes, message: str
+) -> None:
+    (tmp_path / "a.ckpt").write_bytes(instructions)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=message):
+            read_array_pickle(tmp_path / "a.ckpt")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_it_is_no_checkpoint_for_another_encoder(tmp_path: Path) -> None:

