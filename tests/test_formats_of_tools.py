@@ -445,6 +445,88 @@ def test_boris_queue_without_lengths_is_refused(file):
         read_labels(file("a.boris", json.dumps(project)))
 
 
+_TABULAR = (
+    "Observation id,Observation date,Description,Observation duration,Observation type,Source,Time offset (s),"
+    "Media duration (s),FPS,Subject,Behavior,Behavioral category,Behavior type,Time,Media file name,Image index,"
+    "Image file path,Comment"
+)
+_AGGREGATED = (
+    "Observation id,Observation date,Description,Observation type,Source,Time offset (s),Coding duration,"
+    "Media duration (s),FPS (frame/s),Subject,Observation duration by subject by observation,Behavior,"
+    "Behavioral category,Behavior type,Start (s),Stop (s),Duration (s),Media file name,Image index start,"
+    "Image index stop,Image file path start,Image file path stop,Comment start,Comment stop"
+)
+_QUEUE = "player #1:x/a b.mp4;y/c.mp4,100,10.000;10.000,25.000;25.000"
+_QUEUED = "player #1:x/a b.mp4;y/c.mp4,100,11.500,10.000;10.000,25.000;25.000"
+TABULAR = "\n".join(
+    [
+        _TABULAR,
+        *(
+            f"queue,1970-01-01 00:00:00,,11.5,Media file(s),{_QUEUE},{event}"
+            for event in (
+                ",jump,,START,101.500,Not found,NA,NA,",
+                "overlap 2,jump,,START,103.000,Not found,NA,NA,",
+                ",jump,,STOP,103.250,Not found,NA,NA,",
+                "overlap 2,jump,,STOP,105.000,Not found,NA,NA,",
+                ',blink,,POINT,106.000,Not found,NA,NA,"note, with comma"',
+                ",wave,,START,112.500,Not found,NA,NA,",
+                ",wave,,STOP,113.000,Not found,NA,NA,",
+            )
+        ),
+    ]
+)
+AGGREGATED = "\n".join(
+    [
+        _AGGREGATED,
+        *(
+            f"queue,1970-01-01 00:00:00,,Media file,{_QUEUED},{event},NA,NA,,,,"
+            for event in (
+                "No focal subject,2.25,jump,Not defined,STATE,101.500,103.250,1.750,Not found",
+                "No focal subject,2.25,wave,Not defined,STATE,112.500,113.000,0.500,Not found",
+                "No focal subject,2.25,blink,Not defined,POINT,106.000,106.000,NA,Not found",
+                "overlap 2,2.0,jump,Not defined,STATE,103.000,105.000,2.000,Not found",
+            )
+        ),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tabular.csv", TABULAR),
+        ("tabular.tsv", TABULAR.replace('"note, with comma"', "note").replace(",", "\t")),
+        ("aggregated.csv", AGGREGATED),
+        ("aggregated.txt", AGGREGATED.replace(",", "\t")),
+    ],
+)
+def test_tables_that_boris_exports_are_read_in_the_time_of_each_file(file, name, content):
+    """Rows as BORIS 8.27.4 wrote them for two files in a queue and a time offset of 100 s."""
+    read = read_label_file(file(name, content))
+
+    assert (read.form, read.notes) == ("boris", ())
+    assert by_name(read.videos) == {
+        "x/a b.mp4": [(1.5, 3.25, "jump"), (3, 5, "jump")],
+        "y/c.mp4": [(2.5, 3, "wave")],
+    }
+    assert {(found.duration_s, found.fps) for found in read.videos} == {(10.0, 25.0)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (TABULAR.replace("STOP,113.000", "START,113.000").rpartition("\n")[0], "'wave' begins at 112.5 s and does not"),
+        (TABULAR.replace("112.500", "soon"), r"line 7: expected times in seconds, got \[\"soon\"\]"),
+        (TABULAR.replace("POINT", "blob"), 'line 6: expected START, STOP, STATE or POINT as behavior type, got "BLOB"'),
+        (AGGREGATED.replace("10.000;10.000", "NA;NA"), r"does not say how long x/a b\.mp4 is"),
+    ],
+    ids=["no end", "time", "type", "length"],
+)
+def test_tables_of_boris_that_are_wrong_are_refused(file, content, message):
+    with pytest.raises(AnnotationError, match=message):
+        read_labels(file("events.csv", content))
+
+
 # chapters
 
 

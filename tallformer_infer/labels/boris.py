@@ -1,9 +1,9 @@
-"""BORIS projects (.boris): an observation per video, a state event per class.
+"""BORIS: projects (.boris), with an observation per video and a state event per class, and exported tables of events.
 
 In BORIS, an event of a subject begins where its code is noted, and ends where it is noted again. So actions of one
 class that overlap are put on different subjects.
 
-Source: BORIS user guide and project files of version 7, by their published form.
+Source: BORIS user guide and project files of version 7, by their published form; tables as BORIS 8.27.4 writes them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import bisect
 import itertools
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ _VERSION = "7.0"
 _KEYS = string.ascii_lowercase + string.digits
 _PLAYER = "1"
 _SCORE = re.compile(r"score ([\d.]+)")
+_SOURCE = re.compile(r"player #\d+:(.*?)(?:\|player #\d+:.*)?")
 _EPOCH = "1970-01-01T00:00:00"
 _FACTS = {"duration_s": "length", "fps": "fps"}
 
@@ -96,6 +97,63 @@ def videos_of_observations(project: dict[str, Any], problems: Problems) -> tuple
             for file, ends_s in queue.parts(start_s, end_s):
                 found.add(file, key, ends_s, event.code, score=score[1] if score else None)
     return found.videos()
+
+
+def is_event_table(columns: Collection[str]) -> bool:
+    """Whether these are the columns of BORIS's tabular events (a row per START and STOP) or aggregated events."""
+    return {"observation_id", "label", "behavior_type"} <= set(columns) and (
+        "time" in columns or {"start_s", "end_s"} <= set(columns)
+    )
+
+
+def project_of_events(rows: Iterable[tuple[str, Mapping[str, str]]], problems: Problems) -> dict[str, Any]:
+    """The project that a table of events was exported from, as far as its actions need it.
+
+    Times of both tables are those of the project: they count through all files of a player, and include the time
+    offset. `Media file name` says in which file an event begins; `Source` has all of them.
+
+    Args:
+        rows: What names a row in a message, and its cells by column, as `is_event_table` takes them.
+        problems: Takes rows that are wrong.
+    """
+    observations: dict[str, dict[str, Any]] = {}
+    for place, row in rows:
+        name = row.get("observation_id", "")
+        observation = observations.get(name) or observations.setdefault(name, _observation_of(row))
+        kind, label = row["behavior_type"].strip().upper(), row.get("label", "")
+        is_aggregated = kind == "STATE"
+        cells = [row.get(column, "") for column in (("start_s", "end_s") if is_aggregated else ("time",))]
+        times_s = [number(cell) for cell in cells]
+        if kind not in ("STATE", "START", "STOP", "POINT"):
+            problems.add(place, f"expected START, STOP, STATE or POINT as behavior type, got {shown(kind)}")
+        elif not label:
+            problems.add(place, "has no behavior")
+        elif kind != "POINT" and None in times_s:
+            problems.add(place, f"expected times in seconds, got {shown(cells)}")
+        elif kind != "POINT":  # a state is told apart by its modifiers, too
+            subject = " ".join(row[column] for column in row if column == "subject" or column.startswith("modifier"))
+            comment = row.get("comment") or row.get("comment_start") or ""
+            observation["events"] += [[time_s, subject, label, "", comment] for time_s in times_s]
+    return {"observations": observations}
+
+
+def _observation_of(row: Mapping[str, str]) -> dict[str, Any]:
+    source = _SOURCE.fullmatch(row.get("source", ""))
+    files = source[1].split(";") if source else [row.get("video", "")]
+    lengths = row.get("media_duration_s", "").partition("|")[0].split(";")
+    rates = (row.get("fps") or row.get("fps_frame/s") or "").partition("|")[0].split(";")
+    if source and len(lengths) == 1:  # one file, whose name has a semicolon
+        files = [source[1]]
+    return {
+        "type": row.get("observation_type", ""),
+        "file": {} if files in ([""], ["NA"]) else {_PLAYER: files},
+        "time offset": row.get("time_offset_s", ""),
+        "media_info": {
+            "length": dict(zip(files, lengths, strict=False)),
+            "fps": dict(zip(files, rates, strict=False)),
+        },
+        "events": [],
+    }
 
 
 class _Queue:

@@ -16,7 +16,12 @@ from typing import Any
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.activitynet import results_document, truth_document, videos_of_document
-from tallformer_infer.labels.boris import boris_document, videos_of_observations
+from tallformer_infer.labels.boris import (
+    boris_document,
+    is_event_table,
+    project_of_events,
+    videos_of_observations,
+)
 from tallformer_infer.labels.editing import EditingFormat, encode_timeline, require_editing
 from tallformer_infer.labels.elan import encode_eaf, read_eaf
 from tallformer_infer.labels.files import Problems, read_bytes, read_json_object, read_text
@@ -40,9 +45,11 @@ from tallformer_infer.labels.tables import (
     encode_csv,
     encode_jsonl,
     encode_tsv,
+    read_columns,
     read_csv,
     read_jsonl,
     read_parquet,
+    read_rows,
     read_tsv,
 )
 from tallformer_infer.labels.via import via_document, videos_of_project
@@ -106,6 +113,10 @@ def _read_json(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
 
 
 def _read_boris(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
+    if not read_bytes(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        if not is_event_table(read_columns(path)):
+            raise AnnotationError(f"{path}: expected a BORIS project, or its table of tabular or aggregated events")
+        return videos_of_observations(project_of_events(read_rows(path, problems), problems), problems)
     return videos_of_observations(_with(read_json_object(path), path, "observations"), problems)
 
 
@@ -301,14 +312,20 @@ def format_of(path: Path) -> str:
     """
     name = Path(path.stem) if path.suffix.lower() == ".gz" else path
     suffix = name.suffix.lower().replace(".ndjson", ".jsonl")
+    if suffix == ".txt" and read_text(path).startswith(";FFMETADATA"):
+        return "ffmetadata"
+    if suffix in (".csv", ".tsv", ".txt"):
+        return "boris" if is_event_table(read_columns(path)) else BY_SUFFIX.get(suffix, "csv")
     if BY_SUFFIX.get(suffix) in READABLE:
         return BY_SUFFIX[suffix]
-    if suffix == ".txt":
-        return "ffmetadata" if read_text(path).startswith(";FFMETADATA") else "csv"
     if suffix != ".json":
         raise AnnotationError(
             f"{path}: unknown format; name it with `tallformer convert --from`: {', '.join(READABLE)}"
         )
+    return _form_of_json(path)
+
+
+def _form_of_json(path: Path) -> str:
     if read_bytes(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         return "labelstudio"
     document = read_json_object(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -97,6 +98,37 @@ def read_csv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
     Raises:
         AnnotationError: The file cannot be read, lacks a column, or has wrong rows; one line each.
     """
+    separator, table = _table(path)
+    return _read_table(path, table, problems, _time_or_thousands if separator == "," else _time)
+
+
+def read_columns(path: Path) -> list[str]:
+    """The columns of a table by their names here, from its heading alone.
+
+    Raises:
+        AnnotationError: The file cannot be read.
+    """
+    _, table = _table(path, most_lines=1)
+    return [_column(cell) for cell in table[0][1]] if table else []
+
+
+def read_rows(path: Path, problems: Problems) -> list[tuple[str, dict[str, str]]]:
+    """Rows of a table: what names a row in a message, and its cells by the columns of `read_columns`.
+
+    Raises:
+        AnnotationError: The file cannot be read.
+    """
+    _, table = _table(path)
+    heading = [_column(cell) for cell in table[0][1]] if table else []
+    rows = [(f"line {place}", _cells_of(heading, cells)) for place, cells in table[1:]]
+    for place, row in rows:
+        if row is None:
+            problems.add(place, f"has another number of cells than the heading, {len(heading)}")
+    return [(place, row) for place, row in rows if row is not None]
+
+
+def _table(path: Path, *, most_lines: int | None = None) -> tuple[str, list[tuple[int, list[str]]]]:
+    """What separates cells, and the number and cells of every line that has any."""
     text, first_line = read_decoded(path), 1
     if told := _SEPARATOR.match(text):
         text, first_line = text[told.end() :], 2
@@ -104,10 +136,11 @@ def read_csv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
     separator = told[1] if told else max(",;\t|", key=heading.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        table = [(rows.line_num + first_line - 1, row) for row in rows if any(cell.strip() for cell in row)]
+        lines = ((rows.line_num + first_line - 1, row) for row in rows if any(cell.strip() for cell in row))
+        table = list(itertools.islice(lines, most_lines))
     except csv.Error as error:
         raise AnnotationError(f"{path}: line {rows.line_num + first_line - 1}: not CSV: {error}") from error
-    return _read_table(path, table, problems, _time_or_thousands if separator == "," else _time)
+    return separator, table
 
 
 def read_tsv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
