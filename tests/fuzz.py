@@ -149,6 +149,11 @@ TARGETS: dict[str, Target] = {each.__name__: each for each in (labels, bundle, m
 _CSV_LIST = 'path,note\na.mp4,x\n"b, c.mp4",y\nhttps://example.org:8443/d.mp4?x=1,z\n'
 _TEXT_LIST = "a.mp4\n# note\ns3://bucket/b.mp4\nhttp://[::1]/c.mp4\nzip://*.mp4::file:///d.zip\n"
 _JSON_LIST = '{"path": "a.mp4"}\n{"video": "gs://bucket/b.mp4"}\n"c.mp4"\n'
+_BORIS_EVENTS = (
+    "Observation id,Observation type,Source,Time offset (s),Media duration (s),Subject,Behavior,Behavior type,Time\n"
+    "one,Media file(s),player #1:a.mp4;b.mp4|player #2:c.mp4,100,10.000;10.000|9.0,,wave,START,108.5\n"
+    "one,Media file(s),player #1:a.mp4;b.mp4|player #2:c.mp4,100,10.000;10.000|9.0,,wave,STOP,111.25\n"
+)
 LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".jsonl", ".srt", ".vtt", ".eaf", ".boris", ".txt", ".boris.gz")
 
 
@@ -189,7 +194,8 @@ def _label_samples(folder: Path) -> list[tuple[int, Path]]:
 
     segments = (Segment(start_s=1.5, end_s=3.25, label="wave", score=0.5),)
     video = LabelledVideo(name="a.mp4", segments=segments, duration_s=10.0, fps=25.0)
-    made = []
+    made = [(LABEL_SUFFIXES.index(".csv"), folder.parent / "sample-events")]
+    made[0][1].write_text(_BORIS_EVENTS)
     for form in WRITABLE:
         details = FORMATS[form]
         if details.suffix not in LABEL_SUFFIXES:

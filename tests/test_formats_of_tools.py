@@ -176,6 +176,18 @@ def test_table_that_can_be_read_in_two_ways_is_refused(file, content, message):
         read_labels(file("a.csv", content))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("start\tend\ttext\n1.5\t2.5\tjump\n", r"line 2: expected start and end in whole milliseconds .*start_s"),
+        ("start\tend\tlabel\n1\t2\tjump\n", "start and end do not say their unit; call them start_s"),
+    ],
+)
+def test_tsv_that_is_not_whispers_does_not_count_milliseconds(file, content, message):
+    with pytest.raises(AnnotationError, match=message):
+        read_labels(file("a.tsv", content))
+
+
 # ELAN
 
 

@@ -93,7 +93,7 @@ def test_csv_with_semicolons_and_commas_in_numbers_is_read(file):
         ("", "lacks the column start_s, end_s, label; expected a heading"),
         ("start_s,end_s\n1,2\n", "lacks the column label"),
         ("start_s,end_s,label\n1,2\n", "line 2: has 2 cells, expected 3 as in the heading"),
-        ("start_s,end_s,label\n1,x,jump\n", r'line 2: expected start and end in seconds, got \[1\.0, "x"\]'),
+        ("start_s,end_s,label\n1,x,jump\n", r'line 2: expected start and end in seconds, got \["1", "x"\]'),
         ("start_s,end_s,label\n1,nan,jump\n", r"line 2: expected start and end in seconds"),
         ("start_s,end_s,label\n3,2,jump\n", "line 2: ends at 2 s, before it starts at 3 s"),
         ("start_s,end_s,label\n1,2,\n", 'line 2: expected the name of an action, got ""'),

@@ -146,14 +146,14 @@ def _table(path: Path, *, most_lines: int | None = None) -> tuple[str, list[tupl
 def read_tsv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
     """Read cells between tabs with a heading: `start`, `end` (milliseconds) and `text`, perhaps `score` and `video`.
 
-    With the columns of CSV, it is read as that.
+    With other columns than Whisper's three, it is read as CSV.
 
     Raises:
         AnnotationError: The file cannot be read, lacks a column, or has wrong rows; one line each.
     """
     lines = read_text(path).split("\n")
     table = [(place, line.split("\t")) for place, line in enumerate(lines, start=1) if line.strip()]
-    if table and {"start_s", "label"} <= {_column(cell) for cell in table[0][1]}:
+    if table and not {"start", "end", "text"} <= {cell.strip().casefold() for cell in table[0][1]}:
         return read_csv(path, problems)
     return _read_table(path, table, problems, _time_in_milliseconds, are_milliseconds=True)
 
@@ -257,7 +257,8 @@ def _read_table(
             problems.add(f"line {place}", f"has {len(cells)} cells, expected {len(heading)} as in the heading")
             continue
         row["score"] = str(row.get("score") or "").replace(",", ".")
-        _add_row(found, f"line {place}", row, path, to_seconds)
+        unit = "whole milliseconds (columns for seconds are start_s, end_s)" if are_milliseconds else "seconds"
+        _add_row(found, f"line {place}", row, path, to_seconds, unit)
     return found.videos()
 
 
@@ -300,6 +301,7 @@ def _add_row(
     row: dict[str, Any],
     path: Path,
     to_seconds: Callable[[object], float | None],
+    unit: str = "seconds",
 ) -> None:
     """Note an action, or, where only the video is filled in, a video without one."""
     video = row.get("video")
@@ -314,7 +316,10 @@ def _add_row(
     elif all(value in (None, "") for value in values):
         found.add_video(video)
         return
-    ends_s = [value if (time_s := to_seconds(value)) is None else time_s for value in values[:2]]
+    ends_s = [to_seconds(value) for value in values[:2]]
+    if None in ends_s:
+        found.refuse(key, f"expected start and end in {unit}, got {shown(values[:2])}")
+        return
     score = row.get("score")
     found.add(video, key, ends_s, values[2], score=None if score == "" else score)
 
@@ -337,6 +342,8 @@ def _time_or_thousands(value: object) -> float | None:
 
 
 def _time_in_milliseconds(value: object) -> float | None:
-    """The same of a number of milliseconds."""
+    """The same of a whole number of milliseconds; None for another, which is likely to be in seconds."""
     found = _time(value)
-    return found if found is None or (isinstance(value, str) and ":" in value) else round(found / 1000, 6)
+    if found is None or (isinstance(value, str) and ":" in value):
+        return found
+    return found / 1000 if found.is_integer() else None
