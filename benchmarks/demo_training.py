@@ -19,9 +19,9 @@ from tallformer_infer.config import Recipe, to_json
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.datasets import DatasetRequest, FrameCache, read_video_set
 from tallformer_training.loop import Processes, TrainingConfig, TrainingJob, join_processes, train
-from tallformer_training.loop.display import read_metrics
 from tallformer_training.loop.encoder_stage import FOLDER as ENCODER_FOLDER
 from tallformer_training.loop.job import RUN_FILE, Material
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.loop.validation import measure
 from tallformer_training.synthetic import SetSpec, make_dataset
 from tallformer_training.synthetic.dataset import TRUTH_NAME

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.text import Text
 
@@ -17,6 +21,18 @@ from tallformer_infer.text import printable
 
 URGENT = frozenset({"warning", "error", "video_failed", "interrupted"})
 """Events that `--quiet` does not silence."""
+
+LINE_EVERY_S = 60.0
+"""Seconds between progress lines if stderr is not a terminal."""
+EVENT_EVERY_S = 1.0
+"""Seconds between progress events of one source."""
+
+
+class Advance(Protocol):
+    """Takes progress as it is made."""
+
+    def __call__(self, done: int, note: str = "", /, **facts: Any) -> None:
+        """Add `done` to what is done; `note` is shown behind the bar, `facts` hold the same for programs."""
 
 
 class Speaker(Protocol):
@@ -31,6 +47,9 @@ class Speaker(Protocol):
     def show(self, event: str, lines: Sequence[str], **facts: Any) -> None:
         """Show a report: `lines` for people, `facts` for programs."""
 
+    def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:
+        """Show the progress of `what`, of which there are `total`."""
+
     def say(self, event: str, message: str, **facts: Any) -> None:
         """Say one line; `facts` hold the same for programs."""
 
@@ -43,18 +62,30 @@ def speaking(*, quiet: bool, json_logs: bool) -> Iterator[Speaker]:
         quiet: Only warnings and failures.
         json_logs: One JSON object per line.
     """
-    speaker: Speaker = _JsonSpeaker(quiet=quiet) if json_logs else _TerminalSpeaker(quiet=quiet)
+    speaker = make_speaker(quiet=quiet, json_logs=json_logs)
     try:
         yield speaker
     finally:
         speaker.stopped()
 
 
+def make_speaker(*, quiet: bool, json_logs: bool = False) -> Speaker:
+    """A speaker, for a block that `speaking` does not fit."""
+    return _JsonSpeaker(quiet=quiet) if json_logs else _TerminalSpeaker(quiet=quiet)
+
+
 def write_event(event: str, **facts: Any) -> None:
     """Write one JSON object on its own line: `time` (UTC), `event` and its facts."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    sys.stderr.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
+    sys.stderr.write(json.dumps({"time": now, "event": event, **finite(facts)}) + "\n")
     sys.stderr.flush()
+
+
+def finite(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same facts, with None for numbers that JSON cannot represent (NaN and infinities)."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in facts.items()
+    }
 
 
 class TerminalOutput:
@@ -116,6 +147,32 @@ class _TerminalSpeaker(TerminalOutput):
             for line in lines:
                 self._console.print(Text(printable(line)), soft_wrap=True)
 
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Advance]:
+        """On a terminal a bar, elsewhere a line per minute and one at the end."""
+        if self._quiet or not self._console.is_terminal:
+
+            def tell(done: int, note: str, _: Mapping[str, Any]) -> None:
+                self.say("progress", f"{what}: {done} of {total}{f', {note}' if note else ''}")
+
+            yield _adding_up(total, tell, every_s=LINE_EVERY_S, first_after_s=LINE_EVERY_S)
+            return
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Progress(*columns, console=self._console) as bar:
+            task = bar.add_task(what, total=total, note="")
+
+            def advance(done: int, note: str = "", /, **_: Any) -> None:
+                bar.update(task, advance=done, note=printable(note))
+
+            yield advance
+
 
 class _JsonSpeaker(JsonOutput):
     def step(self, what: str) -> None:
@@ -123,3 +180,32 @@ class _JsonSpeaker(JsonOutput):
 
     def show(self, event: str, lines: Sequence[str], **facts: Any) -> None:
         self._write(event, **facts)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Advance]:
+        """Events `progress`, at most one per second and one at the end."""
+
+        def tell(done: int, _: str, facts: Mapping[str, Any]) -> None:
+            self._write("progress", what=what, done=done, total=total, **facts)
+
+        yield _adding_up(total, tell, every_s=EVENT_EVERY_S)
+
+
+def _adding_up(
+    total: int,
+    tell: Callable[[int, str, Mapping[str, Any]], None],
+    *,
+    every_s: float,
+    first_after_s: float = 0.0,
+) -> Advance:
+    """Call `tell` with what is done so far, every `every_s` seconds and when all is done."""
+    so_far, next_s = 0, time.monotonic() + first_after_s
+
+    def advance(done: int, note: str = "", /, **facts: Any) -> None:
+        nonlocal so_far, next_s
+        so_far = min(so_far + done, total)
+        if time.monotonic() >= next_s or so_far == total:
+            next_s = time.monotonic() + every_s
+            tell(so_far, note, facts)
+
+    return advance

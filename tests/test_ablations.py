@@ -18,7 +18,7 @@ from tallformer_infer.config import read_recipe
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.loop import EncoderStageConfig, TrainingConfig
-from tallformer_training.loop.display import read_metrics
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
 from tallformer_training.model.point_head import PointOutputs

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tallformer_infer.config import SamplingConfig, preset
+from tallformer_infer.console import make_speaker
 from tallformer_infer.errors import ConfigError
 from tallformer_training.augmentation import normalise
 from tallformer_training.checkpoint import load_detector
@@ -18,10 +19,10 @@ from tallformer_training.loop import Processes, TrainingJob, train
 from tallformer_training.loop.beginning import make_detector
 from tallformer_training.loop.config import TrainingConfig, settings_of
 from tallformer_training.loop.costs import TargetMaker
-from tallformer_training.loop.display import Display, read_metrics
 from tallformer_training.loop.forward import cut_to_window, load_window
 from tallformer_training.loop.job import prepare
 from tallformer_training.loop.plan import PlannedWindow, Planner
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.loop.validation import measure
 from tallformer_training.memory.bank import Window
 from tallformer_training.schedule import rate_factor
@@ -154,9 +155,9 @@ def test_a_detector_of_whole_videos_learns_from_nothing(tmp_path: Path) -> None:
     job = TrainingJob(
         recipe=WHOLE, config=LEARNING, training=training, validation=validation, out=tmp_path / "run", quiet=True
     )
-    material = prepare(job, Processes(), Display(is_quiet=True))[1]
+    material = prepare(job, Processes(), make_speaker(quiet=True))[1]
     assert material is not None
-    untrained = make_detector(job, Processes(), Display(is_quiet=True)).state_dict()
+    untrained = make_detector(job, Processes(), make_speaker(quiet=True)).state_dict()
 
     result = train(job, Processes())
 

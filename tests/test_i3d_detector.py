@@ -22,6 +22,7 @@ from tallformer_infer import cli
 from tallformer_infer.bundle import Precision, load_bundle
 from tallformer_infer.bundle.checks import refusal
 from tallformer_infer.config import I3dConfig, Recipe, TcmConfig, preset, recipe_from_json, to_json
+from tallformer_infer.console import make_speaker
 from tallformer_infer.errors import ConfigError, ExportError, ExtraError
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
 from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile
@@ -30,7 +31,7 @@ from tallformer_training.checkpoint import load_detector
 from tallformer_training.loop import Processes, TrainingJob, train
 from tallformer_training.loop.beginning import SharedBatchNorm, make_detector, share_batch_norms
 from tallformer_training.loop.config import settings_of
-from tallformer_training.loop.display import Display, read_metrics
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.memory import encoded_count, encoder_fingerprint
 from tests import test_train_learns, whole_video_set
 from tests.i3d_recipe import FINE, I3D, NARROW, PIXELS
@@ -231,7 +232,7 @@ def test_a_detector_learns_with_most_clips_from_memory(kind: str, tmp_path: Path
         videos = whole_video_set.make_videos(tmp_path / "videos", count=6, seed=1)
     config = replace(config, ratio=0.25)
     job = TrainingJob(recipe=recipe, config=config, training=videos, out=tmp_path / "run", quiet=True)
-    untrained = make_detector(job, Processes(), Display(is_quiet=True)).state_dict()
+    untrained = make_detector(job, Processes(), make_speaker(quiet=True)).state_dict()
     before = {name: value.clone() for name, value in untrained.items()}
 
     result = train(job, Processes())

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tallformer_infer.config import PointHeadConfig, PyramidConfig, Recipe, SuppressConfig, preset
+from tallformer_infer.console import make_speaker
 from tallformer_infer.errors import ConfigError
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.loop import Processes, TrainingJob, train
 from tallformer_training.loop.beginning import make_detector
 from tallformer_training.loop.config import settings_of
-from tallformer_training.loop.display import Display, read_metrics
 from tallformer_training.loop.job import prepare
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.loop.validation import measure
 from tallformer_training.losses import multi_label_focal, point_losses
 from tallformer_training.model import PointOutputs
@@ -249,9 +250,9 @@ def test_a_detector_with_points_learns_from_nothing_with_a_long_memory(tmp_path:
     job = TrainingJob(
         recipe=LEARNS, config=SHORT, training=training, validation=validation, out=tmp_path / "run", quiet=True
     )
-    material = prepare(job, Processes(), Display(is_quiet=True))[1]
+    material = prepare(job, Processes(), make_speaker(quiet=True))[1]
     assert material is not None
-    untrained = make_detector(job, Processes(), Display(is_quiet=True)).state_dict()
+    untrained = make_detector(job, Processes(), make_speaker(quiet=True)).state_dict()
 
     result = train(job, Processes())
 

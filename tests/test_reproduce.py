@@ -21,8 +21,8 @@ from benchmarks.full_size import PAPER_GB, STEPS, WINDOWS, encoder_gigaflop, tra
 from tallformer_infer.config import Recipe, TcmConfig, preset, to_json
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.loop import TrainingConfig, read_training_config
-from tallformer_training.loop.display import read_metrics
 from tallformer_training.loop.plan import Planner
+from tallformer_training.loop.record import read_metrics
 from tests.test_import_backbones import mmaction2, prefixed, torchvision
 from tests.training_set import RECIPE
 from tests.videos import write_video

@@ -14,8 +14,8 @@ from tallformer_infer.cli import run
 from tallformer_infer.config import Recipe, preset, recipe_from_json, to_json
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.loop import EncoderStageConfig, TrainingConfig, read_training_config
-from tallformer_training.loop.display import read_metrics
 from tallformer_training.loop.encoder_stage import FOLDER as ENCODER_FOLDER
+from tallformer_training.loop.record import read_metrics
 from tests.training_set import CONFIG, RECIPE, make_set, train_arguments, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +38,7 @@ def test_a_run_says_what_it_does_and_where_the_weights_are(
     assert not out
     for part in (
         "training: 3 videos, 6 segments of 2 classes",
-        "frames go to",
+        "caching frames in",
         "3 steps in 1 epoch, on the CPU (1 thread)",
         "warning: training starts from random weights, which rarely works: start from a trained encoder (--init)",
         "training steps",

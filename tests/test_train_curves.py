@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tallformer_infer.evaluation import protocol_named
-from tallformer_training.loop.display import draw_curves
+from tallformer_training.loop.record import draw_curves
 
 LINES = [
     {

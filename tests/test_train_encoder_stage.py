@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from tallformer_infer.config import Recipe
+from tallformer_infer.console import make_speaker
 from tallformer_infer.errors import ConfigError
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.loop import EncoderStageConfig, Processes, TrainingJob, train
 from tallformer_training.loop.checkpoints import checkpoint_folders, load_state, save_state
-from tallformer_training.loop.display import Display, read_metrics
 from tallformer_training.loop.encoder_stage import FOLDER, ClipDrawer
 from tallformer_training.loop.job import prepare
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.loop.running import MODEL_FILE
 from tallformer_training.loop.step_classifier import StepClassifier, step_labels, step_loss
 from tallformer_training.model import Detector
@@ -118,7 +119,7 @@ def test_a_run_from_a_checkpoint_has_no_stage(folder: Path, tmp_path: Path) -> N
 
 def test_clips_of_a_step_depend_on_seed_and_step_alone(folder: Path, tmp_path: Path) -> None:
     job = job_with_stage(folder, tmp_path / "run")
-    learned, _ = prepare(job, Processes(), Display(is_quiet=True))
+    learned, _ = prepare(job, Processes(), make_speaker(quiet=True))
     one, two = (ClipDrawer(job, learned, Processes(rank=rank, count=2)) for rank in (0, 1))
 
     again = ClipDrawer(job, learned, Processes()).draw(4)
@@ -136,7 +137,7 @@ def test_mirrored_clips_have_mirrored_labels(folder: Path, tmp_path: Path) -> No
         job = replace(
             base, config=replace(base.config, augmentation=augmentation, encoder_stage=replace(STAGE, batch_clips=30))
         )
-        learned, _ = prepare(job, Processes(), Display(is_quiet=True))
+        learned, _ = prepare(job, Processes(), make_speaker(quiet=True))
         return ClipDrawer(job, learned, Processes()).draw(0).marks
 
     plain, flipped = marks(0.0), marks(1.0)

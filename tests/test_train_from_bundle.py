@@ -13,6 +13,7 @@ from tallformer_export.exporting import ExportOptions, export_checkpoint
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.bundle.writing import zip_folder
 from tallformer_infer.config import I3dConfig, preset
+from tallformer_infer.console import make_speaker
 from tallformer_infer.errors import CheckpointError
 from tallformer_training.checkpoint import load_detector, save_checkpoint
 from tallformer_training.datasets import DatasetRequest
@@ -21,7 +22,6 @@ from tallformer_training.importing import import_checkpoint
 from tallformer_training.loop.beginning import make_detector
 from tallformer_training.loop.checkpoints import bundle_to_start_from, encoder_of_bundle
 from tallformer_training.loop.config import TrainingConfig
-from tallformer_training.loop.display import Display
 from tallformer_training.loop.job import TrainingJob
 from tallformer_training.loop.processes import join_processes
 from tests.contrast_recipe import CONTRAST
@@ -30,7 +30,7 @@ from tests.jax_i3d import make_tree, save_tree
 from tests.small_detector import SMALL, build, numbers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-QUIET = Display(is_quiet=True, as_json=False)
+QUIET = make_speaker(quiet=True)
 
 
 @pytest.fixture(scope="module")

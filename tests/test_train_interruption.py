@@ -21,8 +21,8 @@ from tallformer_infer.files import TEMPORARY
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.loop import EncoderStageConfig, OptimiserConfig, TrainingConfig
 from tallformer_training.loop.checkpoints import FOLDER, checkpoint_folders, load_state
-from tallformer_training.loop.display import read_metrics
 from tallformer_training.loop.encoder_stage import FOLDER as ENCODER_FOLDER
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.memory import Memory
 from tallformer_training.model import Detector
 from tallformer_training.schedule import ScheduleConfig

@@ -10,7 +10,6 @@ import pytest
 
 from tallformer_infer.cli import run
 from tallformer_infer.config import recipe_from_json
-from tallformer_training.loop.display import Display
 from tests.training_set import make_set, train_arguments, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -88,25 +87,6 @@ def test_every_problem_of_the_annotations_is_an_event(
     told = events(capsys)
     assert [event["event"] for event in told] == ["error", "error"]
     assert all(event["message"].startswith(f"{wrong}: database.one.") for event in told)
-
-
-def test_numbers_that_json_cannot_say_are_null(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display(is_quiet=False, as_json=True).progress("training steps", 1) as advance:
-        advance(1, "", loss=float("nan"))
-
-    (event,) = events(capsys)
-    assert event["loss"] is None
-
-
-def test_progress_is_told_once_per_second_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display(is_quiet=False, as_json=True).progress("clips", 1000) as advance:
-        for _ in range(1000):
-            advance(1)
-
-    done = [event["done"] for event in events(capsys)]
-    assert done[0] == 1
-    assert done[-1] == 1000
-    assert len(done) < 100
 
 
 def test_a_suggestion_leaves_segments_without_length_out_only_if_it_is_told_to(

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from tallformer_infer.config import CandidateConfig, Recipe
+from tallformer_infer.console import make_speaker
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.datasets import DatasetRequest, FrameCache, read_video_set
 from tallformer_training.loop import OptimiserConfig, Processes, TrainingConfig, TrainingJob, train
 from tallformer_training.loop.beginning import make_detector
-from tallformer_training.loop.display import Display
 from tallformer_training.loop.job import Material
 from tallformer_training.loop.validation import measure
 from tallformer_training.schedule import ScheduleConfig
@@ -78,7 +78,9 @@ def test_a_detector_trained_from_nothing_finds_actions_that_an_untrained_one_doe
         recipe=SHOWING, config=CONFIG, training=training, validation=validation, out=tmp_path / "run", quiet=True
     )
 
-    untrained = average_map(make_detector(job, Processes(), Display(is_quiet=True)).state_dict(), validation, tmp_path)
+    untrained = average_map(
+        make_detector(job, Processes(), make_speaker(quiet=True)).state_dict(), validation, tmp_path
+    )
     result = train(job, Processes())
 
     trained = average_map(load_detector(result.model)[0].state_dict(), validation, tmp_path)

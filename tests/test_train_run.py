@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tallformer_infer.console import make_speaker
 from tallformer_infer.errors import AnnotationError, CheckpointError, ConfigError
 from tallformer_training.augmentation import AugmentationConfig
 from tallformer_training.checkpoint import load_checkpoint, load_detector
 from tallformer_training.loop import Processes, TrainingJob, TrainingResult, train
 from tallformer_training.loop.beginning import make_detector
 from tallformer_training.loop.checkpoints import checkpoint_folders
-from tallformer_training.loop.display import Display, read_metrics
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.memory import Memory
 from tests.training_set import CONFIG, RECIPE, job_of, make_set
 
@@ -150,7 +151,7 @@ def test_both_ends_of_the_ratio_train(folder: Path, tmp_path: Path, ratio: float
 
 def weights_at_start(folder: Path, tmp_path: Path) -> dict[str, Tensor]:
     job = job_of(folder, tmp_path / "unused")
-    return dict(make_detector(job, Processes(), Display(is_quiet=True)).state_dict())
+    return dict(make_detector(job, Processes(), make_speaker(quiet=True)).state_dict())
 
 
 def test_frozen_weights_and_their_memory_stay_as_they_are(folder: Path, tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def test_ctrl_c_saves_the_step_and_the_command_that_it_prints_continues_with_the
     told = capsys.readouterr().err
     assert "stopping after this step, with a checkpoint (Ctrl-C again: at once)" in told
     assert [path.name for path in checkpoint_folders(tmp_path / "stopped")] == ["step-000000002", "step-000000003"]
-    (command,) = [line for line in told.splitlines() if line.startswith("to continue: ")]
-    program, *arguments = shlex.split(command.removeprefix("to continue: "))
+    (command,) = [line for line in told.splitlines() if line.startswith("tallformer: to continue: ")]
+    program, *arguments = shlex.split(command.removeprefix("tallformer: to continue: "))
     assert (program, arguments[-1]) == ("tallformer", "--resume")
 
     install_stop_handler()

@@ -23,8 +23,8 @@ from tallformer_infer.files import file_sha256
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.datasets import DatasetRequest, FrameCache, read_video_set
 from tallformer_training.loop import Processes, TrainingJob, TrainingResult, train
-from tallformer_training.loop.display import read_metrics
 from tallformer_training.loop.job import RUN_FILE, Material
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.loop.validation import measure
 from tallformer_training.memory import encoded_count
 from tallformer_training.synthetic import SetSpec, VideoSpec, make_dataset

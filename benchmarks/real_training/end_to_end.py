@@ -28,7 +28,7 @@ from benchmarks.real_training.features import FeatureStore, encode_all
 from benchmarks.real_training.running import Place, load, run_job, scored, splits
 from benchmarks.real_training.variants import Variant, encoder_recipe, frozen_config, heads
 from tallformer_training.checkpoint import save_checkpoint
-from tallformer_training.loop.display import read_metrics
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
 

@@ -20,7 +20,7 @@ from tallformer_infer.structures import Action
 from tallformer_training.checkpoint import load_checkpoint, save_checkpoint
 from tallformer_training.datasets import DatasetRequest
 from tallformer_training.loop import Processes, TrainingJob, train
-from tallformer_training.loop.display import read_metrics
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.model import Detector
 
 FOLDS = 5

@@ -35,7 +35,7 @@ from benchmarks.real_training.variants import (
     heads,
 )
 from tallformer_training.loop.checkpoints import MEAN, checkpoint_folders
-from tallformer_training.loop.display import read_metrics
+from tallformer_training.loop.record import read_metrics
 from tallformer_training.model import Detector
 
 RESULTS = Path(__file__).parents[1] / "results" / "real_tcm.jsonl"

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.commands.tables import UNTRAINED, losses, outside_domain
-from tallformer_infer.console import JsonOutput, TerminalOutput
+from tallformer_infer.console import EVENT_EVERY_S, LINE_EVERY_S, JsonOutput, TerminalOutput
 from tallformer_infer.pipeline import Detector, Progress
 from tallformer_infer.results import Failure
 from tallformer_infer.structures import Result
@@ -27,12 +27,6 @@ if TYPE_CHECKING:  # `detect` need not load the archive
     from tallformer_infer.archive.database import FailureKind
     from tallformer_infer.archive.run import Plan, Totals
     from tallformer_infer.archive.tasks import Alive
-
-
-LINE_EVERY_S = 60.0
-"""Seconds between progress lines if stderr is not a terminal."""
-_EVENT_EVERY_S = 1.0
-"""Seconds between progress events of a video, or of a worker."""
 
 
 class Reporter(Protocol):
@@ -213,7 +207,7 @@ class JsonReporter(JsonOutput):
         """Event `progress`, at most one per second."""
         if time.monotonic() < self._next_s:
             return
-        self._next_s = time.monotonic() + _EVENT_EVERY_S
+        self._next_s = time.monotonic() + EVENT_EVERY_S
         self._write(
             "progress",
             path=self._path,
@@ -225,7 +219,7 @@ class JsonReporter(JsonOutput):
     def waiting(self, why: str) -> None:
         """Event `waiting`, at most one per second."""
         if time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + _EVENT_EVERY_S
+            self._next_s = time.monotonic() + EVENT_EVERY_S
             self._write("waiting", path=self._path, message=why)
 
     def done(self, result: Result) -> None:
@@ -443,7 +437,7 @@ class JsonWatcher(JsonOutput):
     def alive(self, slot: int, path: str, alive: Alive, totals: Totals) -> None:
         """Event `progress`, at most one per second and worker."""
         if time.monotonic() >= self._next_s.get(slot, 0.0):
-            self._next_s[slot] = time.monotonic() + _EVENT_EVERY_S
+            self._next_s[slot] = time.monotonic() + EVENT_EVERY_S
             self._write("progress", worker=slot, path=path, **dataclasses.asdict(alive), totals=_facts(totals))
 
     def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:

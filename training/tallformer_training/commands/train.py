@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from tallformer_infer.config import BackboneConfig, Recipe, preset, read_recipe, to_json
+from tallformer_infer.console import Speaker, make_speaker
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.text import counted, printable
 
 if TYPE_CHECKING:  # torch is slow to import
     from tallformer_training.datasets import DatasetRequest
     from tallformer_training.loop import TrainingConfig
-    from tallformer_training.loop.display import Display
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -167,7 +167,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
     """
     with _a_line_per_problem(as_json=json_logs):
         if suggest:
-            _suggest(annotations, subset, recipe, repair=repair, display=make_display(quiet=quiet, json_logs=json_logs))
+            _suggest(annotations, subset, recipe, repair=repair, speaker=make_speaker(quiet=quiet, json_logs=json_logs))
             return
         given = _required(videos, recipe, out)
         if encoder_steps and init is not None:
@@ -198,13 +198,13 @@ def _required(videos: Path | None, recipe: str | None, out: Path | None) -> tupl
     raise typer.BadParameter(f"{', '.join(missing)}: missing; only --suggest does without")
 
 
-def _suggest(annotations: Path, subset: str | None, base: str | None, *, repair: bool, display: Display) -> None:
+def _suggest(annotations: Path, subset: str | None, base: str | None, *, repair: bool, speaker: Speaker) -> None:
     from tallformer_training.datasets.suggestion import suggest_recipe
 
     chosen = recipe_named(base or _BASE)
     suggestion = suggest_recipe(annotations, subset=subset, base=chosen, repair=repair)
     for line in suggestion.explanation:
-        display.say(line)
+        speaker.say("note", line)
     typer.echo(json.dumps(to_json(suggestion.recipe), indent=2, ensure_ascii=False))
 
 
@@ -362,30 +362,30 @@ def train_as_asked(
         json_logs=session.json_logs,
     )
     with join_processes(session.device) as processes:
-        display = make_display(quiet=session.quiet or not processes.is_main, json_logs=session.json_logs)
+        speaker = make_speaker(quiet=session.quiet or not processes.is_main, json_logs=session.json_logs)
         stop = StopBetweenSteps(
-            lambda: display.say("stopping after this step, with a checkpoint (Ctrl-C again: at once)", event="stopping")
+            lambda: speaker.say("stopping", "stopping after this step, with a checkpoint (Ctrl-C again: at once)")
         )
         try:
             with stop:
                 result = train(job, processes, until=stop)
         except KeyboardInterrupt:
-            _say_how_to_continue(display, out, session.resume_command)
+            _say_how_to_continue(speaker, out, session.resume_command)
             raise
         line = f"written: {result.model}, after {counted(result.steps, 'step')}"
-        display.say(line, event="written", out=str(result.model), steps=result.steps)
+        speaker.say("written", line, out=str(result.model), steps=result.steps)
         if not result.is_finished:
-            _say_how_to_continue(display, out, session.resume_command)
+            _say_how_to_continue(speaker, out, session.resume_command)
         stop.raise_again()
 
 
-def _say_how_to_continue(display: Display, out: Path, command: str) -> None:
+def _say_how_to_continue(speaker: Speaker, out: Path, command: str) -> None:
     """Show the command that continues a run which was stopped, unless nothing of it has begun."""
     from tallformer_training.loop.job import RUN_FILE
 
     if not (out / RUN_FILE).exists():
         return
-    display.say(f"to continue: {command}", event="resumable", command=command)
+    speaker.say("resumable", f"to continue: {command}", command=command)
 
 
 def resume_command(context: typer.Context) -> str:
@@ -406,13 +406,6 @@ def resume_command(context: typer.Context) -> str:
 def recipe_named(name: str) -> Recipe:
     """A recipe of its own file, or one of those that are known by name."""
     return read_recipe(Path(name)) if name.endswith(".json") else preset(name)
-
-
-def make_display(*, quiet: bool, json_logs: bool) -> Display:
-    """What says how far things are."""
-    from tallformer_training.loop.display import Display
-
-    return Display(is_quiet=quiet, as_json=json_logs)
 
 
 def _require_learning(recipe: Recipe) -> None:

@@ -9,7 +9,7 @@ costs            targets and losses of a step
 stepping         gradients and optimiser
 checkpoints      everything needed to continue
 validation       mAP as `tallformer detect` would reach it
-display          progress, record and curves
+record           metrics of every step on disk, and curves
 running          all of it together, in one process or several (`processes`)
 """
 

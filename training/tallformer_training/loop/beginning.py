@@ -14,6 +14,7 @@ from torch import distributed as dist
 
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import Recipe
+from tallformer_infer.console import Speaker
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_infer.text import counted
 from tallformer_training.checkpoint import load_checkpoint
@@ -21,7 +22,6 @@ from tallformer_training.datasets import FrameSource, TrainingVideo
 from tallformer_training.loop import checkpoints
 from tallformer_training.loop.checkpoints import bundle_to_start_from, encoder_of_bundle
 from tallformer_training.loop.config import TrainingConfig
-from tallformer_training.loop.display import Display
 from tallformer_training.loop.job import Material, TrainingJob
 from tallformer_training.loop.plan import MIRRORED, Planner, memory_clips
 from tallformer_training.loop.processes import Processes
@@ -33,7 +33,7 @@ MAY_DIFFER = ("head.retina_cls.", "head.action_head.")
 """Weights that depend on the classes: they are made anew where a start checkpoint has other classes."""
 
 
-def make_detector(job: TrainingJob, processes: Processes, display: Display) -> Detector:
+def make_detector(job: TrainingJob, processes: Processes, speaker: Speaker) -> Detector:
     """The detector with its first weights: those of `job.start`, or random ones of the seed; equal on all processes.
 
     Raises:
@@ -42,20 +42,20 @@ def make_detector(job: TrainingJob, processes: Processes, display: Display) -> D
     torch.manual_seed(job.config.seed)
     detector = Detector(job.recipe, checkpointing=job.config.checkpointing)
     if job.start is not None:
-        _load_start(detector, job.start, display)
+        _load_start(detector, job.start, speaker)
     if processes.count > 1:
         share_batch_norms(detector, processes.device)
     return detector.to(processes.device)
 
 
-def say_start(job: TrainingJob, learned: Material, processes: Processes, display: Display, *, is_new: bool) -> None:
+def say_start(job: TrainingJob, learned: Material, processes: Processes, speaker: Speaker, *, is_new: bool) -> None:
     """Tell what is about to be done: steps, device, first weights."""
     planner = Planner(job.recipe, job.config, learned.frames, processes=processes.count)
     steps, epochs = job.config.epochs * planner.steps_per_epoch, job.config.epochs
     device = _device_name(processes)
-    display.say(
+    speaker.say(
+        "start",
         f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}, on {device}",
-        event="start",
         steps=steps,
         epochs=epochs,
         device=device,
@@ -64,15 +64,17 @@ def say_start(job: TrainingJob, learned: Material, processes: Processes, display
     if not is_new:
         return
     if job.start is not None:
-        display.say(f"weights to start from: {job.start}")
+        speaker.say("note", f"initial weights: {job.start}")
     elif job.config.encoder_stage is not None:
-        display.say(
-            f"weights to start from: random; the encoder learns alone first, {job.config.encoder_stage.steps} steps"
+        speaker.say(
+            "note",
+            f"initial weights: random; the encoder is trained alone first, {job.config.encoder_stage.steps} steps",
         )
     else:
-        display.say(
+        speaker.say(
+            "note",
             "warning: training starts from random weights, which rarely works: start from a trained encoder (--init), "
-            "or train a small one alone first (--recipe demo, --encoder-steps)"
+            "or train a small one alone first (--recipe demo, --encoder-steps)",
         )
 
 
@@ -92,9 +94,9 @@ class ExpectedTime:
     _STEPS = 4
     """Timed steps; the first is left out, for it pays for what is made once."""
 
-    def __init__(self, display: Display, total: int) -> None:
+    def __init__(self, speaker: Speaker, total: int) -> None:
         """Take the steps of the whole run."""
-        self._display = display
+        self._speaker = speaker
         self._total = total
         self._seconds: list[float] = []
 
@@ -106,10 +108,10 @@ class ExpectedTime:
         left = self._total - step
         if len(self._seconds) == self._STEPS and left:
             per_step_s = statistics.median(self._seconds[1:])
-            self._display.say(
+            self._speaker.say(
+                "expected",
                 f"about {_rounded_time(left * per_step_s)} left for {counted(left, 'step')} of {per_step_s:.3g} s, "
                 "without validation",
-                event="expected",
                 seconds_left=left * per_step_s,
                 seconds_per_step=per_step_s,
             )
@@ -159,7 +161,7 @@ def require_as_many(folder: Path, state: checkpoints.RunState, processes: Proces
 
 
 def encode_first_memory(
-    job: TrainingJob, detector: Detector, learned: Material, processes: Processes, display: Display
+    job: TrainingJob, detector: Detector, learned: Material, processes: Processes, speaker: Speaker
 ) -> None:
     """Make the memory that the run starts from, unless it is there."""
     total = count_clips(learned.frames, job.config, job.recipe)
@@ -167,7 +169,7 @@ def encode_first_memory(
     if processes.is_main:
         folder.parent.mkdir(exist_ok=True)
     processes.barrier()
-    with display.progress("clips to the memory", total) as advance:
+    with speaker.progress("clips of the memory", total) as advance:
         make_first_memory(
             folder,
             detector,
@@ -210,10 +212,10 @@ def base_folder(job: TrainingJob) -> Path:
     return job.out / "memory" / "base"
 
 
-def _load_start(detector: Detector, path: Path, display: Display) -> None:
+def _load_start(detector: Detector, path: Path, speaker: Speaker) -> None:
     bundle = bundle_to_start_from(path)
     if bundle is not None:
-        _load_encoder(detector, bundle, display)
+        _load_encoder(detector, bundle, speaker)
         return
     state = load_checkpoint(path).state
     own = detector.state_dict()
@@ -226,11 +228,11 @@ def _load_start(detector: Detector, path: Path, display: Display) -> None:
             "take the recipe of the checkpoint, with your classes"
         )
     if other_shape:
-        display.say(f"{path}: has other classes; fresh weights for {', '.join(other_shape)}")
+        speaker.say("note", f"{path}: has other classes; random weights for {', '.join(other_shape)}")
     detector.load_state_dict({name: own[name] if name in other_shape else state[name] for name in own})
 
 
-def _load_encoder(detector: Detector, bundle: Bundle, display: Display) -> None:
+def _load_encoder(detector: Detector, bundle: Bundle, speaker: Speaker) -> None:
     """Of a bundle only the encoder is taken; what finds actions in its features is to be learned."""
     state, own = encoder_of_bundle(bundle), detector.state_dict()
     needed = [name for name in own if name.startswith("backbone.")]
@@ -240,7 +242,7 @@ def _load_encoder(detector: Detector, bundle: Bundle, display: Display) -> None:
             f"{bundle.name}: its encoder ({bundle.recipe.model.backbone.text}) is not that of the recipe "
             f"({detector.recipe.model.backbone.text}): {len(wrong)} weights do not fit, {wrong[0]} first"
         )
-    display.say(f"{bundle.name}: the encoder starts with its weights; everything else is fresh")
+    speaker.say("note", f"{bundle.name}: the encoder starts with its weights; all other weights are random")
     detector.load_state_dict({**own, **{name: state[name] for name in needed}})
 
 

@@ -22,16 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tallformer_infer.console import Speaker
 from tallformer_training.augmentation import apply_change, draw_change, normalise
 from tallformer_training.loop import checkpoints
 from tallformer_training.loop.beginning import require_as_many
 from tallformer_training.loop.config import autocast
 from tallformer_training.loop.costs import TargetMaker
-from tallformer_training.loop.display import Display, Metrics
 from tallformer_training.loop.forward import load_window, run_ahead
 from tallformer_training.loop.job import Material, TrainingJob, provenance
 from tallformer_training.loop.plan import PlannedWindow
 from tallformer_training.loop.processes import Processes
+from tallformer_training.loop.record import Metrics
 from tallformer_training.loop.step_classifier import StepClassifier, step_loss
 from tallformer_training.loop.stepping import make_optimiser, take_step
 from tallformer_training.model import Detector
@@ -106,7 +107,7 @@ class EncoderStage:
     """The stage of one process; see Note [an encoder without Kinetics]."""
 
     def __init__(
-        self, job: TrainingJob, detector: Detector, learned: Material, processes: Processes, display: Display
+        self, job: TrainingJob, detector: Detector, learned: Material, processes: Processes, speaker: Speaker
     ) -> None:
         """Make the stage ready to begin, or to go on where its last checkpoint was written.
 
@@ -116,7 +117,7 @@ class EncoderStage:
         """
         stage = job.config.encoder_stage
         assert stage is not None
-        self.job, self.stage, self.processes, self.display = job, stage, processes, display
+        self.job, self.stage, self.processes, self.speaker = job, stage, processes, speaker
         self.folder = job.out / FOLDER
         self.detector = detector
         self.teacher = StepClassifier(job.recipe.model.backbone.out_channels, len(job.recipe.classes))
@@ -136,7 +137,7 @@ class EncoderStage:
         self.detector.train()
         metrics = Metrics(self.folder, steps_done=self.step) if self.processes.is_main else None
         try:
-            with self.display.progress("encoder's steps", self.stage.steps) as advance:
+            with self.speaker.progress("encoder steps", self.stage.steps) as advance:
                 advance(self.step, "")
                 for values in self._steps():
                     if metrics is not None:
@@ -221,8 +222,8 @@ class EncoderStage:
         self.optimiser.load_state_dict(state.optimiser)
         self.scaler.load_state_dict(state.scaler)
         checkpoints.restore_random_state(state.random[self.processes.rank], self.processes.device)
-        line = f"encoder: going on after step {self.step} of {self.stage.steps}"
-        self.display.say(line, event="resumed", stage="encoder", step=self.step)
+        line = f"encoder: resuming after step {self.step} of {self.stage.steps}"
+        self.speaker.say("resumed", line, stage="encoder", step=self.step)
 
     def _provenance(self) -> dict[str, Any]:
         return provenance(self.job, step=self.step, processes=self.processes.count)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tallformer_infer import __version__
 from tallformer_infer.config import ContrastHeadConfig, Recipe, SamplingConfig, to_json
+from tallformer_infer.console import Speaker
 from tallformer_infer.errors import AnnotationError, ConfigError, OutputError
 from tallformer_infer.files import file_sha256, write_whole
 from tallformer_training.datasets import (
@@ -23,7 +24,6 @@ from tallformer_training.datasets import (
 )
 from tallformer_training.loop.checkpoints import bundle_to_start_from
 from tallformer_training.loop.config import TrainingConfig
-from tallformer_training.loop.display import Display
 from tallformer_training.loop.processes import Processes
 
 RUN_FILE = "run.json"
@@ -181,7 +181,7 @@ class Material:
         return {video.name: video.path for video in self.videos}
 
 
-def prepare(job: TrainingJob, processes: Processes, display: Display) -> tuple[Material, Material | None]:
+def prepare(job: TrainingJob, processes: Processes, speaker: Speaker) -> tuple[Material, Material | None]:
     """Check all annotations, then make the frames of all videos ready.
 
     Returns:
@@ -191,15 +191,15 @@ def prepare(job: TrainingJob, processes: Processes, display: Display) -> tuple[M
         AnnotationError: One line per problem of the annotations; or a video is in both sets.
         MediaError: A video cannot be decoded.
     """
-    training, validation = _read_sets(job, display)
+    training, validation = _read_sets(job, speaker)
     videos = [*training.videos, *(validation.videos if validation else ())]
     if job.use_cache:
         cache = FrameCache(job.cache_folder, job.recipe.sampling)
-        frames = _fill_cache(cache, videos, processes, display)
+        frames = _fill_cache(cache, videos, processes, speaker)
         source: FrameSource = cache
     else:
         decoder = DecodedFrames(job.recipe.sampling)
-        frames = _count(decoder, videos, processes, display)
+        frames = _count(decoder, videos, processes, speaker)
         source = decoder
     for videos_of_set in (training.videos, validation.videos if validation else ()):
         _require_inside(videos_of_set, frames, job.recipe.sampling)
@@ -209,11 +209,11 @@ def prepare(job: TrainingJob, processes: Processes, display: Display) -> tuple[M
     return learned, Material(validation.videos, {video.name: frames[video] for video in validation.videos}, source)
 
 
-def _read_sets(job: TrainingJob, display: Display) -> tuple[VideoSet, VideoSet | None]:
+def _read_sets(job: TrainingJob, speaker: Speaker) -> tuple[VideoSet, VideoSet | None]:
     problems: list[str] = []
     sets: list[VideoSet | None] = []
     for name, request in (("training", job.training), ("validation", job.validation)):
-        sets.append(_read(name, request, job, display, problems) if request else None)
+        sets.append(_read(name, request, job, speaker, problems) if request else None)
     if problems:
         raise AnnotationError("\n".join(problems))
     training, validation = sets
@@ -229,7 +229,7 @@ def _read_sets(job: TrainingJob, display: Display) -> tuple[VideoSet, VideoSet |
 
 
 def _read(
-    name: str, request: DatasetRequest, job: TrainingJob, display: Display, problems: list[str]
+    name: str, request: DatasetRequest, job: TrainingJob, speaker: Speaker, problems: list[str]
 ) -> VideoSet | None:
     try:
         videos = read_video_set(request, job.recipe.classes)
@@ -237,19 +237,20 @@ def _read(
         problems += str(error).splitlines()
         return None
     for note in videos.notes:
-        display.say(f"{name}: {note}")
+        speaker.say("note", f"{name}: {note}")
     return videos
 
 
 def _fill_cache(
-    cache: FrameCache, videos: Sequence[TrainingVideo], processes: Processes, display: Display
+    cache: FrameCache, videos: Sequence[TrainingVideo], processes: Processes, speaker: Speaker
 ) -> dict[TrainingVideo, int]:
     if processes.is_main:
         cache.require_space(videos)
         missing = cache.estimated_bytes(videos)
         if missing:
-            display.say(f"frames go to {cache.folder}, about {missing / 1e9:.2f} GB (--no-cache: decode each time)")
-    with display.progress("frames of videos", len(videos)) as advance:
+            size = f"about {missing / 1e9:.2f} GB"
+            speaker.say("note", f"caching frames in {cache.folder}, {size} (--no-cache: decode in every epoch instead)")
+    with speaker.progress("frames of videos", len(videos)) as advance:
         for video in videos[processes.rank :: processes.count]:
             cache.add(video.path)
             cache.verify(video.path)
@@ -259,10 +260,10 @@ def _fill_cache(
 
 
 def _count(
-    decoder: DecodedFrames, videos: Sequence[TrainingVideo], processes: Processes, display: Display
+    decoder: DecodedFrames, videos: Sequence[TrainingVideo], processes: Processes, speaker: Speaker
 ) -> dict[TrainingVideo, int]:
     counted: dict[str, int] = {}
-    with display.progress("counting frames", len(videos)) as advance:
+    with speaker.progress("counting frames", len(videos)) as advance:
         for video in videos[processes.rank :: processes.count]:
             counted[str(video.path)] = decoder.count_frames(video.path)
             advance(processes.count, video.name)

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from tallformer_infer.console import Speaker, make_speaker
 from tallformer_training.checkpoint import save_checkpoint
 from tallformer_training.loop import checkpoints
 from tallformer_training.loop.beginning import (
@@ -22,12 +23,12 @@ from tallformer_training.loop.beginning import (
     say_start,
 )
 from tallformer_training.loop.costs import TargetMaker
-from tallformer_training.loop.display import Display, Metrics, draw_curves, read_metrics
 from tallformer_training.loop.encoder_stage import EncoderStage
 from tallformer_training.loop.forward import LoadedWindow, load_window, run_ahead
 from tallformer_training.loop.job import Material, TrainingJob, begin_run, check_run, prepare, provenance
 from tallformer_training.loop.plan import PlannedWindow, Planner, share
 from tallformer_training.loop.processes import Processes
+from tallformer_training.loop.record import Metrics, draw_curves, read_metrics
 from tallformer_training.loop.step_classifier import StepClassifier
 from tallformer_training.loop.stepping import Stepper, StepReport
 from tallformer_training.loop.validation import measure, protocol_of
@@ -66,23 +67,23 @@ def train(job: TrainingJob, processes: Processes, *, until: Callable[[], bool] |
         ConfigError: Recipe, settings and folder do not fit together.
         CheckpointError: A checkpoint to start or go on from is missing or damaged.
     """
-    display = Display(is_quiet=job.quiet or not processes.is_main, as_json=job.json_logs)
+    speaker = make_speaker(quiet=job.quiet or not processes.is_main, json_logs=job.json_logs)
     job.config.require_fit(job.recipe)
     if processes.is_main:
         check_run(job)
     processes.barrier()
-    learned, measured = prepare(job, processes, display)
-    detector = make_detector(job, processes, display)
+    learned, measured = prepare(job, processes, speaker)
+    detector = make_detector(job, processes, speaker)
     state = last_state(job, processes)
     if processes.is_main:
         begin_run(job)
-    say_start(job, learned, processes, display, is_new=state is None)
+    say_start(job, learned, processes, speaker, is_new=state is None)
     teacher: StepClassifier | None = None
     if state is None and job.start is None and job.config.encoder_stage is not None:
-        teacher = _teach_encoder(EncoderStage(job, detector, learned, processes, display), until)
+        teacher = _teach_encoder(EncoderStage(job, detector, learned, processes, speaker), until)
         if teacher is None:
             return _unfinished(job, detector, processes)
-    with _Session(job, processes, display, (learned, measured), (detector, state, teacher)) as session:
+    with _Session(job, processes, speaker, (learned, measured), (detector, state, teacher)) as session:
         session.go_on(until)
         return session.result()
 
@@ -110,11 +111,11 @@ class _Session:
         self,
         job: TrainingJob,
         processes: Processes,
-        display: Display,
+        speaker: Speaker,
         data: tuple[Material, Material | None],
         start: tuple[Detector, checkpoints.RunState | None, StepClassifier | None],
     ) -> None:
-        self.job, self.config, self.processes, self.display = job, job.config, processes, display
+        self.job, self.config, self.processes, self.speaker = job, job.config, processes, speaker
         self.learned, self.measured = data
         detector, state, teacher = start
         self.planner = Planner(job.recipe, job.config, self.learned.frames, processes=processes.count)
@@ -123,7 +124,7 @@ class _Session:
         self._saved_step = -1
         started_s, processor_s = time.perf_counter(), time.process_time()
         if state is None:
-            encode_first_memory(job, detector, self.learned, processes, display)
+            encode_first_memory(job, detector, self.learned, processes, speaker)
         filled = {"seconds": time.perf_counter() - started_s, "processor_s": time.process_time() - processor_s}
         targets = TargetMaker(job.recipe, job.config, self.learned.videos, self.learned.frames)
         self.stepper = Stepper(detector, job.config, targets, processes)
@@ -150,8 +151,8 @@ class _Session:
     def go_on(self, until: Callable[[], bool] | None) -> None:
         """Train until the last epoch is done, or `until` says so."""
         total = self.config.epochs * self.planner.steps_per_epoch
-        expected = ExpectedTime(self.display, total)
-        with self.display.progress("training steps", total) as advance:
+        expected = ExpectedTime(self.speaker, total)
+        with self.speaker.progress("training steps", total) as advance:
             advance(self.step, "")
             while self.epoch < self.config.epochs:
                 for report, seconds in self._steps_of_epoch():
@@ -227,8 +228,8 @@ class _Session:
         self.planner.sampler.restore(state.sampler)
         checkpoints.restore_random_state(state.random[self.processes.rank], self.processes.device)
         self._saved_step = self.step
-        line = f"going on after step {self.step}, epoch {self.epoch + 1}"
-        self.display.say(line, event="resumed", step=self.step, epoch=self.epoch)
+        line = f"resuming after step {self.step}, in epoch {self.epoch + 1}"
+        self.speaker.say("resumed", line, step=self.step, epoch=self.epoch)
 
     def _steps_of_epoch(self) -> Iterator[tuple[StepReport, dict[str, float]]]:
         """Do what is left of an epoch; with each step the seconds it waited for data, and took in all."""
@@ -268,7 +269,7 @@ class _Session:
         tious = protocol_of(self.job.recipe).tiou_thresholds
         span = f"tIoU {tious[0]:g} to {tious[-1]:g}"
         said = f"epoch {self.epoch}: validation mAP {100 * line['average_map']:.2f} % ({span})"
-        self.display.say(said, event="validation", step=self.step, epoch=self.epoch, average_map=line["average_map"])
+        self.speaker.say("validation", said, step=self.step, epoch=self.epoch, average_map=line["average_map"])
         if self.metrics is not None:
             self.metrics.write("validation", self.step, line)
             if line["average_map"] > best:
