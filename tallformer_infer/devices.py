@@ -1,4 +1,4 @@
-"""What `--device` and `--precision` accept, and what this machine has: processor, usable cores, the CUDA driver's GPUs.
+"""What `--device`, `--precision` and `--hwaccel` accept, and what this machine has: processor, cores, CUDA's GPUs.
 
 Nothing that runs a graph is imported here.
 
@@ -36,6 +36,8 @@ OpenVinoDevice = Literal["openvino", "openvino:GPU", "openvino:NPU"]
 """Those of OpenVINO: the processor, Intel's GPU and its NPU."""
 RunPrecision = Literal["fp32", "bf16"]
 """What the encoder can be asked to compute in when it is loaded."""
+Hwaccel = Literal["auto", "none", "cuda", "videotoolbox", "d3d11va", "vaapi"]
+"""What may decode videos: kinds of devices by FFmpeg's names, `auto` for one that opens, `none` for the processor."""
 RunsOn = Literal["cpu", "cuda", "gpu", "npu"]
 """Where graphs run; `gpu` and `npu` are Intel's."""
 

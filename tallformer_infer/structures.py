@@ -119,6 +119,8 @@ class VideoInfo:
     """Number of video streams, without cover images."""
     is_generated: bool = False
     """Whether the file is marked as a generated video (`tallformer_training.synthetic`)."""
+    hwaccel: str | None = None
+    """Kind of device that decoded it, such as `cuda`; None: the processor."""
 
 
 @dataclass(frozen=True, kw_only=True)

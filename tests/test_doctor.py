@@ -25,6 +25,7 @@ from tallformer_infer.diagnosis import Diagnosis, diagnose
 from tallformer_infer.diagnosis.probes import INPUTS, SIDE, ask, smallest_graph
 from tallformer_infer.diagnosis.questions import ask_driver
 from tallformer_infer.installing import install_command
+from tallformer_infer.media.hardware import offered_kinds
 from tallformer_infer.runtime import Device
 from tests.driver_stub import path_without
 
@@ -134,9 +135,19 @@ def test_ffmpeg_is_that_of_pyav_and_a_hardware_decoder_opens_or_says_why_not(her
     assert here.decoding.libraries == {
         name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())
     }
+    assert {kind.name for kind in here.decoding.hardware if kind.is_usable} == set(offered_kinds())
     for kind in here.decoding.hardware:
         assert (kind.opens is None) == (kind.codecs == ())
         assert (kind.opens is False) == (kind.problem is not None)
+
+
+def test_hardware_decoders_are_shown_with_the_option_that_takes_them(here: Diagnosis) -> None:
+    shown = "\n".join(line.plain for line in table_lines(here, Console(width=300)))
+
+    for kind in here.decoding.hardware:
+        if kind.opens is not None:
+            rest = f"--hwaccel {kind.name}" if kind.is_usable else "built in, and not used by tallformer"
+            assert re.search(rf"^ +{kind.name} +[✓-] .*{rest}", shown, re.MULTILINE)
 
 
 def test_missing_onnxruntime_is_told_with_the_line_that_installs_it(
@@ -191,7 +202,7 @@ def test_library_that_crashes_is_reported_and_the_rest_goes_on(tmp_path: Path) -
 def test_json_has_the_same_names_everywhere(here: Diagnosis) -> None:
     document = json.loads(json.dumps(diagnosis_document(here)))
 
-    assert document["schema_version"] == "1.1"
+    assert document["schema_version"] == "1.2"
     names = {
         "packages": "name version parts bounds is_within_bounds build",
         "parts": "name is_complete remark commands",

@@ -72,7 +72,7 @@ def test_document_with_everything_fits_the_schema():
 def test_document_says_how_it_came_about():
     document = actions_document([result()])
 
-    assert document["schema_version"] == "1.4"
+    assert document["schema_version"] == "1.5"
     assert document["tool"] == {"name": "tallformer", "version": "0.1.0"}
     assert document["model"] == {"name": "sample", "trained": True}
     assert document["bundle_sha256"] == "ab" * 32

@@ -43,8 +43,10 @@ from tallformer_infer.bundle import load_bundle
 from tallformer_infer.errors import BundleError, DeviceError, MediaError, TallformerError
 from tallformer_infer.media import (
     ALLOWED_PROTOCOLS,
+    Hardware,
     RemoteBytes,
     WebBytes,
+    choose_hardware,
     host_of,
     is_address,
     is_web_address,
@@ -143,6 +145,7 @@ class Labeller:
         self._choices = choices_of(settings)
         self._store = None if settings.store is None else FeatureStore(settings.store)
         self._runtime: Runtime | None = None
+        self._hardware: Hardware | None = None
         self._slot = slot
         recipe = self._bundle.recipe
         self._shape = (recipe.model.backbone.out_channels, recipe.clip_steps)
@@ -234,7 +237,9 @@ class Labeller:
         run = self._run(on_alive, encoder, keeper=keeper, on_progress=limit.check)
         sampling = self._bundle.recipe.sampling
         try:
-            with open_video(_opened(task.source, settings), sampling, threads=settings.threads) as stream:
+            self._hardware = self._hardware or choose_hardware(settings.hwaccel)
+            opened = _opened(task.source, settings)
+            with open_video(opened, sampling, threads=settings.threads, hardware=self._hardware) as stream:
                 with closing(run.read(stream)) as windows_done:
                     for _ in windows_done:
                         pass

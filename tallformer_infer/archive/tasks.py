@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.archive.database import FailureKind
-from tallformer_infer.devices import Device, RunPrecision
+from tallformer_infer.devices import Device, Hwaccel, RunPrecision
 from tallformer_infer.media import ALLOWED_PROTOCOLS
 from tallformer_infer.results import Selection
 from tallformer_infer.structures import Layout, Result
@@ -48,6 +48,8 @@ class LabelSettings:
     """Encoder precision on all machines of a run, since features are shared; None: chosen by the runtime."""
     threads: int | None
     """Threads of the model, and of the codec; None: one per core."""
+    hwaccel: Hwaccel = "none"
+    """What decodes videos; like the device, it does not decide what is stored."""
     layout: Layout
     """Layout of windows."""
     selection: Selection

@@ -25,7 +25,7 @@ from tallformer_infer.commands.options import (
     split_classes,
     wanted_classes,
 )
-from tallformer_infer.devices import Device, RunPrecision
+from tallformer_infer.devices import Device, Hwaccel, RunPrecision
 from tallformer_infer.errors import ConfigError, OutputError, TallformerError
 from tallformer_infer.stopping import StoppedError, import_interruptibly, run_interruptibly
 from tallformer_infer.text import counted, printable
@@ -43,7 +43,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 _SERVER = "On a server"
-_ONLY_HERE = ("model", "device", "precision", "threads", "windows", "stream", "rates", "class_scores")
+_ONLY_HERE = ("model", "device", "precision", "threads", "hwaccel", "windows", "stream", "rates", "class_scores")
 """Options that a server decides itself."""
 
 
@@ -77,6 +77,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     device: options.Device = "auto",
     precision: options.Precision = None,
     threads: options.Threads = None,
+    hwaccel: options.Hwaccel = "none",
     windows: Annotated[
         str,
         typer.Option(
@@ -169,6 +170,7 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         device=device,
         precision=precision,
         threads=threads,
+        hwaccel=hwaccel,
         windows=parse_windows(windows),
         rates=parse_rates(rates),
         class_scores=class_scores,
@@ -219,6 +221,8 @@ class DetectOptions:
     """Encoder precision; None: chosen by the runtime."""
     threads: int | None
     """CPU threads."""
+    hwaccel: Hwaccel = "none"
+    """What decodes videos."""
     windows: Windows | float
     """Window layout, or the length of a window in seconds."""
     rates: tuple[float, ...] | None
@@ -311,6 +315,7 @@ class LocalModel:
                     precision=options.precision,
                     threads=options.threads,
                     class_scores=scores,
+                    hwaccel=options.hwaccel,
                 )
             )
         finally:
@@ -318,6 +323,9 @@ class LocalModel:
         bundle = self._detector.bundle
         self._selection = self._check(bundle)
         reporter.loaded(self._detector)
+        if options.hwaccel != "none":
+            hardware = self._detector.hardware
+            reporter.say("decoder", f"decoding: {printable(hardware.reason)}", hwaccel=hardware.kind)
         if bundle.calibration is not None:
             _say_point(bundle.calibration, self._selection.operating_point, reporter)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # heavy imports would slow --help down
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 _Mark = Literal["yes", "no", "absent", "fact"]
 _MARKS: dict[_Mark, tuple[str, str]] = {
@@ -203,13 +203,16 @@ def _decoding_rows(decoding: Decoding) -> Iterator[_Row]:
         return
     libraries = ", ".join(f"{name} {version}" for name, version in decoding.libraries.items())
     yield _Row("FFmpeg", "version", "fact", f"{decoding.ffmpeg or 'not known'}: {libraries}")
-    yield _Row("FFmpeg", "CPU", "yes", "decodes for tallformer; hardware decoders are not used yet")
+    yield _Row("FFmpeg", "CPU", "yes", "decodes unless --hwaccel names a device, or auto finds one")
     for kind in decoding.hardware:
         codecs = sorted(kind.codecs, key=lambda codec: (codec not in _FIRST_CODECS, codec))
-        if kind.opens:
-            yield _Row("FFmpeg", kind.name, "yes", f"opens, for {', '.join(codecs)}")
+        if not kind.is_usable and kind.opens is not None:
+            yield _Row("FFmpeg", kind.name, "absent", "built in, and not used by tallformer")
+        elif kind.opens:
+            yield _Row("FFmpeg", kind.name, "yes", f"opens, for --hwaccel {kind.name}: {', '.join(codecs)}")
         elif kind.opens is False:
-            yield _Row("FFmpeg", kind.name, "absent", f"{kind.problem} ({counted(len(codecs), 'codec')} built in)")
+            built_in = f"{counted(len(codecs), 'codec')} built in for --hwaccel {kind.name}"
+            yield _Row("FFmpeg", kind.name, "absent", f"{kind.problem} ({built_in})")
 
 
 def _gib(count: int | None) -> str:

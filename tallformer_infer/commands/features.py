@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command()
-def features(
+def features(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     videos: Annotated[
         list[str],
         typer.Argument(
@@ -39,6 +39,7 @@ def features(
     device: options.Device = "auto",
     precision: options.Precision = None,
     threads: options.Threads = None,
+    hwaccel: options.Hwaccel = "none",
     quiet: options.Quiet = False,
 ) -> None:
     """Extract clip features of videos, in the form that ActionFormer and OpenTAD read.
@@ -74,7 +75,11 @@ def features(
     left = [video for video in named if video not in missing]
     if not left:
         raise typer.Exit(1)
-    detector = run_interruptibly(lambda: Detector.load(model, device=device, threads=threads, precision=precision))
+    detector = run_interruptibly(
+        lambda: Detector.load(model, device=device, threads=threads, precision=precision, hwaccel=hwaccel)
+    )
+    if hwaccel != "none" and not quiet:
+        typer.echo(f"tallformer: decoding: {detector.hardware.reason}", err=True)
     for number, video in enumerate(left, start=1):
         target = out / f"{_name_of(video)}.{form}"
         if _is_done(target, video, detector):

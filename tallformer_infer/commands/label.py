@@ -13,7 +13,7 @@ import typer
 
 from tallformer_infer.commands import options
 from tallformer_infer.commands.options import as_arguments, given_options, parse_rates, split_classes, wanted_classes
-from tallformer_infer.devices import Device, RunPrecision
+from tallformer_infer.devices import Device, Hwaccel, RunPrecision
 from tallformer_infer.errors import ConfigError, OutputError
 from tallformer_infer.stopping import StoppedError, import_interruptibly, run_interruptibly
 from tallformer_infer.text import counted, printable
@@ -97,6 +97,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
             min=1, metavar="N", help="CPU threads per worker (default: cores ÷ workers).", rich_help_panel=options.RUN
         ),
     ] = None,
+    hwaccel: options.Hwaccel = "none",
     engine: Annotated[
         Literal["processes", "ray"],
         typer.Option(
@@ -238,6 +239,7 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         precision=precision,
         workers=workers,
         threads=threads,
+        hwaccel=hwaccel,
         memory_bytes=None if memory_gb is None else int(memory_gb * 1e9),
         store_bytes=int(store_gb * 1e9),
         store=store,
@@ -286,6 +288,8 @@ class LabelOptions:
     """Worker processes; None: from cores, memory and videos."""
     threads: int | None
     """CPU threads per worker; None: cores ÷ workers."""
+    hwaccel: Hwaccel
+    """What decodes videos."""
     memory_bytes: int | None
     """Memory limit of all workers; None: most of the free memory."""
     store_bytes: int
@@ -376,6 +380,7 @@ def label_sources(options: LabelOptions) -> int:
     folder, place = open_places(options.out, options.state, protocols)
     with ArchiveDatabase(folder, writes=True) as database:
         watcher.loaded(bundle)
+        _say_decoder(options, watcher)
         begin_copy(database, place)
         store = _store(options, folder)
         planned = plan(database, found, hashes, place=place, formats=formats)
@@ -400,6 +405,19 @@ def label_sources(options: LabelOptions) -> int:
             class_scores=class_scores,
         )
         return _run(Run(parts, planned), planned, workers, parts, options)
+
+
+def _say_decoder(options: LabelOptions, watcher: LabelWatcher) -> None:
+    """Report what decodes, if something was asked for; workers of a Ray cluster choose on their own machines.
+
+    Raises:
+        DeviceError: A kind of device was named that cannot be had.
+    """
+    from tallformer_infer.media import choose_hardware
+
+    if options.hwaccel != "none" and options.engine == "processes":
+        hardware = run_interruptibly(lambda: choose_hardware(options.hwaccel))
+        watcher.say("decoder", f"decoding: {printable(hardware.reason)}", hwaccel=hardware.kind)
 
 
 def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelOptions) -> int:
@@ -492,6 +510,7 @@ def _settings(
         device=options.device,
         precision=options.precision,
         threads=choose_threads(workers, options.threads) if options.engine == "processes" else options.threads or 1,
+        hwaccel=options.hwaccel,
         layout=layout,
         selection=selection,
         static_tolerance=options.static_tolerance,

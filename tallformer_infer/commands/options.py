@@ -54,6 +54,15 @@ Precision = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Hwaccel = Annotated[
+    devices.Hwaccel,
+    typer.Option(
+        metavar="NAME",
+        help="Video decoder: none (the CPU); auto: a device where one opens and takes the video; or a device that must "
+        "take every video: cuda, videotoolbox, d3d11va, vaapi.",
+        rich_help_panel=RUN,
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="CPU threads (default: one per core).", rich_help_panel=RUN)
 ]

@@ -93,6 +93,8 @@ class HardwareDecoder:
     """Whether a device of this kind can be opened; None: not tried, since it decodes nothing."""
     problem: str | None
     """Why it cannot be opened."""
+    is_usable: bool
+    """Whether `--hwaccel` takes it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -244,14 +244,17 @@ def list_decoders() -> dict[str, Any]:
     import av
     from av.codec.hwaccel import hwdevices_available
 
+    from tallformer_infer.media.hardware import hardware_codecs, offered_kinds
+
     kinds: dict[str, set[str]] = {name: set() for name in hwdevices_available()}
     for name in av.codecs_available:
-        for kind, codec in _hardware_configs(name):
+        for kind, codec in hardware_codecs(name):
             kinds.setdefault(kind, set()).add(codec)
     return {
         "ffmpeg": av.ffmpeg_version_info,
         "libraries": {name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())},
         "kinds": {kind: sorted(codecs) for kind, codecs in kinds.items()},
+        "usable": list(offered_kinds()),
     }
 
 
@@ -262,22 +265,17 @@ def open_decoder(kind: str) -> dict[str, Any]:
         DeviceError: It cannot be opened; the reason is the first that FFmpeg logs.
     """
     import av
-    import av.logging
-    from av.codec import Codec
-    from av.codec.hwaccel import HWAccel
+
+    from tallformer_infer.media.hardware import hardware_codecs, why_closed
 
     decoder = next(
         name
         for name in sorted(av.codecs_available, key=lambda name: (name not in ("h264", f"h264_{kind}"), name))
-        if any(found == kind for found, _ in _hardware_configs(name))
+        if any(found == kind for found, _ in hardware_codecs(name))
     )
-    av.logging.set_level(av.logging.ERROR)
-    with av.logging.Capture() as said:
-        try:
-            HWAccel(kind, allow_software_fallback=False).create(Codec(decoder, "r"))
-        except av.FFmpegError as error:
-            reasons = [message.strip() for _, _, message in said if message.strip()]
-            raise DeviceError(reasons[0] if reasons else str(error)) from error
+    problem = why_closed(kind, decoder)
+    if problem is not None:
+        raise DeviceError(problem)
     return {"decoder": decoder}
 
 
@@ -304,18 +302,3 @@ def _check(found: NDArray[np.float32], what: str) -> None:
     left, right = _inputs().values()
     if not np.array_equal(found, np.maximum(left @ right, 0)):
         raise DeviceError(f"{what} gives wrong numbers")
-
-
-def _hardware_configs(name: str) -> list[tuple[str, str]]:
-    """Kinds of hardware that a decoder can open by itself, each with the codec it decodes; none for an encoder."""
-    from av.codec import Codec
-    from av.codec.codec import UnknownCodecError
-
-    try:
-        codec = Codec(name, "r")
-    except UnknownCodecError:
-        return []
-    if codec.type != "video":
-        return []
-    configs = codec.hardware_configs or ()
-    return [(config.device_type.name, codec.canonical_name) for config in configs if config.is_supported]

@@ -144,15 +144,21 @@ def ask_decoding(path: Sequence[str] | None, pool: ThreadPoolExecutor) -> Decodi
     if listed.facts is None:
         return Decoding(ffmpeg=None, libraries={}, hardware=(), problem=listed.problem)
     kinds: dict[str, list[str]] = listed.facts["kinds"]
-    hardware = tuple(pool.map(lambda kind: _ask_hardware(kind, tuple(kinds[kind]), path=path), kinds))
+    usable = listed.facts["usable"]
+    hardware = tuple(
+        pool.map(lambda kind: _ask_hardware(kind, tuple(kinds[kind]), is_usable=kind in usable, path=path), kinds)
+    )
     return Decoding(ffmpeg=listed.facts["ffmpeg"], libraries=listed.facts["libraries"], hardware=hardware, problem=None)
 
 
-def _ask_hardware(kind: str, codecs: tuple[str, ...], *, path: Sequence[str] | None) -> HardwareDecoder:
+def _ask_hardware(
+    kind: str, codecs: tuple[str, ...], *, is_usable: bool, path: Sequence[str] | None
+) -> HardwareDecoder:
     if not codecs:
-        return HardwareDecoder(name=kind, codecs=(), opens=None, problem=None)
+        return HardwareDecoder(name=kind, codecs=(), opens=None, problem=None, is_usable=is_usable)
     answer = ask(_PROBES, "open_decoder", kind, path=path)
-    return HardwareDecoder(name=kind, codecs=codecs, opens=answer.facts is not None, problem=answer.problem)
+    opens = answer.facts is not None
+    return HardwareDecoder(name=kind, codecs=codecs, opens=opens, problem=answer.problem, is_usable=is_usable)
 
 
 def ask_device(device: str, path: Sequence[str] | None) -> Answer:

@@ -12,6 +12,7 @@ from tallformer_infer.media.byte_sources import (
 from tallformer_infer.media.decoding import best_video, codec_threads, open_container
 from tallformer_infer.media.given import GivenVideo, VideoInput, given_video, name_of
 from tallformer_infer.media.graph import exact_rate
+from tallformer_infer.media.hardware import SOFTWARE, Hardware, choose_hardware
 from tallformer_infer.media.opening import probe, video_rate
 from tallformer_infer.media.reader import FrameStream, open_video, run_ahead
 from tallformer_infer.media.web import (
@@ -27,15 +28,18 @@ from tallformer_infer.media.web import (
 
 __all__ = [
     "ALLOWED_PROTOCOLS",
+    "SOFTWARE",
     "STDIN_NAMES",
     "FrameStream",
     "GivenVideo",
+    "Hardware",
     "RemoteBytes",
     "VideoInput",
     "WebBytes",
     "best_video",
     "check_foreign",
     "check_protocol",
+    "choose_hardware",
     "codec_threads",
     "exact_rate",
     "file_sha256",

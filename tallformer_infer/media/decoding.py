@@ -12,6 +12,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -22,6 +23,7 @@ from av.video.stream import VideoStream
 from tallformer_infer.devices import available_cores
 from tallformer_infer.errors import MediaError
 from tallformer_infer.media.byte_sources import ByteSource, seek_hint
+from tallformer_infer.media.hardware import SOFTWARE, Hardware, is_on_device, why_unfit
 from tallformer_infer.media.timestamps import JITTER_S, MAX_STILL_S
 
 SELF_CONTAINED_FORMATS = (
@@ -70,17 +72,23 @@ KNOWN_PACKETS = 64
 """Latest packets among which the frame that is shown next is looked for."""
 
 
-def open_container(source: ByteSource, path: str) -> InputContainer:
+def open_container(source: ByteSource, path: str, *, hwaccel: str | None = None) -> InputContainer:
     """Open the container whose bytes `source` gives. See Note [FFmpeg is only handed bytes].
 
+    Args:
+        source: At its start.
+        path: For messages.
+        hwaccel: Kind of device that decodes the streams that it can; None: the processor.
+
     Raises:
-        MediaError: Not one of `SELF_CONTAINED_FORMATS`, or damaged beyond opening.
+        MediaError: Not one of `SELF_CONTAINED_FORMATS`, damaged beyond opening, or no such device opens.
     """
     seen = _FirstBytes(source)
     whitelists = {"protocol_whitelist": "", "format_whitelist": SELF_CONTAINED_FORMATS}
+    device: dict[str, Any] = {} if hwaccel is None else {"hwaccel": HWAccel(hwaccel, allow_software_fallback=True)}
     try:
         container: InputContainer = av.open(
-            seen, "r", container_options=whitelists, buffer_size=READ_BYTES, **_OPEN_OPTIONS
+            seen, "r", container_options=whitelists, buffer_size=READ_BYTES, **_OPEN_OPTIONS, **device
         )
     except (FFmpegError, OSError, ValueError) as error:
         raise MediaError(_cannot_open(error, source, path, first=seen.first)) from error
@@ -169,7 +177,13 @@ class Decoder:
     """Decodes the main video stream of a source."""
 
     def __init__(
-        self, source: ByteSource, path: str, *, threads: int | None = None, video_stream: int | None = None
+        self,
+        source: ByteSource,
+        path: str,
+        *,
+        threads: int | None = None,
+        video_stream: int | None = None,
+        hardware: Hardware = SOFTWARE,
     ) -> None:
         """Open the container; nothing is decoded yet.
 
@@ -178,10 +192,15 @@ class Decoder:
             path: For error messages.
             threads: Threads of the codec; None takes some more than there are cores, see `codec_threads`.
             video_stream: Which of the moving pictures in it, from 0; None takes the main one.
+            hardware: What decodes besides the processor.
 
         Raises:
-            MediaError: Not a video, or no such video in it.
+            MediaError: Not a video, no such video in it, or not for the hardware that is required.
         """
+        self.hwaccel: str | None = None
+        """Kind of device that decodes; None: the processor. Settled with the first frame."""
+        self.notes: list[str] = []
+        """Why the processor decodes what a device was meant to, one line each."""
         self.damage = _Damage()
         """Damage found so far."""
         self._source = source
@@ -209,6 +228,9 @@ class Decoder:
         self._frames = 0
         self._place = _Place()
         self._skipper = FrameSkipper(is_on=self.codec in SKIPPED_CODECS)
+        self._hardware = hardware
+        if hardware.kind is not None:
+            self._move_to_device(hardware.kind)
 
     def skip_unused(self, first: VideoFrame, rate: Fraction) -> None:
         """Start skipping frames that are never sampled; call before the second frame is taken. See `FrameSkipper`.
@@ -221,7 +243,7 @@ class Decoder:
 
     def frames(self) -> Generator[VideoFrame | LeftOut]:
         """Every decodable frame in presentation order, or the times of a skipped one. Can be iterated once."""
-        for frame in self._decode(self._container, self._stream, self._skipper):
+        for frame in self._decoded():
             if isinstance(frame, FFmpegError):
                 self.damage.add_error()
                 self._place.errors += 1
@@ -235,7 +257,12 @@ class Decoder:
             yield frame
         left_out = self._skipper.left_out_at_end()
         self._frames += len(left_out)
-        if self._threads != 1 and self._source.seekable() and self._packets > self._frames + self.damage.errors:
+        if (
+            self.hwaccel is None
+            and self._threads != 1
+            and self._source.seekable()
+            and self._packets > self._frames + self.damage.errors
+        ):
             yield from self._tail()
         else:
             yield from left_out
@@ -248,8 +275,59 @@ class Decoder:
         """Close the container, not the source."""
         self._container.close()
 
-    def _open(self, threads: int) -> tuple[InputContainer, VideoStream]:
-        container = open_container(self._source, self._path)
+    def _move_to_device(self, kind: str) -> None:
+        """Open the container again on a device, if it takes this stream; see `_decoded` for what is seen later."""
+        problem = why_unfit(self._stream.codec_context, self._hardware)
+        if problem is None and not self._source.seekable():
+            problem = "what is read from a pipe cannot be opened twice"
+        if problem is None:
+            self._container.close()
+            self._source.seek(0)
+            try:
+                # One thread: a device has its own, and each thread would take pictures of its memory.
+                self._container, self._stream = self._open(1, hwaccel=kind)
+            except MediaError as error:
+                problem = str(error).removeprefix(f"{self._path}: ")
+                self._open_again()
+            else:
+                self.hwaccel = kind
+        if problem is not None:
+            self._leave_device(problem)
+
+    def _leave_device(self, problem: str) -> None:
+        """Note why the processor decodes, or refuse to."""
+        kind, self.hwaccel = self._hardware.kind, None
+        if self._hardware.is_required:
+            raise MediaError(f"{self._path}: cannot be decoded by {kind}: {problem}; use --hwaccel auto or none")
+        self.notes.append(f"decoded by the processor: {problem}")
+
+    def _open_again(self) -> None:
+        """Open the container from its start, for the processor."""
+        self._container.close()
+        self._source.seek(0)
+        self._container, self._stream = self._open(self._threads)
+
+    def _decoded(self) -> Iterator[VideoFrame | FFmpegError]:
+        """What the codec gives; by the processor, from the start, if the first frame does not come from the device."""
+        decoded = self._decode(self._container, self._stream, self._skipper)
+        if self.hwaccel is not None:
+            first: list[VideoFrame | FFmpegError] = []
+            for item in decoded:
+                first.append(item)
+                if isinstance(item, VideoFrame):
+                    break
+            if first and is_on_device(self._stream.codec_context, self.hwaccel) and isinstance(first[-1], VideoFrame):
+                decoded = chain(first, decoded)
+            else:
+                self._leave_device(f"{self.hwaccel} does not take this profile or size")
+                self._open_again()
+                self._packets = 0
+                self._skipper = FrameSkipper(is_on=self.codec in SKIPPED_CODECS)
+                decoded = self._decode(self._container, self._stream, self._skipper)
+        yield from decoded
+
+    def _open(self, threads: int, *, hwaccel: str | None = None) -> tuple[InputContainer, VideoStream]:
+        container = open_container(self._source, self._path, hwaccel=hwaccel)
         stream = best_video(container, self._path, self._wanted_stream)
         stream.thread_type = "NONE" if threads == 1 else "AUTO"
         stream.codec_context.thread_count = threads

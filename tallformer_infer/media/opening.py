@@ -20,6 +20,7 @@ from tallformer_infer.errors import MediaError
 from tallformer_infer.media.byte_sources import ByteSource, RemoteBytes, SpooledBytes, open_source, seek_hint
 from tallformer_infer.media.decoding import Decoder, as_fraction, best_video, open_container, told_length, wrap_ticks
 from tallformer_infer.media.graph import exact_rate, orientation_of
+from tallformer_infer.media.hardware import SOFTWARE, Hardware
 from tallformer_infer.media.timestamps import FrameClock
 from tallformer_infer.media.web import WebBytes
 from tallformer_infer.structures import VideoInfo
@@ -59,13 +60,22 @@ def probe(source: str | Path) -> VideoInfo:
 class OpenedVideo:
     """A video with its first frame decoded."""
 
-    def __init__(self, source: ByteSource, path: str, *, threads: int | None, video_stream: int | None = None) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        path: str,
+        *,
+        threads: int | None,
+        video_stream: int | None = None,
+        hardware: Hardware = SOFTWARE,
+    ) -> None:
         """Open `source` and decode up to the first frame.
 
         Raises:
-            MediaError: Not a video, nothing in it can be decoded, or it has no such stream.
+            MediaError: Not a video, nothing in it can be decoded, it has no such stream, or one that is not for the
+                hardware that is required.
         """
-        self._decoder = Decoder(source, path, threads=threads, video_stream=video_stream)
+        self._decoder = Decoder(source, path, threads=threads, video_stream=video_stream, hardware=hardware)
         self.time_base = self._decoder.time_base
         self._decoded = self._decoder.frames()
         self._clock = FrameClock(
@@ -97,12 +107,15 @@ class OpenedVideo:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the times so far, one line each."""
+        """Notes on what decodes and on the times so far, one line each."""
         clock = self._clock
         if not clock.gaps:
-            return []
+            return self._decoder.notes
         places = "1 place" if clock.gaps == 1 else f"{clock.gaps} places"
-        return [f"times jump ahead in {places}, by {clock.gap_s:.1f} s in all; the picture before stands there"]
+        return [
+            *self._decoder.notes,
+            f"times jump ahead in {places}, by {clock.gap_s:.1f} s in all; the picture before stands there",
+        ]
 
     @property
     def end_ticks(self) -> int:
@@ -151,6 +164,7 @@ class OpenedVideo:
             stream=self._decoder.stream,
             streams=self._decoder.streams,
             is_generated=self._decoder.is_generated,
+            hwaccel=self._decoder.hwaccel,
         )
 
 

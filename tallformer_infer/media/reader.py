@@ -28,6 +28,7 @@ from tallformer_infer.media.byte_sources import (
 )
 from tallformer_infer.media.given import FileObjectBytes, GivenFrames, GivenVideo, OpenedFrames, name_of
 from tallformer_infer.media.graph import PictureSampler, exact_rate
+from tallformer_infer.media.hardware import SOFTWARE, Hardware
 from tallformer_infer.media.opening import OpenedVideo, video_rate, whole_length_s
 from tallformer_infer.media.web import WebBytes
 from tallformer_infer.structures import VideoInfo
@@ -54,6 +55,7 @@ def open_video(
     span_s: float | None = None,
     video_stream: int | None = None,
     is_hashed: bool = False,
+    hardware: Hardware = SOFTWARE,
 ) -> FrameStream:
     """Open a video and start decoding it in a thread.
 
@@ -68,14 +70,16 @@ def open_video(
         span_s: Seconds for which `sampling.most_frames` are taken; None: for the whole video, which then gives no more.
         video_stream: Which of the file's video streams, from 0; None takes the main one.
         is_hashed: Whether a regular file that is named is hashed as it is read, see `FrameStream.sha256`.
+        hardware: What decodes besides the processor, see `choose_hardware`.
 
     Raises:
-        MediaError: It cannot be opened, has no video, nothing in it can be decoded, or its length must be known and is
-            not.
+        MediaError: It cannot be opened, has no video, nothing in it can be decoded, its length must be known and is
+            not, or it is not for the hardware that is required.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, got {threads}")
     work = _Work(source, sampling, threads=threads, queue_frames=queue_frames, span_s=span_s, video_stream=video_stream)
+    work.hardware = hardware
     work.is_hashed = is_hashed and isinstance(source, (str, Path)) and is_regular_file(source)
     return FrameStream(work)
 
@@ -184,6 +188,7 @@ class _Work:
         self.frames: FrameQueue[Picture] = FrameQueue(queue_frames)
         self.busy_s = 0.0
         self.is_hashed = False
+        self.hardware = SOFTWARE
         self.sha256: str | None = None
         self._is_changed = False
         self._video: OpenedVideo | OpenedFrames | None = None
@@ -267,7 +272,13 @@ class _Work:
     def _open(self) -> OpenedVideo | OpenedFrames:
         if isinstance(self._source, GivenFrames):
             return OpenedFrames(self._source)
-        return OpenedVideo(self._source, self._path, threads=self._threads, video_stream=self._video_stream)
+        return OpenedVideo(
+            self._source,
+            self._path,
+            threads=self._threads,
+            video_stream=self._video_stream,
+            hardware=self.hardware,
+        )
 
     def _pictures(self, video: OpenedVideo | OpenedFrames, sampler: PictureSampler) -> Generator[Picture]:
         frames = video.frames(exact_rate(self.sampling.sample_fps))

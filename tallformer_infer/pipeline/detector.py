@@ -13,9 +13,20 @@ from numpy.typing import NDArray
 
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.config import expand_groups
+from tallformer_infer.devices import Hwaccel
 from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_infer.evaluation import ClassScores
-from tallformer_infer.media import FrameStream, GivenVideo, VideoInput, given_video, name_of, open_video
+from tallformer_infer.media import (
+    SOFTWARE,
+    FrameStream,
+    GivenVideo,
+    Hardware,
+    VideoInput,
+    choose_hardware,
+    given_video,
+    name_of,
+    open_video,
+)
 from tallformer_infer.pipeline.choices import choose_layout, choose_point, choose_windows
 from tallformer_infer.pipeline.encoding import ClipEncoder
 from tallformer_infer.pipeline.road import Choices, OnProgress, VideoRun, conclude, find_actions
@@ -73,11 +84,14 @@ class Detector:
         *,
         threads: int | None = None,
         class_scores: ClassScores | None = None,
+        hardware: Hardware = SOFTWARE,
     ) -> None:
         self.bundle = bundle
         """The model."""
         self.runtime = runtime
         """What runs it."""
+        self.hardware = hardware
+        """What decodes videos, besides the processor."""
         self._threads = threads
         self._class_scores = class_scores
 
@@ -89,6 +103,7 @@ class Detector:
         threads: int | None = None,
         precision: RunPrecision | None = None,
         class_scores: ClassScores | None = None,
+        hwaccel: Hwaccel = "none",
     ) -> Detector:
         """Load a model.
 
@@ -101,16 +116,19 @@ class Detector:
                 processor has it and the bundle's parity report says that actions stay the same.
             class_scores: What videos show, by the names of their files, for models that see whole videos; None lets the
                 model say it.
+            hwaccel: What decodes videos: `none` for the processor; `auto` for a device where one opens and takes the
+                video; `cuda` and others for a device that must take every video. `Result.video.hwaccel` says which.
 
         Raises:
             BundleError: The bundle is missing, damaged or of another version.
-            DeviceError: The device or precision was asked for and cannot be had.
+            DeviceError: The device, precision or hardware decoder was asked for and cannot be had.
             EngineError: There is no TensorRT engine for this GPU, or one is damaged.
             ValueError: `device` or `threads` is not one of those.
         """
+        hardware = choose_hardware(hwaccel)
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         runtime = load_runtime(loaded, device=device, threads=threads, precision=precision)
-        return Detector(loaded, runtime, threads=threads, class_scores=class_scores)
+        return Detector(loaded, runtime, threads=threads, class_scores=class_scores, hardware=hardware)
 
     @property
     def device(self) -> str:
@@ -288,7 +306,10 @@ class Detector:
         recipe, given = self.bundle.recipe, given_video(video, fps=fps)
         encoder = ClipEncoder(self.runtime, recipe)
         stride = recipe.model.encoder_stride
-        with open_video(given, recipe.sampling, threads=self._threads, video_stream=video_stream) as stream:
+        opened = open_video(
+            given, recipe.sampling, threads=self._threads, video_stream=video_stream, hardware=self.hardware
+        )
+        with opened as stream:
             clips = encoder.encode(cut_clips(stream, recipe.window, "shared"))
             steps = np.concatenate([clip.features[:, : -(-clip.real_frames // stride)] for clip in clips], axis=1).T
             centres_s = (np.arange(len(steps), dtype=np.float64) + 0.5) * stride / stream.sample_fps
@@ -341,4 +362,5 @@ class Detector:
             span_s=choices.span_s,
             video_stream=video_stream,
             is_hashed=is_hashed,
+            hardware=self.hardware,
         )

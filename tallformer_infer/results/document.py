@@ -19,7 +19,7 @@ from tallformer_infer.errors import AnnotationError, ConfigError, OutputError
 from tallformer_infer.results.writing import encode_document, make_folder, write_document
 from tallformer_infer.structures import Action, Provenance, Result, Selection, StageSeconds, VideoInfo
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 """Version of `actions.json`. A new key raises the minor number; a key that changes or goes raises the major one."""
 
 UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
@@ -289,6 +289,7 @@ def describe_file(result: Result) -> dict[str, Any]:
         "stream": result.video.stream,
         "streams": result.video.streams,
         "codec": result.video.codec,
+        **({} if result.video.hwaccel is None else {"hwaccel": result.video.hwaccel}),
         "decode_errors": result.decode_errors,
         "notes": list(result.notes),
         "timings_s": {
@@ -357,7 +358,7 @@ def _read_video(video: dict[str, Any], provenance: Provenance, selection: Select
         for each in video["actions"]
     ]
     return Result(
-        video=VideoInfo(**info, duration_s=video["header_duration_s"]),
+        video=VideoInfo(**info, duration_s=video["header_duration_s"], hwaccel=video.get("hwaccel")),
         actions=tuple(actions),
         sample_fps=video["sample_fps"],
         frame_count=video["frame_count"],
