@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ceilings import Product, best_rates, products
 from benchmarks.goals import Figure
-from benchmarks.measure import Call, Spread, circumstances, clocked, paired, say_round, take_turns
-from benchmarks.operators import costliest_operators
+from benchmarks.measure import Call, Spread, clocked, paired, say_round, take_turns, write_line
 from tallformer_export.graphs import EncoderGraph, encoder_onnx
 from tallformer_export.precision import quantised
 from tallformer_infer.config import Recipe, preset
@@ -43,6 +44,7 @@ from tallformer_training.model import Detector
 RECIPE = "thumos14-swin-t"
 _ALIKE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.2}
 """Largest difference from torch, as a part of the largest feature."""
+_SHOWN_OPERATORS = 4
 
 Encode = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
 
@@ -88,7 +90,7 @@ def main() -> None:
         options.recipe, threads=options.threads, rounds=options.rounds, with_compiled=options.compile
     )
     for name, precision in measured.seconds:
-        sys.stdout.write(json.dumps(_line(measured, name, precision, options)) + "\n")
+        write_line(_line(measured, name, precision, options))
 
 
 def goal(work: Path) -> dict[str, Figure]:
@@ -155,6 +157,33 @@ def measure_encoder(
         torch_rates=best_rates([(multiplying["fp32"]["torch fp32"], calls["product", "torch fp32"])]),
         fp32_graph=contents["fp32"],
     )
+
+
+def costliest_operators(content: bytes, inputs: dict[str, NDArray[np.generic]]) -> str:
+    """The operators that take most of one run on one thread, with their shares of it.
+
+    Args:
+        content: The graph as it is run, already optimised.
+        inputs: By name.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = ort.InferenceSession(content, options, providers=[CPU])
+        session.run(None, inputs)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "run")
+        session = ort.InferenceSession(content, options, providers=[CPU])
+        session.run(None, inputs)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    spent: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent[event["args"]["op_name"]] += event["dur"]
+    whole = sum(spent.values())
+    return ", ".join(f"{name} {time / whole:.0%}" for name, time in spent.most_common(_SHOWN_OPERATORS))
 
 
 def _contents(detector: Detector) -> dict[str, bytes]:
@@ -281,7 +310,6 @@ def _line(measured: Measured, name: str, precision: str, options: argparse.Names
         "torch_gigaflop_per_s": round(Spread.of(measured.torch_rates).median, 1),
         "share_of_matrix_rate": round(measured.share(name, precision).median, 3),
         "rounds": options.rounds,
-        **circumstances(),
     }
 
 

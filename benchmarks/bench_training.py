@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks import train_demo
 from benchmarks.goals import Figure
 from benchmarks.measure import Call, Timing, clocked, paired, report, say_round, take_turns
+from benchmarks.train_demo import DEMO
 from benchmarks.training_step import StepTrial
 from tallformer_infer.config import Recipe, preset
 from tallformer_training.loop import TrainingConfig
@@ -104,7 +104,7 @@ def _trials() -> dict[str, Trial]:
     swin = preset(_SWIN)
     return {
         swin.name: Trial(recipe=swin, config=TrainingConfig(batch_windows=1), rounds=3),
-        train_demo.RECIPE.name: Trial(recipe=train_demo.RECIPE, config=train_demo.CONFIG, rounds=15),
+        DEMO.recipe.name: Trial(recipe=DEMO.recipe, config=DEMO.config, rounds=15),
     }
 
 

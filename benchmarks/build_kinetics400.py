@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.tables import read
+from benchmarks.measure import read_results
 from tallformer_export.exporting import ExportOptions, export_checkpoint
 from tallformer_infer.bundle import DESCRIPTION, BundleDescription, bundled_models, load_bundle
 from tallformer_infer.cli import run
@@ -218,7 +218,7 @@ def describe(bundle: Path, *, calibration: Calibration) -> None:
 
 def in_bfloat16(name: str) -> ParityReport:
     """What `benchmarks.kinetics.bf16` measured last of a model."""
-    reports = [line["parity"] for line in read("kinetics_bf16") if line["inputs"]["model"] == name]
+    reports = [line["parity"] for line in read_results("kinetics_bf16") if line["inputs"]["model"] == name]
     return from_json(ParityReport, reports[-1], where="parity")
 
 

@@ -9,14 +9,13 @@ Source: memory per ratio from the paper (arXiv 2204.01680), for 4 windows per GP
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measure import read_results
 from tallformer_infer.config import Recipe, preset
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
@@ -29,7 +28,6 @@ EXAMPLE_RATE = 10.0
 """TFLOP per second of the column of hours; an example, not a measurement."""
 PAPER_GB = {0.15: "12", 0.3: "22", 0.4: "29", 0.6: "45", 1.0: "out of memory"}
 """Memory per GPU that the paper states for each ratio."""
-_RESULTS = Path(__file__).parent / "results" / "training.jsonl"
 _MEASURED = "thumos14-swin-t-112"
 
 
@@ -115,5 +113,8 @@ def _clip(recipe: Recipe) -> Tensor:
 
 
 def _measured_steps() -> list[dict[str, Any]]:
-    lines = map(json.loads, _RESULTS.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line["inputs"]["recipe"] == _MEASURED and line["inputs"]["clips_encoded"]]
+    return [
+        line
+        for line in read_results("training")
+        if line["inputs"]["recipe"] == _MEASURED and line["inputs"]["clips_encoded"]
+    ]

@@ -1,9 +1,9 @@
-"""The goals of the benchmarks: each with its number, and how a measured figure is compared with it."""
+"""The goals of the benchmarks, the parts that measure them, and how a figure is compared with its goal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from tallformer_infer.diagnosis.turns import Spread
@@ -17,9 +17,9 @@ class Figure:
 
     value: float
     quartiles: tuple[float, float] | None = None
-    """Of its rounds, where there were several."""
+    """Of its rounds, if there were several."""
     profile: str = ""
-    """Where the time goes, in one line: what would have to become faster."""
+    """Where the time goes, in one line."""
 
     @staticmethod
     def of(spread: Spread, profile: str = "") -> Figure:
@@ -28,7 +28,7 @@ class Figure:
 
 
 class NotMeasuredError(Exception):
-    """A part cannot be measured here; the message says why."""
+    """A part cannot be measured on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Goal:
     """A number to reach."""
 
     part: str
-    """What measures it: a name of `benchmarks.__main__`."""
+    """Name of the part that measures it."""
     key: str
-    """Name of its figure among those of the part."""
+    """Name of its figure within the part."""
     what: str
     """In words."""
     wanted: float
@@ -47,12 +47,12 @@ class Goal:
     """`×`, `%` (of a share), `points`, `s` or `ms` (of seconds)."""
 
     def is_met(self, value: float) -> bool:
-        """Whether a figure reaches it; shares are compared as they are stated, in whole per cent."""
+        """Whether a figure reaches it; shares are compared in whole per cent, as they are shown."""
         value = round(value, 2) if self.unit == "%" else value
         return value >= self.wanted if self.sense == "at least" else value <= self.wanted
 
     def shown(self, value: float) -> str:
-        """A figure as people read it."""
+        """A figure with its unit."""
         match self.unit:
             case "%":
                 return f"{value:.0%}"
@@ -92,39 +92,69 @@ GOALS = (
     Goal("training", "step", "training step at r = 0.15 over r = 1", 0.35, "at most", "×"),
     Goal("query", "slowest", "`archive query` of a million actions, the slowest kind", 0.1, "at most", "ms"),
 )
-"""All that the benchmarks are held against, in the order of the table."""
+"""All goals, in the order of the table."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Goals that are measured together, in a process of their own."""
+
+    name: str
+    module: str
+    """Imported by the process that runs it."""
+    function: str
+    """Takes the work folder; returns figures by goal key."""
+    minutes: float
+    """Duration on two cores, including the graphs and videos that it keeps for the next run."""
+
+    @property
+    def goals(self) -> list[Goal]:
+        """The goals that it measures."""
+        return [goal for goal in GOALS if goal.part == self.name]
+
+
+PARTS = (
+    Part("encoder", "benchmarks.bench_encoder", "goal", 3.0),
+    Part("overlap", "benchmarks.bench_detect", "goal", 4.5),
+    Part("decode", "benchmarks.bench_decode", "goal", 1.5),
+    Part("windows", "benchmarks.bench_windows", "goal", 1.0),
+    Part("evaluation", "benchmarks.bench_evaluation", "goal", 0.8),
+    Part("workers", "benchmarks.bench_label", "goal", 1.8),
+    Part("again", "benchmarks.bench_label", "goal_again", 1.0),
+    Part("training", "benchmarks.bench_training", "goal", 2.0),
+    Part("query", "benchmarks.bench_archive_query", "goal", 0.7),
+    Part("afsd", "benchmarks.afsd.goal", "goal", 5.0),
+)
+"""In running order; the part that takes longest and prepares most comes last."""
 
 
 def goal_line(goal: Goal, figure: Figure | None, reason: str = "") -> dict[str, Any]:
-    """A goal and what came of it, as a line of JSON without its circumstances.
+    """A goal and its figure, as a result line without its circumstances.
 
     Args:
-        goal: What was wanted.
-        figure: What was measured; None where nothing was.
-        reason: Why nothing was.
+        goal: What is wanted.
+        figure: What was measured; None if nothing was.
+        reason: Why nothing was measured.
     """
     return {
         "name": "goal",
-        "part": goal.part,
-        "key": goal.key,
-        "what": goal.what,
-        "wanted": goal.wanted,
-        "sense": goal.sense,
-        "unit": goal.unit,
-        "measured": None if figure is None else float(f"{figure.value:.4g}"),
-        "quartiles": None
-        if figure is None or figure.quartiles is None
-        else [float(f"{value:.4g}") for value in figure.quartiles],
+        **asdict(goal),
+        "measured": None if figure is None else _rounded(figure.value),
+        "quartiles": None if figure is None or figure.quartiles is None else [*map(_rounded, figure.quartiles)],
         "met": None if figure is None else goal.is_met(figure.value),
         "note": reason if figure is None else figure.profile,
     }
 
 
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
 def goal_rows(lines: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
-    """For each line: what, goal, measured with its quartiles, whether it is met, and the note."""
+    """For each line: goal, wanted, measured with quartiles, whether it is met, and the note."""
     rows = []
     for line in lines:
-        goal = Goal(*(line[name] for name in ("part", "key", "what", "wanted", "sense", "unit")))
+        goal = Goal(**{field.name: line[field.name] for field in fields(Goal)})
         sign = "≥" if goal.sense == "at least" else "≤"
         measured, met = NOT_MEASURED, ""
         if line["measured"] is not None:
@@ -138,7 +168,7 @@ def goal_rows(lines: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, str,
 
 
 def goals_table(lines: Iterable[dict[str, Any]]) -> str:
-    """The goals as a table of Markdown."""
+    """The goals as a Markdown table."""
     kept = list(lines)
     head = "| goal | wanted | measured | met | where the time goes, or why there is no figure |"
     rows = [f"| {' | '.join(row)} |" for row in goal_rows(kept)]

@@ -1,4 +1,4 @@
-"""Time a function honestly and report it as one JSON line."""
+"""Time a function, and write and read results as JSON lines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,19 +18,26 @@ from tallformer_infer.devices import processor_name
 from tallformer_infer.diagnosis.turns import Call, Spread, Timing, clocked, paired, take_turns
 
 __all__ = [
+    "RESULTS",
     "Call",
     "Spread",
     "Timing",
+    "append_line",
     "children_cpu_s",
     "circumstances",
     "clocked",
     "measure",
     "paired",
+    "read_lines",
+    "read_results",
     "report",
     "say_round",
     "take_turns",
     "write_line",
 ]
+
+RESULTS = Path(__file__).parent / "results"
+"""Folder of the committed lines."""
 
 REPORTED_PACKAGES = (
     "tallformer",
@@ -43,7 +51,7 @@ REPORTED_PACKAGES = (
     "torch",
     "opencv-contrib-python-headless",
 )
-"""Whose versions go into every line, where they are installed."""
+"""Packages whose versions are part of every line, if installed."""
 
 
 def measure(
@@ -54,14 +62,14 @@ def measure(
     at_most_s: float = 60.0,
     synchronize: Callable[[], object] = lambda: None,
 ) -> Timing:
-    """Call `function` again and again and time each call; ways that are compared take turns (`take_turns`).
+    """Time repeated calls of `function`; to compare several ways, use `take_turns`.
 
     Args:
-        function: What is measured; its inputs are made beforehand.
-        repeats: Calls to time.
-        warmups: Calls before that, which are not counted.
-        at_most_s: No further timed call is begun after so many seconds; at least three are made.
-        synchronize: Waits for a device to finish; called before every look at the clock.
+        function: What to time; its inputs exist already.
+        repeats: Timed calls.
+        warmups: Untimed calls before them.
+        at_most_s: Time budget in seconds; at least three calls are timed.
+        synchronize: Waits for a device to finish; called before the clock is read.
     """
     way = clocked(function, synchronize=synchronize)
     for number in range(warmups):
@@ -73,7 +81,7 @@ def measure(
 
 
 def report(name: str, timing: Timing, *, device: str = "cpu", **inputs: object) -> None:
-    """Print one JSON line: what was measured, on what, the median and the quartiles, and with which versions."""
+    """Print a timing as one JSON line: name, inputs, median and quartiles, commit, machine and versions."""
     wall = timing.spread
     line = {
         "name": name,
@@ -87,23 +95,44 @@ def report(name: str, timing: Timing, *, device: str = "cpu", **inputs: object) 
 
 
 def write_line(line: Mapping[str, object], *, device: str = "cpu") -> None:
-    """Print a result as one JSON line, with commit, device, processor and versions behind it."""
+    """Print a result as one JSON line, followed by commit, device, processor and versions."""
     print(json.dumps({**line, **circumstances(device=device)}), flush=True)
 
 
+def append_line(path: Path, line: Mapping[str, object]) -> None:
+    """Append a result to a file of JSON lines, as `write_line` prints it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**line, **circumstances()}) + "\n")
+
+
+def read_results(name: str) -> list[dict[str, Any]]:
+    """The committed lines of one benchmark.
+
+    Raises:
+        FileNotFoundError: It has none yet.
+    """
+    return read_lines(RESULTS / f"{name}.jsonl")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All lines of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def say_round(what: str, rounds: int, number: int) -> None:
-    """Say on stderr which round begins."""
+    """Print on stderr which round starts."""
     print(f"{what}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
 
 
 def children_cpu_s() -> float:
-    """Processor time of the processes that this one has waited for, in seconds."""
+    """Processor time of finished child processes, in seconds."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 def circumstances(*, device: str = "cpu") -> dict[str, object]:
-    """What every line says of where it was measured: commit, device, processor, versions."""
+    """Where a line was measured: commit, device, processor, versions."""
     return {
         "commit": _commit(),
         "device": device,
@@ -128,7 +157,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Hash of the checkout, with `+` where files differ from it; None outside of one."""
+    """Commit of the checkout, followed by `+` if files differ from it; None outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import demo_page, full_size, speed_page
+from benchmarks import full_size
 from benchmarks.ablations.groups import GROUPS, Group
 from benchmarks.ablations.page import group_page
-from benchmarks.ablations.results import by_machine, read_lines, summarise
+from benchmarks.ablations.results import by_machine, finished_runs, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from benchmarks.goals import goals_table
 from benchmarks.kinetics import page as kinetics_page
+from benchmarks.measure import read_results
 from benchmarks.real_training import page as real_page
 from benchmarks.scale import page as scale_page
+from tallformer_infer.evaluation import Protocol, protocol_named
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).parent / "results"
 NOT_MEASURED = "Not measured yet."
 PAGES = (
     "docs/cpu.md",
@@ -65,7 +65,7 @@ def _table(name: str) -> str:
 
 def detect_table() -> str:
     """Speed of `detect` per recipe, with the time of each stage."""
-    lines = read("detect")
+    lines = read_results("detect")
     head = "| recipe | × real time | decode | encode | localize | suppress | whole | machine |"
     rows = [head, "|---|---|---|---|---|---|---|---|"]
     for line in lines:
@@ -86,7 +86,7 @@ def detect_table() -> str:
 def encoder_table() -> str:
     """Seconds per clip of encoders on CPUs, in each way: a table for each recipe and processor."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for line in read("encoder"):
+    for line in read_results("encoder"):
         groups.setdefault((line["inputs"]["recipe"], line["processor"]), []).append(line)
     return "\n\n".join(map(_encoder_table, groups.values()))
 
@@ -119,7 +119,7 @@ def precision_table() -> str:
     """mAP of the demo model in each precision, and how far it is from torch."""
     head = "| precision | average mAP | encoder | features differ by | actions that stay the same |"
     rows = [head, "|---|---|---|---|---|"]
-    for line in read("precision"):
+    for line in read_results("precision"):
         actions = line["actions"]
         cells = [
             line["inputs"]["precision"],
@@ -138,7 +138,7 @@ def suppress_table() -> str:
         "| suppression (NMW), one core | pairs | limit | actions | median | quartiles |",
         "|---|---|---|---|---|---|",
     ]
-    for line in read("nms"):
+    for line in read_results("nms"):
         facts = line["inputs"]
         low, high = line["quartiles_s"]
         rows.append(
@@ -151,7 +151,7 @@ def suppress_table() -> str:
 
 def evaluation_table() -> str:
     """Time of `eval` on a set as large as ActivityNet-1.3's validation set."""
-    lines = read("evaluation")
+    lines = read_results("evaluation")
     facts = lines[0]["inputs"]
     size = (
         f"{facts['videos']:,} videos × {facts['classes']} classes × {facts['predictions_per_video']} predictions, "
@@ -178,7 +178,7 @@ def training_table() -> str:
     """What a training step keeps and takes at each part r of the clips."""
     parts = ("kept for backward", "of r = 1", "processor time", "of r = 1", "wall time", "of r = 1")
     rows = [f"| recipe | r | clips encoded | {' | '.join(parts)} |", "|---|---|---|---|---|---|---|---|---|"]
-    lines = read("training")
+    lines = read_results("training")
     for line in lines:
         facts = line["inputs"]
         cells = [
@@ -201,7 +201,7 @@ def training_table() -> str:
 
 def engine_build_table() -> str:
     """Time and memory to build TensorRT engines ahead of time."""
-    lines = read("engine_build")
+    lines = read_results("engine_build")
     rows = [
         "| model, precision | graph | batch | ONNX file | engine | build | processor time | peak memory |",
         "|---|---|---|---|---|---|---|---|",
@@ -226,7 +226,7 @@ def engine_build_table() -> str:
 
 def rates_table() -> str:
     """What is found of each length of action at one rate and at several, and what the localizer takes."""
-    lines, plain = ([line for line in read("rates") if line["long_actions"] is kind] for kind in (True, False))
+    lines, plain = ([line for line in read_results("rates") if line["long_actions"] is kind] for kind in (True, False))
     names = [", ".join(f"{rate:g}" for rate in line["rates"]) for line in lines]
     heads = [*(f"mAP at {name}" for name in names), *(f"found (wrong) at {name}" for name in names)]
     rows = [f"| length | actions | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
@@ -252,21 +252,120 @@ def rates_table() -> str:
     return "\n".join([*rows, "", note])
 
 
+def decode_table() -> str:
+    """Rate and processor time of every way to read, per size of picture."""
+    lines = read_results("decode")
+    measured = [line for line in lines if line["name"] == "decode"]
+    heads = ("way", "to", "source frames per s", "processor time per source frame", "wall time over ours (quartiles)")
+    rows = [f"| {' | '.join(heads)} | pixels differ by (mean, most) |", f"|{'---|' * 6}"]
+    for line in measured:
+        facts = line["inputs"]
+        low, middle, high = facts["times_ours"]
+        cells = [
+            f"{_DECODE_WAYS.get(facts['way'], facts['way'])} ({facts['version']})",
+            f"{facts['side_px']} px",
+            f"{facts['source_frames_per_s']:.0f}",
+            f"{facts['cpu_ms_per_source_frame']:.2f} ms",
+            f"{middle:.2f} ({low:.2f}-{high:.2f})",
+            f"{facts['compared']['mean_levels']:.2f}, {facts['compared']['most_levels']}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    first = measured[0]
+    missing = [f"{line['way']}: {line['reason']}" for line in lines if line["name"] == "decode_left_out"]
+    note = (
+        f"{first['inputs']['video']}, to {first['inputs']['sample_fps']} per second; {first['cpus']} cores, "
+        f"{first['processor']}; medians of {first['repeats']} rounds; levels of 0 to 255."
+    )
+    return "\n".join([*rows, "", note, *(f"Left out: {reason}." for reason in missing)])
+
+
+def growth_table() -> str:
+    """Seconds at each number of candidates, ours and the loop's, and how they grow."""
+    lines = read_results("growth")
+    counts = sorted({count for line in lines for count in line["ours_s"]}, key=int)
+    heads = [f"{int(count):,}" for count in counts]
+    rows = [f"| ms for so many candidates | | {' | '.join(heads)} | exponent |", f"|{'---|' * (len(counts) + 3)}"]
+    for line in lines:
+        for name, shown in (("ours", "ours"), ("loop", "loop")):
+            seconds, exponent = line[f"{name}_s"], line[f"{name}_exponent"]
+            cells = [_milliseconds(seconds.get(count)) for count in counts]
+            case = line["case"] if name == "ours" else ""
+            rows.append(f"| {case} | {shown} | {' | '.join(cells)} | {'' if exponent is None else exponent} |")
+    return "\n".join([*rows, "", f"One core, {lines[0]['processor']}; medians of processor time."])
+
+
+def length_table() -> str:
+    """Time and memory of `detect` by the length of the video."""
+    lines = [line for line in read_results("memory") if line["name"] == "memory"]
+    fits = [line for line in read_results("memory") if line["name"] == "memory_fit"]
+    if not fits:  # lines from before time was measured
+        raise FileNotFoundError("memory.jsonl: no line says how time grows")
+    rows = ["| length | frames | processor time | per minute | peak memory |", "|---|---|---|---|---|"]
+    for line in lines:
+        cells = [
+            f"{line['minutes']} min",
+            f"{line['frames']:,}",
+            f"{line['cpu_s']:.1f} s",
+            f"{line['cpu_s'] / line['minutes']:.3f} s",
+            f"{line['peak_mb']:.0f} MB",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    (fit,) = fits
+    note = (
+        f"Straight line: R² = {fit['r2']:.4f}, exponent {fit['exponent']:.2f}; the longest needs "
+        f"{fit['peak_mb_longest_over_shortest']:.2f} times the memory of the shortest. {lines[0]['processor']}."
+    )
+    return "\n".join([*rows, "", note])
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
+
+
+_DECODE_WAYS = {"everything": "tallformer, decoding frames that it never shows"}
+
+
+def demo_table() -> str:
+    """What the bundled model finds in videos that it has not seen, and what it took to train it."""
+    return demo_rows(read_results("train_demo")[0], protocol_named("thumos14"))
+
+
+def anet_demo_table() -> str:
+    """The same of the small model of whole videos."""
+    return demo_rows(read_results("train_anet_demo")[0], protocol_named("activitynet"))
+
+
+def demo_rows(line: dict[str, Any], protocol: Protocol) -> str:
+    """mAP per overlap and class of one training of a small model, and its time."""
+    test, tious = line["test"], protocol.tiou_thresholds
+    best = sorted(test["average_precision_per_class"].items(), key=lambda entry: -entry[1])
+    cores = f"{line['cpus']} cores" if line.get("cores", 2) > 1 else "1 core"
+    rows = [
+        f"| tIoU | {' | '.join(f'{tiou:g}' for tiou in tious)} | mean |",
+        f"|---|{'---|' * (len(tious) + 1)}",
+        f"| mAP % | {' | '.join(f'{100 * value:.1f}' for value in (*test['map_per_tiou'], test['average_map']))} |",
+        "",
+        f"| class | {' | '.join(name for name, _ in best)} |",
+        f"|---|{'---|' * len(best)}",
+        f"| AP %, mean over tIoU | {' | '.join(f'{100 * value:.1f}' for _, value in best)} |",
+        "",
+        f"{test['truth']} actions of generated videos with a seed, looks and places of their own. Trained in "
+        f"{line['minutes_together']:.0f} minutes on {cores} ({line['processor']}): "
+        f"{', '.join(f'{name} {minutes:.1f}' for name, minutes in line['minutes'].items())}.".replace("_", " "),
+    ]
+    return "\n".join(rows)
+
+
 def ablation_table(group: Group) -> str:
     """One ablation: mAP over seeds, memory and time of each setting, and the paper's order."""
-    machines = by_machine(read_lines(RESULTS / "ablations.jsonl"), {row.variant for row in group.rows})
+    machines = by_machine(finished_runs(), {row.variant for row in group.rows})
     shown, *elsewhere = [summarise(lines) for lines in machines] or [{}]
     return group_page(group, shown, elsewhere)
 
 
 def goals_of_all() -> str:
     """What the benchmarks are to reach, and what the last whole run of them measured."""
-    return goals_table(read("goals"))
-
-
-def read(name: str) -> list[dict[str, Any]]:
-    """The committed lines of one benchmark."""
-    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return goals_table(read_results("goals"))
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -277,8 +376,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "evaluation": evaluation_table,
     "training": training_table,
     "rates": rates_table,
-    "demo": demo_page.demo_table,
-    "anet_demo": demo_page.anet_demo_table,
+    "demo": demo_table,
+    "anet_demo": anet_demo_table,
     "engine_build": engine_build_table,
     "goals": goals_of_all,
     "afsd_activitynet": partial(afsd.stage_table, ACTIVITYNET),
@@ -288,9 +387,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "afsd_targets": afsd.target_table,
     "afsd_share": afsd.share_table,
     "afsd_full": afsd.full_table,
-    "decode": speed_page.decode_table,
-    "growth": speed_page.growth_table,
-    "length": speed_page.length_table,
+    "decode": decode_table,
+    "growth": growth_table,
+    "length": length_table,
     "scale_cores": scale_page.core_table,
     "scale_gpus": scale_page.gpu_table,
     "scale_storage": scale_page.storage_table,
@@ -298,18 +397,18 @@ TABLES: dict[str, Callable[[], str]] = {
     "scale_failures": scale_page.simulation_table,
     "full_size_cost": full_size.cost_table,
     "full_size_rate": full_size.rate_table,
-    "kinetics_settings": lambda: kinetics_page.settings_table(read("kinetics")),
-    "kinetics_encodings": lambda: kinetics_page.encodings_table(read("kinetics"), "tuning"),
-    "kinetics_sizes": lambda: kinetics_page.encodings_table(read("kinetics"), "half"),
-    "kinetics_report": lambda: kinetics_page.encodings_table(read("kinetics"), "report"),
-    "kinetics_points": lambda: kinetics_page.points_table(read("kinetics_points")),
-    "kinetics_point_classes": lambda: kinetics_page.point_classes_table(read("kinetics_points")),
-    "kinetics_speed": lambda: kinetics_page.speed_table(read("kinetics_speed")),
-    "real_heads": lambda: real_page.heads_table(read("real_training")),
-    "real_classes": lambda: real_page.classes_table(read("real_training")),
-    "real_tcm_beginning": lambda: real_page.beginning_table(read("real_tcm_beginning")),
-    "real_cost": lambda: real_page.cost_table(read("real_end_to_end")),
-    "real_tcm": lambda: real_page.curves_table(read("real_tcm")),
+    "kinetics_settings": lambda: kinetics_page.settings_table(read_results("kinetics")),
+    "kinetics_encodings": lambda: kinetics_page.encodings_table(read_results("kinetics"), "tuning"),
+    "kinetics_sizes": lambda: kinetics_page.encodings_table(read_results("kinetics"), "half"),
+    "kinetics_report": lambda: kinetics_page.encodings_table(read_results("kinetics"), "report"),
+    "kinetics_points": lambda: kinetics_page.points_table(read_results("kinetics_points")),
+    "kinetics_point_classes": lambda: kinetics_page.point_classes_table(read_results("kinetics_points")),
+    "kinetics_speed": lambda: kinetics_page.speed_table(read_results("kinetics_speed")),
+    "real_heads": lambda: real_page.heads_table(read_results("real_training")),
+    "real_classes": lambda: real_page.classes_table(read_results("real_training")),
+    "real_tcm_beginning": lambda: real_page.beginning_table(read_results("real_tcm_beginning")),
+    "real_cost": lambda: real_page.cost_table(read_results("real_end_to_end")),
+    "real_tcm": lambda: real_page.curves_table(read_results("real_tcm")),
     **{f"ablation_{group.name}": partial(ablation_table, group) for group in GROUPS},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from benchmarks.ablations.__main__ import main
 from benchmarks.ablations.groups import BASE, GROUPS, group_named
 from benchmarks.ablations.plan import TCM, DataConfig, whole_plan
-from benchmarks.ablations.results import append_line, read_lines
+from benchmarks.ablations.results import finished_runs
 from benchmarks.ablations.running import Place, go_on, is_done, run_folder, settings_sha256
 from benchmarks.ablations.starts import find_start
 from tallformer_infer.config import read_recipe
@@ -132,7 +133,7 @@ def test_runs_that_were_cut_again_and_again_come_to_the_same_lines(whole: Place,
         calls += 1
         assert calls < 30, progress
 
-    found, expected = (read_lines(folder.results) for folder in (place, whole))
+    found, expected = (finished_runs(folder.results) for folder in (place, whole))
     assert calls >= 4  # two runs of four steps, two steps a call
     assert [line["run"] for line in found] == ["base-seed-1", "r-1-seed-1"]
     for line, other in zip(found, expected, strict=True):
@@ -142,7 +143,7 @@ def test_runs_that_were_cut_again_and_again_come_to_the_same_lines(whole: Place,
 
 
 def test_a_line_says_what_the_run_took(whole: Place) -> None:
-    half, full = read_lines(whole.results)
+    half, full = finished_runs(whole.results)
 
     assert (half["clips_encoded"], full["clips_encoded"], half["clips"]) == (2, 4, 4)
     assert 0.4 < half["saved_bytes"] / full["saved_bytes"] < 0.6
@@ -172,7 +173,7 @@ def test_only_one_variant_or_group_is_run() -> None:
 
 def test_a_result_of_other_settings_is_refused(whole: Place, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    append_line(results, {**read_lines(whole.results)[0], "settings_sha256": "other"})
+    results.write_text(json.dumps({**finished_runs(whole.results)[0], "settings_sha256": "other"}) + "\n")
 
     with pytest.raises(ConfigError, match="base-seed-1 was measured with other settings; remove its line"):
         go_on(tiny_plan(), replace(whole, results=results))
@@ -180,7 +181,8 @@ def test_a_result_of_other_settings_is_refused(whole: Place, tmp_path: Path) -> 
 
 def test_a_result_of_another_machine_says_nothing_of_this_one(whole: Place, tmp_path: Path) -> None:
     plan, place = tiny_plan(), replace(whole, results=tmp_path / "results.jsonl")
-    append_line(place.results, {**read_lines(whole.results)[0], "processor": "Abacus", "settings_sha256": "other"})
+    line = {**finished_runs(whole.results)[0], "processor": "Abacus", "settings_sha256": "other"}
+    place.results.write_text(json.dumps(line) + "\n")
 
     assert [is_done(run, plan, place) for run in plan.runs()] == [False, False]
 

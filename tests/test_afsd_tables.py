@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.afsd.page import Totals, read
+from benchmarks.afsd.page import Totals
 from benchmarks.afsd.sampling import Task, sample, timed
 from benchmarks.afsd.workload import ACTIVITYNET, AFSD, ROWS, SCOPES, SYSTEMS, THUMOS14, stages
+from benchmarks.measure import read_results
 
 
 def lines(workload: str, seconds: float) -> list[dict[str, Any]]:
@@ -78,13 +79,15 @@ def test_time_is_shared_by_the_units() -> None:
 
 
 def test_the_committed_sample_has_every_task() -> None:
-    measured = {line["task"] for line in read() if line["name"] == "afsd_task"}
+    measured = {line["task"] for line in read_results("afsd") if line["name"] == "afsd_task"}
 
     assert {stage.task for workload in (ACTIVITYNET, THUMOS14) for stage in stages(workload)} <= measured
 
 
 def test_the_sum_of_the_sample_agrees_with_a_whole_video() -> None:
-    (whole,) = [line for line in read() if line["name"] == "afsd_full" and line["inputs"]["system"] == AFSD]
+    (whole,) = [
+        line for line in read_results("afsd") if line["name"] == "afsd_full" and line["inputs"]["system"] == AFSD
+    ]
 
     assert whole["sampled_s"] == pytest.approx(whole["whole_s"], rel=0.1)
     assert whole["sampled_stages_s"].keys() == whole["stages_s"].keys() - {"NMS"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.bench_training import MOST_BYTES, MOST_TIME, Trial, measure_ratios
-from benchmarks.tables import read
+from benchmarks.measure import read_results
 from benchmarks.training_step import SavedActivations, StepTrial
 from tallformer_infer.config import Recipe, TcmConfig, WindowConfig
 from tallformer_training.loop import TrainingConfig
@@ -108,7 +108,7 @@ def test_every_ratio_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_committed_measurement_is_within_what_is_wanted() -> None:
-    lines = [line["inputs"] for line in read("training")]
+    lines = [line["inputs"] for line in read_results("training")]
     at_few = [line for line in lines if line["ratio"] == 0.15]
 
     assert at_few

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from benchmarks import bench_windows
-from benchmarks.__main__ import main
+from benchmarks.__main__ import main, measure_part
 from benchmarks.afsd.goal import KEYS, figures
 from benchmarks.afsd.workload import ACTIVITYNET, stages
 from benchmarks.bench_windows import HOUR_FRAMES, measure_layouts
-from benchmarks.goals import GOALS, Figure, Goal, NotMeasuredError, goal_line, goals_table
-from benchmarks.parts import PARTS, Part, measure_part
+from benchmarks.goals import GOALS, PARTS, Figure, Goal, NotMeasuredError, Part, goal_line, goals_table
 from tallformer_infer.config import WindowConfig
 from tallformer_training.synthetic import SetSpec
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.long_videos import LENGTHS_S, score
+from benchmarks.bench_rates import LENGTHS_S, score
 from benchmarks.tables import rates_table
 from tallformer_infer.evaluation import Truth
 from tallformer_infer.structures import Action

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tables
+from benchmarks import measure
 from benchmarks.tables import PAGES, TABLES, fill
 from tests.conftest import ROOT
 
@@ -39,7 +39,7 @@ def test_every_table_stands_on_a_page(root: Path) -> None:
 
 
 def test_a_table_without_committed_lines_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
 
     assert (
         fill("<!-- table: detect -->\nold\n<!-- end -->") == "<!-- table: detect -->\nNot measured yet.\n<!-- end -->"

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import train_anet_demo
-from benchmarks.demo_page import demo_rows
-from benchmarks.demo_training import DemoTraining, parse_options, run
+from benchmarks.tables import demo_rows
+from benchmarks.train_demo import ANET_DEMO, DemoTraining, parse_options, run
 from tallformer_infer.config import RefinedHeadConfig, preset
 from tallformer_infer.evaluation import protocol_named
 from tallformer_training.loop.config import EncoderStageConfig
@@ -45,11 +44,11 @@ def test_the_recipe_sees_whole_videos_and_is_small() -> None:
 
 def test_training_goes_on_where_it_stopped_and_ends_with_figures(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path / "out"), "--result", str(tmp_path / "result.jsonl"), "--jobs", "1"]
-    demo = in_little(train_anet_demo.plan(parse_options("train_anet_demo", arguments, videos=(2, 2))))
+    demo = in_little(ANET_DEMO)
 
     sessions = 0
     while not (tmp_path / "result.jsonl").exists():
-        run(demo, parse_options("train_anet_demo", [*arguments, "--minutes", "0"], videos=(2, 2)))
+        run(demo, parse_options([*arguments, "--minutes", "0"]))
         sessions += 1
         assert sessions < 10
 

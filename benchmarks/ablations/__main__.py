@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.ablations.groups import BASE, GROUPS
 from benchmarks.ablations.plan import Plan, whole_plan
-from benchmarks.ablations.results import RESULTS
+from benchmarks.ablations.results import RESULTS_FILE
 from benchmarks.ablations.running import Place, Progress, go_on, is_done, run_folder
 from tallformer_infer.config import to_json
 from tallformer_infer.errors import ConfigError, TallformerError
@@ -84,7 +84,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this group or variant")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
     parser.add_argument("--recipes", type=Path, metavar="DIR", help="write the recipe of every start, and do nothing")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
+    parser.add_argument("--results", type=Path, default=RESULTS_FILE, help="file of the results")
     parser.add_argument("--threads", type=int, default=cores, help="of torch")
     parser.add_argument("--jobs", type=int, default=cores, help="processes that make videos")
     return parser.parse_args(arguments)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from benchmarks import train_demo
 from benchmarks.ablations.groups import BASE, group_named
+from benchmarks.train_demo import DEMO
 from tallformer_infer.config import ModelConfig, PointHeadConfig, PyramidConfig, Recipe, TcmConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_training.loop import EncoderStageConfig, OptimiserConfig, TrainingConfig
@@ -111,7 +111,7 @@ class Plan:
 
 
 def _base_recipe() -> Recipe:
-    recipe = train_demo.RECIPE
+    recipe = DEMO.recipe
     return replace(
         recipe,
         name="ablation",
@@ -122,7 +122,7 @@ def _base_recipe() -> Recipe:
 
 BASE_RECIPE = _base_recipe()
 BASE_CONFIG = replace(
-    train_demo.CONFIG,
+    DEMO.config,
     ratio=0.3,
     sampling="random",
     epochs=EPOCHS,

@@ -11,7 +11,6 @@ found, from their own starts.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.measure import RESULTS, read_lines
 from tallformer_infer.errors import ConfigError
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "ablations.jsonl"
+RESULTS_FILE = RESULTS / "ablations.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,9 @@ def spread(values: Sequence[float]) -> float:
     return stdev(values) if len(values) > 1 else math.nan
 
 
-def read_lines(path: Path = RESULTS) -> list[dict[str, Any]]:
-    """Lines of all finished runs; none where there is no file yet."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def finished_runs(path: Path = RESULTS_FILE) -> list[dict[str, Any]]:
+    """Lines of all finished runs; none if there is no file yet."""
+    return read_lines(path) if path.exists() else []
 
 
 def is_measured(path: Path, run: str, settings_sha256: str, machine: str) -> bool:
@@ -72,19 +70,12 @@ def is_measured(path: Path, run: str, settings_sha256: str, machine: str) -> boo
     Raises:
         ConfigError: A run of that name was measured with other settings.
     """
-    lines = [line for line in read_lines(path) if line["run"] == run and machine_of(line) == machine]
+    lines = [line for line in finished_runs(path) if line["run"] == run and machine_of(line) == machine]
     if any(line["settings_sha256"] != settings_sha256 for line in lines):
         raise ConfigError(
             f"{path}: {run} was measured with other settings; remove its line, or name another file (--results)"
         )
     return bool(lines)
-
-
-def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Add the line of a finished run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def machine_of(line: Mapping[str, Any]) -> str:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from benchmarks.ablations.plan import DataConfig, Plan, Run
-from benchmarks.ablations.results import RESULTS, append_line, is_measured, machine_of
+from benchmarks.ablations.results import RESULTS_FILE, is_measured, machine_of
 from benchmarks.ablations.starts import compose, find_start, make_start
-from benchmarks.measure import circumstances
+from benchmarks.measure import append_line, circumstances
 from benchmarks.training_step import StepTrial
 from tallformer_infer.config import to_json
 from tallformer_infer.files import file_sha256
@@ -54,7 +54,7 @@ class Place:
 
     out: Path
     """Folder of videos, frames and runs."""
-    results: Path = RESULTS
+    results: Path = RESULTS_FILE
     """File of the lines."""
     starts: Mapping[str, Path] = field(default_factory=dict)
     """Checkpoints of starts that are given; only their encoder is taken."""
@@ -207,7 +207,6 @@ def _line(run: Run, job: TrainingJob, result: TrainingResult, testing: DatasetRe
         "threads": torch.get_num_threads(),
         "recipe": to_json(job.recipe),
         "training": to_json(job.config),
-        **circumstances(),
     }
 
 

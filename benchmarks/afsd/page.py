@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,8 @@ from benchmarks.afsd.workload import (
     Stage,
     stages,
 )
+from benchmarks.measure import read_results
 
-_RESULTS = Path(__file__).resolve().parent.parent / "results" / "afsd.jsonl"
 _DRAWS = 2000
 MATRIX = "matrix product"
 
@@ -77,7 +75,7 @@ class Totals:
 
 def stage_table(workload: str) -> str:
     """Seconds per video of each stage, and their totals."""
-    totals = Totals(read(), workload)
+    totals = Totals(read_results("afsd"), workload)
     systems = (AFSD, *SYSTEMS)
     rows = [f"| s per {workload} video | {' | '.join(systems)} |", f"|---|{'---|' * len(systems)}"]
     for row in ROWS:
@@ -95,7 +93,7 @@ def stage_table(workload: str) -> str:
 
 def ratio_table(workload: str) -> str:
     """How many times as long AFSD takes, by what is counted."""
-    totals = Totals(read(), workload)
+    totals = Totals(read_results("afsd"), workload)
     rows = [f"| AFSD / TALLFormer, {workload} | {' | '.join(SYSTEMS)} |", f"|---|{'---|' * len(SYSTEMS)}"]
     for scope in totals.scopes():
         cells = []
@@ -110,7 +108,7 @@ def ratio_table(workload: str) -> str:
 
 def target_table() -> str:
     """Ratios that were aimed at, and what came out."""
-    totals = Totals(read(), ACTIVITYNET)
+    totals = Totals(read_results("afsd"), ACTIVITYNET)
     rows = ["| AFSD / TALLFormer, ActivityNet | wanted | measured | met |", "|---|---|---|---|"]
     for (scope, system), wanted in TARGETS.items():
         ratio, low, high = totals.ratio(system, scope)
@@ -121,7 +119,7 @@ def target_table() -> str:
 
 def share_table() -> str:
     """What part of the machine's rate of matrix products each network reaches."""
-    tasks = {line["task"]: line for line in read() if line["name"] == "afsd_task"}
+    tasks = {line["task"]: line for line in read_results("afsd") if line["name"] == "afsd_task"}
     rate = 1 / float(np.median(tasks[MATRIX]["samples_s"]))
     rows = ["| network | GMAC | s | GFLOP/s | of the matrix rate |", "|---|---|---|---|---|"]
     for name, gmac in GMAC.items():
@@ -136,7 +134,7 @@ def share_table() -> str:
 
 def full_table() -> str:
     """One short video in full beside the sum of its sample."""
-    afsd, ours = [line for line in read() if line["name"] == "afsd_full"]
+    afsd, ours = [line for line in read_results("afsd") if line["name"] == "afsd_full"]
     rows = ["| AFSD's stage | in full | from a sample |", "|---|---|---|"]
     sampled = afsd["sampled_stages_s"]
     for name, seconds in afsd["stages_s"].items():
@@ -155,20 +153,19 @@ def full_table() -> str:
     return "\n".join([*rows, "", note])
 
 
-def read() -> list[dict[str, Any]]:
-    """The committed lines."""
-    return [json.loads(line) for line in _RESULTS.read_text(encoding="utf-8").splitlines()]
-
-
 def _detect_s(frames: int) -> float:
     """Seconds of `detect` with Swin-T in int8 from the samples: clips two at a time, and an empty one."""
-    seconds = {line["task"]: float(np.median(line["samples_s"])) for line in read() if line["name"] == "afsd_task"}
+    seconds = {
+        line["task"]: float(np.median(line["samples_s"]))
+        for line in read_results("afsd")
+        if line["name"] == "afsd_task"
+    }
     clips = -(-frames // 32) + 1
     return (clips + clips % 2) * seconds["encode Swin-T int8"] + seconds["localize Swin-T ActivityNet"]
 
 
 def _sample_note(workload: str) -> str:
-    lines = {line["task"]: line for line in read() if line["name"] == "afsd_task"}
+    lines = {line["task"]: line for line in read_results("afsd") if line["name"] == "afsd_task"}
     line = lines[MATRIX]
     flows = [stage for stage in stages(workload) if stage.row in (FLOW, CLS_FLOW)]
     parts = []

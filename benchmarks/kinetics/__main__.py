@@ -30,7 +30,7 @@ from benchmarks.kinetics.encoding import Encoding, encode, load_encoder
 from benchmarks.kinetics.film import ACCEPTED, FILM_FPS, Placed, Truth, arrange, read_scenes, truths, write_film
 from benchmarks.kinetics.judging import judge
 from benchmarks.kinetics.shipped import judge_points, search, search_features
-from benchmarks.measure import circumstances
+from benchmarks.measure import append_line
 from tallformer_infer import Detector
 from tallformer_infer.runtime import RunPrecision
 
@@ -127,9 +127,8 @@ def _detect(options: argparse.Namespace) -> None:
         "runtime": options.made_by or detector.runtime.name,
         "precision": detector.runtime.precision,
     }
-    with options.out.open("a", encoding="utf-8") as file:
-        for line in judge_points(detector.bundle, found, facts):
-            file.write(json.dumps({**how, **line, **circumstances()}) + "\n")
+    for line in judge_points(detector.bundle, found, facts):
+        append_line(options.out, {**how, **line})
 
 
 def _judge(options: argparse.Namespace) -> None:
@@ -149,9 +148,7 @@ def _judge(options: argparse.Namespace) -> None:
             cases.append(("no groups", Settings(), ()))
         for name, settings, joined in cases:
             line = _line(logits, encoding, settings, facts, classes, joined)
-            line = {"part": part, "encoding": asdict(encoding), "setting": name, **line, **circumstances()}
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(options.out, {"part": part, "encoding": asdict(encoding), "setting": name, **line})
 
 
 def _variations() -> Iterator[tuple[str, Settings]]:

@@ -13,7 +13,6 @@ that stand there already are left out.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.kinetics.encoding import load_encoder
-from benchmarks.measure import circumstances
+from benchmarks.measure import RESULTS, append_line, read_lines
 from benchmarks.real_training.baselines import linear, untrained, whole_shots
 from benchmarks.real_training.features import FeatureStore, encode_all, encode_all_with_bundle
 from benchmarks.real_training.running import Place, run, splits
@@ -40,7 +39,6 @@ from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.model import Detector
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
-RESULTS = Path(__file__).parents[1] / "results" / "real_training.jsonl"
 ENCODER = "backbone."
 GENERATED = Path("demo")
 """Instead of a checkpoint: the encoder of the bundle of that name, which learned on generated video."""
@@ -57,7 +55,7 @@ def main() -> None:
     done = _done(options.out)
     for split in options.splits:
         for line in _baselines(options, place, split, done):
-            _write(options.out, {**line, **facts})
+            append_line(options.out, {**line, **facts})
         learned = len(splits(split)[0][0]) * options.orders * WINDOWS_PER_VIDEO
         epochs = max(round(options.steps * BATCH_WINDOWS / learned), 1)
         for seed in options.seeds:
@@ -66,7 +64,7 @@ def main() -> None:
                     continue
                 if time.monotonic() < end_s:
                     line = run(variant, split, place, seed=seed, orders=options.orders)
-                    _write(options.out, {**line, **facts})
+                    append_line(options.out, {**line, **facts})
                     print(variant.name, split, seed, line["map"], line["average_map"], line["train_cpu_s"], flush=True)
 
 
@@ -101,16 +99,10 @@ def _baselines(
         yield untrained(split, place, weight, bias)
 
 
-def _write(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**line, **circumstances()}) + "\n")
-
-
 def _done(path: Path) -> set[tuple[str, str, str, int]]:
     if not path.exists():
         return set()
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {(line["encoder"], line["variant"], line["split"], line["seed"]) for line in lines}
+    return {(line["encoder"], line["variant"], line["split"], line["seed"]) for line in read_lines(path)}
 
 
 def _detector(recipe: Recipe, path: Path) -> Detector:
@@ -135,7 +127,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--encoder", type=Path, required=True, help="checkpoint whose encoder is used, or `demo`")
     parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
     parser.add_argument("--real", type=Path, default=REAL, help="folder of the footage")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="file that gets a line for each run")
+    parser.add_argument("--out", type=Path, default=RESULTS / "real_training.jsonl", help="file to append lines to")
     parser.add_argument("--side", type=int, default=112, help="side of the frames that the encoder sees, in pixels")
     parser.add_argument("--orders", type=int, default=2, help="compositions of each sequence")
     parser.add_argument("--steps", type=int, default=120, help="training steps of each part of a split")

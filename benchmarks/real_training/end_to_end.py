@@ -12,7 +12,6 @@ and a line for each says what a step takes.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import time
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.kinetics.encoding import load_encoder
-from benchmarks.measure import circumstances
+from benchmarks.measure import RESULTS, append_line
 from benchmarks.real_training.features import FeatureStore, encode_all
 from benchmarks.real_training.running import Place, load, run_job, scored, splits
 from benchmarks.real_training.variants import Variant, encoder_recipe, frozen_config, heads
@@ -32,7 +31,6 @@ from tallformer_training.loop.record import read_metrics
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
 
-RESULTS = Path(__file__).parents[1] / "results" / "real_end_to_end.jsonl"
 VARIANT, SPLIT, SIDE_PX, ORDERS = "points", "across", 112, 2
 FROZEN_EPOCHS = 24
 """Of the first part: 120 steps."""
@@ -53,7 +51,7 @@ def main() -> None:
     tested = [f"sequence-{sequence:02d}-0" for sequence in left_out]
     if options.cost:
         for precision in ("fp32", "bf16"):
-            _write(options.out, _cost(options, place, names[:_COST_VIDEOS], precision))
+            append_line(options.out, _cost(options, place, names[:_COST_VIDEOS], precision))
         return
     first = _variant(0.0, FROZEN_EPOCHS)
     start = _with_encoder(first, options.encoder, options.work / "start.safetensors", options.seed)
@@ -80,16 +78,11 @@ def main() -> None:
             **{key: round(value, 1) for key, value in spent.items()},
             **result,
         }
-        _write(options.out, line)
+        append_line(options.out, line)
         print(name, line["steps"], line["map"], line["average_map"], line["train_cpu_s"], flush=True)
         if name == "first":
             start = Path(shutil.copy(model, options.work / "head.safetensors"))
     shutil.rmtree(folder)
-
-
-def _write(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**line, **circumstances()}) + "\n")
 
 
 def _cost(options: argparse.Namespace, place: Place, names: list[str], precision: str) -> dict[str, Any]:
@@ -162,7 +155,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cost", action="store_true", help="measure what a step takes, and nothing else")
     parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="file that gets the lines")
+    parser.add_argument("--out", type=Path, default=RESULTS / "real_end_to_end.jsonl", help="file that gets the lines")
     return parser.parse_args()
 
 

@@ -20,11 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from benchmarks.measure import RESULTS, read_lines
 from benchmarks.real_training.page import LONG_TITLES
 from benchmarks.real_training.videos import LAWN
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
 TIMELINES, CURVES = RESULTS / "real_timelines.jsonl", RESULTS / "real_tcm.jsonl"
 LEAST_SCORE = 0.3
 """Of what is shown."""
@@ -46,7 +46,7 @@ def main() -> None:
         TIMELINES.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     for path, draw, name in ((TIMELINES, draw_timelines, "real-timelines.png"), (CURVES, draw_curves, "real-tcm.png")):
         if path.exists():
-            draw(_read(path)).savefig(ROOT / "docs" / name, dpi=100)
+            draw(read_lines(path)).savefig(ROOT / "docs" / name, dpi=100)
 
 
 def collect(actions: Path, truth: Path, videos: Sequence[str]) -> list[dict[str, Any]]:
@@ -116,10 +116,6 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Figure:
     right.set(xlabel="step", title="mAP on the lawn at tIoU 0.5, %")
     right.legend(fontsize=7)
     return figure
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _options() -> argparse.Namespace:

@@ -13,7 +13,6 @@ trained: a line for each seed says what the random layers of the TCM add to what
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import time
 from dataclasses import replace
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import circumstances
+from benchmarks.measure import RESULTS, append_line
 from benchmarks.real_training.features import FeatureStore
 from benchmarks.real_training.running import Place, load, run_job, scored, splits
 from benchmarks.real_training.variants import (
@@ -38,7 +37,6 @@ from tallformer_training.loop.checkpoints import MEAN, checkpoint_folders
 from tallformer_training.loop.record import read_metrics
 from tallformer_training.model import Detector
 
-RESULTS = Path(__file__).parents[1] / "results" / "real_tcm.jsonl"
 SPLIT = "across"
 ORDERS = 2
 VARIANTS = ("anchor", "anchor-tcm", "anchor-tcm-quiet", "anchor-tcm-slow", "anchor-tcm-warm")
@@ -62,8 +60,7 @@ def main() -> None:
                 line = beginning(variant, place, seed=seed)
             else:
                 line = measure(variant, place, seed=seed, every=options.every, minutes=options.minutes)
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**line, **circumstances()}) + "\n")
+            append_line(options.out, line)
             print(name, seed, line.get("curve", [line])[-1], flush=True)
 
 
@@ -148,7 +145,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(VARIANTS[:2]), help="variants")
     parser.add_argument("--seeds", type=lambda text: [int(name) for name in text.split(",")], default=[0])
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="file that gets a line for each run")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "real_tcm.jsonl", help="file that gets a line for each run"
+    )
     return parser.parse_args()
 
 

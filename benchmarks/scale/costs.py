@@ -12,16 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import numpy as np
 
 from benchmarks.afsd.workload import GMAC
+from benchmarks.measure import read_results
 from benchmarks.scale.queue import Fleet, Work, as_line, simulate
 
-RESULTS = Path(__file__).parents[1] / "results"
 CLIP_S = 32 / 15
 CLIPS_PER_HOUR = 3600 / CLIP_S
 WINDOWS_PER_HOUR = 3600 / (352 / 15)
@@ -83,7 +82,7 @@ def cost(backbone: str, precision: str, height_px: int) -> Cost:
 
     The encoder took both cores; their whole time is counted, idle moments included.
     """
-    tasks = {line["task"]: line for line in read_lines("afsd") if line["name"] == "afsd_task"}
+    tasks = {line["task"]: line for line in read_results("afsd") if line["name"] == "afsd_task"}
     encode = tasks[f"encode {backbone} {precision}"]
     localize = tasks[f"localize {backbone} THUMOS14"]
     threads = encode["inputs"]["threads"]
@@ -93,7 +92,7 @@ def cost(backbone: str, precision: str, height_px: int) -> Cost:
 
 def decode_core_s(height_px: int, way: str = "tallformer") -> float:
     """Core seconds to decode and resize an hour of video."""
-    lines = [line["inputs"] for line in read_lines("decode_heights")]
+    lines = [line["inputs"] for line in read_results("decode_heights")]
     (found,) = (line for line in lines if line["height_px"] == height_px and line["way"] == way)
     return float(found["core_s_per_hour"])
 
@@ -148,9 +147,3 @@ def main() -> None:
     """Print a JSON line per simulation."""
     for line in simulations(hours=HOURS, nodes=NODES):
         print(json.dumps(line), flush=True)
-
-
-def read_lines(name: str) -> list[dict[str, Any]]:
-    """The committed lines of one benchmark."""
-    text = (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.measure import read_results
 from benchmarks.scale.costs import (
     CHANNELS,
     CORE_HOUR_EXAMPLE,
@@ -15,7 +16,6 @@ from benchmarks.scale.costs import (
     decode_core_s,
     encoder_flop,
     feature_bytes,
-    read_lines,
 )
 
 
@@ -36,8 +36,8 @@ def core_table() -> str:
                 f"{found.binds} ({max(found.decode_s, found.encode_s) / found.whole_s:.0%})",
             ]
             rows.append(f"| {' | '.join(cells)} |")
-    decode, encode = read_lines("decode_heights")[0], read_lines("afsd")[0]
-    bits = {line["inputs"]["height_px"]: line["inputs"]["megabit_per_s"] for line in read_lines("decode_heights")}
+    decode, encode = read_results("decode_heights")[0], read_results("afsd")[0]
+    bits = {line["inputs"]["height_px"]: line["inputs"]["megabit_per_s"] for line in read_results("decode_heights")}
     note = (
         f"Core seconds per hour of video: decode on {decode['processor']} (one thread; h264, 30 fps, "
         f"{', '.join(f'{height}p {rate:g} Mbit/s' for height, rate in bits.items())}), encode on {encode['processor']} "
@@ -99,7 +99,7 @@ def simulation_table() -> str:
     heads = ("machines fail every", "resumes", "order", "wall time", "machines lost", "driver lost")
     parts = ("decoded again", "work lost", "down", "idle", "set aside", "not finished")
     rows = [f"| {' | '.join([*heads, *parts])} |", f"|{'---|' * 12}"]
-    lines = read_lines("scale")
+    lines = read_results("scale")
     for line in lines:
         fleet, work = line["fleet"], line["work"]
         workers_s = fleet["nodes"] * fleet["workers_per_node"] * line["wall_s"]
