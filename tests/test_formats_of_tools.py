@@ -530,9 +530,10 @@ def test_tables_that_boris_exports_are_read_in_the_time_of_each_file(file, name,
         (TABULAR.replace("STOP,113.000", "START,113.000").rpartition("\n")[0], "'wave' begins at 112.5 s and does not"),
         (TABULAR.replace("112.500", "soon"), r"line 7: expected times in seconds, got \[\"soon\"\]"),
         (TABULAR.replace("POINT", "blob"), 'line 6: expected START, STOP, STATE or POINT as behavior type, got "BLOB"'),
+        (TABULAR.partition(",START")[0], 'line 2: expected START, STOP, STATE or POINT as behavior type, got ""'),
         (AGGREGATED.replace("10.000;10.000", "NA;NA"), r"does not say how long x/a b\.mp4 is"),
     ],
-    ids=["no end", "time", "type", "length"],
+    ids=["no end", "time", "type", "cut off", "length"],
 )
 def test_tables_of_boris_that_are_wrong_are_refused(file, content, message):
     with pytest.raises(AnnotationError, match=message):

@@ -120,7 +120,7 @@ def project_of_events(rows: Iterable[tuple[str, Mapping[str, str]]], problems: P
     for place, row in rows:
         name = row.get("observation_id", "")
         observation = observations.get(name) or observations.setdefault(name, _observation_of(row))
-        kind, label = row["behavior_type"].strip().upper(), row.get("label", "")
+        kind, label = row.get("behavior_type", "").strip().upper(), row.get("label", "")
         is_aggregated = kind == "STATE"
         cells = [row.get(column, "") for column in (("start_s", "end_s") if is_aggregated else ("time",))]
         times_s = [number(cell) for cell in cells]
