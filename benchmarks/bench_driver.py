@@ -20,11 +20,12 @@ from pathlib import Path
 
 from benchmarks.measure import Timing, report
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
-from tallformer_infer.archive.results import ResultFolder, ResultKeeper
-from tallformer_infer.archive.run import Run, RunParts, Totals, plan
+from tallformer_infer.archive.places import ResultFolder
+from tallformer_infer.archive.results import ResultKeeper
+from tallformer_infer.archive.run import Run, RunParts, plan
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import hash_stages
-from tallformer_infer.archive.tasks import Event, Finished, Identified, IdentifyTask, LabelSettings, Task
+from tallformer_infer.archive.tasks import Event, Finished, Identified, IdentifyTask, LabelSettings, Task, Totals
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.commands.progress import JsonWatcher
 from tallformer_infer.pipeline import Detector

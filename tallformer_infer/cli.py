@@ -21,11 +21,11 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperCommand
 
-from tallformer_infer.errors import AnnotationError, ExtraError, OutputError, TallformerError
-from tallformer_infer.stopping import StoppedError, install_stop_handler, stop_code, stop_signal
+from tallformer_infer.errors import AnnotationError, ExtraError, OutputError, StoppedError, TallformerError
+from tallformer_infer.stopping import install_stop_handler, stop_code, stop_signal
 
 _TYPER_STOPPED = 130
-"""What Typer returns when Ctrl-C reaches it; our commands raise `StoppedError` after they have reported it."""
+"""What Typer returns when Ctrl-C reaches it; commands that have reported it raise `StoppedError`."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def run(arguments: Sequence[str]) -> int:
         code = app(
             [*(option for option in options if option != "--debug"), *values], prog_name=NAME, standalone_mode=False
         )
-    except StoppedError:
-        return stop_code()
+    except StoppedError as error:
+        return _stopped(as_json=as_json) if str(error) else stop_code()
     except (KeyboardInterrupt, typer.Abort):
         return _stopped(as_json=as_json)
     except Exception as error:

@@ -72,7 +72,7 @@ class ServerError(TallformerError):
 
 
 class StoppedError(TallformerError):
-    """Work that was stopped from outside before it was done."""
+    """Work that was stopped from outside before it was done; without a message: the command has reported the stop."""
 
 
 class ExtraError(TallformerError):

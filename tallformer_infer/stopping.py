@@ -25,10 +25,6 @@ _SAME_STOP_S = 1.0
 """Signals this close together are one stop: `timeout` and similar tools signal the program, and then its group."""
 
 
-class StoppedError(Exception):
-    """The run was stopped, and has reported what it leaves behind."""
-
-
 class _StopHandler:
     """Raises `KeyboardInterrupt`, and remembers the first signal."""
 

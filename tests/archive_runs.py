@@ -12,7 +12,8 @@ from typing import Any
 
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.labelling import Labeller
-from tallformer_infer.archive.results import ResultFolder, ResultKeeper, ResultPlace
+from tallformer_infer.archive.places import ResultFolder, ResultPlace
+from tallformer_infer.archive.results import ResultKeeper
 from tallformer_infer.archive.run import Run, RunParts, plan
 from tallformer_infer.archive.sources import find_sources
 from tallformer_infer.archive.stages import describe_scores, hash_stages

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallformer_infer.archive.results import choose_names, place_in
+from tallformer_infer.archive.places import place_in
+from tallformer_infer.archive.results import choose_names
 from tallformer_infer.archive.sources import FoundSource, find_sources
 from tallformer_infer.errors import ArchiveError, OutputError
 

@@ -15,8 +15,8 @@ import typer
 from tallformer_infer import cli
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.queries import EXPORT_FORMATS, ActionFilter
-from tallformer_infer.archive.run import Plan, Totals
-from tallformer_infer.archive.tasks import Alive
+from tallformer_infer.archive.run import Plan
+from tallformer_infer.archive.tasks import Alive, Totals
 from tallformer_infer.commands import progress
 from tallformer_infer.commands.options import given_options
 from tallformer_infer.commands.report import archive_rows

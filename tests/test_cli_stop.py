@@ -14,14 +14,8 @@ import pytest
 import typer
 
 from tallformer_infer import cli
-from tallformer_infer.errors import CheckpointError
-from tallformer_infer.stopping import (
-    StoppedError,
-    install_stop_handler,
-    raise_if_stopped,
-    run_interruptibly,
-    stop_signal,
-)
+from tallformer_infer.errors import CheckpointError, StoppedError
+from tallformer_infer.stopping import install_stop_handler, raise_if_stopped, run_interruptibly, stop_signal
 from tests.small_bundle import write_bundle
 from tests.videos import noise_pictures, write_video
 

@@ -10,14 +10,14 @@ import pytest
 
 from tallformer_infer import cli
 from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.results import NotTriedError
+from tallformer_infer.archive.places import NotTriedError
 from tallformer_infer.errors import OutputError
 from tests.archive_runs import content_of, label
 from tests.ftp_server import serve
 from tests.videos import textured_pictures, write_video
 
 fsspec = pytest.importorskip("fsspec")
-from tallformer_infer.archive.results import RemotePlace  # noqa: E402
+from tallformer_infer.archive.places import RemotePlace  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tallformer_infer.archive.database import ArchiveDatabase
-from tallformer_infer.archive.results import ResultFolder
+from tallformer_infer.archive.places import ResultFolder
 from tallformer_infer.archive.store import PARTIAL, FeatureWriter
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.results import Selection

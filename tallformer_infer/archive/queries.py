@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from tallformer_infer.archive.database import ArchiveDatabase, from_db
-from tallformer_infer.archive.results import file_name, place_in, stored_result
+from tallformer_infer.archive.places import place_in
+from tallformer_infer.archive.results import file_name, stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
 from tallformer_infer.files import replacing

@@ -1,44 +1,31 @@
-"""Result files: their names, the folder or URL they go to, and how a finished video is written there and recorded.
+"""Result files of an archive: their names, and how a finished video is written and recorded.
 
-Note [whole at an address]
-    If a protocol can rename (sftp, ftp, smb, hdfs, a mounted disk), a file is written under another name next to its
-    own and renamed. Object stores cannot, and need not: an object appears when its upload is complete, not before.
-
-Note [an address that does not answer]
-    An attempt may take minutes, in which the driver hears no worker. After three failures in a row, files are refused
-    without an attempt, for 30 s or ten times as long as the last attempt took. What was refused is in the database.
-
-Note [whose address]
-    Names of result files are chosen by one database. So a URL belongs to the folder that first wrote to it; if the
-    folder is empty, its copy of the database is fetched, and the run resumes from there.
+Note [who writes what]
+    Result files are written, and uploaded, by threads, since most of that time is spent waiting for a disk or a server;
+    the driver serves its workers meanwhile. Only the driver writes the row of a video, once its files are complete.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import json
+import queue
 import re
-import secrets
-import sqlite3
-import threading
-import time
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
 
 from tallformer_infer import __version__
-from tallformer_infer.archive.database import DATABASE, ArchiveDatabase, Labelled, VideoRow
+from tallformer_infer.archive.database import ArchiveDatabase, FailureKind, Labelled, VideoRow
+from tallformer_infer.archive.places import NotTriedError, ResultPlace
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import StageHashes, hash_recipe
+from tallformer_infer.archive.tasks import Totals, Watcher
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import from_json, to_json
-from tallformer_infer.errors import ArchiveError, MediaError, OutputError
-from tallformer_infer.files import file_sha256, name_beside, replacing, write_whole
+from tallformer_infer.errors import OutputError
 from tallformer_infer.labels import (
     FORMATS,
     WRITABLE,
@@ -47,10 +34,9 @@ from tallformer_infer.labels import (
     labelled_video,
     require_libraries,
 )
-from tallformer_infer.media import ALLOWED_PROTOCOLS, file_system
 from tallformer_infer.report import require_report
 from tallformer_infer.report.results import result_page, source_of
-from tallformer_infer.results import Selection, actions_document, encode_document, write_content
+from tallformer_infer.results import Selection, actions_document, encode_document
 from tallformer_infer.structures import Result
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
@@ -81,22 +67,6 @@ def choose_names(found: Iterable[FoundSource], taken: set[str]) -> list[tuple[Fo
     return chosen
 
 
-def place_in(folder: Path, name: str) -> Path:
-    """The path of a result file; its folder is made.
-
-    Raises:
-        OutputError: It would lie outside of `folder`, by a link that was put there, or its folder cannot be made.
-    """
-    path = folder.joinpath(*name.split("/"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.parent.resolve().is_relative_to(folder.resolve()):
-            raise OutputError(f"{path}: lies outside of {folder}: {path.parent} leads to {path.parent.resolve()}")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return path
-
-
 def _safe(name: str, source: str) -> str:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(_safe_part(part, source) for part in parts) or f"video~{_mark(source)}"
@@ -120,302 +90,6 @@ def _key(name: str) -> str:
 
 def _mark(source: str) -> str:
     return hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:_MARK_DIGITS]
-
-
-RESULTS = "results"
-"""Folder of result files inside the output folder."""
-
-
-class NotTriedError(OutputError):
-    """A file was not attempted, because others have just failed."""
-
-
-class ResultPlace(Protocol):
-    """Stores result files by name; called from several threads."""
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder that names start from; None if it is not on this machine."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all.
-
-        Args:
-            name: Below the place, with `/` between folders.
-            content: All of it.
-
-        Raises:
-            OutputError: It cannot be written, or would lie outside of the place.
-        """
-
-    def has(self, name: str) -> bool:
-        """Whether a file of this name exists."""
-
-    def try_again(self) -> None:
-        """Forget a failure, so that refused files are attempted again."""
-
-
-class ResultFolder:
-    """A folder of this machine."""
-
-    def __init__(self, out: Path) -> None:
-        """Write to the results folder in `out`."""
-        self.folder = out / RESULTS
-
-    def write(self, name: str, content: bytes) -> None:
-        """See `ResultPlace`."""
-        write_content(content, place_in(self.folder, name))
-
-    def has(self, name: str) -> bool:
-        """See `ResultPlace`."""
-        return self.folder.joinpath(*name.split("/")).is_file()
-
-    def try_again(self) -> None:
-        """Every file is attempted anyway."""
-
-
-T = TypeVar("T")
-
-_FAILURES_IN_A_ROW = 3
-_LEAST_QUIET_S = 30.0
-_QUIET_FACTOR = 10.0
-_TEMPORARY = re.compile(r"/\.tallformer-[0-9a-f]{12}\.tmp$")
-
-
-class RemotePlace:
-    """A URL with a folder of results, and files next to it."""
-
-    folder = None
-
-    def __init__(self, address: str, protocols: Collection[str] = ALLOWED_PROTOCOLS) -> None:
-        """Connect, and see what is there.
-
-        Args:
-            address: Where files go.
-            protocols: Of addresses that may be used.
-
-        Raises:
-            OutputError: It cannot be reached, or fsspec is not installed.
-        """
-        self.address = address.rstrip("/")
-        """As the user named it."""
-        self._protocols = protocols
-        self._system: Any = None
-        self._root = ""
-        self._one_at_a_time = threading.Lock()
-        self._failures = 0
-        self._quiet_until_s = 0.0
-        self._names = set(self._do("", self._list))
-
-    def write(self, name: str, content: bytes) -> None:
-        """See `ResultPlace`."""
-        self._put(f"{RESULTS}/{name}", lambda system, path: system.pipe_file(path, content))
-
-    def has(self, name: str) -> bool:
-        """Whether a file of this name existed at the start, or exists now."""
-        return f"{RESULTS}/{name}" in self._names
-
-    def try_again(self) -> None:
-        """See `ResultPlace`."""
-        self._quiet_until_s = 0.0
-
-    def has_beside(self, name: str) -> bool:
-        """Whether a file of this name exists next to the results."""
-        return name in self._names
-
-    def upload(self, file: Path, name: str) -> None:
-        """Copy a file of this machine to a name beside the results, whole or not at all.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        self._put(name, lambda system, path: system.put_file(str(file), path))
-
-    def download(self, name: str, file: Path) -> None:
-        """Copy what lies beside the results to a file of this machine, which is replaced whole.
-
-        Raises:
-            OutputError: It cannot be read.
-        """
-        with replacing(file) as temporary:
-            self._do(name, lambda system: system.get_file(self._path(name), str(temporary)), verb="read")
-
-    def _list(self, system: Any) -> list[str]:
-        system.invalidate_cache()
-        found: list[str] = []
-        if system.exists(self._root):
-            found += system.ls(self._root, detail=False)
-        if system.exists(self._path(RESULTS)):
-            found += system.find(self._path(RESULTS))
-        for path in found:
-            if _TEMPORARY.search(path):  # of a run that was cut off
-                with contextlib.suppress(Exception):
-                    system.rm_file(path)
-        return [path.removeprefix(self._root).lstrip("/") for path in found]
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
-
-    def _put(self, name: str, put: Callable[[Any, str], object]) -> None:
-        """See Note [whole at an address]."""
-        if time.monotonic() < self._quiet_until_s:
-            raise NotTriedError(f"{self.address}/{name}: cannot be written: the address did not answer a moment ago")
-        self._do(name, lambda system: self._put_whole(system, name, put))
-        self._names.add(name)
-
-    def _put_whole(self, system: Any, name: str, put: Callable[[Any, str], object]) -> None:
-        if not _can_rename(system):
-            put(system, self._path(name))
-            return
-        if _is_local(system):  # a link in it may lead elsewhere
-            place_in(Path(self._root), name)
-        folder = self._path(name).rpartition("/")[0]
-        _make_folder(system, folder)
-        temporary = f"{folder}/.tallformer-{secrets.token_hex(6)}.tmp"
-        try:
-            put(system, temporary)
-            _rename(system, temporary, self._path(name))
-        except Exception:  # after Ctrl-C there is no time; the next run removes it
-            with contextlib.suppress(Exception):
-                system.rm_file(temporary)
-            raise
-
-    def _do(self, name: str, work: Callable[[Any], T], *, verb: str = "written") -> T:
-        """Run an operation on the URL, reconnect after a failure, and translate errors."""
-        began_s = time.monotonic()
-        try:
-            with self._alone():
-                done = work(self._connected())
-        except OutputError:
-            raise
-        except Exception as error:  # every protocol has its own errors
-            self._note_failure(time.monotonic() - began_s)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            place, what = (f"{self.address}/{name}", verb) if name else (self.address, "reached")
-            raise OutputError(f"{place}: cannot be {what}: {reason}") from error
-        self._failures = 0
-        return done
-
-    def _connected(self) -> Any:
-        system = self._system
-        if system is None:
-            try:
-                system, root = file_system(self.address, self._protocols)
-            except MediaError as error:
-                raise ConnectionError(str(error).removeprefix(f"{self.address}: ")) from error
-            self._system, self._root = system, root.rstrip("/")
-        return system
-
-    def _alone(self) -> contextlib.AbstractContextManager[Any]:
-        """Serialise operations of protocols that have one connection."""
-        system = self._system
-        is_parallel = system is not None and (system.async_impl or _is_local(system))
-        return contextlib.nullcontext() if is_parallel else self._one_at_a_time
-
-    def _note_failure(self, took_s: float) -> None:
-        self._system = None
-        self._failures += 1
-        if self._failures >= _FAILURES_IN_A_ROW:
-            self._quiet_until_s = time.monotonic() + max(_LEAST_QUIET_S, _QUIET_FACTOR * took_s)
-
-
-def _make_folder(system: Any, folder: str) -> None:
-    try:
-        system.makedirs(folder, exist_ok=True)
-    except Exception:
-        system.invalidate_cache()
-        if not system.isdir(folder):  # else somebody was quicker
-            raise
-
-
-def _rename(system: Any, temporary: str, path: str) -> None:
-    try:
-        system.mv(temporary, path)
-    except Exception:
-        if not system.exists(path):
-            raise
-        system.rm_file(path)  # some servers refuse to replace a file: for a moment there is none
-        system.mv(temporary, path)
-
-
-def _is_local(system: Any) -> bool:
-    return "file" in ([system.protocol] if isinstance(system.protocol, str) else system.protocol)
-
-
-def _can_rename(system: Any) -> bool:
-    """Whether the protocol renames natively; by default fsspec copies and deletes."""
-    from fsspec.spec import AbstractFileSystem  # noqa: PLC0415 (an extra)
-
-    return type(system).mv is not AbstractFileSystem.mv
-
-
-_NOTE = "address.json"
-
-
-@dataclass(frozen=True)
-class _Note:
-    """What the state folder stores about its URL."""
-
-    address: str = ""
-    """URL for the result files."""
-    copied: str = ""
-    """SHA-256 of the database copy at the URL; empty before the first copy."""
-
-
-def claim(state: Path, place: RemotePlace) -> None:
-    """See Note [whose address].
-
-    Args:
-        state: The folder, which exists.
-        place: Where result files go.
-
-    Raises:
-        ArchiveError: The address belongs to another folder.
-        OutputError: Its database cannot be fetched, or the folder cannot be written.
-    """
-    is_there, is_here = place.has_beside(DATABASE), (state / DATABASE).is_file()
-    if is_there and not is_here:
-        place.download(DATABASE, state / DATABASE)
-    elif is_there and _note_in(state).address != place.address:
-        raise ArchiveError(
-            f"{place.address}: holds an archive that was not written from {state}; name its own --state folder, or an "
-            "empty one to fetch its database, or another --out"
-        )
-    if _note_in(state).address != place.address:
-        _keep(state, _Note(place.address))
-
-
-def copy_database(database: ArchiveDatabase, place: RemotePlace) -> None:
-    """Have a copy of the database at the address, if what is there is not the same.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    state = database.path.parent
-    copy = name_beside(state / DATABASE)
-    try:
-        database.connection.execute("VACUUM INTO ?", (str(copy),))
-        sha256 = file_sha256(copy)
-        if sha256 != _note_in(state).copied or not place.has_beside(DATABASE):
-            place.upload(copy, DATABASE)
-            _keep(state, _Note(place.address, sha256))
-    except (sqlite3.Error, OSError) as error:
-        raise OutputError(f"{database.path}: cannot be copied: {error}") from error
-    finally:
-        copy.unlink(missing_ok=True)
-
-
-def _note_in(state: Path) -> _Note:
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return _Note(**json.loads((state / _NOTE).read_text(encoding="utf-8")))
-    return _Note()
-
-
-def _keep(state: Path, note: _Note) -> None:
-    try:
-        write_whole(state / _NOTE, json.dumps(asdict(note)).encode())
-    except OSError as error:
-        raise OutputError(f"{state / _NOTE}: cannot be written: {error.strerror or error}") from error
 
 
 _SHARED_SUFFIXES = (".json", ".xml", ".txt")
@@ -572,3 +246,146 @@ def stored_result(database: ArchiveDatabase, row: VideoRow) -> Result:
     """
     result = from_json(Result, row.result, where=f"result of {row.source}")
     return dataclasses.replace(result, actions=database.actions_of(row.id))
+
+
+WRITERS = 8
+_AT_ONCE = 64
+"""Most results in memory that wait for their files."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How a result is recorded in the database."""
+
+    remarks: tuple[str, ...]
+    """Remarks."""
+    counts: bool = True
+    """It counts as an attempt."""
+    problem: OutputError | None = None
+    """Why its files could not be written."""
+
+
+class Recorder:
+    """Records results, and remembers those whose files could not be written. See Note [who writes what]."""
+
+    def __init__(self, database: ArchiveDatabase, keeper: ResultKeeper, watcher: Watcher, totals: Totals) -> None:
+        self._database = database
+        self._keeper = keeper
+        self._watcher = watcher
+        self._totals = totals
+        self._unwritten: list[int] = []
+        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="tallformer-write")
+        self._written: queue.SimpleQueue[tuple[VideoRow, Result, Recording] | BaseException] = queue.SimpleQueue()
+        self.writing: set[int] = set()
+        """Videos whose files are being written."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many results wait for their files that no new ones should be made."""
+        return len(self.writing) >= _AT_ONCE
+
+    def keep(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool = True) -> None:
+        """Start writing the files of a video; its row follows in `take_written`."""
+        if row.outputs:
+            self._database.forget_outputs([row.id])
+        self.writing.add(row.id)
+        self._threads.submit(self._write_and_tell, row, result, remarks, counts)
+
+    def keep_as_it_was(self, row: VideoRow, result: Result) -> None:
+        """Only the file's time may have changed: write its row, and missing files."""
+        counts = row.attempts == 0
+        if self._keeper.is_written(row):
+            self.record(row, result, Recording(row.remarks, counts=counts))
+        else:
+            self.keep(row, result, row.remarks, counts=counts)
+
+    def take_written(self, wait_s: float) -> Iterator[VideoRow]:
+        """Record the videos whose files have been written, or could not be.
+
+        Args:
+            wait_s: How long to wait for the first of them.
+        """
+        while self.writing:
+            try:
+                written = self._written.get(timeout=wait_s) if wait_s else self._written.get_nowait()
+            except queue.Empty:
+                return
+            wait_s = 0.0
+            if isinstance(written, BaseException):
+                raise written
+            row, result, how = written
+            if row.id in self.writing:  # else it was dropped
+                self.writing.discard(row.id)
+                self.record(row, result, how)
+                yield row
+
+    def write(self, row: VideoRow, result: Result) -> OutputError | None:
+        """Write the files of a video; returns the reason if they cannot be written. Called from several threads."""
+        try:
+            self._keeper.write_files(row, result)
+        except OutputError as error:
+            return error
+        return None
+
+    def record(self, row: VideoRow, result: Result, how: Recording) -> None:
+        """Record in the database. Results without files wait for `write_left`, or for the next run."""
+        error = None if how.problem is None else str(how.problem)
+        self._keeper.record(row, result, how.remarks, counts=how.counts, problem=error)
+        if error is not None:
+            self._unwritten.append(row.id)
+            if not isinstance(how.problem, NotTriedError):
+                self._watcher.failed(row.source, "output", error, again=True)
+            return
+        self._totals.done += 1
+        self._totals.incomplete += bool(result.decode_errors or result.missing_s)
+        self._totals.actions += len(result.actions)
+        self._totals.video_s += result.duration_s
+        self._count_bytes(row)
+        self._watcher.done(row.source, result, how.remarks, self._totals)
+
+    def write_left(self) -> int:
+        """Once more, write the result files that could not be written; what still cannot has failed.
+
+        Returns:
+            How many of these were not even tried, and nothing was said of them; see Note [an address that does not
+            answer] in `places`.
+        """
+        self._keeper.place.try_again()
+        left, self._unwritten = self._unwritten, []
+        return sum(self._write_again(left[start : start + _AT_ONCE]) for start in range(0, len(left), _AT_ONCE))
+
+    def _write_again(self, video_ids: Sequence[int]) -> int:
+        untried = 0
+        rows = [self._database.video(video_id) for video_id in video_ids]
+        results = [stored_result(self._database, row) for row in rows]
+        for row, result, problem in zip(rows, results, self._threads.map(self.write, rows, results), strict=True):
+            if problem is None:
+                self.record(row, result, Recording(row.remarks, counts=False))
+            elif isinstance(problem, NotTriedError):
+                untried += 1
+                self._count_failed(row)
+            else:
+                self.count_failure(row, "output", str(problem))
+        return untried
+
+    def close(self) -> None:
+        """Start no further writes."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def count_failure(self, row: VideoRow, kind: FailureKind, error: str) -> None:
+        """A video failed finally."""
+        self._count_failed(row)
+        self._watcher.failed(row.source, kind, error, again=False)
+
+    def _write_and_tell(self, row: VideoRow, result: Result, remarks: tuple[str, ...], counts: bool) -> None:
+        try:
+            self._written.put((row, result, Recording(remarks, counts=counts, problem=self.write(row, result))))
+        except BaseException as error:  # raised again by the driver
+            self._written.put(error)
+
+    def _count_failed(self, row: VideoRow) -> None:
+        self._totals.failed += 1
+        self._count_bytes(row)
+
+    def _count_bytes(self, row: VideoRow) -> None:
+        self._totals.done_bytes += self._database.video(row.id).size_bytes or 0

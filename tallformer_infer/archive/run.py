@@ -1,8 +1,4 @@
-"""A run: plan what is left to do, give videos to workers, write results, and record them in the database.
-
-Note [who writes what]
-    Result files are written, and uploaded, by threads, since most of that time is spent waiting for a disk or a server;
-    the driver serves its workers meanwhile. Only the driver writes the row of a video, once its files are complete.
+"""A run: plan what is left to do, give videos to workers, and keep their results.
 
 Note [at any moment]
     A run may be killed between any two steps. Features are stored clip by clip, result files are replaced whole, and
@@ -15,21 +11,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from tallformer_infer.archive.database import ArchiveDatabase, FailureKind, VideoRow
+from tallformer_infer.archive.places import ResultPlace
 from tallformer_infer.archive.processes import Engine
 from tallformer_infer.archive.results import (
-    NotTriedError,
+    WRITERS,
+    Recorder,
+    Recording,
     ResultKeeper,
-    ResultPlace,
     choose_names,
     has_outputs,
     stored_result,
@@ -50,9 +46,11 @@ from tallformer_infer.archive.tasks import (
     Lost,
     NotAVideo,
     Task,
+    Totals,
+    Watcher,
 )
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.errors import AnnotationError, ArchiveError, ConfigError, OutputError
+from tallformer_infer.errors import AnnotationError, ArchiveError, ConfigError
 from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.media import is_address
 from tallformer_infer.pipeline import conclude
@@ -142,203 +140,6 @@ def _list_for(done: Plan, row: VideoRow, hashes: StageHashes, *, is_changed: boo
     if row.actions_hash == hashes.actions:
         return done.unchanged if row.status == "done" and is_written else done.conclude
     return done.conclude if row.localizer_hash == hashes.localizer else done.label
-
-
-@dataclass
-class Totals:
-    """Progress of a run."""
-
-    planned: int = 0
-    """Videos that were not done at the start."""
-    planned_bytes: float = 0.0
-    """Total size of those whose size is known."""
-    done: int = 0
-    """Videos done."""
-    done_bytes: float = 0.0
-    """Total size of those done or failed."""
-    failed: int = 0
-    """Videos that failed finally."""
-    retried: int = 0
-    """Failed attempts that were repeated."""
-    ignored: int = 0
-    """Files that are not videos."""
-    copied: int = 0
-    """Videos done that have the content of another."""
-    incomplete: int = 0
-    """Videos done that are short or damaged."""
-    actions: int = 0
-    """Actions found."""
-    video_s: float = 0.0
-    """Total length of the videos done, in seconds."""
-    wall_s: float = 0.0
-    """Time since the start, in seconds."""
-    clips_encoded: int = 0
-    """Clips encoded."""
-
-
-class Watcher(Protocol):
-    """Receives the events of a run, in order and in one thread."""
-
-    def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
-        """The plan is made; None workers: as many as the cluster has room for."""
-
-    def started(self, slot: int, path: str, place: str) -> None:
-        """A worker starts a video."""
-
-    def alive(self, slot: int, path: str, alive: Alive, totals: Totals) -> None:
-        """Progress of a worker."""
-
-    def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
-        """A video is done."""
-
-    def failed(self, path: str, kind: FailureKind, error: str, *, again: bool) -> None:
-        """An attempt failed; `again`: it will be repeated."""
-
-    def freed(self, slot: int) -> None:
-        """A worker is idle."""
-
-
-WRITERS = 8
-_AT_ONCE = 64
-"""Most results in memory that wait for their files."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """How a result is recorded in the database."""
-
-    remarks: tuple[str, ...]
-    """Remarks."""
-    counts: bool = True
-    """It counts as an attempt."""
-    problem: OutputError | None = None
-    """Why its files could not be written."""
-
-
-class Recorder:
-    """Records results, and remembers those whose files could not be written. See Note [who writes what]."""
-
-    def __init__(self, database: ArchiveDatabase, keeper: ResultKeeper, watcher: Watcher, totals: Totals) -> None:
-        self._database = database
-        self._keeper = keeper
-        self._watcher = watcher
-        self._totals = totals
-        self._unwritten: list[int] = []
-        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="tallformer-write")
-        self._written: queue.SimpleQueue[tuple[VideoRow, Result, Recording] | BaseException] = queue.SimpleQueue()
-        self.writing: set[int] = set()
-        """Videos whose files are being written."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so many results wait for their files that no new ones should be made."""
-        return len(self.writing) >= _AT_ONCE
-
-    def keep(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool = True) -> None:
-        """Start writing the files of a video; its row follows in `take_written`."""
-        if row.outputs:
-            self._database.forget_outputs([row.id])
-        self.writing.add(row.id)
-        self._threads.submit(self._write_and_tell, row, result, remarks, counts)
-
-    def keep_as_it_was(self, row: VideoRow, result: Result) -> None:
-        """Only the file's time may have changed: write its row, and missing files."""
-        counts = row.attempts == 0
-        if self._keeper.is_written(row):
-            self.record(row, result, Recording(row.remarks, counts=counts))
-        else:
-            self.keep(row, result, row.remarks, counts=counts)
-
-    def take_written(self, wait_s: float) -> Iterator[VideoRow]:
-        """Record the videos whose files have been written, or could not be.
-
-        Args:
-            wait_s: How long to wait for the first of them.
-        """
-        while self.writing:
-            try:
-                written = self._written.get(timeout=wait_s) if wait_s else self._written.get_nowait()
-            except queue.Empty:
-                return
-            wait_s = 0.0
-            if isinstance(written, BaseException):
-                raise written
-            row, result, how = written
-            if row.id in self.writing:  # else it was dropped
-                self.writing.discard(row.id)
-                self.record(row, result, how)
-                yield row
-
-    def write(self, row: VideoRow, result: Result) -> OutputError | None:
-        """Write the files of a video; returns the reason if they cannot be written. Called from several threads."""
-        try:
-            self._keeper.write_files(row, result)
-        except OutputError as error:
-            return error
-        return None
-
-    def record(self, row: VideoRow, result: Result, how: Recording) -> None:
-        """Record in the database. Results without files wait for `write_left`, or for the next run."""
-        error = None if how.problem is None else str(how.problem)
-        self._keeper.record(row, result, how.remarks, counts=how.counts, problem=error)
-        if error is not None:
-            self._unwritten.append(row.id)
-            if not isinstance(how.problem, NotTriedError):
-                self._watcher.failed(row.source, "output", error, again=True)
-            return
-        self._totals.done += 1
-        self._totals.incomplete += bool(result.decode_errors or result.missing_s)
-        self._totals.actions += len(result.actions)
-        self._totals.video_s += result.duration_s
-        self._count_bytes(row)
-        self._watcher.done(row.source, result, how.remarks, self._totals)
-
-    def write_left(self) -> int:
-        """Once more, write the result files that could not be written; what still cannot has failed.
-
-        Returns:
-            How many of these were not even tried, and nothing was said of them; see Note [an address that does not
-            answer] in `results`.
-        """
-        self._keeper.place.try_again()
-        left, self._unwritten = self._unwritten, []
-        return sum(self._write_again(left[start : start + _AT_ONCE]) for start in range(0, len(left), _AT_ONCE))
-
-    def _write_again(self, video_ids: Sequence[int]) -> int:
-        untried = 0
-        rows = [self._database.video(video_id) for video_id in video_ids]
-        results = [stored_result(self._database, row) for row in rows]
-        for row, result, problem in zip(rows, results, self._threads.map(self.write, rows, results), strict=True):
-            if problem is None:
-                self.record(row, result, Recording(row.remarks, counts=False))
-            elif isinstance(problem, NotTriedError):
-                untried += 1
-                self._count_failed(row)
-            else:
-                self.count_failure(row, "output", str(problem))
-        return untried
-
-    def close(self) -> None:
-        """Start no further writes."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def count_failure(self, row: VideoRow, kind: FailureKind, error: str) -> None:
-        """A video failed finally."""
-        self._count_failed(row)
-        self._watcher.failed(row.source, kind, error, again=False)
-
-    def _write_and_tell(self, row: VideoRow, result: Result, remarks: tuple[str, ...], counts: bool) -> None:
-        try:
-            self._written.put((row, result, Recording(remarks, counts=counts, problem=self.write(row, result))))
-        except BaseException as error:  # raised again by the driver
-            self._written.put(error)
-
-    def _count_failed(self, row: VideoRow) -> None:
-        self._totals.failed += 1
-        self._count_bytes(row)
-
-    def _count_bytes(self, row: VideoRow) -> None:
-        self._totals.done_bytes += self._database.video(row.id).size_bytes or 0
 
 
 _RETRY_IN_THIS_RUN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})

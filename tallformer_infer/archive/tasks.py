@@ -1,11 +1,11 @@
-"""Messages between the driver and its workers; all can be pickled."""
+"""Messages between the driver and its workers, all of which can be pickled, and what a run reports to a watcher."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tallformer_infer.archive.database import FailureKind
 from tallformer_infer.devices import Device, Hwaccel, RunPrecision
@@ -174,3 +174,54 @@ class Broken:
 Outcome = Identified | NotAVideo | Finished | Failed | Lost | Broken
 Event = Alive | Outcome
 OnAlive = Callable[[Alive], None]
+
+
+@dataclass
+class Totals:
+    """Progress of a run."""
+
+    planned: int = 0
+    """Videos that were not done at the start."""
+    planned_bytes: float = 0.0
+    """Total size of those whose size is known."""
+    done: int = 0
+    """Videos done."""
+    done_bytes: float = 0.0
+    """Total size of those done or failed."""
+    failed: int = 0
+    """Videos that failed finally."""
+    retried: int = 0
+    """Failed attempts that were repeated."""
+    ignored: int = 0
+    """Files that are not videos."""
+    copied: int = 0
+    """Videos done that have the content of another."""
+    incomplete: int = 0
+    """Videos done that are short or damaged."""
+    actions: int = 0
+    """Actions found."""
+    video_s: float = 0.0
+    """Total length of the videos done, in seconds."""
+    wall_s: float = 0.0
+    """Time since the start, in seconds."""
+    clips_encoded: int = 0
+    """Clips encoded."""
+
+
+class Watcher(Protocol):
+    """Receives the events of a run, in order and in one thread."""
+
+    def started(self, slot: int, path: str, place: str) -> None:
+        """A worker starts a video."""
+
+    def alive(self, slot: int, path: str, alive: Alive, totals: Totals) -> None:
+        """Progress of a worker."""
+
+    def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
+        """A video is done."""
+
+    def failed(self, path: str, kind: FailureKind, error: str, *, again: bool) -> None:
+        """An attempt failed; `again`: it will be repeated."""
+
+    def freed(self, slot: int) -> None:
+        """A worker is idle."""

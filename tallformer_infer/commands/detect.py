@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 
 from tallformer_infer.commands import options
 from tallformer_infer.commands.options import (
+    DetectorOptions,
     as_arguments,
     expand_videos,
     given_options,
@@ -22,21 +23,18 @@ from tallformer_infer.commands.options import (
     output_named,
     parse_rates,
     parse_windows,
-    split_classes,
     wanted_classes,
 )
-from tallformer_infer.devices import Device, Hwaccel, RunPrecision
-from tallformer_infer.errors import ConfigError, OutputError, TallformerError
-from tallformer_infer.stopping import StoppedError, import_interruptibly, run_interruptibly
+from tallformer_infer.errors import OutputError, StoppedError, TallformerError
+from tallformer_infer.stopping import import_interruptibly, run_interruptibly
 from tallformer_infer.text import counted, printable
 
 if TYPE_CHECKING:  # heavy imports would slow --help down
-    from tallformer_infer.bundle import Bundle
     from tallformer_infer.commands.progress import Reporter
     from tallformer_infer.commands.tables import KnownSegments
     from tallformer_infer.config import Calibration
-    from tallformer_infer.results import Failure, Selection
-    from tallformer_infer.structures import Result, Windows
+    from tallformer_infer.results import Failure
+    from tallformer_infer.structures import Result
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -166,18 +164,20 @@ def detect(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
     wanted = DetectOptions(
         videos=named,
         out=out,
-        model=model,
-        device=device,
-        precision=precision,
-        threads=threads,
-        hwaccel=hwaccel,
-        windows=parse_windows(windows),
-        rates=parse_rates(rates),
-        class_scores=class_scores,
-        threshold=threshold,
-        top_k=top_k,
-        classes=wanted_classes(classes, classes_file),
-        operating_point=operating_point,
+        detector=DetectorOptions(
+            model=model,
+            device=device,
+            precision=precision,
+            threads=threads,
+            hwaccel=hwaccel,
+            windows=parse_windows(windows),
+            rates=parse_rates(rates),
+            class_scores=class_scores,
+            threshold=threshold,
+            top_k=top_k,
+            classes=wanted_classes(classes, classes_file),
+            operating_point=operating_point,
+        ),
         form=form or ("activitynet" if dialect == "activitynet" else output_format(out)),
         known=known,
         video_stream=stream,
@@ -213,30 +213,8 @@ class DetectOptions:
     """Files and URLs, each once."""
     out: Path | None
     """Output file, `-` for stdout; None: tables only."""
-    model: str | None
-    """Bundle, or name of a bundled model; None: the default model."""
-    device: Device
-    """Where to run."""
-    precision: RunPrecision | None
-    """Encoder precision; None: chosen by the runtime."""
-    threads: int | None
-    """CPU threads."""
-    hwaccel: Hwaccel = "none"
-    """What decodes videos."""
-    windows: Windows | float
-    """Window layout, or the length of a window in seconds."""
-    rates: tuple[float, ...] | None
-    """Frame rates to search at, in frames per second; None: the recipe's own."""
-    class_scores: Path | None
-    """File of class scores per video; None: the model's own classifier."""
-    threshold: float | None
-    """Lowest score to keep."""
-    top_k: int | None
-    """Most actions to keep per video."""
-    classes: tuple[str, ...]
-    """Classes and groups to keep, as typed, one or several with commas; empty: all."""
-    operating_point: str | None
-    """Operating point, `all` or `none`; None: the model's default."""
+    detector: DetectorOptions
+    """Model, device, and which actions to keep."""
     form: str
     """Output format."""
     known: KnownSegments | None
@@ -304,7 +282,7 @@ class LocalModel:
         from tallformer_infer.evaluation import read_class_scores
         from tallformer_infer.pipeline import Detector
 
-        options = self._options
+        options = self._options.detector
         scores = None if options.class_scores is None else read_class_scores(options.class_scores)
         reporter.loading(options.device)
         try:
@@ -321,7 +299,8 @@ class LocalModel:
         finally:
             reporter.stopped()
         bundle = self._detector.bundle
-        self._selection = self._check(bundle)
+        self._selection = options.selection(bundle)
+        options.layout(bundle)
         reporter.loaded(self._detector)
         if options.hwaccel != "none":
             hardware = self._detector.hardware
@@ -329,37 +308,14 @@ class LocalModel:
         if bundle.calibration is not None:
             _say_point(bundle.calibration, self._selection.operating_point, reporter)
 
-    def _check(self, bundle: Bundle) -> Selection:
-        """The selection of actions; refuses one that does not fit the model."""
-        from tallformer_infer.pipeline import choose_layout, choose_point, choose_windows
-        from tallformer_infer.results import Selection, check_selection
-
-        options = self._options
-        see = shlex.join(["tallformer", "info", options.model or bundle.name])
-        try:
-            classes = split_classes(options.classes, bundle.recipe.classes)
-            check_selection(
-                threshold=options.threshold,
-                top_k=options.top_k,
-                classes=classes,
-                known=bundle.recipe.classes,
-                see=see,
-            )
-            laid, _ = choose_windows(bundle.recipe, options.windows)
-            choose_layout(bundle.recipe, laid, options.rates)
-            point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=classes)
-        except ConfigError as error:
-            raise typer.BadParameter(str(error)) from error
-        return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
-
     def detect(self, path: str, reporter: Reporter) -> Result:
         """Detect in one video."""
         from tallformer_infer.config import RAW_SCORES
 
         return self._detector.detect(
             path,
-            windows=self._options.windows,
-            rates=self._options.rates,
+            windows=self._options.detector.windows,
+            rates=self._options.detector.rates,
             video_stream=self._options.video_stream,
             **{**vars(self._selection), "operating_point": self._selection.operating_point or RAW_SCORES},
             on_progress=reporter.progressed,

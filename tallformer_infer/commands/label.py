@@ -12,24 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tallformer_infer.commands import options
-from tallformer_infer.commands.options import as_arguments, given_options, parse_rates, split_classes, wanted_classes
-from tallformer_infer.devices import Device, Hwaccel, RunPrecision
-from tallformer_infer.errors import ConfigError, OutputError
-from tallformer_infer.stopping import StoppedError, import_interruptibly, run_interruptibly
-from tallformer_infer.text import counted, printable
+from tallformer_infer.commands.options import DetectorOptions, as_arguments, given_options, parse_rates, wanted_classes
+from tallformer_infer.errors import ConfigError, StoppedError
+from tallformer_infer.stopping import import_interruptibly, run_interruptibly
+from tallformer_infer.text import printable
 
 if TYPE_CHECKING:  # heavy imports would slow --help down
-    from tallformer_infer.archive.database import ArchiveDatabase
     from tallformer_infer.archive.device_server import DeviceServer
+    from tallformer_infer.archive.places import ResultPlace
     from tallformer_infer.archive.processes import Engine
-    from tallformer_infer.archive.results import ResultPlace
     from tallformer_infer.archive.run import Plan, Run, RunParts
     from tallformer_infer.archive.tasks import LabelSettings, ScoreFile
     from tallformer_infer.bundle import Bundle
     from tallformer_infer.commands.progress import LabelWatcher
     from tallformer_infer.evaluation import ClassScores
     from tallformer_infer.results import Selection
-    from tallformer_infer.structures import Layout, Windows
+    from tallformer_infer.structures import Layout
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -234,23 +232,25 @@ def label(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         out=out,
         state=state,
         formats=tuple(formats or ["json"]),
-        model=model,
-        device=device,
-        precision=precision,
+        detector=DetectorOptions(
+            model=model,
+            device=device,
+            precision=precision,
+            threads=threads,
+            hwaccel=hwaccel,
+            windows=windows,
+            rates=parse_rates(rates),
+            class_scores=class_scores,
+            threshold=threshold,
+            top_k=top_k,
+            classes=wanted_classes(classes, classes_file),
+            operating_point=operating_point,
+        ),
         workers=workers,
-        threads=threads,
-        hwaccel=hwaccel,
         memory_bytes=None if memory_gb is None else int(memory_gb * 1e9),
         store_bytes=int(store_gb * 1e9),
         store=store,
-        windows=windows,
-        rates=parse_rates(rates),
-        class_scores=class_scores,
         static_tolerance=skip_static,
-        threshold=threshold,
-        top_k=top_k,
-        classes=wanted_classes(classes, classes_file),
-        operating_point=operating_point,
         max_attempts=max_attempts,
         timeout_factor=timeout_factor,
         share_device=share_device,
@@ -278,40 +278,18 @@ class LabelOptions:
     """Folder of the database, if `out` is a URL."""
     formats: tuple[str, ...]
     """Formats of the result files, as typed: one or several with commas."""
-    model: str | None
-    """Bundle, or name of a bundled model; None: the default model."""
-    device: Device
-    """Where to run."""
-    precision: RunPrecision | None
-    """Encoder precision; None: chosen by the runtime."""
+    detector: DetectorOptions
+    """Model, device, and which actions to keep; the threads are those of a worker."""
     workers: int | None
     """Worker processes; None: from cores, memory and videos."""
-    threads: int | None
-    """CPU threads per worker; None: cores ÷ workers."""
-    hwaccel: Hwaccel
-    """What decodes videos."""
     memory_bytes: int | None
     """Memory limit of all workers; None: most of the free memory."""
     store_bytes: int
     """Disk space for stored features; 0 stores none."""
     store: Path | None
     """Folder for stored features; None: `store`, next to the database."""
-    windows: Windows
-    """Window layout."""
-    rates: tuple[float, ...] | None
-    """Frame rates to search at, in frames per second; None: the recipe's own."""
-    class_scores: Path | None
-    """File of class scores per video; None: the model's own classifier."""
     static_tolerance: float
     """A clip that differs by less from the one before reuses its features."""
-    threshold: float | None
-    """Lowest score to keep."""
-    top_k: int | None
-    """Most actions to keep per video."""
-    classes: tuple[str, ...]
-    """Classes and groups to keep, as typed; empty: all."""
-    operating_point: str | None
-    """Operating point, `all` or `none`; None: the model's default."""
     max_attempts: int
     """Attempts per video that crashes, hangs or breaks off."""
     timeout_factor: float
@@ -348,6 +326,7 @@ def label_sources(options: LabelOptions) -> int:
         typer.BadParameter: An option does not fit.
     """
     from tallformer_infer.archive.database import ArchiveDatabase
+    from tallformer_infer.archive.places import begin_copy
     from tallformer_infer.archive.processes import choose_workers
     from tallformer_infer.archive.results import ResultKeeper
     from tallformer_infer.archive.run import Run, RunParts, plan
@@ -359,25 +338,26 @@ def label_sources(options: LabelOptions) -> int:
 
     _refuse_ignored(options)
     formats = _formats(options.formats)
-    bundle = load_bundle(options.model)
-    selection = _selection(options, bundle)
-    layout = _layout(options, bundle)
+    detector = options.detector
+    bundle = load_bundle(detector.model)
+    selection = detector.selection(bundle)
+    layout = _layout(detector, bundle)
     watcher: LabelWatcher = (
         JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(quiet=options.quiet)
     )
-    class_scores, score_file = _class_scores(options, bundle)
+    class_scores, score_file = _class_scores(detector.class_scores, bundle)
     hashes = hash_stages(
         bundle,
         layout=layout,
         selection=selection,
         static_tolerance=options.static_tolerance,
         scores=score_file,
-        precision=options.precision,
+        precision=detector.precision,
     )
     protocols = ALLOWED_PROTOCOLS | {name.lower() for name in options.protocols}
     written = _written_folders(options)
     found = run_interruptibly(lambda: find_sources(options.sources, without=written, protocols=protocols))
-    folder, place = open_places(options.out, options.state, protocols)
+    folder, place = _open_places(options.out, options.state, protocols)
     with ArchiveDatabase(folder, writes=True) as database:
         watcher.loaded(bundle)
         _say_decoder(options, watcher)
@@ -415,12 +395,14 @@ def _say_decoder(options: LabelOptions, watcher: LabelWatcher) -> None:
     """
     from tallformer_infer.media import choose_hardware
 
-    if options.hwaccel != "none" and options.engine == "processes":
-        hardware = run_interruptibly(lambda: choose_hardware(options.hwaccel))
+    if options.detector.hwaccel != "none" and options.engine == "processes":
+        hardware = run_interruptibly(lambda: choose_hardware(options.detector.hwaccel))
         watcher.say("decoder", f"decoding: {printable(hardware.reason)}", hwaccel=hardware.kind)
 
 
 def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelOptions) -> int:
+    from tallformer_infer.archive.places import end_copy
+
     watcher: LabelWatcher = parts.watcher  # type: ignore[assignment]  # it is the one that was made here
     with contextlib.ExitStack() as ending:
         try:
@@ -440,8 +422,11 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
     watcher.finished(planned, run.totals, options.out, parts.database.path.parent)
     if "html" in parts.keeper.formats and parts.keeper.place.folder is not None:
         _write_index(parts.database.path.parent, watcher)
-    is_copied = end_copy(parts.database, parts.keeper.place, watcher, missing=untried)
-    return 1 if run.totals.failed or planned.failed_before or not is_copied else 0
+    problem = end_copy(parts.database, parts.keeper.place, missing=untried)
+    if problem:
+        said = f"error: {problem}; nothing is lost; run the same command again to write what is missing"
+        watcher.say("error", said, missing=untried)
+    return 1 if run.totals.failed or planned.failed_before or problem else 0
 
 
 def _write_index(folder: Path, watcher: LabelWatcher) -> None:
@@ -478,7 +463,7 @@ def _with_servers(settings: LabelSettings, options: LabelOptions, ending: contex
     """Start a process per GPU that encodes for all workers, if wanted; see `archive.device_server`."""
     from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
 
-    if options.share_device is False or (options.share_device is None and not may_have_cuda(options.device)):
+    if options.share_device is False or (options.share_device is None and not may_have_cuda(options.detector.device)):
         return settings
     servers: list[DeviceServer] = []
     for gpu in range(count_gpus() if options.gpus is None else options.gpus):
@@ -504,13 +489,14 @@ def _settings(
     from tallformer_infer.archive.processes import choose_threads
     from tallformer_infer.archive.tasks import LabelSettings
 
+    asked = options.detector
     return LabelSettings(
         model=str(bundle.path.resolve()),
         bundle_sha256=bundle.sha256,
-        device=options.device,
-        precision=options.precision,
-        threads=choose_threads(workers, options.threads) if options.engine == "processes" else options.threads or 1,
-        hwaccel=options.hwaccel,
+        device=asked.device,
+        precision=asked.precision,
+        hwaccel=asked.hwaccel,
+        threads=choose_threads(workers, asked.threads) if options.engine == "processes" else asked.threads or 1,
         layout=layout,
         selection=selection,
         static_tolerance=options.static_tolerance,
@@ -525,7 +511,7 @@ def _refuse_ignored(options: LabelOptions) -> None:
         ignored = [flag for flag in flags if flag in options.given]
         if ignored and engine != options.engine:
             raise typer.BadParameter(f"{ignored[0]}: has no effect with --engine {options.engine}; leave it out")
-    is_on_cpu = options.device == "cpu" and not options.share_device
+    is_on_cpu = options.detector.device == "cpu" and not options.share_device
     if options.gpus is not None and (is_on_cpu or options.share_device is False):
         other = "--device cpu" if is_on_cpu else "--no-share-device"
         raise typer.BadParameter(f"--gpus: has no effect with {other}; leave it out")
@@ -537,7 +523,7 @@ def _refuse_ignored(options: LabelOptions) -> None:
 
 def _written_folders(options: LabelOptions) -> list[Path]:
     """Folders that the run writes to; files in them are not labelled."""
-    from tallformer_infer.archive.results import RESULTS
+    from tallformer_infer.archive.places import RESULTS
 
     folder = options.state or Path(options.out)
     store = _store(options, folder)
@@ -556,45 +542,25 @@ def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(form for form in RESULT_FORMATS if form in names)
 
 
-def _selection(options: LabelOptions, bundle: Bundle) -> Selection:
-    from tallformer_infer.pipeline import choose_point
-    from tallformer_infer.results import Selection, check_selection
-
-    see = shlex.join(["tallformer", "info", options.model or bundle.name])
-    try:
-        classes = split_classes(options.classes, bundle.recipe.classes)
-        check_selection(
-            threshold=options.threshold, top_k=options.top_k, classes=classes, known=bundle.recipe.classes, see=see
-        )
-        point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=classes)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from error
-    return Selection(threshold=options.threshold, top_k=options.top_k, classes=classes, operating_point=point)
-
-
-def _class_scores(options: LabelOptions, bundle: Bundle) -> tuple[ClassScores | None, ScoreFile | None]:
+def _class_scores(file: Path | None, bundle: Bundle) -> tuple[ClassScores | None, ScoreFile | None]:
     from tallformer_infer.archive.stages import describe_scores
     from tallformer_infer.evaluation import read_class_scores
 
-    if options.class_scores is None:
+    if file is None:
         return None, None
-    scores = read_class_scores(options.class_scores)
+    scores = read_class_scores(file)
     try:
         return scores, describe_scores(scores, bundle.recipe)
     except ConfigError as error:
-        raise typer.BadParameter(f"--class-scores {options.class_scores}: {error}") from error
+        raise typer.BadParameter(f"--class-scores {file}: {error}") from error
 
 
-def _layout(options: LabelOptions, bundle: Bundle) -> Layout:
+def _layout(asked: DetectorOptions, bundle: Bundle) -> Layout:
     from tallformer_infer.config import RefinedHeadConfig
-    from tallformer_infer.pipeline import choose_layout
 
-    if options.windows == "reference" and isinstance(bundle.recipe.model.head, RefinedHeadConfig):
+    if asked.windows == "reference" and isinstance(bundle.recipe.model.head, RefinedHeadConfig):
         raise typer.BadParameter("--windows reference: with a model that sees whole videos, only `detect` can do it")
-    try:
-        return choose_layout(bundle.recipe, options.windows, options.rates)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from error
+    return asked.layout(bundle)
 
 
 def _store(options: LabelOptions, folder: Path) -> Path | None:
@@ -603,8 +569,8 @@ def _store(options: LabelOptions, folder: Path) -> Path | None:
     return (options.store or folder / _STORE).resolve()
 
 
-def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tuple[Path, ResultPlace]:
-    """Create the folder of the database, and open the place for result files.
+def _open_places(out: str, state: Path | None, protocols: Collection[str]) -> tuple[Path, ResultPlace]:
+    """Open the folder of the database, and the place for result files.
 
     Args:
         out: Folder or address, as typed.
@@ -616,14 +582,13 @@ def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tup
         OutputError: The folder cannot be made, or the address cannot be reached.
         ArchiveError: The address belongs to another folder.
     """
-    from tallformer_infer.archive.results import RemotePlace, ResultFolder, claim
+    from tallformer_infer.archive.places import open_address, open_folder
     from tallformer_infer.media import is_address, is_web_address
 
     if not is_address(out):
         if state is not None:
             raise typer.BadParameter(f"--state: is for an address as --out; {out} holds its own database")
-        _make_folder(Path(out))
-        return Path(out), ResultFolder(Path(out))
+        return Path(out), open_folder(Path(out))
     if is_web_address(out):
         raise typer.BadParameter(f"--out {out}: http addresses can only be read; name a folder, s3://, gs:// or az://")
     if state is None:
@@ -632,58 +597,4 @@ def open_places(out: str, state: Path | None, protocols: Collection[str]) -> tup
         )
     if is_address(str(state)) or ":/" in str(state):
         raise typer.BadParameter(f"--state {state}: is an address, expected a folder of this machine")
-    place = run_interruptibly(lambda: RemotePlace(out, protocols))
-    _make_folder(state)
-    run_interruptibly(lambda: claim(state, place))
-    return state, place
-
-
-def begin_copy(database: ArchiveDatabase, place: ResultPlace) -> None:
-    """Copy the database to a new URL, so that a URL that cannot be written fails before hours are spent.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    from tallformer_infer.archive.database import DATABASE
-    from tallformer_infer.archive.results import RemotePlace, copy_database
-
-    if isinstance(place, RemotePlace) and not place.has_beside(DATABASE):
-        copy_database(database, place)
-
-
-def end_copy(database: ArchiveDatabase, place: ResultPlace, watcher: LabelWatcher, *, missing: int) -> bool:
-    """Update the copy of the database at a URL, and report files that are missing there.
-
-    Args:
-        database: The original.
-        place: Where result files went.
-        watcher: Reports problems.
-        missing: Videos whose files are missing and have not been reported.
-
-    Returns:
-        Whether the copy is complete.
-    """
-    from tallformer_infer.archive.results import RemotePlace, copy_database
-
-    if not isinstance(place, RemotePlace):
-        return True
-    problem = None
-    try:
-        copy_database(database, place)
-    except OutputError as error:
-        problem = printable(error)
-    if missing:
-        problem = (
-            f"{printable(place.address)}: did not answer; the files of {counted(missing, 'more video')} are missing"
-        )
-    if problem is not None:
-        said = f"error: {problem}; nothing is lost; run the same command again to write what is missing"
-        watcher.say("error", said, missing=missing)
-    return problem is None
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made: {error.strerror or error}") from error
+    return state, run_interruptibly(lambda: open_address(out, state, protocols))

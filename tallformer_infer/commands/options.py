@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tallformer_infer import devices
+from tallformer_infer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tallformer_infer.structures import Windows
+    from tallformer_infer.bundle import Bundle
+    from tallformer_infer.results import Selection
+    from tallformer_infer.structures import Layout, Windows
 
 
 RUN, SELECT, PROGRESS = "Model and device", "Which actions to keep", "Progress output"
@@ -118,6 +123,69 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and er
 JsonLogs = Annotated[
     bool, typer.Option("--json-logs", help="Log as JSON, one object per line.", rich_help_panel=PROGRESS)
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """Options of `detect`, `label` and `watch` that decide what is found in a video."""
+
+    model: str | None
+    """Bundle, or name of a bundled model; None: the default model."""
+    device: devices.Device
+    """Where to run."""
+    precision: devices.RunPrecision | None = None
+    """Encoder precision; None: chosen by the runtime."""
+    threads: int | None
+    """CPU threads; None: one per core, or, with several workers, cores ÷ workers."""
+    hwaccel: devices.Hwaccel = "none"
+    """What decodes videos."""
+    windows: Windows | float = "shared"
+    """Window layout, or the length of a window in seconds."""
+    rates: tuple[float, ...] | None = None
+    """Frame rates to search at, in frames per second; None: the recipe's own."""
+    class_scores: Path | None = None
+    """File of class scores per video; None: the model's own classifier."""
+    threshold: float | None
+    """Lowest score to keep."""
+    top_k: int | None = None
+    """Most actions to keep per video."""
+    classes: tuple[str, ...]
+    """Classes and groups to keep, as typed, one or several with commas; empty: all."""
+    operating_point: str | None
+    """Operating point, `all` or `none`; None: the model's default."""
+
+    def selection(self, bundle: Bundle) -> Selection:
+        """Which actions to keep.
+
+        Raises:
+            typer.BadParameter: An option does not fit the model.
+        """
+        from tallformer_infer.pipeline import choose_point
+        from tallformer_infer.results import Selection, check_selection
+
+        known, threshold, top_k = bundle.recipe.classes, self.threshold, self.top_k
+        see = shlex.join(["tallformer", "info", self.model or bundle.name])
+        try:
+            classes = split_classes(self.classes, known)
+            check_selection(threshold=threshold, top_k=top_k, classes=classes, known=known, see=see)
+            point = choose_point(bundle, self.operating_point, threshold=threshold, classes=classes)
+        except ConfigError as error:
+            raise typer.BadParameter(str(error)) from error
+        return Selection(threshold=threshold, top_k=top_k, classes=classes, operating_point=point)
+
+    def layout(self, bundle: Bundle) -> Layout:
+        """How videos are laid out for the localizer.
+
+        Raises:
+            typer.BadParameter: An option does not fit the model.
+        """
+        from tallformer_infer.pipeline import choose_layout, choose_windows
+
+        try:
+            windows, _ = choose_windows(bundle.recipe, self.windows)
+            return choose_layout(bundle.recipe, windows, self.rates)
+        except ConfigError as error:
+            raise typer.BadParameter(str(error)) from error
 
 
 def token_option(text: str, panel: str) -> Any:

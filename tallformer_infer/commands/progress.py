@@ -25,8 +25,8 @@ from tallformer_infer.text import clock, counted, naming_the_file, printable, sh
 
 if TYPE_CHECKING:  # `detect` need not load the archive
     from tallformer_infer.archive.database import FailureKind
-    from tallformer_infer.archive.run import Plan, Totals
-    from tallformer_infer.archive.tasks import Alive
+    from tallformer_infer.archive.run import Plan
+    from tallformer_infer.archive.tasks import Alive, Totals
 
 
 class Reporter(Protocol):
@@ -472,7 +472,7 @@ class JsonWatcher(JsonOutput):
 
 
 LabelWatcher = TerminalWatcher | JsonWatcher
-"""Both are an `archive.run.Watcher`, told of the beginning and the end of a run, too."""
+"""Both are an `archive.tasks.Watcher`, told of the beginning and the end of a run, too."""
 
 
 def summary(plan: Plan, totals: Totals) -> list[tuple[str, str]]:

@@ -75,7 +75,7 @@ class RemoteModel:
             ServerError: It does not answer.
             typer.BadParameter: An option does not fit the model.
         """
-        options, model = self._options, self._server.model()
+        options, model = self._options.detector, self._server.model()
         name, known, points = model["name"], model["classes"], model["operating_points"]
         try:
             classes = split_classes(options.classes, known)

@@ -330,7 +330,8 @@ def archive_rows(folder: Path, seen_from: Path) -> Iterator[IndexRow]:
         ArchiveError: The database cannot be read.
     """
     from tallformer_infer.archive.database import ArchiveDatabase
-    from tallformer_infer.archive.results import RESULTS, file_name
+    from tallformer_infer.archive.places import RESULTS
+    from tallformer_infer.archive.results import file_name
     from tallformer_infer.labels import relative_address_of
 
     counts: dict[int, dict[str, int]] = defaultdict(dict)

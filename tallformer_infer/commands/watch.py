@@ -90,24 +90,25 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     import json
     import sys
 
-    from tallformer_infer.commands.options import split_classes
-    from tallformer_infer.errors import ConfigError, OutputError
+    from tallformer_infer.errors import OutputError
     from tallformer_infer.live import Feed, FeedOptions, Recorder
     from tallformer_infer.live import watch as watch_feed
-    from tallformer_infer.pipeline import Detector, choose_point
-    from tallformer_infer.results import check_selection
+    from tallformer_infer.pipeline import Detector
     from tallformer_infer.stopping import run_interruptibly
 
+    wanted = options.DetectorOptions(
+        model=model,
+        device=device,
+        threads=threads,
+        threshold=threshold,
+        classes=tuple(classes or ()),
+        operating_point=operating_point,
+    )
     detector = run_interruptibly(lambda: Detector.load(model, device=device, threads=threads))
     recipe = detector.bundle.recipe
     if recipe.sampling.most_frames is not None:
         raise typer.BadParameter(f"--model {detector.bundle.name}: sees whole videos, and a live stream has no end")
-    names = split_classes(tuple(classes or ()), recipe.classes)
-    try:
-        check_selection(threshold=threshold, classes=names, known=recipe.classes)
-        choose_point(detector.bundle, operating_point, threshold=threshold, classes=names)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from error
+    selection = wanted.selection(detector.bundle)
     window_s = recipe.window.window_frames / recipe.sampling.sample_fps
     keep_s = 3 * window_s + 2 * max_delay if record is not None else 0.0
     feed_options = FeedOptions(
@@ -125,7 +126,7 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         feed,
         detector,
         threshold=threshold,
-        classes=names,
+        classes=selection.classes,
         operating_point=operating_point,
         recorder=recorder,
         provisional=provisional,

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallformer_infer.archive.database import ArchiveDatabase, FailureKind
+from tallformer_infer.archive.places import ResultFolder
 from tallformer_infer.archive.processes import ProcessEngine
-from tallformer_infer.archive.results import ResultFolder, ResultKeeper, stored_result
-from tallformer_infer.archive.run import Plan, Run, RunParts, Totals
+from tallformer_infer.archive.results import ResultKeeper, stored_result
+from tallformer_infer.archive.run import Plan, Run, RunParts
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.stages import hash_stages
-from tallformer_infer.archive.tasks import Alive, LabelSettings
+from tallformer_infer.archive.tasks import Alive, LabelSettings, Totals
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import MediaError, TallformerError
 from tallformer_infer.results import Selection
@@ -240,9 +241,6 @@ class _JobWatcher:
     def __init__(self, jobs: JobStore, progress: dict[str, Progress]) -> None:
         self._jobs = jobs
         self._progress = progress
-
-    def planned(self, plan: Plan, totals: Totals, *, workers: int | None) -> None:
-        """Nothing is planned before the server runs."""
 
     def started(self, slot: int, path: str, place: str) -> None:
         """A worker begins a video."""
