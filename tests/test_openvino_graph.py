@@ -15,7 +15,7 @@ from tallformer_training.model import Detector
 openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
 
 from tallformer_export.graphs import encoder_onnx  # noqa: E402
-from tallformer_infer.runtime.openvino_graph import rewrite  # noqa: E402
+from tallformer_infer.runtime.openvino import rewrite  # noqa: E402
 from tests.i3d_recipe import I3D  # noqa: E402
 from tests.small_detector import SMALL as SWIN  # noqa: E402
 

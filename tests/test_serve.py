@@ -28,7 +28,7 @@ from tallformer_infer.bundle.writing import write_calibration
 from tallformer_infer.config import NAMED_CLASSES, Cut
 from tallformer_infer.config.class_groups import CLASS_GROUPS
 from tallformer_infer.labels import FORMATS, READABLE, Problems, read_annotations, read_labels
-from tallformer_infer.report.results import RESULT_FORMATS
+from tallformer_infer.report import RESULT_FORMATS
 from tallformer_infer.serve import JobOptions, JobStore, ServerOptions, create_app
 from tallformer_infer.serve.driver import DriverOptions
 from tests.browser import Browser, start_browser

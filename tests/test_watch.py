@@ -26,7 +26,7 @@ from tallformer_infer import Detector
 from tallformer_infer.errors import MediaError
 from tallformer_infer.live import Feed, FeedOptions, Gap, Recorder, Session, watch
 from tallformer_infer.live import feed as live_feed
-from tallformer_infer.live.provisional import Tracker
+from tallformer_infer.live.watch import Tracker
 from tallformer_infer.pipeline import StreamStep
 from tallformer_infer.structures import Action
 

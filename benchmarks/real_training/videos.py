@@ -21,6 +21,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from tallformer_infer.files import replacing
+
 CLASSES = ("shake hands", "hug", "kick", "point", "punch", "push")
 BACKGROUND = 6
 """Number of the class of clips that show nothing."""
@@ -112,11 +114,10 @@ def _write(
     path: Path, order: Sequence[Clip], cuts: Sequence[tuple[int, int]], *, is_mirrored: bool
 ) -> tuple[list[dict[str, object]], list[tuple[float, float, str | None]], int]:
     """Write a video; its segments, its shots in seconds with the action in each, and its length in frames."""
-    part = path.with_suffix(".part.mp4")
     segments: list[dict[str, object]] = []
     spans: list[tuple[float, float, str | None]] = []
     at = 0
-    with av.open(str(part), "w") as container:
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         options = {"preset": "veryfast", "crf": str(CRF), "g": "60"}
         stream = container.add_stream("libx264", rate=VIDEO_FPS, options=options)
         stream.width = stream.height = SIDE_PX
@@ -138,7 +139,6 @@ def _write(
             spans.append((at / VIDEO_FPS, (at + end - front) / VIDEO_FPS, label))
             at += end - front
         container.mux(stream.encode(None))
-    part.rename(path)
     return segments, spans, at
 
 

@@ -282,8 +282,7 @@ def write_bundle(
         parity = compare(load_bundle(folder))
         _describe(folder, replace(description, parity=parity))
         if out.suffix == ".zip":
-            zip_folder(folder, work / "bundle.zip")
-            (work / "bundle.zip").replace(out)
+            zip_folder(folder, out)
         else:
             replace_folder(folder, out)
         return parity

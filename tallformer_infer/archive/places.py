@@ -29,7 +29,7 @@ from typing import Any, Protocol, TypeVar
 
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
 from tallformer_infer.errors import ArchiveError, MediaError, OutputError
-from tallformer_infer.files import file_sha256, name_beside, replacing, write_whole
+from tallformer_infer.files import TEMPORARY, file_sha256, name_beside, replacing, write_whole
 from tallformer_infer.media import ALLOWED_PROTOCOLS, file_system
 from tallformer_infer.results import write_content
 from tallformer_infer.text import counted, printable
@@ -107,7 +107,7 @@ T = TypeVar("T")
 _FAILURES_IN_A_ROW = 3
 _LEAST_QUIET_S = 30.0
 _QUIET_FACTOR = 10.0
-_TEMPORARY = re.compile(r"/\.tallformer-[0-9a-f]{12}\.tmp$")
+_TEMPORARY = re.compile(rf"/{re.escape(TEMPORARY)}[0-9a-f]{{12}}\.tmp$")
 
 
 class RemotePlace:
@@ -199,7 +199,7 @@ class RemotePlace:
             place_in(Path(self._root), name)
         folder = self._path(name).rpartition("/")[0]
         _make_folder(system, folder)
-        temporary = f"{folder}/.tallformer-{secrets.token_hex(6)}.tmp"
+        temporary = f"{folder}/{TEMPORARY}{secrets.token_hex(6)}.tmp"
         try:
             put(system, temporary)
             _rename(system, temporary, self._path(name))

@@ -34,8 +34,7 @@ from tallformer_infer.labels import (
     labelled_video,
     require_libraries,
 )
-from tallformer_infer.report import require_report
-from tallformer_infer.report.results import result_page, source_of
+from tallformer_infer.report import require_report, result_page, source_of
 from tallformer_infer.results import Selection, actions_document, encode_document
 from tallformer_infer.structures import Result
 

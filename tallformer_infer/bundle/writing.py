@@ -11,7 +11,7 @@ from typing import Any
 from tallformer_infer.bundle.reading import DESCRIPTION, Bundle, load_bundle
 from tallformer_infer.config import Calibration
 from tallformer_infer.errors import BundleError, ConfigError, OutputError
-from tallformer_infer.files import replace_folder
+from tallformer_infer.files import replace_folder, replacing
 from tallformer_infer.results import check_destination, write_document
 
 
@@ -80,11 +80,14 @@ def calibration_destination(bundle: Bundle, out: Path | None) -> Path:
 
 
 def zip_folder(folder: Path, target: Path) -> None:
-    """Pack the files of a folder into a .zip; the same files give the same bytes.
+    """Pack the files of a folder into a .zip, whole or not at all; the same files give the same bytes.
 
     They are stored uncompressed: weights do not shrink, and loading stays a plain read.
+
+    Raises:
+        OSError: It cannot be written. What was there before is untouched.
     """
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(folder.iterdir()):
             entry = zipfile.ZipInfo(file.name)  # of 1980, not of today
             entry.external_attr = 0o644 << 16
@@ -98,15 +101,13 @@ def _write_copy(bundle: Bundle, description: dict[str, Any], place: Path) -> Non
         with tempfile.TemporaryDirectory(
             prefix=f".{place.name}.", dir=place.parent, ignore_cleanup_errors=True
         ) as folder:
-            work = Path(folder)
-            made = work / "bundle"
+            made = Path(folder) / "bundle"
             made.mkdir()
             for name, content in bundle.other_files():
                 (made / name).write_bytes(content)
             write_document(description, made / DESCRIPTION)
             if is_zip:
-                zip_folder(made, work / "bundle.zip")
-                (work / "bundle.zip").replace(place)
+                zip_folder(made, place)
             else:
                 replace_folder(made, place)
     except OSError as error:

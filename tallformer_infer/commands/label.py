@@ -532,7 +532,7 @@ def _written_folders(options: LabelOptions) -> list[Path]:
 
 def _formats(typed: tuple[str, ...]) -> tuple[str, ...]:
     from tallformer_infer.archive.results import check_formats
-    from tallformer_infer.report.results import RESULT_FORMATS
+    from tallformer_infer.report import RESULT_FORMATS
 
     names = dict.fromkeys(name.strip() for value in typed for name in value.split(","))
     for name in names:

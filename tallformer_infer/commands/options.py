@@ -200,7 +200,7 @@ def token_option(text: str, panel: str) -> Any:
 
 def output_named(name: str) -> str:
     """Parse a format that `detect` writes."""
-    from tallformer_infer.report.results import RESULT_FORMATS
+    from tallformer_infer.report import RESULT_FORMATS
 
     return _one_of(name, RESULT_FORMATS)
 

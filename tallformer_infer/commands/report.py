@@ -23,8 +23,7 @@ from tallformer_infer.text import counted, printable
 if TYPE_CHECKING:  # heavy imports would slow --help down
     from tallformer_infer.archive.database import VideoRow
     from tallformer_infer.labels import LabelledVideo
-    from tallformer_infer.report import IndexRow, PageVideo
-    from tallformer_infer.report.results import PageHeader
+    from tallformer_infer.report import IndexRow, PageHeader, PageVideo
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -86,7 +85,7 @@ def report(
       tallformer report actions.json --truth truth.json --embed
       tallformer report results/
     """
-    import_interruptibly("tallformer_infer.report.results")
+    import_interruptibly("tallformer_infer.report")
 
     wanted = ReportOptions(source=source, videos=tuple(videos or ()), out=out, truth=truth, embed=embed, title=title)
     with speaking(quiet=quiet, json_logs=json_logs) as speaker:
@@ -122,8 +121,7 @@ def write_report(options: ReportOptions, speaker: Speaker) -> None:
         typer.BadParameter: A video is not one of the source.
     """
     from tallformer_infer.commands.tables import KnownSegments
-    from tallformer_infer.report import render_page, require_report
-    from tallformer_infer.report.results import page_video, source_of
+    from tallformer_infer.report import page_video, render_page, require_report, source_of
     from tallformer_infer.results import check_destination, write_content
 
     require_report()
@@ -265,7 +263,7 @@ def _named_as(file: str, videos: Sequence[LabelledVideo], source: Path) -> Label
 def _header(source: Path) -> PageHeader:
     """Header with the facts of `actions.json`; empty for labels."""
     from tallformer_infer.labels import read_json_object
-    from tallformer_infer.report.results import PageHeader, page_header
+    from tallformer_infer.report import PageHeader, page_header
 
     if source.suffix.lower() != ".json":
         return PageHeader()
@@ -279,8 +277,7 @@ def _header(source: Path) -> PageHeader:
 def _rows_of(path: Path, folder: Path) -> Iterator[IndexRow]:
     """Rows of one file; none if it is something else."""
     from tallformer_infer.labels import read_json_object, read_labels, relative_address_of
-    from tallformer_infer.report import IndexRow
-    from tallformer_infer.report.results import index_row
+    from tallformer_infer.report import IndexRow, index_row
 
     try:
         document = read_json_object(path)

@@ -18,8 +18,7 @@ from tallformer_infer.labels import (
     require_libraries,
     video_ids,
 )
-from tallformer_infer.report import require_report
-from tallformer_infer.report.results import result_page, source_of
+from tallformer_infer.report import require_report, result_page, source_of
 from tallformer_infer.results import (
     STDOUT,
     Failure,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tallformer_infer.live.feed import Feed, FeedOptions, Gap, Session
-from tallformer_infer.live.record import Recorder
-from tallformer_infer.live.watch import Event, watch
+from tallformer_infer.live.watch import Event, Recorder, watch
 
 __all__ = ["Event", "Feed", "FeedOptions", "Gap", "Recorder", "Session", "watch"]

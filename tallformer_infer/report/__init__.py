@@ -1,7 +1,41 @@
-"""Pages to look at: one of videos and their actions, and one that lists many results. `results` makes them."""
+"""Pages to look at: `results` brings results and labels into the form that `page` shows."""
 
-from tallformer_infer.report.content import PageAction, PageTruth, PageVideo
-from tallformer_infer.report.index import IndexRow, render_index
-from tallformer_infer.report.page import render_page, require_report
+from tallformer_infer.report.page import (
+    IndexRow,
+    PageAction,
+    PageTruth,
+    PageVideo,
+    page_policy,
+    render_index,
+    render_page,
+    require_report,
+    result_key,
+)
+from tallformer_infer.report.results import (
+    RESULT_FORMATS,
+    PageHeader,
+    index_row,
+    page_header,
+    page_video,
+    result_page,
+    source_of,
+)
 
-__all__ = ["IndexRow", "PageAction", "PageTruth", "PageVideo", "render_index", "render_page", "require_report"]
+__all__ = [
+    "RESULT_FORMATS",
+    "IndexRow",
+    "PageAction",
+    "PageHeader",
+    "PageTruth",
+    "PageVideo",
+    "index_row",
+    "page_header",
+    "page_policy",
+    "page_video",
+    "render_index",
+    "render_page",
+    "require_report",
+    "result_key",
+    "result_page",
+    "source_of",
+]

@@ -11,9 +11,7 @@ from typing import Any
 
 from tallformer_infer.evaluation import pair_up
 from tallformer_infer.labels import FOR_RESULTS, LabelledVideo, Segment, address_of, labelled_video, relative_address_of
-from tallformer_infer.report.content import PageAction, PageTruth, PageVideo
-from tallformer_infer.report.index import IndexRow
-from tallformer_infer.report.page import render_page
+from tallformer_infer.report.page import IndexRow, PageAction, PageTruth, PageVideo, render_page
 from tallformer_infer.results import Failure, Selection, actions_document
 from tallformer_infer.structures import Action, Result
 

@@ -1,29 +1,17 @@
-"""The HTTP API: what clients may ask, and what they are refused.
-
-Note [pages of others]
-    A server on this machine can be reached by every page in this machine's browsers. Their requests carry the name of
-    their own site as `Origin`, and are refused where they would change something. A name of theirs that leads to this
-    machine (DNS rebinding) would make the browser take both for one site: without a token, only names of this machine
-    are answered.
-"""
+"""The HTTP API: what clients may ask, and what they are refused."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import dataclasses
 import importlib.resources
-import ipaddress
-import os
-import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -32,25 +20,30 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import expand_groups
 from tallformer_infer.errors import ArchiveError, ConfigError, ExtraError, MediaError, OutputError
 from tallformer_infer.pipeline import choose_point
-from tallformer_infer.report.page import page_policy
+from tallformer_infer.report import page_policy
 from tallformer_infer.results import Selection, check_selection
 from tallformer_infer.serve.driver import Driver, DriverOptions
-from tallformer_infer.serve.fetch import check_address
+from tallformer_infer.serve.guard import BodyLimit, check_address, file_below, file_name, receive, refusal, shown_name
 from tallformer_infer.serve.jobs import UNFINISHED, Job, JobOptions, JobState, JobStore, new_job_id
 from tallformer_infer.serve.label_studio import LabelStudio, LabelStudioOptions
-from tallformer_infer.serve.results import ResultFormat, encode_result, encode_truth, picked_result, review_key
-from tallformer_infer.serve.reviews import ChangedMeanwhileError, Review, ReviewStore
+from tallformer_infer.serve.results import (
+    ChangedMeanwhileError,
+    ResultFormat,
+    Review,
+    ReviewStore,
+    encode_result,
+    encode_truth,
+    picked_result,
+    review_key,
+)
 from tallformer_infer.structures import Result
 
-_LONGEST_NAME = 120
-_MOST_BODY_BYTES = 16_000_000
 _RETRY_AFTER_S = 10
 _EVENT_EVERY_S = 0.5
 
@@ -178,7 +171,7 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.add_middleware(_BodyLimit)
+    app.add_middleware(BodyLimit)
     app.middleware("http")(server.guard)
     app.exception_handler(ArchiveError)(_unavailable)
     app.exception_handler(RequestValidationError)(_refuse_request)
@@ -190,28 +183,6 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
     if studio is not None:
         studio.add_to(app)
     return app
-
-
-class _BodyLimit:
-    """Refuses bodies that are too large to be held in memory; uploads are streamed, and have a limit of their own."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count what a request sends."""
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > _MOST_BODY_BYTES:
-                raise HTTPException(413, f"larger than the {_MOST_BODY_BYTES / 1e6:g} MB allowed here")
-            return message
-
-        is_upload = scope["type"] != "http" or scope["path"] == "/v1/uploads"
-        await self._app(scope, receive if is_upload else counted, send)
 
 
 class _Server:
@@ -236,30 +207,30 @@ class _Server:
 
     async def guard(self, request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         """Refuse who may not ask; orchestrators may ask for health without the token."""
-        refusal = None if request.url.path in ("/healthz", "/readyz") else self._refusal(request)
-        response = refusal or await call(request)
+        refused = None if request.url.path in ("/healthz", "/readyz") else refusal(request, self.options.token)
+        response = refused or await call(request)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "no-referrer")
         return response
 
-    def _refusal(self, request: Request) -> Response | None:
-        """Why a request is not answered; see Note [pages of others]."""
-        headers, token = request.headers, self.options.token
-        host = headers.get("host", "")
-        if token is None and not _is_this_machine(host):
-            return JSONResponse({"detail": f"host {host!r} is not this machine"}, status_code=403)
-        origin = headers.get("origin")
-        if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
-            return JSONResponse({"detail": "asked by a page of another site"}, status_code=403)
-        if token is None:
-            return None
-        if secrets.compare_digest(_given_token(headers.get("authorization", "")).encode(), token.encode()):
-            return None
-        return JSONResponse(
-            {"detail": "expected the server's token, as `Authorization: Bearer TOKEN`"},
-            status_code=401,
-            headers={"WWW-Authenticate": 'Basic realm="tallformer: any name, the token as password"'},
-        )
+    async def receive(self, request: Request, target: Path) -> None:
+        """Stream an upload to the disk, and count it."""
+        try:
+            await receive(
+                request,
+                target,
+                most_bytes=self.options.driver.most_bytes,
+                timeout_s=self.options.upload_timeout_s,
+                on_bytes=self.received.inc,
+            )
+        except HTTPException as error:
+            if error.status_code == 413:
+                self.refused.labels("size").inc()
+            raise
+
+    def file_below_root(self, path: str) -> Path:
+        """A file that a client names: below the root, links followed."""
+        return file_below(self.options.root, path)
 
     def clean_uploads(self) -> None:
         """Remove what was received for jobs that were never accepted."""
@@ -330,7 +301,7 @@ class _Server:
 
     def accept(self, job_id: str, *, name: str, idempotency_key: str | None, **job: Any) -> JSONResponse:
         """Put a job into the queue, unless one with the same key was faster."""
-        accepted = self.jobs.add(job_id=job_id, name=_shown_name(name), idempotency_key=idempotency_key or None, **job)
+        accepted = self.jobs.add(job_id=job_id, name=shown_name(name), idempotency_key=idempotency_key or None, **job)
         if accepted.id == job_id:
             self.accepted.inc()
             self.driver.add(accepted)
@@ -344,49 +315,6 @@ class _Server:
     def _answer(self, job: Job) -> JSONResponse:
         view = self.view(job)
         return JSONResponse(view.model_dump(), status_code=202, headers={"Location": view.url})
-
-    def file_below_root(self, path: str) -> Path:
-        """A file that a client names: below the root, links followed."""
-        root = self.options.root
-        if root is None:
-            raise HTTPException(422, "path: this server has no --root")
-        try:
-            named = (root / path).resolve(strict=True)
-            is_inside = named.is_relative_to(root.resolve()) and named.is_file()
-        except (OSError, ValueError, RuntimeError):
-            is_inside = False
-        if not is_inside:  # the same for what is not there and for what is elsewhere
-            raise HTTPException(422, f"path: {path!r}: no such file below the root")
-        return named
-
-    async def receive(self, request: Request, target: Path) -> None:
-        """Stream an upload to the disk."""
-        most_bytes, received = self.options.driver.most_bytes, 0
-        stated = request.headers.get("content-length", "")
-        if stated.isdecimal() and int(stated) > most_bytes:
-            raise self._too_large(most_bytes)
-        target.parent.mkdir(parents=True)
-        blocks = request.stream()
-        with target.open("wb") as file:
-            while True:
-                try:
-                    block = await asyncio.wait_for(anext(blocks), self.options.upload_timeout_s)
-                except StopAsyncIteration:
-                    break
-                except TimeoutError as error:
-                    raise HTTPException(408, "the upload stopped") from error
-                received += len(block)
-                self.received.inc(len(block))
-                if received > most_bytes:
-                    raise self._too_large(most_bytes)
-                await run_in_threadpool(file.write, block)
-            if received == 0:
-                raise HTTPException(400, "expected the bytes of a video as the body")
-            await run_in_threadpool(_to_disk, file)
-
-    def _too_large(self, most_bytes: int) -> HTTPException:
-        self.refused.labels("size").inc()
-        return HTTPException(413, f"larger than the {most_bytes / 1e9:g} GB allowed here")
 
 
 def _picked(
@@ -421,7 +349,7 @@ def _add_submission(app: FastAPI, server: _Server) -> None:
         options = server.checked(picked)
         server.require_room()
         job_id = new_job_id()
-        source = server.uploads / job_id / _file_name(name)
+        source = server.uploads / job_id / file_name(name)
         try:
             await server.receive(request, source)
             return server.accept(
@@ -455,7 +383,7 @@ def _add_submission(app: FastAPI, server: _Server) -> None:
         return server.accept(
             job_id,
             name=address.path,
-            source=server.uploads / job_id / _file_name(address.path),
+            source=server.uploads / job_id / file_name(address.path),
             options=options,
             url=str(address),
             is_upload=True,
@@ -646,38 +574,3 @@ async def _refuse_request(_: Request, error: Exception) -> JSONResponse:
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "the server's disk or database does not work"}, status_code=503)
-
-
-def _is_this_machine(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    return False
-
-
-def _given_token(header: str) -> str:
-    """The token in an Authorization header: as a bearer, or as a password, which is what browsers ask people for."""
-    kind, _, value = header.partition(" ")
-    if kind.lower() == "bearer":
-        return value.strip()
-    if kind.lower() == "basic":
-        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
-            return base64.b64decode(value, validate=True).decode().partition(":")[2]
-    return ""
-
-
-def _file_name(name: str) -> str:
-    """A safe name for a file on the disk; its ending, which says what it is, stays."""
-    suffix = Path(_shown_name(name)).suffix
-    return "video" + (suffix if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 8 else "")
-
-
-def _shown_name(name: str) -> str:
-    """The last part of a name, without what cannot be shown."""
-    last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    return "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip() or "video"
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())

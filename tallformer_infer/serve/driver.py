@@ -29,7 +29,7 @@ from tallformer_infer.archive.tasks import Alive, LabelSettings, Totals
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import MediaError, TallformerError
 from tallformer_infer.results import Selection
-from tallformer_infer.serve.fetch import fetch
+from tallformer_infer.serve.guard import fetch
 from tallformer_infer.serve.jobs import Job, JobStore
 from tallformer_infer.structures import Layout, Result
 
@@ -215,21 +215,18 @@ class Driver:
     def _fetch(self, job: Job) -> None:
         """Download a job's video; in a thread of its own."""
         options, target = self._options, Path(job.source)
-        partial = target.with_name(target.name + ".part")
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             fetch(
                 job.url or "",
-                partial,
+                target,
                 allowed_hosts=options.allowed_hosts,
                 allow_private=options.allow_private,
                 most_bytes=options.most_bytes,
             )
-            partial.replace(target)
         except (MediaError, OSError) as error:
             reason = str(error) if isinstance(error, MediaError) else f"cannot be kept: {error.strerror}"
             self._jobs.fail(job.id, reason)
-            partial.unlink(missing_ok=True)
             return
         if self._jobs.move(job.id, "queued", only_from=("fetching",)):
             self._calls.put(lambda run: self._begin(run, job))

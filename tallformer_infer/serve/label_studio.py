@@ -32,7 +32,7 @@ from tallformer_infer.labels import Segment, Timeline, label_studio_prediction, 
 from tallformer_infer.pipeline import at_point, choose_point
 from tallformer_infer.results import Selection, check_selection, display_floor, select_actions
 from tallformer_infer.serve.driver import Driver, DriverOptions
-from tallformer_infer.serve.fetch import check_address, fetch
+from tallformer_infer.serve.guard import check_address, fetch
 from tallformer_infer.serve.jobs import UNFINISHED, Job, JobOptions, JobStore, new_job_id
 from tallformer_infer.serve.retraining import Retraining
 
@@ -256,19 +256,14 @@ class LabelStudio:
         if target.exists():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{new_job_id()}.part")
-        try:
-            fetch(
-                address,
-                partial,
-                allowed_hosts=driver.allowed_hosts,
-                allow_private=driver.allow_private,
-                most_bytes=driver.most_bytes,
-                authorization=None if token is None else f"Token {token}",
-            )
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        fetch(
+            address,
+            target,
+            allowed_hosts=driver.allowed_hosts,
+            allow_private=driver.allow_private,
+            most_bytes=driver.most_bytes,
+            authorization=None if token is None else f"Token {token}",
+        )
         return target
 
     def _labels_of(self, timeline: Timeline, model: _Model) -> dict[str, str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import SamplingConfig, from_json, to_json
 from tallformer_infer.errors import ConfigError, OutputError
-from tallformer_infer.files import file_sha256, write_whole
+from tallformer_infer.files import file_sha256, replacing, write_whole
 from tallformer_infer.media import open_video
 from tallformer_training.datasets.labelled import TrainingVideo
 
@@ -222,30 +221,27 @@ class FrameCache:
         return self.folder / f"{readable}-{digest}"
 
     def _decode(self, path: Path, base: Path, threads: int | None, on_frame: Callable[[], None]) -> CachedVideo:
-        partial = base.with_name(f".{base.name}-{os.getpid()}.part")
         digest, count = hashlib.sha256(), 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file, open_video(path, self._sampling, threads=threads) as stream:
+            with (
+                replacing(_frames_file(base)) as temporary,
+                temporary.open("xb") as file,
+                open_video(path, self._sampling, threads=threads) as stream,
+            ):
                 for count, frame in enumerate(stream, start=1):  # noqa: B007 (used after the loop)
                     file.write(frame.data)
                     digest.update(frame.data)
                     on_frame()
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(_frames_file(base))
             entry = CachedVideo(
                 frames=count,
                 side_px=self._sampling.crop_px,
                 sha256=digest.hexdigest(),
                 mtime_ns=_frames_file(base).stat().st_mtime_ns,
             )
-            partial.write_text(json.dumps(asdict(entry)), encoding="utf-8")
-            partial.replace(_entry_file(base))
+            write_whole(_entry_file(base), json.dumps(asdict(entry)).encode())
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
         return entry
 
 

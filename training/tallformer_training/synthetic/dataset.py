@@ -107,6 +107,7 @@ def write_video(script: Script, path: Path) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
+    # always the same name, so that the next run replaces what a killed one left
     partial = path.with_name(f".{path.stem}.part.mp4")
     try:
         _encode(script, partial)

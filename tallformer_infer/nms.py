@@ -1,4 +1,13 @@
-"""Hard NMS and non-maximum weighting (NMW), for all classes of a video at once.
+"""Suppression of overlapping candidates, in NumPy: hard, weighted (NMW) and soft.
+
+Candidates are pairs of a segment and a class, one row each. Overlap is measured in frames, classes never mix, and of
+equal scores the earlier row goes first. `suppress` does what a recipe says; the other functions are its parts.
+
+Note [classes of proposals]
+    A proposal's score times a class score is the score of the pair. Soft suppression multiplies scores, so suppressing
+    pairs class by class gives the same as suppressing proposals first and adding classes afterwards, apart from scores
+    too small to matter; and it stays right where windows with different classes overlap. `reference_actions` follows
+    the official order, with the official faults.
 
 Note [greedy in blocks]
     The greedy rule takes the best candidate left and removes every candidate of its class that overlaps it enough. One
@@ -11,13 +20,105 @@ Note [greedy in blocks]
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import heapq
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.structures import Candidates
+from tallformer_infer.config import SuppressConfig
+from tallformer_infer.structures import Candidates, Proposals
+
+
+def suppress(candidates: Candidates, config: SuppressConfig) -> Candidates:
+    """The actions among the candidates of a whole video.
+
+    Args:
+        candidates: All windows' candidates; of equal scores the earlier row is preferred.
+        config: Which way, from which score and overlap on, and how many at most.
+
+    Returns:
+        What is left, by falling score.
+
+    Raises:
+        ValueError: A segment or score is NaN or infinite, or a class is out of range.
+    """
+    tiou_threshold, max_outputs = config.tiou_threshold, config.max_per_video
+    check_pairs(candidates, tiou_threshold=tiou_threshold, max_outputs=max_outputs)
+    above = candidates.take(candidates.scores > np.float32(config.score_threshold))
+    match config.method:
+        case "nms":
+            return nms(above, tiou_threshold=tiou_threshold, max_outputs=max_outputs)
+        case "nmw":
+            return nmw(above, tiou_threshold=tiou_threshold, max_outputs=max_outputs)
+        case "soft_linear" | "soft_gaussian":
+            return soft_nms(
+                above,
+                method="linear" if config.method == "soft_linear" else "gaussian",
+                tiou_threshold=tiou_threshold,
+                sigma=config.sigma,
+                min_score=config.min_score,
+                max_outputs=max_outputs,
+            )
+        case _:
+            assert_never(config.method)
+
+
+def proposals_with_classes(proposals: Proposals, class_scores: NDArray[np.float32], *, most_classes: int) -> Candidates:
+    """Give every proposal the likeliest classes, proposal by proposal, the likeliest first.
+
+    Args:
+        proposals: Of one window.
+        class_scores: Of the classes, without background, shape (K,). Classes with a score of 0 are not given.
+        most_classes: Classes per proposal.
+    """
+    classes = _likeliest(class_scores, most_classes)
+    classes = classes[class_scores[classes] > 0]
+    rows = np.repeat(np.arange(len(proposals.scores)), len(classes))
+    kinds = np.tile(classes, len(proposals.scores))
+    scores = proposals.scores[rows] * class_scores[kinds]
+    return Candidates(proposals.segments_frames[rows], scores.astype(np.float32), kinds)
+
+
+def without_class(proposals: Proposals) -> Candidates:
+    """Proposals as candidates of one and the same class, for `reference_actions`."""
+    return Candidates(proposals.segments_frames, proposals.scores, np.zeros(len(proposals.scores), np.int64))
+
+
+def reference_actions(
+    proposals: Candidates, class_scores: NDArray[np.float32], config: SuppressConfig, *, most_classes: int
+) -> Candidates:
+    """Actions as the official ActivityNet scripts find them; see Note [classes of proposals].
+
+    Proposals are suppressed without regard to classes, the last one is never taken (`soft_nms_activitynet`), and where
+    the background is among the likeliest classes, the last class takes its place: the scripts take 1 from its index.
+
+    Args:
+        proposals: From `without_class`.
+        class_scores: Of background and the classes, shape (1 + K,). A background of -inf is never among the likeliest.
+        config: Width, least scores and number.
+        most_classes: Classes per proposal.
+
+    Returns:
+        By falling score of the proposal, the likeliest class first.
+    """
+    above = proposals.take(proposals.scores > np.float32(config.score_threshold))
+    kept = soft_nms_activitynet(above, sigma=config.sigma, min_score=config.min_score, max_outputs=config.max_per_video)
+    likeliest = _likeliest(class_scores, most_classes)
+    likeliest = likeliest[class_scores[likeliest] > 0]
+    rows = np.repeat(np.arange(len(kept)), len(likeliest))
+    chosen = np.tile(likeliest, len(kept))
+    scores = kept.scores[rows] * class_scores[chosen]
+    classes = (chosen - 1) % (len(class_scores) - 1)
+    return Candidates(kept.segments_frames[rows], scores.astype(np.float32), classes)
+
+
+def _likeliest(class_scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Classes by falling score, of equals the earlier one first."""
+    return np.argsort(-class_scores, kind="stable")[:count].astype(np.int64)
+
 
 MIN_UNION = np.float32(1e-6)
 """Floor of the union of two segments, in frames, as in the official code."""
@@ -311,3 +412,148 @@ def check_pairs(candidates: Candidates, *, tiou_threshold: float, max_outputs: i
         raise ValueError(f"tiou_threshold={tiou_threshold} must be in [0, 1]")
     if max_outputs is not None and max_outputs < 0:
         raise ValueError(f"max_outputs={max_outputs} must be at least 0, or None for no limit")
+
+
+_Decay = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def soft_nms(
+    candidates: Candidates,
+    *,
+    method: Literal["linear", "gaussian"],
+    tiou_threshold: float,
+    sigma: float,
+    min_score: float,
+    max_outputs: int | None,
+) -> Candidates:
+    """Take the best candidate, lower the scores of those of its class that overlap it, and repeat.
+
+    Args:
+        candidates: In any order.
+        method: `linear`: times (1 - tIoU) from the threshold on; `gaussian`: times exp(-tIoU² / sigma).
+        tiou_threshold: Overlap in [0, 1] from which `linear` lowers a score; `gaussian` does not use it.
+        sigma: Width of `gaussian`, above 0; `linear` does not use it.
+        min_score: Candidates whose score is or falls below it are dropped; at least 0.
+        max_outputs: Most candidates to take over all classes; None for no limit.
+
+    Returns:
+        Candidates taken, with the score they had then, by falling score; of equal scores the earlier row first.
+
+    Raises:
+        ValueError: A value is NaN, infinite or out of range.
+
+    Source: Bodla et al., Soft-NMS (ICCV 2017), equations 2 and 3; thresholds as in the official compiled op.
+    """
+    check_pairs(candidates, tiou_threshold=tiou_threshold, max_outputs=max_outputs)
+    decay = _decay(method, tiou_threshold, sigma)
+    return _take_and_decay(candidates, decay=decay, min_score=min_score, max_outputs=max_outputs, left_over=0)
+
+
+def soft_nms_activitynet(
+    candidates: Candidates, *, sigma: float, min_score: float, max_outputs: int | None
+) -> Candidates:
+    """Gaussian soft suppression as the official ActivityNet scripts do it: the last candidate left is never taken.
+
+    Their loop ends when one candidate remains, not when none does, so a single candidate gives nothing. Kept for
+    comparison with published results; they also suppress over all classes at once (give all the same class) and
+    write results in input order.
+
+    Args:
+        candidates: In any order.
+        sigma: Width of the gaussian, above 0.
+        min_score: Candidates whose score is or falls below it are dropped; at least 0.
+        max_outputs: Most candidates to take; None for no limit.
+
+    Returns:
+        As `soft_nms`.
+
+    Raises:
+        ValueError: A value is NaN, infinite or out of range.
+
+    Source: `softnms_v2` of AFSD (Lin et al., CVPR 2021), which TALLFormer's ActivityNet scripts use.
+    """
+    check_pairs(candidates, tiou_threshold=0, max_outputs=max_outputs)
+    decay = _decay("gaussian", 0, sigma)
+    return _take_and_decay(candidates, decay=decay, min_score=min_score, max_outputs=max_outputs, left_over=1)
+
+
+def _decay(method: Literal["linear", "gaussian"], tiou_threshold: float, sigma: float) -> _Decay:
+    match method:
+        case "linear":
+            threshold = np.float32(tiou_threshold)
+            return lambda overlap: np.where(overlap >= threshold, 1 - overlap, np.float32(1))
+        case "gaussian":
+            if not sigma > 0:
+                raise ValueError(f"sigma={sigma} must be above 0")
+            width = np.float32(sigma)
+            return lambda overlap: np.exp(-(overlap * overlap) / width)
+        case _:
+            assert_never(method)
+
+
+def _take_and_decay(
+    candidates: Candidates, *, decay: _Decay, min_score: float, max_outputs: int | None, left_over: int
+) -> Candidates:
+    if not min_score >= 0:
+        raise ValueError(f"min_score={min_score} must be at least 0")
+    limit = len(candidates) if max_outputs is None else max_outputs
+    groups = [
+        _Group(candidates, rows, np.float32(min_score))
+        for rows in (np.flatnonzero(candidates.classes == index) for index in np.unique(candidates.classes))
+    ]
+    waiting = sum(group.waiting for group in groups)
+    best = [(*group.best(), number) for number, group in enumerate(groups) if group.waiting]
+    heapq.heapify(best)
+    taken_rows: list[int] = []
+    taken_scores: list[float] = []
+    while best and waiting > left_over and len(taken_rows) < limit:
+        negative_score, row, place, number = best[0]
+        taken_rows.append(row)
+        taken_scores.append(-negative_score)
+        group = groups[number]
+        waiting -= group.waiting
+        group.take(place, decay)
+        waiting += group.waiting
+        if group.waiting:
+            heapq.heapreplace(best, (*group.best(), number))
+        else:
+            heapq.heappop(best)
+    kept = candidates.take(np.array(taken_rows, np.intp))
+    return Candidates(kept.segments_frames, np.array(taken_scores, np.float32), kept.classes)
+
+
+_GONE = np.float32(-1)
+"""Score of a candidate that was taken or dropped; those waiting are at `min_score` or above, so at 0 or above."""
+
+
+class _Group:
+    """Candidates of one class by start, and their scores as they fall."""
+
+    def __init__(self, candidates: Candidates, rows: NDArray[np.intp], min_score: np.float32) -> None:
+        self._rows = rows[np.argsort(candidates.segments_frames[rows, 0], kind="stable")]
+        self._starts, self._ends = candidates.segments_frames[self._rows].T.copy()
+        self._scores = candidates.scores[self._rows]
+        self._scores[self._scores < min_score] = _GONE
+        self._min_score = min_score
+        self._longest = (self._ends - self._starts).max() * np.float32(1 + 1e-6)
+        self.waiting = int(np.count_nonzero(self._scores >= 0))
+
+    def best(self) -> tuple[float, int, int]:
+        """(-score, row, place) of the best one waiting, the earlier row of equals: sorts like the order of taking."""
+        score = self._scores.max()
+        places = np.flatnonzero(self._scores == score)
+        place = int(places[self._rows[places].argmin()])
+        return -float(score), int(self._rows[place]), place
+
+    def take(self, place: int, decay: _Decay) -> None:
+        """Take the candidate at `place` and lower the scores of those that overlap it."""
+        self._scores[place] = _GONE
+        start, end = self._starts[place], self._ends[place]
+        low = np.searchsorted(self._starts, np.nextafter(start - self._longest, np.float32(-np.inf)))
+        high = np.searchsorted(self._starts, end)
+        scores = self._scores[low:high]
+        before = np.count_nonzero(scores >= 0)
+        lowered = scores * decay(tiou(start, end, self._starts[low:high], self._ends[low:high]))
+        lowered[(scores < 0) | (lowered < self._min_score)] = _GONE
+        scores[:] = lowered
+        self.waiting += int(np.count_nonzero(lowered >= 0) - before) - 1
