@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tallformer_infer.bundle import GraphName, load_bundle
 from tallformer_infer.errors import DeviceError, StoppedError
 from tallformer_infer.files import user_cache_folder
+from tallformer_infer.nms import suppress
 from tallformer_infer.pipeline import Detector
-from tallformer_infer.runtime import Cancellation, OnnxRuntime
+from tallformer_infer.runtime import Cancellation, OnnxRuntime, WindowBatch
 from tallformer_infer.runtime.device_graphs import BoundGraph, DeviceGraphs
 from tallformer_infer.runtime.onnx_session import CPU, CUDA, cuda_provider, open_session
 from tallformer_infer.structures import Candidates
@@ -58,11 +59,11 @@ def clips_of(detector: Detector, count: int) -> tuple[NDArray[np.uint8], NDArray
     return clips, random.integers(0, frames + 1, count)
 
 
-def windows_of(detector: Detector, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+def windows_of(detector: Detector, count: int) -> WindowBatch:
     recipe = detector.bundle.recipe
     shape = (count, recipe.model.backbone.out_channels, recipe.window_steps)
     features = np.random.default_rng(count).standard_normal(shape).astype(np.float32)
-    return features, np.arange(count) * 100, np.full(count, recipe.window.window_frames)
+    return WindowBatch(features, np.arange(count) * 100, np.full(count, recipe.window.window_frames))
 
 
 def assert_close(there: NDArray[np.float32], here: NDArray[np.float32]) -> None:
@@ -115,7 +116,7 @@ def test_candidates_on_cuda_equal_those_on_the_cpu(detectors: tuple[Detector, De
     cpu, cuda = detectors
     windows = windows_of(cpu, 3)
 
-    assert_same_candidates(cuda.runtime.localize(*windows), cpu.runtime.localize(*windows))
+    assert_same_candidates(cuda.runtime.localize(windows), cpu.runtime.localize(windows))
 
 
 def test_captured_runs_give_what_plain_ones_give() -> None:
@@ -160,14 +161,15 @@ def test_fifty_windows_beside_the_encoder_give_what_they_give_alone(detectors: t
     _, cuda = detectors
     clips, real = clips_of(cuda, 19)
     features, starts, frames = windows_of(cuda, 50)
-    windows = [(features[row : row + 1], starts[row : row + 1], frames[row : row + 1]) for row in range(50)]
-    alone, localized = cuda.runtime.encode(clips, real), [cuda.runtime.localize(*window) for window in windows]
+    rows = [slice(row, row + 1) for row in range(50)]
+    windows = [WindowBatch(features[row], starts[row], frames[row]) for row in rows]
+    alone, localized = cuda.runtime.encode(clips, real), [cuda.runtime.localize(window) for window in windows]
     together: list[NDArray[np.float32]] = []
 
     for _ in range(3):
         thread = threading.Thread(target=lambda: together.extend(cuda.runtime.encode(clips, real) for _ in range(5)))
         thread.start()
-        found = [cuda.runtime.localize(*window) for window in windows]
+        found = [cuda.runtime.localize(window) for window in windows]
         thread.join()
         for there, here in zip(found, localized, strict=True):
             np.testing.assert_array_equal(there.segments_frames, here.segments_frames)
@@ -192,7 +194,7 @@ def test_run_that_is_stopped_says_so_and_leaves_the_runtime_usable(detectors: tu
 
 
 def test_graph_3_on_cuda_equals_what_every_command_does_on_the_host(detectors: tuple[Detector, Detector]) -> None:
-    cpu, cuda = (detector.runtime for detector in detectors)
+    cuda = detectors[1].runtime
     assert isinstance(cuda, OnnxRuntime)
     random = np.random.default_rng(0)
     starts = random.uniform(0, 3000, (5000, 1))
@@ -200,9 +202,8 @@ def test_graph_3_on_cuda_equals_what_every_command_does_on_the_host(detectors: t
     scores = (random.permutation(5000) / 5000 * 0.9 + 0.05).astype(np.float32)
     candidates = Candidates(segments, scores, random.integers(0, 8, 5000))
 
-    here, there = cpu.suppress(candidates), cuda.suppress_in_graph(candidates)
+    here, there = suppress(candidates, load_bundle().recipe.suppress), cuda.suppress_in_graph(candidates)
 
-    np.testing.assert_array_equal(cuda.suppress(candidates).segments_frames, here.segments_frames)
     np.testing.assert_array_equal(there.classes, here.classes)
     np.testing.assert_allclose(there.scores, here.scores, atol=1e-6)
     np.testing.assert_allclose(there.segments_frames, here.segments_frames, atol=1e-2)
@@ -249,7 +250,7 @@ def test_candidates_of_onnxruntime_with_tensorrt_equal_those_on_the_cpu(
 ) -> None:
     windows = windows_of(onnx_tensorrt, 3)
 
-    assert_same_candidates(onnx_tensorrt.runtime.localize(*windows), detectors[0].runtime.localize(*windows))
+    assert_same_candidates(onnx_tensorrt.runtime.localize(windows), detectors[0].runtime.localize(windows))
 
 
 def test_engines_and_timings_are_kept_and_used_again(onnx_tensorrt: Detector) -> None:

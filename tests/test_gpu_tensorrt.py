@@ -17,7 +17,7 @@ from tallformer_infer.diagnosis import diagnose
 from tallformer_infer.errors import EngineError, ExtraError, StoppedError
 from tallformer_infer.files import user_cache_folder
 from tallformer_infer.pipeline import Detector
-from tallformer_infer.runtime import Cancellation, OnnxRuntime, TensorRTRuntime
+from tallformer_infer.runtime import Cancellation, OnnxRuntime, TensorRTRuntime, WindowBatch
 from tallformer_infer.runtime.tensorrt.building import EngineOptions, build_engines
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
 from tallformer_infer.runtime.tensorrt.library import load_library
@@ -65,11 +65,11 @@ def clips_of(bundle: Bundle, count: int) -> tuple[NDArray[np.uint8], NDArray[np.
     return clips, random.integers(0, frames + 1, count)
 
 
-def windows_of(bundle: Bundle, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+def windows_of(bundle: Bundle, count: int) -> WindowBatch:
     recipe = bundle.recipe
     shape = (count, recipe.model.backbone.out_channels, recipe.window_steps)
     features = np.random.default_rng(count).standard_normal(shape).astype(np.float32)
-    return features, np.arange(count) * 100, np.full(count, recipe.window.window_frames)
+    return WindowBatch(features, np.arange(count) * 100, np.full(count, recipe.window.window_frames))
 
 
 def assert_close(there: NDArray[np.float32], here: NDArray[np.float32]) -> None:
@@ -103,7 +103,7 @@ def test_results_do_not_change_when_buffers_are_used_again(bundle: Bundle, engin
 def test_candidates_equal_those_on_the_cpu(bundle: Bundle, engines: TensorRTRuntime, cpu: OnnxRuntime) -> None:
     windows = windows_of(bundle, 3)
 
-    there, here = engines.localize(*windows), cpu.localize(*windows)
+    there, here = engines.localize(windows), cpu.localize(windows)
 
     assert len(there) == pytest.approx(len(here), rel=0.02)
     best = min(len(there), len(here)) // 2
@@ -114,8 +114,9 @@ def test_fifty_windows_beside_the_encoder_give_what_they_give_alone(bundle: Bund
     """As in a video: two threads, one stream, and one memory that both engines compute in."""
     clips, real = clips_of(bundle, 16)
     features, starts, frames = windows_of(bundle, 50)
-    windows = [(features[row : row + 1], starts[row : row + 1], frames[row : row + 1]) for row in range(50)]
-    alone, localized = engines.encode(clips, real), [engines.localize(*window) for window in windows]
+    rows = [slice(row, row + 1) for row in range(50)]
+    windows = [WindowBatch(features[row], starts[row], frames[row]) for row in rows]
+    alone, localized = engines.encode(clips, real), [engines.localize(window) for window in windows]
     ended = threading.Event()
     together: list[NDArray[np.float32]] = []
 
@@ -126,7 +127,7 @@ def test_fifty_windows_beside_the_encoder_give_what_they_give_alone(bundle: Bund
     thread = threading.Thread(target=encode)
     thread.start()
     try:
-        found = [engines.localize(*window) for window in windows]
+        found = [engines.localize(window) for window in windows]
     finally:
         ended.set()
         thread.join()

@@ -16,7 +16,6 @@ from tallformer_infer.config.recipe import Suppression
 from tallformer_infer.errors import BundleError, ConfigError
 from tallformer_infer.nms import nms, nmw, pairs_above, soft_nms, suppress
 from tallformer_infer.runtime import OnnxRuntime
-from tallformer_infer.runtime.onnx_session import OnnxPlace
 from tallformer_infer.structures import Candidates
 from tests.nms_suppressors import assert_same, candidates_of, run_graph
 
@@ -169,24 +168,14 @@ def crowded(count: int) -> Candidates:
     return Candidates(segments, scores, random.integers(0, 8, count))
 
 
-def test_detect_on_a_gpu_suppresses_as_label_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the last bit; the place of the graphs is pretended, as no graph is run."""
-    runtime = OnnxRuntime(load_bundle(), device="cpu")
-    monkeypatch.setattr(runtime, "_place", OnnxPlace(device="cuda", reason="pretended"))
-    candidates = crowded(3000)
-
-    found, labelled = runtime.suppress(candidates), suppress(candidates, load_bundle().recipe.suppress)
-
-    assert len(found) > 100
-    for name in ("segments_frames", "scores", "classes"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(labelled, name))
-
-
 def test_graph_3_of_a_bundle_gives_what_commands_do() -> None:
-    runtime = OnnxRuntime(load_bundle(), device="cpu")
+    bundle = load_bundle()
+    runtime = OnnxRuntime(bundle, device="cpu")
     candidates = crowded(3000)
 
-    assert_same(runtime.suppress_in_graph(candidates), runtime.suppress(candidates), atol_frames=1e-2)
+    found = suppress(candidates, bundle.recipe.suppress)
+    assert len(found) > 100
+    assert_same(runtime.suppress_in_graph(candidates), found, atol_frames=1e-2)
     with pytest.raises(ValueError, match="50001 candidates: graph 3 takes 50000"):
         runtime.suppress_in_graph(crowded(50_001))
 

@@ -25,7 +25,7 @@ from tallformer_infer.pipeline import Detector, choose_layout
 from tallformer_infer.pipeline.candidates import CandidatePools, in_video_frames, length_ranges
 from tallformer_infer.pipeline.choices import rates_of
 from tallformer_infer.results import actions_document, load_schema
-from tallformer_infer.runtime import Runtime
+from tallformer_infer.runtime import Runtime, WindowBatch
 from tallformer_infer.structures import Action, Candidates, Layout, Result
 from tallformer_infer.timeline import FeatureWindow, Timeline, Timelines, pool_steps, step_frames
 from tests.archive_runs import content_of, label
@@ -245,9 +245,9 @@ class Counting:
         self.clips += len(clips)
         return self._runtime.encode(clips, *rest)  # type: ignore[arg-type]
 
-    def localize(self, *window: NDArray[np.float32]) -> Candidates:
+    def localize(self, windows: WindowBatch) -> Candidates:
         self.windows += 1
-        return self._runtime.localize(*window)  # type: ignore[arg-type]
+        return self._runtime.localize(windows)
 
 
 def rows(actions: tuple[Action, ...] | list[Action]) -> list[tuple[float, float, str, float]]:

@@ -40,7 +40,7 @@ from tallformer_infer.errors import ExportError
 from tallformer_infer.evaluation import by_falling_score, match_greedily, overlapping_pairs
 from tallformer_infer.nms import suppress as suppress_in_numpy
 from tallformer_infer.pipeline import Detector as Pipeline
-from tallformer_infer.runtime import Cancellation, OnnxRuntime, OpenVinoRuntime, Runtime
+from tallformer_infer.runtime import Cancellation, OnnxRuntime, OpenVinoRuntime, Runtime, WindowBatch
 from tallformer_infer.runtime.openvino import has_bf16
 from tallformer_infer.structures import Action, Candidates
 from tallformer_training.model import Detector, Proposals, RefinedOutputs
@@ -354,10 +354,9 @@ class ComparedRuntime:
         self.spreads["encoder.features"].add(here, self._runtime.encode(clips, real_frames, cancellation))
         return here
 
-    def localize(
-        self, features: NDArray[np.float32], start_frames: NDArray[np.int64], real_frames: NDArray[np.int64]
-    ) -> Candidates:
+    def localize(self, windows: WindowBatch) -> Candidates:
         """See `Runtime.localize`. The window is compared once more as a later one in which the video ends."""
+        features, start_frames, real_frames = windows
         window = self._recipe.window
         twice = np.concatenate([features, features])
         starts = np.concatenate([start_frames, start_frames + window.shared_step_frames])
@@ -371,23 +370,18 @@ class ComparedRuntime:
         segments, scores, classes = self._best(_rows(here, 0))
         above = scores > self._recipe.suppress.score_threshold
         found = Candidates(segments[above], scores[above], classes[above])
-        self.suppress(found)  # for graph 3, which nothing on the way runs
+        if self._suppress is not None:
+            self._compare_suppression(self._suppress, found)
         return found
 
-    def suppress(self, candidates: Candidates) -> Candidates:
-        """See `Runtime.suppress`."""
+    def _compare_suppression(self, graph: ort.InferenceSession, candidates: Candidates) -> None:
+        """Run graph 3, which no command runs, and suppression in NumPy."""
         here = suppress_in_numpy(candidates, self._recipe.suppress)
-        if self._suppress is not None:
-            inputs = {
-                "segments": candidates.segments_frames,
-                "scores": candidates.scores,
-                "classes": candidates.classes,
-            }
-            segments, scores, classes = self._suppress.run(None, inputs)
-            self.spreads["suppress.action_segments"].add(here.segments_frames, segments)
-            self.spreads["suppress.action_scores"].add(here.scores, scores)
-            self.spreads["suppress.action_classes"].add_one(_share_other(here.classes, classes))
-        return here
+        inputs = {"segments": candidates.segments_frames, "scores": candidates.scores, "classes": candidates.classes}
+        segments, scores, classes = graph.run(None, inputs)
+        self.spreads["suppress.action_segments"].add(here.segments_frames, segments)
+        self.spreads["suppress.action_scores"].add(here.scores, scores)
+        self.spreads["suppress.action_classes"].add_one(_share_other(here.classes, classes))
 
     def _compare_portable(self, content: bytes, clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> None:
         """Run the encoder's graph as the bundle has it, which is what CUDA and TensorRT load, on a batch.

@@ -30,10 +30,16 @@ from tallformer_infer.archive.processes import signals_held_back
 from tallformer_infer.archive.stages import encoder_precision
 from tallformer_infer.archive.tasks import LabelSettings, ServerAddress
 from tallformer_infer.bundle import load_bundle
-from tallformer_infer.config import SuppressConfig
 from tallformer_infer.errors import DeviceError, TallformerError
-from tallformer_infer.nms import suppress
-from tallformer_infer.runtime import Cancellation, Device, ProposingRuntime, RunsOn, Runtime, load_runtime
+from tallformer_infer.runtime import (
+    Cancellation,
+    Device,
+    ProposingRuntime,
+    RunsOn,
+    Runtime,
+    WindowBatch,
+    load_runtime,
+)
 from tallformer_infer.structures import Candidates, Proposals
 
 _MOST_CLIPS = 64
@@ -232,13 +238,12 @@ _MEMORY = Path("/dev/shm")
 class RemoteRuntime:
     """A runtime that forwards calls to a `DeviceServer`. One thread encodes clips, another localizes windows."""
 
-    def __init__(self, server: ServerAddress, config: SuppressConfig) -> None:
+    def __init__(self, server: ServerAddress) -> None:
         """Connect.
 
         Raises:
             DeviceError: The server is gone.
         """
-        self._config = config
         self._encoding, self._localizing = _Line(server), _Line(server)
         self._shared: mmap.mmap | None = None
         described = self._localizing.ask("describe")
@@ -260,23 +265,15 @@ class RemoteRuntime:
             features: NDArray[np.float32] = self._encoding.ask("encode", clips.shape, real_frames)
             return features
 
-    def localize(
-        self, features: NDArray[np.float32], start_frames: NDArray[np.int64], real_frames: NDArray[np.int64]
-    ) -> Candidates:
+    def localize(self, windows: WindowBatch) -> Candidates:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
-        candidates: Candidates = self._localizing.ask("localize", features, start_frames, real_frames)
+        candidates: Candidates = self._localizing.ask("localize", windows)
         return candidates
 
-    def propose(
-        self, features: NDArray[np.float32], start_frames: NDArray[np.int64], real_frames: NDArray[np.int64]
-    ) -> Proposals:
+    def propose(self, window: WindowBatch) -> Proposals:
         """One window of feature steps to proposals, see `ProposingRuntime.propose`."""
-        proposals: Proposals = self._localizing.ask("propose", features, start_frames, real_frames)
+        proposals: Proposals = self._localizing.ask("propose", window)
         return proposals
-
-    def suppress(self, candidates: Candidates) -> Candidates:
-        """Candidates of a whole video to its actions, see `Runtime.suppress`; runs here, without a device."""
-        return suppress(candidates, self._config)
 
     def _share(self, size: int) -> mmap.mmap:
         """Shared memory that the server maps, too; its file is unlinked as soon as both have it."""

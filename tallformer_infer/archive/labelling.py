@@ -293,7 +293,7 @@ class Labeller:
         runtime: Runtime
         if settings.servers:
             server = settings.servers[self._slot % len(settings.servers)]
-            runtime = RemoteRuntime(server, self._bundle.recipe.suppress)
+            runtime = RemoteRuntime(server)
         else:
             precision = encoder_precision(self._bundle, settings.precision)
             runtime = load_runtime(self._bundle, device=settings.device, threads=settings.threads, precision=precision)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 from rich.status import Status
@@ -60,6 +60,20 @@ class Reporter(Protocol):
         """Report anything else; `facts` hold the same for programs."""
 
 
+def _progress_bar(console: Console, *, name: str) -> ProgressBar:
+    """A bar whose tasks have the fields `so_far`, `speed` and `left`; `name` is the format of their names."""
+    return ProgressBar(
+        TextColumn(name, markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[so_far]}", style="cyan"),
+        TextColumn("{task.fields[speed]}", style="green"),
+        TextColumn("{task.fields[left]}", style="yellow"),
+        console=console,
+        transient=True,
+        expand=True,
+    )
+
+
 class TerminalReporter(TerminalOutput):
     """A `Reporter` of lines, tables and a progress bar."""
 
@@ -102,18 +116,9 @@ class TerminalReporter(TerminalOutput):
         if self._quiet or not self._console.is_terminal:
             return
         which = f"{index + 1}/{count} " if count > 1 else ""
-        self._bar = ProgressBar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[position]}", style="cyan"),
-            TextColumn("{task.fields[speed]}", style="green"),
-            TextColumn("{task.fields[left]}", style="yellow"),
-            console=self._console,
-            transient=True,
-            expand=True,
-        )
+        self._bar = _progress_bar(self._console, name="{task.description}")
         name = shortened(printable(path.rsplit("/", 1)[-1]))
-        self._bar.add_task(f"{which}{name}", total=None, position="", speed="", left="")
+        self._bar.add_task(f"{which}{name}", total=None, so_far="", speed="", left="")
         self._bar.start()
 
     def progressed(self, progress: Progress) -> None:
@@ -128,7 +133,7 @@ class TerminalReporter(TerminalOutput):
             bar.task_ids[0],
             total=total if known else None,
             completed=min(position, total) if known and total is not None else position,
-            position=f"{clock(position, digits=0)} / {clock(total, digits=0)}" if total else clock(position, digits=0),
+            so_far=f"{clock(position, digits=0)} / {clock(total, digits=0)}" if total else clock(position, digits=0),
             speed=f"{times(progress.speed)} real time",
             left=f"{clock(_left_s(progress), digits=0)} left" if known and progress.speed > 0 else "",
         )
@@ -151,7 +156,7 @@ class TerminalReporter(TerminalOutput):
     def waiting(self, why: str) -> None:
         """Show the reason in place of the position."""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], position=printable(why))
+            self._bar.update(self._bar.task_ids[0], so_far=printable(why))
         elif self._is_line_due():
             self._print(Text(f"{printable(self._path)}: {printable(why)}"))
 
@@ -281,16 +286,7 @@ class TerminalWatcher(TerminalOutput):
         self._print(Text(f"{', '.join(parts)}{who}", style="dim"))
         if not self._console.is_terminal or not totals.planned:
             return
-        self._bar = ProgressBar(
-            TextColumn("{task.description:<30}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[so_far]}", style="cyan"),
-            TextColumn("{task.fields[speed]}", style="green"),
-            TextColumn("{task.fields[left]}", style="yellow"),
-            console=self._console,
-            transient=True,
-            expand=True,
-        )
+        self._bar = _progress_bar(self._console, name="{task.description:<30}")
         self._all = self._bar.add_task("all", total=totals.planned, so_far="", speed="", left="")
         self._bar.start()
 

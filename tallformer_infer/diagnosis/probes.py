@@ -137,7 +137,9 @@ def run_device(device: str) -> dict[str, Any]:
     """
     import numpy as np
 
+    from tallformer_infer.nms import suppress
     from tallformer_infer.pipeline import Detector
+    from tallformer_infer.runtime import WindowBatch
 
     detector = Detector.load(device=cast("Device", device))
     recipe, runtime = detector.bundle.recipe, detector.runtime
@@ -146,8 +148,8 @@ def run_device(device: str) -> dict[str, Any]:
     step = runtime.encode(clip, np.array([frames], np.int64))
     clips = recipe.window.window_frames // frames
     window = np.tile(step, (1, 1, clips))
-    found = runtime.localize(window, np.zeros(1, np.int64), np.array([recipe.window.window_frames], np.int64))
-    runtime.suppress(found)
+    ends = np.array([recipe.window.window_frames], np.int64)
+    suppress(runtime.localize(WindowBatch(window, np.zeros(1, np.int64), ends)), recipe.suppress)
     return {"device": detector.device, "reason": runtime.device_reason, "runtime": runtime.name}
 
 

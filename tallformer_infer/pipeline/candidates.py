@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tallformer_infer.config import Recipe, RefinedHeadConfig, WindowConfig
 from tallformer_infer.errors import ConfigError
 from tallformer_infer.nms import proposals_with_classes, reference_actions, without_class
-from tallformer_infer.runtime import ProposingRuntime, Runtime
+from tallformer_infer.runtime import ProposingRuntime, Runtime, WindowBatch
 from tallformer_infer.structures import Candidates, Proposals, Windows
 from tallformer_infer.timeline import FeatureWindow
 
@@ -70,8 +70,7 @@ class Localizer:
 
     def localize(self, window: FeatureWindow) -> Candidates:
         """Candidates of one window."""
-        starts, real_frames = np.array([window.start_frame], np.int64), np.array([window.real_frames], np.int64)
-        return self._runtime.localize(window.features[None], starts, real_frames)
+        return self._runtime.localize(_batch(window, window.real_frames))
 
 
 class ProposingLocalizer:
@@ -93,13 +92,17 @@ class ProposingLocalizer:
         """Proposals of one window, or candidates."""
         # The official code limits proposals to the padded window, and to the video only after suppression.
         real_frames = self._recipe.window.window_frames if self._is_reference else window.real_frames
-        proposals = self._runtime.propose(
-            window.features[None], np.array([window.start_frame], np.int64), np.array([real_frames], np.int64)
-        )
+        proposals = self._runtime.propose(_batch(window, real_frames))
         if self._is_reference:
             self.own_scores = proposals.class_scores
         found = without_class(proposals)
         return found if self._scores is None else classify(found, self._recipe, self._scores)
+
+
+def _batch(window: FeatureWindow, real_frames: int) -> WindowBatch:
+    return WindowBatch(
+        window.features[None], np.array([window.start_frame], np.int64), np.array([real_frames], np.int64)
+    )
 
 
 def check_takes_scores(recipe: Recipe) -> None:

@@ -6,7 +6,7 @@ from tallformer_infer.devices import Device, OpenVinoDevice, RunPrecision, RunsO
 from tallformer_infer.runtime.choosing import load_runtime
 from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.openvino import OpenVinoRuntime
-from tallformer_infer.runtime.protocol import Cancellation, ProposingRuntime, Runtime
+from tallformer_infer.runtime.protocol import Cancellation, ProposingRuntime, Runtime, WindowBatch
 from tallformer_infer.runtime.tensorrt.runtime import TensorRTRuntime
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "RunsOn",
     "Runtime",
     "TensorRTRuntime",
+    "WindowBatch",
     "load_runtime",
 ]

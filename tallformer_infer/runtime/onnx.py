@@ -29,7 +29,6 @@ from tallformer_infer.config import to_json
 from tallformer_infer.devices import OnnxDevice as Device
 from tallformer_infer.devices import RunsOn, available_cores, cores_by_quota, share_cores
 from tallformer_infer.errors import BundleError, DeviceError, StoppedError, TallformerError
-from tallformer_infer.nms import suppress as suppress_in_numpy
 from tallformer_infer.runtime.cpu_graph import cpu_encoder_graph
 from tallformer_infer.runtime.device_graphs import DeviceGraphs
 from tallformer_infer.runtime.onnx_session import (
@@ -41,7 +40,7 @@ from tallformer_infer.runtime.onnx_session import (
     open_session,
     tensorrt_provider,
 )
-from tallformer_infer.runtime.protocol import Cancellation, candidates_above_threshold, most_clips
+from tallformer_infer.runtime.protocol import Cancellation, WindowBatch, candidates_above_threshold, most_clips
 from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, engine_key, target_of
 from tallformer_infer.structures import Candidates, Proposals
 
@@ -143,38 +142,26 @@ class OnnxRuntime:
         assert self._on_cpu is not None
         return self._on_cpu.run(clips, real_frames, cancellation or Cancellation())
 
-    def localize(
-        self,
-        features: NDArray[np.float32],
-        start_frames: NDArray[np.int64],
-        real_frames: NDArray[np.int64],
-    ) -> Candidates:
+    def localize(self, windows: WindowBatch) -> Candidates:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
         names = ["segments", "scores", "classes"]
-        segments, scores, classes = self._localized(names, features, start_frames, real_frames)
+        segments, scores, classes = self._localized(names, windows)
         given_by = f"{self._bundle.path}: graph localizer"
         return candidates_above_threshold(segments, scores, classes, recipe=self._recipe, given_by=given_by)
 
-    def propose(
-        self,
-        features: NDArray[np.float32],
-        start_frames: NDArray[np.int64],
-        real_frames: NDArray[np.int64],
-    ) -> Proposals:
+    def propose(self, window: WindowBatch) -> Proposals:
         """One window of feature steps to proposals, see `ProposingRuntime.propose`."""
         names = ["proposal_segments", "proposal_scores", "class_scores"]
         given = [output.name for output in self._localizer.get_outputs()]
         if not set(names) <= set(given):
             raise BundleError(f"{self._bundle.path}: graph localizer gives {', '.join(given)}; export the bundle again")
-        segments, scores, class_scores = self._localized(names, features, start_frames, real_frames)
+        segments, scores, class_scores = self._localized(names, window)
         return Proposals(segments[0], scores[0], class_scores[0])
 
-    def suppress(self, candidates: Candidates) -> Candidates:
-        """Candidates of a whole video to its actions, see `Runtime.suppress` and Note [where suppression runs]."""
-        return suppress_in_numpy(candidates, self._recipe.suppress)
-
     def suppress_in_graph(self, candidates: Candidates) -> Candidates:
-        """The same with graph 3, on the device of the other graphs.
+        """Candidates of a whole video to its actions with graph 3, on the device of the other graphs.
+
+        Commands use NumPy, see Note [where suppression runs].
 
         Raises:
             BundleError: The bundle has no graph 3.
@@ -193,18 +180,8 @@ class OnnxRuntime:
         segments, scores, classes = self._suppress.run(None, inputs)
         return Candidates(segments, scores, classes)
 
-    def _localized(
-        self,
-        names: list[str],
-        features: NDArray[np.float32],
-        start_frames: NDArray[np.int64],
-        real_frames: NDArray[np.int64],
-    ) -> list[NDArray[Any]]:
-        inputs: dict[str, NDArray[Any]] = {
-            "features": features,
-            "start_frames": start_frames,
-            "real_frames": real_frames,
-        }
+    def _localized(self, names: list[str], windows: WindowBatch) -> list[NDArray[Any]]:
+        inputs: dict[str, NDArray[Any]] = windows._asdict()
         if self._on_gpu:
             return self._on_gpu.run("localizer", inputs, names)
         found: list[NDArray[Any]] = self._localizer.run(names, inputs)

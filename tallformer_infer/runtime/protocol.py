@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,17 @@ class Cancellation:
                 self._stops.remove(stop)
 
 
+class WindowBatch(NamedTuple):
+    """Windows of feature steps: the inputs of a localizer, by their names in its graph."""
+
+    features: NDArray[np.float32]
+    """Shape (B, C, S)."""
+    start_frames: NDArray[np.int64]
+    """First frame of each window, shape (B,)."""
+    real_frames: NDArray[np.int64]
+    """Frames of each window that belong to the video, shape (B,)."""
+
+
 class Runtime(Protocol):
     """Runs the graphs of one bundle. Each step is called from one thread; for `encode` see `clips_per_call`."""
 
@@ -108,40 +119,16 @@ class Runtime(Protocol):
             Features, shape (N, C, F / encoder stride).
         """
 
-    def localize(
-        self,
-        features: NDArray[np.float32],
-        start_frames: NDArray[np.int64],
-        real_frames: NDArray[np.int64],
-    ) -> Candidates:
-        """Windows of feature steps to candidates above the recipe's score threshold.
-
-        Args:
-            features: Shape (B, C, S).
-            start_frames: First frame of each window, shape (B,).
-            real_frames: Frames of each window that belong to the video, shape (B,).
-        """
-
-    def suppress(self, candidates: Candidates) -> Candidates:
-        """Candidates of a whole video to its actions, sorted by falling score."""
+    def localize(self, windows: WindowBatch) -> Candidates:
+        """Windows of feature steps to candidates above the recipe's score threshold."""
 
 
 @runtime_checkable
 class ProposingRuntime(Runtime, Protocol):
     """A runtime that also gives proposals and classes separately, for models with a `refined` head."""
 
-    def propose(
-        self,
-        features: NDArray[np.float32],
-        start_frames: NDArray[np.int64],
-        real_frames: NDArray[np.int64],
-    ) -> Proposals:
-        """One window of feature steps to proposals and to the class scores of the window.
-
-        Args:
-            features: Shape (1, C, S).
-            start_frames: First frame of the window, shape (1,).
-            real_frames: Frames of the window that belong to the video, shape (1,).
+    def propose(self, window: WindowBatch) -> Proposals:
+        """One window of feature steps (B = 1) to proposals and to the class scores of the window.
 
         Raises:
             BundleError: The localizer of the bundle does not give them.

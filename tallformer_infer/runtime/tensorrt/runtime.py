@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.bundle import Bundle, GraphName
 from tallformer_infer.errors import BundleError, DeviceError, EngineError, ExtraError
-from tallformer_infer.nms import suppress as suppress_in_numpy
-from tallformer_infer.runtime.protocol import Cancellation, candidates_above_threshold
+from tallformer_infer.runtime.protocol import Cancellation, WindowBatch, candidates_above_threshold
 from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS, check_runs_here
 from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
 from tallformer_infer.runtime.tensorrt.running import SETS, EngineLoader, GpuSession, LoadedEngine
@@ -97,19 +96,9 @@ class TensorRTRuntime:
             features: NDArray[np.float32] = self._encoder.run(inputs, is_stopped=stopped.is_set)["features"]
             return features
 
-    def localize(
-        self,
-        features: NDArray[np.float32],
-        start_frames: NDArray[np.int64],
-        real_frames: NDArray[np.int64],
-    ) -> Candidates:
+    def localize(self, windows: WindowBatch) -> Candidates:
         """Windows of feature steps to candidates, see `Runtime.localize`."""
-        inputs: dict[str, NDArray[Any]] = {
-            "features": features,
-            "start_frames": start_frames,
-            "real_frames": real_frames,
-        }
-        found = self._localizer.run(inputs)
+        found = self._localizer.run(windows._asdict())
         return candidates_above_threshold(
             found["segments"],
             found["scores"],
@@ -117,10 +106,6 @@ class TensorRTRuntime:
             recipe=self._recipe,
             given_by=f"{self._bundle.path}: the engine of graph localizer",
         )
-
-    def suppress(self, candidates: Candidates) -> Candidates:
-        """Candidates of a whole video to its actions, see `Runtime.suppress`: with NumPy, on the host."""
-        return suppress_in_numpy(candidates, self._recipe.suppress)
 
     def _load(self, stored: StoredEngine) -> LoadedEngine:
         assert stored.record is not None
