@@ -58,7 +58,7 @@ def test_vtt_with_notes_styles_identifiers_and_tags_is_read(file):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.srt", "jump\n", r"a\.srt: line 1: expected a line such as 00:01:02,500 --> .*, got 'jump'"),
+        ("a.srt", "jump\n", r"a\.srt: line 1: expected a line such as 00:01:02,500 --> .*, got \"jump\""),
         ("a.srt", "1\n00:00:05,000 --> 00:00:02,000\nx\n", r"line 1: ends at 2 s, before it starts at 5 s"),
         ("a.srt", "\n\n1\n00:00:01,000 --> 00:00:02,000\n\n", r"line 3: has no text; expected the name of the action"),
         ("a.vtt", "00:01.000 --> 00:02.500\njump\n", r"expected WEBVTT on the first line, got '00:01.000"),
@@ -374,3 +374,21 @@ def test_missing_file_is_refused(tmp_path):
 def test_file_of_another_format_than_said_is_refused(file):
     with pytest.raises(AnnotationError, match='expected an object "metadata" in it; is it of another format'):
         read_labels(file("a.json", '{"database": {}}'), form="via")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.srt", "x" * 30_000),
+        ("a.csv", f"video,start_s,end_s,label\n{'v' * 30_000},2,1,jump\n"),
+        ("a.json", json.dumps({"database": {"v" * 30_000: {"annotations": [{"segment": [2, 1], "label": "jump"}]}}})),
+    ],
+    ids=["line", "name", "key"],
+)
+def test_message_about_a_long_line_or_name_is_shortened(file, name, text):
+    path = file(name, text)
+
+    with pytest.raises(AnnotationError) as caught:
+        read_labels(path)
+
+    assert len(str(caught.value)) < len(str(path)) + 600

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.files import Problems, parse_xml, read_bytes, unescape, xml_attribute, xml_text
+from tallformer_infer.labels.files import Problems, parse_xml, read_bytes, shown, unescape, xml_attribute, xml_text
 from tallformer_infer.labels.segments import (
     GatheredVideos,
     LabelledVideo,
@@ -249,7 +249,7 @@ def _media_of(root: ET.Element, path: Path) -> tuple[str, float]:
     address = "" if media is None else media.get("RELATIVE_MEDIA_URL") or media.get("MEDIA_URL") or ""
     origin = "0" if media is None else media.get("TIME_ORIGIN", "0")
     if not re.fullmatch(r"-?\d{1,12}", origin):
-        raise AnnotationError(f"{path}: TIME_ORIGIN: expected milliseconds, got {origin!r}")
+        raise AnnotationError(f"{path}: TIME_ORIGIN: expected milliseconds, got {shown(origin)}")
     name = unquote(re.split(r"[?#]", address)[0], errors="surrogateescape").rpartition("/")[2]
     return name, int(origin) / 1000
 
@@ -263,7 +263,7 @@ def _times_s(root: ET.Element, origin_s: float, problems: Problems) -> dict[str,
         if re.fullmatch(r"\d{1,12}", value):
             times[identity] = round(int(value) / 1000 + origin_s, 3)
         else:
-            problems.add(f"time slot {identity}", f"expected milliseconds, got {value!r}")
+            problems.add(f"time slot {identity}", f"expected milliseconds, got {shown(value)}")
     return times
 
 

@@ -50,6 +50,10 @@ _ESCAPE = re.compile(r"\\(?:([\\nrt])|u([0-9a-fA-F]{4}))")
 _FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
 
 
+_LONGEST_LINE = 500
+"""Characters of a message; keys and labels of a damaged file may be of any length."""
+
+
 class Problems:
     """The problems of one file, in the order in which they were found."""
 
@@ -68,7 +72,7 @@ class Problems:
 
     def add(self, key: str, problem: str) -> None:
         """Note a problem at `key` (a path into the file, or a line of it)."""
-        self.lines.append(f"{self._source}: {key}: {problem}")
+        self.lines.append(f"{self._source}: {_shortened(f'{key}: {problem}')}")
 
     def take(self, others: Problems) -> None:
         """Add the problems and notes of another part of the file."""
@@ -77,7 +81,7 @@ class Problems:
 
     def note(self, text: str) -> None:
         """Note what was passed over."""
-        self.notes.append(f"{self._source}: {text}")
+        self.notes.append(f"{self._source}: {_shortened(text)}")
 
     @property
     def count(self) -> int:
@@ -143,6 +147,10 @@ def shown(value: object) -> str:
     """A short picture of a JSON value for messages."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE - 3]}..."
 
 
 def number(value: object) -> float | None:

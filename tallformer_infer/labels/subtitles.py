@@ -19,7 +19,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tallformer_infer.errors import AnnotationError
-from tallformer_infer.labels.files import CHAPTER, SUBRIP, SUBTITLE, Problems, escape, number, read_text, unescape
+from tallformer_infer.labels.files import (
+    CHAPTER,
+    SUBRIP,
+    SUBTITLE,
+    Problems,
+    escape,
+    number,
+    read_text,
+    shown,
+    unescape,
+)
 from tallformer_infer.labels.segments import (
     GatheredVideos,
     LabelledVideo,
@@ -104,7 +114,7 @@ def _read(
             if first and re.match(r"(NOTE|STYLE|REGION)(\s|$)", block[0]):
                 continue
             problems.add(
-                f"line {line_number}", f"expected a line such as 00:01:02,500 --> 00:01:04,000, got {block[0]!r}"
+                f"line {line_number}", f"expected a line such as 00:01:02,500 --> 00:01:04,000, got {shown(block[0])}"
             )
             continue
         segment = _segment(block[times[0]], [plain(line) for line in block[times[0] + 1 :]])
