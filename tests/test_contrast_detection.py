@@ -158,4 +158,4 @@ def test_such_a_recipe_is_shown_and_not_trained(
     arguments = ["--annotations", str(tmp_path / "truth.json"), "--videos", str(folder)]
     recipe = ["--recipe", str(folder / "recipe.json"), "--out", str(tmp_path / "run")]
     assert run(["train", *arguments, *recipe, "--device", "cpu"]) != 0
-    assert "head.kind=contrast has nothing to train" in capsys.readouterr().err
+    assert "head.kind=contrast cannot be trained" in capsys.readouterr().err

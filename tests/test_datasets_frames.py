@@ -104,7 +104,7 @@ def test_damaged_frames_are_found_and_remade(tmp_path: Path, video: Path) -> Non
     content[1000] ^= 1
     frames.write_bytes(content)
 
-    with pytest.raises(OutputError, match="damaged, and removed from the cache; start again to remake it"):
+    with pytest.raises(OutputError, match="damaged, and removed from the cache; start the run again to add it again"):
         cache.verify(video)
     cache.add(video)
     cache.verify(video)
@@ -158,7 +158,7 @@ def test_the_size_is_estimated_and_a_full_disk_is_told_before(
     assert cache.estimated_bytes([labelled]) == 5 * 10 * 40 * 40 * 3
     monkeypatch.setattr("shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 1000}))
 
-    with pytest.raises(ConfigError, match=r"need about 0\.0 GB, 0\.0 GB are free; take another folder"):
+    with pytest.raises(ConfigError, match=r"need about 0\.0 GB, 0\.0 GB are free; choose another folder"):
         cache.require_space([labelled])
     cache.add(video)
     assert cache.estimated_bytes([labelled]) == 0

@@ -85,7 +85,7 @@ def test_two_recipes_of_the_same_shapes_are_named(tmp_path: Path) -> None:
     report = match_checkpoint(saved(tmp_path, detector_file("thumos14-swin-t")), preset("thumos14-swin-t"))[1]
 
     assert (
-        "names and shapes are also those of thumos14-swin-t-112: take the recipe that the file was trained with"
+        "names and shapes are also those of thumos14-swin-t-112: use the recipe that the file was trained with"
         in report.lines()
     )
 
@@ -147,7 +147,7 @@ def test_other_detectors_are_recognised(tmp_path: Path, names: list[str], expect
 def test_a_pattern_that_allows_all_weights_to_be_missing_is_refused(tmp_path: Path, pattern: str) -> None:
     path = saved(tmp_path, official())
 
-    with pytest.raises(ConfigError, match=r"--allow-missing '.*' allows that all weights are missing; name the parts"):
+    with pytest.raises(ConfigError, match=r"--allow-missing '.*' matches all weights; name only the parts"):
         import_checkpoint(path, SMALL, allow_missing=["head.*", pattern])
 
 

@@ -160,7 +160,7 @@ def test_a_file_that_was_saved_without_checksums_is_read_and_said_to_have_none(t
     report = import_checkpoint(path, SMALL)[1]
 
     assert not report.has_checksums
-    assert "the file has no checksums, so damage to single weights cannot be noticed" in report.lines()
+    assert "the file has no checksums, so damage to single weights cannot be detected" in report.lines()
 
 
 def test_a_zip_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path) -> None:

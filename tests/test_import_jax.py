@@ -203,5 +203,5 @@ def test_a_pickle_that_claims_memory_it_has_no_bytes_for_allocates_none(
 def test_it_is_no_checkpoint_for_another_encoder(tmp_path: Path) -> None:
     path = save_tree(tmp_path / "i3d.ckpt", make_tree())
 
-    with pytest.raises(CheckpointError, match=r"holds an I3D encoder, the recipe's is a Video Swin; take a recipe"):
+    with pytest.raises(CheckpointError, match=r"holds an I3D encoder, the recipe's is a Video Swin; use a recipe"):
         import_checkpoint(path, SMALL, allow_missing=START_TRAINING)

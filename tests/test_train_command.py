@@ -84,7 +84,7 @@ def test_the_same_command_twice_is_refused_and_with_resume_goes_on(
     assert run([*command, "--epochs", "1"]) == 0
 
     assert run([*command, "--epochs", "2"]) == 1
-    assert "holds a run already; go on with it (--resume)" in capsys.readouterr().err
+    assert "contains a run already; continue it (--resume)" in capsys.readouterr().err
     assert run([*command, "--epochs", "2", "--resume"]) == 0
     assert [line["step"] for line in read_metrics(tmp_path / "run") if line["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
 
@@ -195,11 +195,11 @@ def test_help_names_the_defaults_of_the_settings(capsys: pytest.CaptureFixture[s
         (["--subset", "testing"], 1, "has no subset testing; it has training (3 videos)"),
         (["--config", "none.json"], 1, "none.json: no such file"),
         (["--encoder-steps", "-1"], 2, "--encoder-steps"),
-        (["--encoder-steps", "2", "--init", "a.safetensors"], 2, "is for an encoder without trained weights; leave"),
+        (["--encoder-steps", "2", "--init", "a.safetensors"], 2, "--encoder-steps trains a random encoder"),
         (
             ["--encoder-steps", "2", "--recipe", "thumos14-swin-t"],
             2,
-            "thumos14-swin-t: frozen_stages=2 keeps the first",
+            "thumos14-swin-t: frozen_stages=2 freezes the first",
         ),
     ],
 )
@@ -214,7 +214,7 @@ def test_a_wrong_option_is_one_line(
 def test_what_a_run_needs_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--annotations", str(folder / "annotations.json")]) == 2
 
-    assert "--videos, --recipe, --out: missing; only --suggest does without" in capsys.readouterr().err
+    assert "--videos, --recipe, --out: missing; only --suggest works without them" in capsys.readouterr().err
 
 
 def test_settings_are_read_back_as_written_and_unknown_ones_refused(tmp_path: Path) -> None:

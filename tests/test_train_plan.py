@@ -122,7 +122,7 @@ def test_as_many_windows_are_mirrored_as_asked_for(flip: float, low: float, high
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ratio": 0.1}, "ratio=0.1 of 4 clips is less than one clip; take at least 0.25, or 0 to freeze"),
+        ({"ratio": 0.1}, "ratio=0.1 of 4 clips is less than one clip; use at least 0.25, or 0 to freeze"),
         (
             {"augmentation": AugmentationConfig(mirrored_classes=(("run", "walk"),))},
             "names 'walk', which is no class of the recipe",

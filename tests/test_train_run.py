@@ -229,22 +229,22 @@ def test_training_starts_from_a_checkpoint_and_makes_new_classes_anew(folder: Pa
 
 
 def test_a_folder_with_a_run_is_not_overwritten(folder: Path, whole: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a run already; go on with it"):
+    with pytest.raises(ConfigError, match="contains a run already; continue it"):
         run(job_of(folder, whole))
 
 
 def test_going_on_with_other_settings_is_refused_and_with_more_epochs_is_not(folder: Path, tmp_path: Path) -> None:
     run(job_of(folder, tmp_path / "run", epochs=1))
 
-    with pytest.raises(ConfigError, match=r"begun with other training\.batch_windows, training\.seed; go on"):
+    with pytest.raises(ConfigError, match=r"started with other training\.batch_windows, training\.seed; continue"):
         run(job_of(folder, tmp_path / "run", seed=1, batch_windows=1, resume=True))
-    with pytest.raises(ConfigError, match="begun with other recipe"):
+    with pytest.raises(ConfigError, match="started with other recipe"):
         run(job_of(folder, tmp_path / "run", recipe=replace(RECIPE, name="other"), resume=True))
     assert run(job_of(folder, tmp_path / "run", epochs=2, resume=True)).steps == 6
 
 
 def test_there_is_nothing_to_go_on_with_in_an_empty_folder(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no run to go on with"):
+    with pytest.raises(ConfigError, match="no run to continue"):
         run(job_of(folder, tmp_path / "run", resume=True))
 
 

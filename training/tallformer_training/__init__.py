@@ -1,3 +1,3 @@
-"""The model in torch, its memory, training, and the import of other people's checkpoints."""
+"""The model in torch, its memory, training, and the import of third-party checkpoints."""
 
-import tallformer_infer  # noqa: F401 (switches off the usage data of libraries that are imported later)
+import tallformer_infer  # noqa: F401 (disables the telemetry of libraries imported later)

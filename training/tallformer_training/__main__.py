@@ -11,6 +11,6 @@ if __name__ == "__main__":
     code = run(["train", *sys.argv[1:]])
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is on the disk. torch's distributed threads now and then abort a process that ends the usual way
-    # ("terminate called without an active exception"), and torchrun would report a finished run as failed.
+    # Everything is on disk. On a normal exit torch's distributed threads sometimes abort the process ("terminate called
+    # without an active exception"), and torchrun would report a finished run as failed.
     os._exit(code)

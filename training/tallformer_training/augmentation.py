@@ -1,8 +1,8 @@
-"""Augment whole windows of frames: parameters are drawn once and are the same for every clip of a window.
+"""Augment whole windows of frames: parameters are drawn once per window and apply to all of its clips.
 
 # Note [one matrix for all colours]
-Brightness, contrast, saturation and hue are linear maps of RGB: they are multiplied to one 3 x 3 matrix and an offset,
-applied to every pixel once and limited to 0..255 once. The official code goes through HSV and limits after every part;
+Brightness, contrast, saturation and hue are linear maps of RGB: they are combined into one 3 x 3 matrix and an offset,
+applied to every pixel once and clamped to 0..255 once. The official code converts to HSV and clamps after every step;
 the ranges are the same, single values are not.
 
 # Note [one grid for all frames]
@@ -32,28 +32,28 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """What is changed at random in training. Chances are in [0, 1]; a chance of 0 switches a change off."""
+    """Random augmentation. Chances are in [0, 1]; 0 disables a change."""
 
     random_crop: bool = True
-    """Crop at a random place; else in the middle, as at test time."""
+    """Crop at a random position; else in the middle, as at test time."""
     flip: float = 0.5
-    """Chance of mirroring left and right."""
+    """Chance of a horizontal flip."""
     mirrored_classes: tuple[tuple[str, str], ...] = ()
-    """Pairs of classes that turn into one another when mirrored, such as ("spin left", "spin right")."""
+    """Pairs of classes that a horizontal flip exchanges, such as ("spin left", "spin right")."""
     rotate: float = 0.5
     """Chance of a rotation."""
     rotation_deg: float = 45.0
-    """Largest angle to both sides."""
+    """Largest angle in either direction."""
     colour: float = 0.5
-    """Chance that colours are changed at all; then each of the following but hue has a chance of a half."""
+    """Chance of any colour change; brightness, contrast and saturation then have a chance of a half each."""
     brightness: float = 32.0
-    """Largest number added to or taken from all channels, in pixel values 0-255."""
+    """Largest value added to or subtracted from all channels, in pixel values 0-255."""
     contrast: Range = (0.5, 1.5)
-    """Factor of all channels."""
+    """Range of the factor of all channels."""
     saturation: Range = (0.5, 1.5)
-    """Factor of the distance from grey."""
+    """Range of the factor of the distance from grey."""
     hue_deg: float = 18.0
-    """Largest turn around the grey axis."""
+    """Largest rotation around the grey axis, in degrees."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "rotate", "colour"):
@@ -72,22 +72,22 @@ NO_AUGMENTATION = AugmentationConfig(random_crop=False, flip=0.0, rotate=0.0, co
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What is done to all frames of one window."""
+    """Augmentation of all frames of one window."""
 
     offset: tuple[float, float]
-    """Where the crop lies between the top left (0, 0) and the bottom right (1, 1) of the stored picture."""
+    """Position of the crop, from the top left (0, 0) to the bottom right (1, 1) of the stored picture."""
     is_flipped: bool
-    """Whether left and right are mirrored."""
+    """Whether to flip horizontally."""
     angle_deg: float
     """Clockwise rotation around the middle of the crop; 0 for none."""
     matrix: NDArray[np.float64] | None
-    """Map of RGB, shape (3, 3); None leaves colours alone. See Note [one matrix for all colours]."""
+    """Map of RGB, shape (3, 3); None keeps colours. See Note [one matrix for all colours]."""
     added: NDArray[np.float64]
     """Added after the map, pixel values, shape (3,)."""
 
 
 def draw_change(config: AugmentationConfig, generator: np.random.Generator, *, is_flipped: bool = False) -> Change:
-    """Draw a change for one window; whether it is mirrored is decided elsewhere, because labels depend on it."""
+    """Draw a change for one window; the caller decides on mirroring, because labels depend on it."""
     offset = tuple(generator.uniform(size=2)) if config.random_crop else (0.5, 0.5)
     is_rotated = generator.random() < config.rotate
     angle_deg = generator.uniform(-config.rotation_deg, config.rotation_deg) if is_rotated else 0.0
@@ -98,7 +98,7 @@ def draw_change(config: AugmentationConfig, generator: np.random.Generator, *, i
 
 
 def middle_crop(*, is_mirrored: bool = False) -> Change:
-    """What is seen at test time; mirrored, for the memory of mirrored videos."""
+    """The change at test time; mirrored for the memory of mirrored videos."""
     return Change((0.5, 0.5), is_mirrored, 0.0, None, np.zeros(3))
 
 
@@ -107,7 +107,7 @@ def apply_change(clips: Tensor, change: Change, *, crop_px: int) -> Tensor:
 
     Args:
         clips: RGB, uint8, shape (K, F, H, W, 3).
-        change: What to do.
+        change: The change.
         crop_px: Side of the crop.
 
     Returns:
@@ -135,13 +135,13 @@ def apply_change(clips: Tensor, change: Change, *, crop_px: int) -> Tensor:
 def normalise(
     clips: Tensor, real_frames: Tensor, sampling: SamplingConfig, *, lead_frames: Tensor | None = None
 ) -> Tensor:
-    """Subtract the mean, divide by the deviation, and fill frames outside the video as `sampling.fill` says.
+    """Subtract the mean, divide by the deviation, and fill frames outside the video according to `sampling.fill`.
 
     Args:
         clips: RGB in 0..255, shape (K, 3, F, H, W).
         real_frames: Frames of each clip up to the end of the video, shape (K,).
         sampling: Mean and deviation of the channels.
-        lead_frames: Frames of each clip in front of the video, shape (K,); None where there are none.
+        lead_frames: Frames of each clip before the start of the video, shape (K,); None if there are none.
     """
     positions = torch.arange(clips.shape[2], device=clips.device)
     real_frames = real_frames.to(clips.device)
@@ -165,7 +165,7 @@ def mirrored(
     """Labels of a mirrored window, shape (N,).
 
     Raises:
-        ConfigError: A pair names a class that there is not.
+        ConfigError: A pair names an unknown class.
     """
     swapped = np.arange(len(classes))
     for pair in pairs:
@@ -180,7 +180,7 @@ def mirrored(
 
 
 def _grid(change: Change, corner: tuple[float, float], size: tuple[int, int], crop_px: int) -> Tensor:
-    """Where each pixel of a rotated crop comes from, in the coordinates of `grid_sample`, shape (1, crop, crop, 2)."""
+    """Source position of each pixel of a rotated crop, in `grid_sample` coordinates, shape (1, crop, crop, 2)."""
     angle = math.radians(change.angle_deg)
     half = (crop_px - 1) / 2
     place = torch.arange(crop_px, dtype=torch.float32) - half
@@ -211,12 +211,12 @@ def _draw_colours(
 
 
 def _saturation(factor: float) -> NDArray[np.float64]:
-    """Stretch the distance from the grey of equal luma."""
+    """Scale the distance from the grey of equal luma."""
     return factor * np.eye(3) + (1 - factor) * np.tile(_LUMA, (3, 1))
 
 
 def _hue(angle_deg: float) -> NDArray[np.float64]:
-    """Turn around the grey axis (Rodrigues' formula)."""
+    """Rotate around the grey axis (Rodrigues' formula)."""
     angle = math.radians(angle_deg)
     axis = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)

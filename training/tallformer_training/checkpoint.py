@@ -1,4 +1,4 @@
-"""Checkpoints: weights and their recipe in one safetensors file; and what a file of weights is by its first bytes.
+"""Checkpoints: weights and their recipe in one safetensors file; and the kind of a weights file by its first bytes.
 
 The file's metadata has one entry, `tallformer`, a JSON object with `schema` (1), `recipe`, `provenance` and
 `weights_sha256`: a hash of all tensors, since safetensors files have no checksums (older checkpoints lack it).
@@ -29,40 +29,40 @@ from tallformer_training.model import Detector
 SCHEMA = 1
 """Version of the layout that this module writes and reads."""
 METADATA_KEY = "tallformer"
-"""Entry of the metadata by which a checkpoint is known."""
+"""Metadata entry that identifies a checkpoint."""
 
 Kind = Literal["torch", "arrays", "safetensors", "other"]
 
 _LONGEST_HEADER_BYTES = 100_000_000
-"""What the safetensors library reads at most."""
+"""Largest header that the safetensors library reads."""
 _TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-"""Near the start of a pickle that `torch.save` wrote."""
+"""Found near the start of a pickle written by `torch.save`."""
 ZIP_MAGIC = b"PK\x03\x04"
-"""How a zip begins, as `torch.save` writes them since torch 1.6."""
+"""First bytes of a zip, which `torch.save` writes since torch 1.6."""
 _LFS_POINTER = b"version https://git-lfs."
-"""How the small text file begins that stands for a large file in a repository."""
+"""Start of a Git LFS pointer, the text file that replaces a large file in a repository."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """Content of a checkpoint file."""
 
     recipe: Recipe
-    """What the weights mean."""
+    """The model that the weights belong to."""
     state: dict[str, Tensor]
     """State dict of `Detector(recipe)`, on the CPU."""
     provenance: dict[str, Any]
-    """Where the weights come from, JSON values; `trained` (bool) is always there."""
+    """Where the weights come from, JSON values; always contains `trained` (bool)."""
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Tensor], recipe: Recipe, *, provenance: dict[str, Any]) -> None:
-    """Write a checkpoint. The file is complete or not there: it is written beside `path` and renamed.
+    """Write a checkpoint atomically: under a temporary name beside `path`, then renamed.
 
     Args:
-        path: File to write; a file of that name is replaced.
+        path: File to write; an existing one is replaced.
         state: State dict of `Detector(recipe)`.
-        recipe: What the weights mean.
-        provenance: JSON values; `trained` (bool) must be there, False where any weight is random.
+        recipe: The model that the weights belong to.
+        provenance: JSON values; must contain `trained` (bool), False if any weight is random.
 
     Raises:
         OutputError: The file cannot be written.
@@ -141,7 +141,7 @@ def _how_to_import(path: Path) -> str:
 
 
 def _read_header(path: Path, header: str) -> tuple[Recipe, dict[str, Any], str | None]:
-    """Recipe, provenance, and the hash of the weights (None in files of before there was one)."""
+    """Recipe, provenance, and the hash of the weights (None in files older than the hash)."""
     try:
         value = json.loads(header)
         if value["schema"] != SCHEMA:
@@ -159,7 +159,7 @@ def _read_header(path: Path, header: str) -> tuple[Recipe, dict[str, Any], str |
 
 
 def _weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """Hash of all names and bytes, whatever the order."""
+    """Hash of all names and bytes, independent of their order."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name} {state[name].dtype} {list(state[name].shape)}\n".encode())
@@ -172,13 +172,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _second_line(error: Exception) -> str:
-    """Torch's first line names the class, the second one the first key that does not fit."""
+    """Torch's first line names the class, the second one the first key that does not match."""
     return " ".join(line.strip() for line in str(error).splitlines()[1:2])
 
 
 def file_kind(path: Path) -> Kind:
-    """Tell files of `torch.save` (a zip, or a pickle of protocol 2 or later), other pickles (`arrays`, which is what
-    they must hold to be read) and safetensors files from all others.
+    """Recognise files of `torch.save` (a zip, or a pickle of protocol 2 or later), other pickles (`arrays`, the only
+    content that is accepted) and safetensors files.
 
     Raises:
         OSError: It cannot be read.
@@ -186,7 +186,7 @@ def file_kind(path: Path) -> Kind:
     head = first_bytes(path)
     if head.startswith(ZIP_MAGIC):
         return "torch"
-    # Before pickles: the length of the header that a safetensors file begins with may have 0x80 as its first byte.
+    # Before pickles: the header length at the start of a safetensors file may have 0x80 as its first byte.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER_BYTES:
         return "safetensors"
     if not head.startswith(b"\x80"):
@@ -195,7 +195,7 @@ def file_kind(path: Path) -> Kind:
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first 32 bytes of a file, or all where there are less.
+    """The first 32 bytes of a file, or all of a shorter one.
 
     Raises:
         OSError: It cannot be read.
@@ -205,11 +205,11 @@ def first_bytes(path: Path) -> bytes:
 
 
 def not_weights(path: Path, *, expected: str) -> str:
-    """One sentence about a file of kind `other`: what it is where that is known, else how it begins.
+    """One sentence about a file of kind `other`: what it is if known, else its first bytes.
 
     Args:
         path: The file.
-        expected: What should have been there, for files that are not known.
+        expected: The kind of file expected, for unknown files.
 
     Raises:
         OSError: It cannot be read.
@@ -225,10 +225,10 @@ def not_weights(path: Path, *, expected: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why, in a few words: no class, no number and no temporary name.
+    """The reason of an error in a few words, without class, number or temporary name.
 
     Args:
-        error: Of Python, or of the safetensors library, which words errors of the system in its own way.
+        error: Of Python, or of the safetensors library, which words system errors in its own way.
     """
     if isinstance(error, FileNotFoundError):
         return "no such file"

@@ -30,7 +30,7 @@ _EPSILON = float(torch.finfo(torch.float32).eps)
 _LOG_EPSILON = 1e-6
 _ACTION_WEIGHT, _BACKGROUND_WEIGHT = 0.75, 0.25
 _LEVEL_PART = 0.1
-"""Weight of the boundaries on the finest level, beside those of the frames."""
+"""Weight of the boundary loss of the finest level, relative to that of frames."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,19 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """What is differentiated, a scalar."""
+        """The loss to differentiate, a scalar."""
         return self.classification.sum() + self.segment.sum()
 
 
 def detection_losses(outputs: HeadOutputs, anchors_frames: Tensor, targets: Targets, *, classes: int) -> Losses:
-    """Compare the head's outputs of B windows with what their anchors should learn.
+    """Losses of the anchor head for B windows.
 
     Both losses are sums over anchors, divided by the sum over windows of max(positive anchors, 1).
 
     Args:
-        outputs: What the head says about B windows.
+        outputs: Outputs of the head for B windows.
         anchors_frames: Anchors (start, end) of all levels, finest first, shape (A, 2).
-        targets: What the anchors learn.
+        targets: Targets of the anchors.
         classes: Number of classes K.
     """
     per_level = [level.shape[1] // classes * level.shape[2] for level in outputs.logits]
@@ -65,7 +65,7 @@ def detection_losses(outputs: HeadOutputs, anchors_frames: Tensor, targets: Targ
     is_positive = targets.is_positive
     normalizer = is_positive.sum(dim=1).clamp(min=1).sum()
     focal = focal_loss(logits, targets.labels).sum(dim=2) * targets.label_weights  # (B, A)
-    # Only positive anchors take part; others get harmless numbers, because 0 times an infinite gradient is not 0.
+    # Anchors that are not positive get harmless numbers, because 0 times an infinite gradient is not 0.
     safe_deltas = torch.where(is_positive[..., None], deltas, 0.0)
     diou = diou_loss(decode_segments(anchors_frames, safe_deltas), targets.segments_frames) * is_positive  # (B, A)
     return Losses(
@@ -80,7 +80,7 @@ def focal_loss(logits: Tensor, labels: Tensor, *, gamma: float = 2.0, alpha: flo
     Args:
         logits: Class logits, shape (..., K).
         labels: Class indices, K for background, shape (...).
-        gamma: Exponent that plays down what is already right, at least 0.
+        gamma: Exponent that reduces the weight of easy examples, at least 0.
         alpha: Weight of the labelled class in [0, 1]; the others have 1 - alpha.
 
     Returns:
@@ -100,10 +100,10 @@ def diou_loss(segments: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         segments: Predicted segments (start, end), shape (..., 2).
-        truth: Segments they should be, shape (..., 2), same unit.
+        truth: Segments of the ground truth, shape (..., 2), same unit.
 
     Returns:
-        Losses from 0, shape (...).
+        Losses, at least 0, shape (...).
     """
     start, end = segments.unbind(-1)
     true_start, true_end = truth.unbind(-1)
@@ -120,29 +120,29 @@ def _per_anchor(level: Tensor, channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PointLosses:
-    """Losses of one batch, divided by the number of its positions that learn an action, at least 1."""
+    """Losses of one batch, divided by the number of positive positions, at least 1."""
 
     classification: Tensor
     """Focal loss of all positions in their videos, a scalar."""
     segment: Tensor
-    """DIoU loss of positions that learn an action, a scalar; 0 without any."""
+    """DIoU loss of positive positions, a scalar; 0 if there are none."""
 
 
 def point_losses(
     outputs: PointOutputs, targets: PointTargets, *, steps: int, level_strides: tuple[int, ...]
 ) -> PointLosses:
-    """Compare the head's outputs of B windows with what their positions should learn.
+    """Losses of the point head for B windows.
 
     Args:
-        outputs: What the head says.
-        targets: What the positions learn; behind the end of a video none learns anything.
-        steps: Of the finest level.
+        outputs: Outputs of the head.
+        targets: Targets of the positions; those after the end of a video do not count.
+        steps: Steps of the finest level.
         level_strides: Frames per step of each level.
     """
     is_positive = targets.is_positive & outputs.is_real
     focal = multi_label_focal(outputs.logits.float(), targets.classes).sum(dim=-1) * outputs.is_real
     centres, strides = (value.to(outputs.logits.device) for value in point_centres(steps, level_strides))
-    # Only positive positions take part; others get harmless numbers, because 0 times an infinite gradient is not 0.
+    # Positions that are not positive get harmless numbers, because 0 times an infinite gradient is not 0.
     safe = torch.where(is_positive[..., None], outputs.distances.float(), 1.0)
     goal = torch.where(is_positive[..., None], targets.segments_frames, point_segments(centres, strides, safe).detach())
     diou = diou_loss(point_segments(centres, strides, safe), goal) * is_positive
@@ -170,28 +170,28 @@ def multi_label_focal(logits: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RefinedLosses:
-    """Losses of B windows, each divided by what its window has and averaged over the windows."""
+    """Losses of B windows, each divided by the count of its window and averaged over windows."""
 
     segment: Tensor
-    """How far proposals are from their segments."""
+    """Localization loss of proposals."""
     classification: Tensor
-    """Whether a position is told to be in an action."""
+    """Focal loss: is a position inside an action?"""
     refined_segment: Tensor
-    """How far refined proposals are."""
+    """Localization loss of refined proposals."""
     refined_classification: Tensor
-    """Whether a proposal is told to be good."""
+    """Focal loss: is a proposal good enough to be refined?"""
     quality: Tensor
-    """Whether it is told how well a refined proposal fits."""
+    """Loss of the predicted quality of refined proposals."""
     start: Tensor
-    """Whether starts are told."""
+    """Loss of the boundary maps of starts."""
     end: Tensor
-    """Whether ends are told."""
+    """Loss of the boundary maps of ends."""
     video_class: Tensor
     """Cross-entropy of the class of the window."""
 
     @property
     def total(self) -> Tensor:
-        """What is differentiated, a scalar: the sum, as in the runs of the paper."""
+        """The loss to differentiate, a scalar: the sum, as in the runs of the paper."""
         return (
             self.segment
             + self.refined_segment
@@ -205,18 +205,18 @@ class RefinedLosses:
 
 
 def refined_losses(outputs: RefinedOutputs, targets: RefinedTargets, *, refine_tiou: float = 0.6) -> RefinedLosses:
-    """Compare what the head says about B windows with what they should learn.
+    """Losses of the refined head for B windows.
 
     Args:
-        outputs: What the head says.
-        targets: What the windows learn.
-        refine_tiou: Overlap with its segment from which a proposal learns to be refined; where none reaches it, the
-            best does.
+        outputs: Outputs of the head.
+        targets: Targets of the windows.
+        refine_tiou: Overlap with its segment from which a proposal learns to be refined; if none reaches it, the best
+            one does.
     """
     distances, wanted = outputs.distances_frames.float(), targets.distances_frames
     is_positive = targets.is_positive
     positives = is_positive.sum(dim=1).clamp(min=1)  # (B,)
-    # Only positive positions take part; others get harmless numbers, because 0 times an infinite gradient is not 0.
+    # Positions that are not positive get harmless numbers, because 0 times an infinite gradient is not 0.
     near = torch.where(is_positive[..., None], distances, 1.0)
     goal = torch.where(is_positive[..., None], wanted, 1.0)
     is_refined = is_positive & _is_good(near, goal, is_positive, refine_tiou)
@@ -225,8 +225,8 @@ def refined_losses(outputs: RefinedOutputs, targets: RefinedTargets, *, refine_t
     offsets = outputs.offsets.float()
     offset_goal = ((goal - near) / half).detach()
     by_offset = F.smooth_l1_loss(offsets, offset_goal, reduction="none").sum(dim=-1)
-    # The goal of the quality is not detached, so its gradient moves segments as well, as in the official code. A
-    # refined segment may end before it begins; its overlap then counts as 0.
+    # The target of the quality is not detached, so its gradient moves segments, too, as in the official code. A refined
+    # segment may end before it starts; its overlap then counts as 0.
     overlap = _tiou(near + half * offsets, goal).clamp(min=0)
     quality = F.binary_cross_entropy_with_logits(outputs.quality_logits.float(), overlap, reduction="none")
     start, end = _boundary_losses(outputs, targets.boundaries)
@@ -243,7 +243,7 @@ def refined_losses(outputs: RefinedOutputs, targets: RefinedTargets, *, refine_t
 
 
 def _mean(losses: Tensor, counts: Tensor) -> Tensor:
-    """Sums over positions (B, A) by window, divided by its count (B,), averaged."""
+    """Sum over positions (B, A) of each window, divided by its count (B,), then averaged."""
     return (losses.sum(dim=1) / counts).mean()
 
 
@@ -261,7 +261,7 @@ def _focal(logits: Tensor, is_action: Tensor) -> Tensor:
 
 
 def _shared_and_union(near: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
-    """Overlap and union of segments that are given by distances from one position, shape (…, 2)."""
+    """Intersection and union of segments given as distances from one position, shape (…, 2)."""
     shared = torch.minimum(near, goal).sum(dim=-1)
     return shared, near.sum(dim=-1) + goal.sum(dim=-1) - shared
 
@@ -278,7 +278,7 @@ def _generalised_tiou(near: Tensor, goal: Tensor) -> Tensor:
 
 
 def _boundary_losses(outputs: RefinedOutputs, boundaries: Tensor) -> tuple[Tensor, Tensor]:
-    """Of starts and of ends: on the frames, and with a small weight on the finest level in both branches."""
+    """Losses of starts and of ends: on frames, and with a small weight on the finest level of both branches."""
     step = outputs.frame_features.shape[-1] // outputs.segment_features.shape[-1]
     by_level = boundaries[..., ::step]
     parts = (
@@ -294,5 +294,5 @@ def _boundary_losses(outputs: RefinedOutputs, boundaries: Tensor) -> tuple[Tenso
 
 
 def _class_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean over the windows, those without a class included as 0."""
+    """Mean over all windows; those without a class count as 0."""
     return F.cross_entropy(logits.float(), classes, ignore_index=NO_CLASS, reduction="sum") / len(classes)

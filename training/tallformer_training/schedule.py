@@ -16,18 +16,18 @@ from torch.optim import Optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How the learning rate changes."""
+    """Schedule of the learning rate."""
 
     period_epochs: int = 100
     """Epochs from one restart to the next."""
     min_factor: float = 0.01
-    """Factor that the cosine falls towards within a period, in [0, 1]."""
+    """Factor at the end of a period of the cosine, in [0, 1]."""
     warmup_steps: int = 500
     """Training steps from the start until the full rate is reached."""
     warmup_factor: float = 0.1
-    """Factor at the very first step, in [0, 1]."""
+    """Factor at the first step, in [0, 1]."""
     drop_epochs: tuple[int, ...] = ()
-    """Finished epochs after which the rate falls to a tenth, and stays there; with any, there is no cosine."""
+    """Finished epochs after which the rate is divided by ten; if given, there is no cosine."""
 
     def __post_init__(self) -> None:
         if self.period_epochs < 1 or self.warmup_steps < 0:
@@ -37,7 +37,7 @@ class ScheduleConfig:
 
 
 class ParameterGroup(TypedDict):
-    """One group as torch optimizers take it, with the rate that the schedule's factor multiplies."""
+    """A parameter group for torch optimizers, with the rate that the schedule multiplies."""
 
     params: list[nn.Parameter]
     lr: float
@@ -47,13 +47,13 @@ class ParameterGroup(TypedDict):
 def parameter_groups(
     model: nn.Module, *, base_lr: float = 0.01, encoder_factor: float = 0.4, encoder: str = "backbone"
 ) -> list[ParameterGroup]:
-    """Split what is trained into the encoder, with its own rate, and the rest.
+    """Split trained parameters into the encoder, with its own rate, and the rest.
 
-    Parameters that need no gradient are left out, and so is a group without any.
+    Parameters without gradient and empty groups are left out.
 
     Args:
         model: Detector.
-        base_lr: Rate of everything but the encoder.
+        base_lr: Rate of all parameters but those of the encoder.
         encoder_factor: Rate of the encoder, as a multiple of `base_lr`.
         encoder: Name of the encoder among the (nested) modules of `model`.
     """
@@ -70,7 +70,7 @@ def rate_factor(config: ScheduleConfig, *, epoch: float, step: int) -> float:
 
     Args:
         config: The schedule.
-        epoch: Epochs finished before this step, from 0; whole, or with the part of the epoch that is done.
+        epoch: Epochs finished before this step, from 0; whole, or with the fraction of the current one.
         step: Training steps finished before this one, over all epochs, from 0.
     """
     slow = drop_factor(config, epoch=epoch) if config.drop_epochs else cosine_factor(config, epoch=epoch)
@@ -78,7 +78,7 @@ def rate_factor(config: ScheduleConfig, *, epoch: float, step: int) -> float:
 
 
 def drop_factor(config: ScheduleConfig, *, epoch: float) -> float:
-    """A tenth for each of `drop_epochs` that is over."""
+    """A factor of 0.1 for each of `drop_epochs` that has passed."""
     return float(0.1 ** sum(epoch >= drop for drop in config.drop_epochs))
 
 

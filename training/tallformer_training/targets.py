@@ -1,7 +1,7 @@
-"""What the anchors, positions and proposals of a batch of windows learn: targets of the three trained heads.
+"""Targets of the three trained heads: anchors, positions and proposals of a batch of windows.
 
 Source: anchors: MaxIoU assignment of the official TALLFormer code, commit 5519140, Apache-2.0 (behaviour only). Anchors
-that reach beyond the window count like any other; only anchors at positions of temporal padding are left out. Point
+that extend beyond the window count like any other; only anchors at padded positions are left out. Point
 head: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as in OpenTAD (github.com/sming256/OpenTAD, commit
 3dd7b03, Apache-2.0; behaviour only). Refined head: AFSD (Lin et al., CVPR 2021), as in the official TALLFormer code for
 ActivityNet (behaviour only).
@@ -27,25 +27,25 @@ INVALID = -2
 IGNORED = -1
 """Anchor between the two thresholds: part of no loss."""
 BACKGROUND = 0
-"""Anchor that learns that nothing happens; an anchor with `i + 1` learns segment `i`."""
+"""Anchor that learns background; an anchor with `i + 1` learns segment `i`."""
 
 _SAME_LENGTH = 1e-3
-"""Segments that long, in strides of the finest level, beyond the shortest one teach their class as well."""
+"""Segments at most this much longer than the shortest one, in strides of the finest level, add their class."""
 
 NO_CLASS = -1
-"""For the classifier: the window holds no segment, and teaches it nothing."""
+"""Window without a segment, which the classifier ignores."""
 
 _UPPER, _LOWER = 3.75, 0.9375
-"""A level learns segments whose farther end is that many strides away: up to the first, from the second on."""
+"""Range of a level: its segments' farther end is up to the first, from the second number of strides away."""
 _LAST_LOWER = (0.75, 1.0)
-"""The same for the last two levels, which learn up to the window's length."""
+"""The same for the last two levels, which learn segments up to the window's length."""
 _BOUNDARY_PART, _LEAST_BOUNDARY_FRAMES = 10, 2
-"""A boundary is a tenth of its segment wide, or two frames."""
+"""Width of a boundary: a tenth of its segment, at least two frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AssignmentConfig:
-    """Overlaps from which an anchor is background or an action."""
+    """Overlaps that make an anchor background or an action."""
 
     positive_tiou: float = 0.6
     """An anchor with at least this overlap learns the segment it overlaps most."""
@@ -94,12 +94,12 @@ class Truth:
 
 @dataclass(frozen=True)
 class Targets:
-    """What every anchor of a batch of windows learns."""
+    """Targets of every anchor of a batch of windows."""
 
     assigned: Tensor
     """`INVALID`, `IGNORED`, `BACKGROUND`, or 1 + the segment's row, shape (B, A), int64."""
     labels: Tensor
-    """Class indices, the number of classes standing for background, shape (B, A), int64."""
+    """Class indices; the number of classes stands for background; shape (B, A), int64."""
     label_weights: Tensor
     """1 for action and background, 0 for ignored and padded anchors, shape (B, A)."""
     segments_frames: Tensor
@@ -119,13 +119,13 @@ def make_targets(
     is_valid: Tensor | None = None,
     config: AssignmentConfig | None = None,
 ) -> Targets:
-    """Assign every anchor and collect what it learns.
+    """Assign every anchor and collect its targets.
 
     Args:
         anchors_frames: Anchors (start, end) of one window, shape (A, 2).
         truth: Ground truth of B windows.
         classes: Number of classes K.
-        is_valid: False for anchors at padded positions, shape (B, A); None where there are none.
+        is_valid: False for anchors at padded positions, shape (B, A); None if there are none.
         config: Thresholds.
     """
     assigned = assign(anchors_frames, truth, is_valid=is_valid, config=config)
@@ -144,17 +144,17 @@ def make_targets(
 def assign(
     anchors_frames: Tensor, truth: Truth, *, is_valid: Tensor | None = None, config: AssignmentConfig | None = None
 ) -> Tensor:
-    """Give every anchor a segment, background, or nothing.
+    """Assign a segment, background, or nothing to every anchor.
 
     In this order: background below `background_tiou`; the most overlapped segment (the first of equals) from
     `positive_tiou` on; then every segment takes all anchors that tie for its best overlap, however small, and a later
-    segment takes them from an earlier one. A segment without length overlaps nothing, so that all anchors tie at 0:
-    keep such segments out.
+    segment takes them from an earlier one. Do not pass segments of length 0: they overlap nothing, so all anchors would
+    tie at 0.
 
     Args:
         anchors_frames: Anchors (start, end) of one window, shape (A, 2).
         truth: Ground truth of B windows.
-        is_valid: False for anchors at padded positions, shape (B, A); None where there are none.
+        is_valid: False for anchors at padded positions, shape (B, A); None if there are none.
         config: Thresholds.
 
     Returns:
@@ -198,17 +198,17 @@ def tiou(anchors_frames: Tensor, segments_frames: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PointConfig:
-    """Which positions learn what, and what losses are divided by."""
+    """Assignment of positions to segments, and the normaliser of their losses."""
 
     farthest: float = 4.0
-    """Longest distance to an end that a level learns, in its strides; the next level begins there. The finest level
-    learns from 0 on, the coarsest one without limit."""
+    """Largest distance to an end that a level learns, in its strides; the next level starts there. The finest level
+    starts at 0, the coarsest one has no limit."""
     centre_radius: float = 1.5
-    """How far from a segment's middle positions learn it, in strides of their level."""
+    """Largest distance from a segment's middle, in strides of the level, at which positions learn it."""
     normaliser_momentum: float = 0.9
-    """How slowly what losses are divided by follows the number of positions that learn an action, in [0, 1)."""
+    """Momentum of the normaliser, a running mean of the number of positive positions, in [0, 1)."""
     segment_weight: float = 1.0
-    """Weight of the loss of segments, beside that of classes."""
+    """Weight of the segment loss relative to the classification loss."""
 
     def __post_init__(self) -> None:
         if not self.farthest > 0 or not self.centre_radius > 0:
@@ -221,34 +221,34 @@ class PointConfig:
 
 @dataclass(frozen=True)
 class PointTargets:
-    """What the A positions of B windows learn."""
+    """Targets of the A positions of B windows."""
 
     classes: Tensor
     """1 for the classes of a position, else 0, shape (B, A, K)."""
     segments_frames: Tensor
-    """Segment of every position that learns one, 0 elsewhere, shape (B, A, 2)."""
+    """Segment of every positive position, 0 elsewhere, shape (B, A, 2)."""
     is_positive: Tensor
-    """Whether a position learns an action, bool, shape (B, A)."""
+    """Whether a position is positive (learns an action), bool, shape (B, A)."""
 
     def to(self, device: torch.device) -> PointTargets:
-        """The same on another device."""
+        """Move to another device."""
         return PointTargets(self.classes.to(device), self.segments_frames.to(device), self.is_positive.to(device))
 
 
 def make_point_targets(
     truth: Truth, *, steps: int, level_strides: tuple[int, ...], classes: int, config: PointConfig
 ) -> PointTargets:
-    """Give every position the shortest segment (of equals the first) of those that suit it.
+    """Assign to every position the shortest suitable segment (of equals the first).
 
-    A segment suits a position that is inside of it, at most `centre_radius` strides from its middle, and whose farther
-    end is in the range of its level, both bounds included.
+    A segment suits a position inside it, at most `centre_radius` strides from its middle, if its farther end is in the
+    range of the position's level, both bounds included.
 
     Args:
         truth: Segments of B windows in frames of the window.
-        steps: Of the finest level.
+        steps: Steps of the finest level.
         level_strides: Frames per step of each level.
         classes: Number of classes K.
-        config: Ranges.
+        config: Ranges of the levels.
     """
     centres, strides = point_centres(steps, level_strides)  # (A,)
     batch, count = truth.labels.shape
@@ -295,19 +295,19 @@ def _suits(
 
 @dataclass(frozen=True)
 class RefinedTargets:
-    """What B windows learn."""
+    """Targets of B windows."""
 
     distances_frames: Tensor
-    """From each position to start and end of its segment, 0 without one, shape (B, A, 2)."""
+    """Distances from each position to start and end of its segment, 0 without one, shape (B, A, 2)."""
     is_positive: Tensor
     """Whether a position has a segment, bool, shape (B, A)."""
     boundaries: Tensor
-    """Frames at starts, and at ends, 1 or 0, shape (B, 2, T)."""
+    """1 for frames at starts and at ends, else 0, shape (B, 2, T)."""
     classes: Tensor
-    """Class of the window: 0 for background, 1 + K's index, or `NO_CLASS`, int64, shape (B,)."""
+    """Class of the window: 0 for background, 1 + class index, or `NO_CLASS`, int64, shape (B,)."""
 
     def to(self, device: torch.device) -> RefinedTargets:
-        """The same on another device."""
+        """Move to another device."""
         return RefinedTargets(
             self.distances_frames.to(device),
             self.is_positive.to(device),
@@ -317,10 +317,10 @@ class RefinedTargets:
 
 
 def make_refined_targets(truth: Truth, *, level_strides: tuple[int, ...], window_frames: int) -> RefinedTargets:
-    """Collect what B windows learn.
+    """Collect the targets of B windows.
 
     Args:
-        truth: Their segments in frames of the window; the first segment's class is that of the window.
+        truth: Segments in frames of the window; the first one's class is that of the window.
         level_strides: Frames per step of each level.
         window_frames: Frames of a window.
     """
@@ -336,7 +336,7 @@ def make_refined_targets(truth: Truth, *, level_strides: tuple[int, ...], window
 
 
 def match_positions(truth: Truth, *, level_strides: tuple[int, ...], window_frames: int) -> tuple[Tensor, Tensor]:
-    """Give every position the shortest segment (of equals the first) that holds it and suits its level.
+    """Assign to every position the shortest segment (of equals the first) that contains it and suits its level.
 
     Returns:
         Distances to its start and end, 0 without one, shape (B, A, 2); whether it has one, shape (B, A).
@@ -361,7 +361,7 @@ def match_positions(truth: Truth, *, level_strides: tuple[int, ...], window_fram
 
 
 def level_bounds(level_strides: tuple[int, ...], window_frames: int) -> tuple[Tensor, Tensor]:
-    """How far away, in frames, the farther end of a position's segment is: above the first, at most the second, (A,).
+    """Range of the distance, in frames, to the farther end of a position's segment: (low, high] of each position, (A,).
 
     With the official strides (8 to 256) and 768 frames these are (0, 30], (15, 60], (30, 120], (60, 240], (96, 768]
     and (256, 768].
@@ -377,9 +377,9 @@ def level_bounds(level_strides: tuple[int, ...], window_frames: int) -> tuple[Te
 
 
 def boundary_maps(segments_frames: NDArray[np.float64], window_frames: int) -> NDArray[np.float32]:
-    """Mark the frames around the starts, and around the ends, of segments (N, 2); shape (2, T).
+    """Mark the frames around starts and around ends of segments (N, 2); shape (2, T).
 
-    Of a boundary beyond the window the nearest frame is marked, as in the official code.
+    For a boundary outside the window the nearest frame is marked, as in the official code.
     """
     maps = np.zeros((2, window_frames), np.float32)
     for segment in segments_frames.tolist():

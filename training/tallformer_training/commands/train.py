@@ -29,11 +29,11 @@ if TYPE_CHECKING:  # torch is slow to import
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _BASE = "kinetics400-i3d"
-"""What `--suggest` starts from unless it is told."""
+"""Default recipe of `--suggest`."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_STOP_S = 1.0
-"""Signals that follow this soon are the same stop: torchrun signals its processes after the terminal has."""
+"""A signal this soon after the first is the same stop: torchrun signals its processes after the terminal does."""
 
 
 @app.command()
@@ -57,8 +57,8 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         typer.Option(
             metavar="FILE|MODEL",
             show_default=False,
-            help="What to start from: a checkpoint (.safetensors), or a bundle such as kinetics400, whose encoder is "
-            "taken; else random.",
+            help="Initial weights: a checkpoint (.safetensors), or a bundle such as kinetics400, whose encoder is "
+            "used (default: random).",
         ),
     ] = None,
     config: Annotated[
@@ -90,7 +90,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             metavar="N",
             min=0,
             show_default=False,
-            help="Train an encoder without weights alone first, for N steps on single clips; 0: off.",
+            help="Train a randomly initialised encoder alone first, for N steps on single clips; 0: off.",
         ),
     ] = None,
     mirrored: Annotated[
@@ -149,8 +149,8 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
 
     --init starts from trained weights: those of kinetics400, which is installed,
     or of a checkpoint (`tallformer import`). Training from random weights rarely
-    works: take the recipe demo, whose small encoder can learn from nothing, and
-    train it alone first (--encoder-steps).
+    works: use the recipe demo, whose small encoder can be trained from scratch,
+    and train the encoder alone first (--encoder-steps).
 
     [bold]Examples[/bold]
 
@@ -172,7 +172,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         given = _required(videos, recipe, out)
         if encoder_steps and init is not None:
             raise typer.BadParameter(
-                "--encoder-steps is for an encoder without trained weights; leave it out, or --init"
+                "--encoder-steps trains a random encoder and --init loads a trained one; use only one of them"
             )
         settings = make_settings(
             config,
@@ -195,7 +195,7 @@ def _required(videos: Path | None, recipe: str | None, out: Path | None) -> tupl
         return videos, recipe, out
     named = {"--videos": videos, "--recipe": recipe, "--out": out}
     missing = [name for name, value in named.items() if value is None]
-    raise typer.BadParameter(f"{', '.join(missing)}: missing; only --suggest does without")
+    raise typer.BadParameter(f"{', '.join(missing)}: missing; only --suggest works without them")
 
 
 def _suggest(annotations: Path, subset: str | None, base: str | None, *, repair: bool, speaker: Speaker) -> None:
@@ -214,7 +214,7 @@ def _a_line_per_problem(*, as_json: bool) -> Iterator[None]:
         yield
     except AnnotationError as error:
         if as_json:
-            raise  # the command line writes an event for each line
+            raise  # cli.run writes an event for each line
         lines = str(error).splitlines()
         for line in lines:
             typer.secho(f"tallformer: error: {printable(line)}", err=True, fg=typer.colors.RED)
@@ -228,22 +228,22 @@ class DataOptions:
     """Where videos and annotations are."""
 
     annotations: Path
-    """What to learn."""
+    """Annotations to train on."""
     videos: Path
     """Folder of its videos."""
     subset: str | None
-    """Subset to learn from."""
+    """Subset to train on."""
     val_annotations: Path | None
-    """What to measure mAP on."""
+    """Annotations for validation."""
     val_videos: Path | None
     """Folder of its videos; None: `videos`."""
     val_subset: str | None
-    """Subset to measure on."""
+    """Subset for validation."""
     repair: bool
-    """Pass over known faults."""
+    """Skip known faults of public data sets."""
 
     def requests(self, ignored_labels: tuple[str, ...]) -> tuple[DatasetRequest, DatasetRequest | None]:
-        """What to learn from, and what to measure on."""
+        """Requests for training and validation."""
         from tallformer_training.datasets import DatasetRequest
 
         training = DatasetRequest(
@@ -269,26 +269,26 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """How the run begins or goes on, and what is said."""
+    """How the run starts or resumes, and what it logs."""
 
     init: Path | None
     """Checkpoint to start from."""
     cache: Path | None
     """Folder of frames."""
     use_cache: bool
-    """Keep frames."""
+    """Cache resized frames."""
     resume: bool
-    """Go on with the run."""
+    """Continue the run in the output folder."""
     resume_from: Path | None
-    """Checkpoint to go on from."""
+    """Checkpoint to continue from; None: the last one."""
     device: str
     """`cpu`, `cuda` or `auto`."""
     quiet: bool
-    """Show errors only."""
+    """Log only warnings and errors."""
     json_logs: bool
-    """Speak to programs."""
+    """Log JSON lines."""
     resume_command: str
-    """What continues the run."""
+    """Command that continues the run."""
 
 
 def make_settings(
@@ -301,7 +301,7 @@ def make_settings(
     encoder_steps: int | None,
     mirrored: Sequence[str] = (),
 ) -> TrainingConfig:
-    """Settings of a file, or those that belong to the recipe, with what the command line says instead.
+    """Settings of a file or, without one, of the recipe; options of the command line override them.
 
     Raises:
         ConfigError: The file cannot be read, or a setting is out of range.
@@ -336,10 +336,10 @@ def _mirrored_pair(text: str) -> tuple[str, str]:
 def train_as_asked(
     recipe: str, out: Path, settings: TrainingConfig, data: DataOptions, session: SessionOptions
 ) -> None:
-    """Train in all processes of the run, and say where the weights are.
+    """Train in all processes of the run, and print the path of the weights.
 
     Raises:
-        KeyboardInterrupt: The run was stopped; a checkpoint is written, and the command to continue it shown.
+        KeyboardInterrupt: The run was stopped; a checkpoint was written and the command to continue printed.
     """
     from tallformer_training.loop import TrainingJob, join_processes, train
 
@@ -380,7 +380,7 @@ def train_as_asked(
 
 
 def _say_how_to_continue(speaker: Speaker, out: Path, command: str) -> None:
-    """Show the command that continues a run which was stopped, unless nothing of it has begun."""
+    """Print the command that continues a stopped run, unless it has not started yet."""
     from tallformer_training.loop.job import RUN_FILE
 
     if not (out / RUN_FILE).exists():
@@ -404,30 +404,30 @@ def resume_command(context: typer.Context) -> str:
 
 
 def recipe_named(name: str) -> Recipe:
-    """A recipe of its own file, or one of those that are known by name."""
+    """The recipe of a .json file, or the preset of that name."""
     return read_recipe(Path(name)) if name.endswith(".json") else preset(name)
 
 
 def _require_learning(recipe: Recipe) -> None:
-    """Refuse to teach an encoder alone whose first stages would stay as they were drawn."""
+    """Refuse to train an encoder alone if its first stages are frozen, and so would stay random."""
     backbone = recipe.model.backbone
     frozen = backbone.frozen_stages if isinstance(backbone, BackboneConfig) else -1
     if frozen >= 0:
         raise typer.BadParameter(
-            f"recipe {recipe.name}: frozen_stages={frozen} keeps the first stages of the encoder as they are, which is "
-            "random without --init; set it to -1, or take the recipe demo"
+            f"recipe {recipe.name}: frozen_stages={frozen} freezes the first stages of the encoder, which are random "
+            "without --init; set it to -1, or use the recipe demo"
         )
 
 
 class StopBetweenSteps:
-    """Asked after every training step whether to stop; while it is entered, it receives SIGINT and SIGTERM.
+    """Tells after every training step whether to stop; handles SIGINT and SIGTERM inside its `with` block.
 
-    The first signal stops the run after the current step. A second one, or one before any step is done (there is
-    nothing to save yet), does what the signal did before.
+    The first signal stops the run after the current step. A second one, or one before the first step (when there is
+    nothing to save), calls the previous handler.
     """
 
     def __init__(self, on_stop: Callable[[], None]) -> None:
-        """Take what to do when the first signal comes, to tell the user."""
+        """Call `on_stop` at the first signal, to inform the user."""
         self.signal: int | None = None
         """The signal that stopped the run."""
         self._on_stop = on_stop
@@ -452,10 +452,10 @@ class StopBetweenSteps:
             signal.signal(number, handler)
 
     def raise_again(self) -> None:
-        """Do what the signal did before, if one came: for the exit code of a program that was stopped.
+        """Call the previous handler if a signal arrived, so that the program exits as interrupted.
 
         Raises:
-            KeyboardInterrupt: One came.
+            KeyboardInterrupt: A signal arrived.
         """
         if self.signal is not None:
             self._pass_on(self.signal, None)

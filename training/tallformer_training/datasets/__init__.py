@@ -1,8 +1,8 @@
-"""The user's videos and annotations, checked before anything is trained, and read clip by clip.
+"""The user's videos and annotations, checked before training starts, and read clip by clip.
 
-labelled     both together, checked, and the segments that a window learns from
-frames       clips of frames, from a cache on disk or decoded each time
-suggestion   a recipe that fits the lengths of annotated segments
+labelled     videos with annotations, checked, and the segments of a window
+frames       clips of frames, from a cache on disk or decoded on demand
+suggestion   a recipe for the lengths of annotated segments
 """
 
 from tallformer_training.datasets.frames import DecodedFrames, FrameCache, FrameSource

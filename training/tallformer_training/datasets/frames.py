@@ -1,12 +1,12 @@
-"""Clips of frames of a video, only those that are asked for; from resized frames kept on disk.
+"""Read requested clips of a video, from resized frames cached on disk or by decoding.
 
 # Note [frames on the disk]
-Each video has one file of raw RGB frames, and one of JSON beside it, written last and with a rename: a video without
-that second file is not in the cache. It holds the size and time of the video file, how its frames were taken, and the
-hash of the frames; a video file that changed, or another frame rate or size, gives another name and so another entry.
-Uncompressed frames are large (a picture of 96 px: 1.5 GB per hour at 15 frames per second, of 256 px: 10.6 GB), but
-a window's clips are read in 0.3 ms and not decoded in 195 ms (four clips of 64 px at a random place of a video of two
-minutes; 8 and 515 ms at 256 px; `benchmarks/bench_frames.py`).
+Each video has one file of raw RGB frames, and beside it a JSON file, which is written last and atomically: a video
+without it is not in the cache. It holds the size and time of the video file, the sampling settings, and the hash of the
+frames. The file names depend on all of these but the hash, so a changed video file, frame rate or size is a new entry.
+Uncompressed frames are large (96 px: 1.5 GB per hour at 15 frames per second, 256 px: 10.6 GB), but reading a window's
+clips takes 0.3 ms where decoding takes 195 ms (four clips of 64 px at a random position of a video of two minutes; 8
+and 515 ms at 256 px; `benchmarks/bench_frames.py`).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _UNKNOWN_DURATION_S = 600.0
 
 
 class FrameSource(Protocol):
-    """Gives clips of videos, from any thread."""
+    """Reads clips of videos, from any thread."""
 
     def read_clips(self, path: Path, start_frames: Sequence[int], clip_frames: int) -> Pixels:
         """Read clips of one video.
 
         Args:
             path: The video.
-            start_frames: First frame of each of K clips; clips may overlap and reach beyond the video.
+            start_frames: First frame of each of K clips; clips may overlap and extend beyond the video.
             clip_frames: Frames F per clip.
 
         Returns:
@@ -54,7 +54,7 @@ class FrameSource(Protocol):
 
 
 def stored_sampling(sampling: SamplingConfig) -> SamplingConfig:
-    """How frames are taken for training: as the recipe says, but without the last crop, which augmentation makes.
+    """Sampling for training: that of the recipe without the final crop, which augmentation does.
 
     Pictures are squares: the whole picture for `squash`, its middle for `short_side`; for `none`, where the picture's
     size is unknown, it stays at the recipe's crop.
@@ -65,7 +65,7 @@ def stored_sampling(sampling: SamplingConfig) -> SamplingConfig:
 def fill_clips(
     frames: Iterable[tuple[int, Pixels]], start_frames: Sequence[int], clip_frames: int, side_px: int
 ) -> Pixels:
-    """Put numbered frames to their places in clips, shape (K, F, side, side, 3); what is not given is zero."""
+    """Put numbered frames at their positions in clips, shape (K, F, side, side, 3); missing frames are zero."""
     clips = np.zeros((len(start_frames), clip_frames, side_px, side_px, 3), np.uint8)
     for number, frame in frames:
         for clip, start in zip(clips, start_frames, strict=True):
@@ -75,10 +75,10 @@ def fill_clips(
 
 
 class DecodedFrames:
-    """Decodes a video anew for every window, up to the end of the last clip that is needed."""
+    """Decodes the video for every window, up to the end of the last requested clip."""
 
     def __init__(self, sampling: SamplingConfig) -> None:
-        """Take frames as `stored_sampling(sampling)` says."""
+        """Sample frames with `stored_sampling(sampling)`."""
         self._sampling = stored_sampling(sampling)
 
     def read_clips(self, path: Path, start_frames: Sequence[int], clip_frames: int) -> Pixels:
@@ -99,29 +99,29 @@ class DecodedFrames:
 
 @dataclass(frozen=True, kw_only=True)
 class CachedVideo:
-    """What the cache knows of a video."""
+    """Cache entry of a video."""
 
     frames: int
     """Frames at the recipe's rate."""
     side_px: int
     """Height and width."""
     sha256: str
-    """Hash of the frames' file."""
+    """Hash of the file of frames."""
     mtime_ns: int | None = None
-    """When that file was last changed, in nanoseconds, as of its last comparison with the hash."""
+    """Modification time of that file when it was last verified, in nanoseconds."""
 
 
 class FrameCache:
-    """Frames of videos in a folder; several runs may share it."""
+    """Frames of videos in a folder, which several runs may share."""
 
     def __init__(self, folder: Path, sampling: SamplingConfig) -> None:
-        """Use `folder`, which is made if it is not there, for frames as `stored_sampling(sampling)` says."""
+        """Use `folder`, which is created if needed, for frames sampled with `stored_sampling(sampling)`."""
         self.folder = folder
         self._sampling = stored_sampling(sampling)
         self._entries: dict[Path, tuple[Path, CachedVideo]] = {}
 
     def estimated_bytes(self, videos: Iterable[TrainingVideo]) -> int:
-        """About what the frames of `videos` that are not in the cache yet will take."""
+        """Estimated size of the frames of `videos` that are not in the cache yet."""
         missing = [video for video in videos if not self._is_there(video.path)]
         return int(sum(self._estimated_frames(video) for video in missing)) * self._frame_bytes
 
@@ -140,16 +140,16 @@ class FrameCache:
         if wanted > free:
             raise ConfigError(
                 f"{self.folder}: the frames need about {wanted / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-                "take another folder (--cache) or decode each time (--no-cache)"
+                "choose another folder (--cache) or decode in every epoch (--no-cache)"
             )
 
     def add(self, path: Path, *, threads: int | None = None, on_frame: Callable[[], None] = lambda: None) -> int:
-        """Make sure that a video is in the cache; returns its number of frames.
+        """Add a video to the cache unless it is there; returns its number of frames.
 
         Args:
             path: The video.
             threads: Threads of the codec; None lets it choose.
-            on_frame: Called for every frame that is decoded.
+            on_frame: Called for every decoded frame.
 
         Raises:
             MediaError: It cannot be decoded.
@@ -163,9 +163,9 @@ class FrameCache:
         return entry.frames
 
     def verify(self, path: Path) -> None:
-        """Compare the frames of a video with their hash, unless the file has not changed since it was done last.
+        """Compare the frames of a video with their hash, unless the file is unchanged since the last time.
 
-        Frames that were damaged are removed.
+        Damaged frames are removed.
 
         Raises:
             OutputError: They are damaged.
@@ -177,14 +177,14 @@ class FrameCache:
             return
         if file_sha256(file) != entry.sha256:
             _entry_file(base).unlink()
-            raise OutputError(f"{file}: damaged, and removed from the cache; start again to remake it")
+            raise OutputError(f"{file}: damaged, and removed from the cache; start the run again to add it again")
         entry = replace(entry, mtime_ns=changed_ns)
         self._entries[path] = base, entry
-        with contextlib.suppress(OSError):  # a cache that cannot be written is read all the same
+        with contextlib.suppress(OSError):  # a read-only cache can still be read
             write_whole(_entry_file(base), json.dumps(asdict(entry)).encode())
 
     def frames(self, path: Path) -> int:
-        """Frames of a video that was added."""
+        """Number of frames of an added video."""
         return self._entries[path][1].frames
 
     def read_clips(self, path: Path, start_frames: Sequence[int], clip_frames: int) -> Pixels:
@@ -254,7 +254,7 @@ def _entry_file(base: Path) -> Path:
 
 
 def _read_entry(base: Path) -> CachedVideo | None:
-    """What the cache has of a video; None where nothing whole is there; see Note [frames on the disk]."""
+    """The cache entry of a video; None if there is no complete one; see Note [frames on the disk]."""
     with contextlib.suppress(OSError, ValueError, ConfigError):
         value = json.loads(_entry_file(base).read_text(encoding="utf-8"))
         entry = from_json(CachedVideo, value, where="cache")

@@ -1,10 +1,10 @@
-"""Videos with their segments, checked: every problem is found before anything is trained.
+"""Videos with their segments, checked: all problems are reported before training starts.
 
 # Note [what is repaired]
-Nothing is repaired in silence. A segment may end up to `END_TOLERANCE_S` behind its video, as rounded annotations do,
-and is cut there. With `repair` (the option `--repair`) further known faults of public data sets are passed over, and
-counted in the notes: videos without a file, segments that go on behind the end, have no length or stand twice. A wrong
-number, an unknown class or a video with two files is always refused.
+Nothing is repaired silently. A segment may end up to `END_TOLERANCE_S` after its video, due to rounding, and is cut
+there. With `repair` (the option `--repair`) further known faults of public data sets are skipped, and counted in the
+notes: videos without a file, segments that end after the video, have no length or are duplicates. A wrong number, an
+unknown class or a video with two files is always refused.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from tallformer_infer.media import probe, video_rate
 from tallformer_infer.text import counted
 
 END_TOLERANCE_S = 0.5
-"""How far behind the end of its video a segment may end; see Note [what is repaired]."""
+"""How long after the end of its video a segment may end; see Note [what is repaired]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRequest:
-    """What the user gives."""
+    """Which annotations and videos to read, and how."""
 
     annotations: Path
     """ActivityNet-form JSON, or a THUMOS14 text folder."""
     videos: Path
     """Folder of the video files."""
     subset: str | None = None
-    """Subset to use; None lets the file decide."""
+    """Subset to use; None for the default of the file."""
     defaults: tuple[str, ...] = ("training", "validation")
-    """Subsets that are taken if the user names none, the first that there is."""
+    """Default subsets; the first one in the file is used."""
     ignored_labels: tuple[str, ...] = ("Ambiguous",)
     """Classes whose segments are background."""
     repair: bool = False
@@ -50,27 +50,27 @@ class TrainingVideo:
     """A video file with its segments."""
 
     name: str
-    """As the annotations call it."""
+    """Name in the annotations."""
     path: Path
-    """Where it is."""
+    """Path of the file."""
     start_s: float
     """Presentation time of its first frame."""
     duration_s: float
-    """Length as the file's header or the annotations say it, in seconds; infinite where neither does."""
+    """Length according to the file's header or the annotations, in seconds; infinite if unknown."""
     segments_s: NDArray[np.float64]
-    """Segments on the file's own time line, shape (N, 2)."""
+    """Segments in the file's presentation time, in seconds, shape (N, 2)."""
     labels: NDArray[np.int64]
     """Class indices, shape (N,)."""
     source_fps: float | None = None
-    """Rate of the file, in frames per second, where it says."""
+    """Frame rate of the file, in frames per second, if known."""
 
     def rate_fps(self, sampling: SamplingConfig) -> float:
-        """Frames per second that are taken of it."""
+        """Sampling rate of this video, in frames per second."""
         covered_s = None if math.isinf(self.duration_s) else self.duration_s
         return video_rate(sampling, str(self.path), source_fps=self.source_fps, covered_s=covered_s)
 
     def segments_frames(self, sample_fps: float, frames: int) -> NDArray[np.float64]:
-        """Segments in frames, cut at the video's ends, shape (N, 2)."""
+        """Segments in frames, clipped to the video, shape (N, 2)."""
         return np.clip((self.segments_s - self.start_s) * sample_fps, 0, frames)
 
 
@@ -81,16 +81,16 @@ class VideoSet:
     videos: tuple[TrainingVideo, ...]
     """In the order of the annotations."""
     subset: str | None
-    """Which subset it is."""
+    """Name of the subset."""
     notes: tuple[str, ...]
-    """What a reader should know, one sentence each."""
+    """Remarks for the user, one sentence each."""
 
 
 def read_video_set(request: DatasetRequest, classes: tuple[str, ...]) -> VideoSet:
-    """Read annotations, find their videos, and check that they fit together.
+    """Read annotations, find their videos, and check them against each other.
 
     Raises:
-        AnnotationError: One line for each problem, all at once.
+        AnnotationError: One line per problem, for all problems.
     """
     problems = Problems(str(request.annotations), most=None)
     found = find_videos(request.videos)
@@ -102,7 +102,7 @@ def read_video_set(request: DatasetRequest, classes: tuple[str, ...]) -> VideoSe
         check_durations=True,
     )
     annotated = annotations.videos
-    if annotations.is_folder:  # whose order is that of its classes
+    if annotations.is_folder:  # ordered by class
         annotated = tuple(sorted(annotated, key=lambda video: video.name))
     checker = _Checker(request, classes, problems)
     videos = [checked for video in annotated if (checked := checker.check(video, files_of(video.name, found)))]
@@ -115,7 +115,7 @@ def read_video_set(request: DatasetRequest, classes: tuple[str, ...]) -> VideoSe
 
 
 class _Checker:
-    """Checks one video after another, and counts what is passed over."""
+    """Checks videos one by one, and counts skipped faults."""
 
     def __init__(self, request: DatasetRequest, classes: tuple[str, ...], problems: Problems) -> None:
         self._request = request
@@ -209,11 +209,11 @@ class _Fault:
     """What is wrong with a segment."""
 
     problem: str
-    """For the message."""
+    """Text of the message."""
     counted_as: str | None = None
-    """What `repair` calls it; None where it does not help."""
+    """Name under which `repair` counts it; None if it cannot be repaired."""
     is_usable: bool = False
-    """Whether the segment stays after repair, cut at the ends of the video."""
+    """Whether repair keeps the segment, clipped to the video."""
 
 
 def _fault_of(
@@ -268,17 +268,17 @@ def crop_truth(
     frames: int,
     least_part: float = 0.75,
 ) -> WindowTruth:
-    """Take the segments that lie in a window, cut at its ends.
+    """Select the segments inside a window, clipped to it.
 
-    A segment stays if more than `least_part` of it lies in the window, or if it covers more than `least_part` of the
-    window; otherwise the window learns it as background.
+    A segment is kept if more than `least_part` of it lies in the window, or if it covers more than `least_part` of the
+    window; otherwise it is background.
 
     Args:
         segments_frames: Segments in frames of the video, shape (N, 2).
         labels: Class indices, shape (N,).
         start_frame: First frame of the window.
         frames: Frames of the window that belong to the video.
-        least_part: In [0, 1); 0 keeps whatever overlaps.
+        least_part: In [0, 1); 0 keeps every segment that overlaps the window.
 
     Source: temporal crop of the official TALLFormer code, commit 5519140, Apache-2.0 (behaviour only).
     """

@@ -1,16 +1,16 @@
-"""A recipe for one's own actions: frame rate, window, anchors and classes from the lengths of annotated segments.
+"""Suggest a recipe for a data set: frame rate, window, anchors and classes from the lengths of annotated segments.
 
 # Note [what a recipe must reach]
 A segment can only be learned well if an anchor overlaps it by the assignment's upper threshold. Anchors are
-`stride * scale_base * 2 ** (i / scales)` frames long and stand every `stride` frames, `stride` doubling from level to
-level: so the frame rate decides how short, and the number of levels how long a segment may be. Of some frame rates and
-numbers of levels the cheapest is taken that reaches `ENOUGH` of the segments; the window is then as long as the longest
-segments ask for.
+`stride * scale_base * 2 ** (i / scales)` frames long and placed every `stride` frames; `stride` doubles from level to
+level. So the frame rate limits how short, and the number of levels how long a segment may be. The cheapest of some
+frame rates and numbers of levels that reaches `ENOUGH` of the segments is chosen, then a window for the longest
+segments.
 
 # Note [places]
-Whether an anchor fits depends on where a segment lies, too. Places in equal distances would meet only a few positions
-against the anchors of each level, as strides are powers of two. The golden ratio spreads any number of places evenly
-against all of them: with `PLACES` of them the part that is reached is right to about 0.01.
+Whether an anchor fits also depends on the position of a segment. Equidistant positions would have only a few distinct
+offsets from the anchors of each level, as strides are powers of two. The golden ratio spreads any number of positions
+evenly for all levels: with `PLACES` of them the reached share is accurate to about 0.01.
 
 Source: the additive recurrence of the golden ratio, a low-discrepancy sequence (Kuipers and Niederreiter, 1974).
 """
@@ -36,20 +36,20 @@ from tallformer_infer.text import counted
 from tallformer_training.datasets.labelled import DatasetRequest
 
 ENOUGH = 0.97
-"""Part of the segments that must be reached."""
+"""Share of the segments that must be reached."""
 RATES_FPS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0)
 LEVELS = (3, 4, 5, 6, 7)
 REACHED_TIOU = 0.6
 PLACES = 256
-"""Places within the coarsest stride at which each segment is tried. See Note [places]."""
+"""Positions within the coarsest stride at which each segment is tried. See Note [places]."""
 _LATE_S, _LATE_PART = 1.0, 0.05
-"""An end so far behind the video, in seconds and as a part of its length, is no rounding."""
+"""An end this long after the video, in seconds and as a share of its length, is not due to rounding."""
 _ALIKE = 0.85
-"""Likeness of two names (`difflib`, 0 to 1) from which the rarer one may be a typo: about one letter of seven."""
+"""Similarity of two names (`difflib`, 0 to 1) from which the rarer one may be a typo: about one letter in seven."""
 _SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _LEAST_WINDOW_CLIPS, _MOST_WINDOW_CLIPS = 7, 48
-"""Of 7 clips the official part r = 0.15 is one; fewer could not be trained with it."""
+"""The official ratio r = 0.15 of 7 clips is one clip; it could not be used with fewer clips."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Suggestion:
     """A recipe, and why."""
 
     recipe: Recipe
-    """To be saved and trained."""
+    """The suggested recipe."""
     explanation: tuple[str, ...]
-    """Lines for people."""
+    """Reasons, line by line."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
 
     Args:
         annotations: ActivityNet-form JSON, or a THUMOS14 text folder.
-        subset: Which subset to look at; None lets the file decide.
-        base: Everything that lengths do not decide: encoder, picture size, clip length.
-        repair: Leave out segments without length, as training with `repair` does, and count them.
+        subset: Subset to use; None for the default of the file.
+        base: Recipe of everything else: encoder, picture size, clip length.
+        repair: Skip segments without length, as training with `repair` does, and count them.
 
     Raises:
         AnnotationError: The annotations cannot be read, are wrong, or have no segment.
@@ -109,7 +109,7 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
 
 
 def _trainable(base: Recipe) -> Recipe:
-    """The same encoder and pictures with an anchor head, where the head is one that is not trained."""
+    """The recipe, with an anchor head instead of a head that cannot be trained."""
     if not isinstance(base.model.head, ContrastHeadConfig):
         return base
     return Recipe(
@@ -123,7 +123,7 @@ def _trainable(base: Recipe) -> Recipe:
 
 
 def _usable(annotations: Annotations, problems: Problems, *, repair: bool) -> tuple[list[Segment], int]:
-    """Segments of actions, and how many without length were left out; what is wrong goes to `problems`."""
+    """Segments of actions, and the number of skipped ones without length; other faults are added to `problems`."""
     usable, without_length = [], 0
     every = (segment for video in annotations.videos for segment in video.segments)
     for segment in (segment for segment in every if segment.label not in DatasetRequest.ignored_labels):
@@ -139,7 +139,7 @@ def _usable(annotations: Annotations, problems: Problems, *, repair: bool) -> tu
 
 
 def late_ends(annotations: Annotations) -> list[str]:
-    """Segments that end far behind the end of their video, where the file says how long it is: likely typos."""
+    """Segments that end long after their video, if its length is given: likely typos."""
     found = []
     for video in annotations.videos:
         if video.duration_s is None:
@@ -154,7 +154,7 @@ def late_ends(annotations: Annotations) -> list[str]:
 
 
 def similar_names(counts: Counter[str]) -> list[str]:
-    """Classes of one segment whose name is nearly that of a class of more: likely typos."""
+    """Classes with one segment whose name is nearly that of a larger class: likely typos."""
     found = []
     for name in (name for name, count in counts.items() if count == 1):
         others = {_folded(other): other for other, count in counts.items() if count > 1}
@@ -171,18 +171,18 @@ def _folded(name: str) -> str:
 
 
 def reached_part(lengths_frames: NDArray[np.float64], model: ModelConfig) -> float:
-    """Part of segments that some anchor overlaps by `REACHED_TIOU`, over `PLACES` places of each, in [0, 1]."""
+    """Share of segments that an anchor overlaps by `REACHED_TIOU`, over `PLACES` positions of each, in [0, 1]."""
     centres = ((np.arange(PLACES) + 0.5) * _GOLDEN % 1) * model.level_strides[-1]  # (PLACES,)
     reached = np.zeros((len(lengths_frames), PLACES), bool)
     for stride in model.level_strides:
-        distances = np.abs(centres - np.round(centres / stride) * stride)  # of the nearest anchor's centre
+        distances = np.abs(centres - np.round(centres / stride) * stride)  # to the nearest anchor's centre
         farthest = np.max([_farthest(lengths_frames, anchor) for anchor in _anchors(model.anchor_head, stride)], axis=0)
         reached |= distances <= farthest[:, None]
     return float(reached.mean())
 
 
 def _farthest(lengths: NDArray[np.float64], anchor: float) -> NDArray[np.float64]:
-    """How far an anchor's centre may be from those of segments to overlap them enough; below 0 where it never does."""
+    """Largest distance of an anchor's centre at which it overlaps segments enough; below 0 if it never does."""
     wanted = REACHED_TIOU / (1 + REACHED_TIOU) * (lengths + anchor)  # shared frames
     return np.where(np.minimum(lengths, anchor) >= wanted, (lengths + anchor) / 2 - wanted, -1.0)
 
@@ -219,7 +219,7 @@ def _recipe(
     clip_frames = base.window.clip_frames
     long_frames = float(np.quantile(lengths_s, 0.99)) * choice.sample_fps
     coarsest = model.level_strides[-1]
-    # A window holds a segment whole, wherever it starts, if it is that much longer than the step between windows.
+    # A window this much longer than the step between windows contains the whole segment, wherever it starts.
     wanted = max(long_frames / (1 - base.window.overlap), 2 * coarsest)
     clips = min(max(math.ceil(wanted / clip_frames), _LEAST_WINDOW_CLIPS), _MOST_WINDOW_CLIPS)
     window_frames = clips * clip_frames
@@ -263,7 +263,7 @@ def _explain(
 
 
 def mirrored_names(classes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Pairs of classes whose names differ by left and right only."""
+    """Pairs of classes whose names differ only by left and right."""
     return [
         (name, other)
         for name in classes

@@ -1,4 +1,4 @@
-"""Fit the tensors of a foreign file strictly to the detector of a recipe, and find which recipes fit a file."""
+"""Match the tensors of a third-party file strictly to the detector of a recipe, and find recipes that fit."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tallformer_training.model.pyramid import sinusoids
 
 _COUNTER = ".num_batches_tracked"
 _FOLLOWED = ".loss_normaliser"
-"""A whole number in files that were saved before training, else not."""
+"""An integer in files saved before training, else a float."""
 _CLASSIFIER = "head.classifier.weight"
 _FLOW_CHANNELS = 2
 _FRESH_SEED = 0
-"""Seed of the weights that a file is allowed to lack, so that an import can be repeated."""
+"""Seed of weights that may be missing from a file, so that imports are reproducible."""
 
 _SWINS: dict[tuple[int, tuple[int, ...]], str] = {
     (96, (2, 2, 6, 2)): "Video Swin-T",
@@ -36,22 +36,23 @@ _SWINS: dict[tuple[int, tuple[int, ...]], str] = {
     (192, (2, 2, 18, 2)): "Video Swin-L",
 }
 _SHAPELESS = {"frozen_stages", "drop_path", "classes_per_proposal"}
-"""Settings of a model that change no name and no shape of its weights."""
+"""Settings of a model that do not affect the names and shapes of its weights."""
 
 
 def import_checkpoint(
     path: Path, recipe: Recipe, *, allow_missing: Sequence[str] = ()
 ) -> tuple[dict[str, Tensor], ImportReport]:
-    """Read a foreign checkpoint for a recipe.
+    """Read a third-party checkpoint for a recipe.
 
     Args:
         path: A `.pth` (or any other file of `torch.save`), a `.safetensors` file, or a pickle of arrays (JAX).
-        recipe: The model it is for.
-        allow_missing: Patterns (`fnmatch`) of parameters that the file may lack, by our name (`reduction.*`, `tcm.*`,
-            `pyramid.*`, `fpn.*`, `head.*`) or by the official one (`neck.*`). They get fresh weights, of a fixed seed.
+        recipe: The model to load it into.
+        allow_missing: Patterns (`fnmatch`) of parameters that may be missing from the file, by our name (`reduction.*`,
+            `tcm.*`, `pyramid.*`, `fpn.*`, `head.*`) or the official one (`neck.*`). They get random weights of a fixed
+            seed.
 
     Returns:
-        State dict of `Detector(recipe)`, floating point values as float32, and what became of every name.
+        State dict of `Detector(recipe)`, floating point values as float32, and a report on every name.
 
     Raises:
         CheckpointError: The file cannot be read, or not every parameter is accounted for.
@@ -65,10 +66,10 @@ def import_checkpoint(
 def match_checkpoint(
     path: Path, recipe: Recipe, *, allow_missing: Sequence[str] = ()
 ) -> tuple[dict[str, Tensor], ImportReport]:
-    """Like `import_checkpoint`, but a file that does not fit gives a report that is not complete.
+    """Like `import_checkpoint`, but a file that does not fit gives an incomplete report.
 
     Raises:
-        CheckpointError: The file cannot be read, or is not of a known kind.
+        CheckpointError: The file cannot be read, or is of an unknown kind.
         ConfigError: A pattern of `allow_missing` matches no parameter, or all.
     """
     container, tensors, has_checksums = read_tensors(path)
@@ -115,7 +116,7 @@ def _advice(matching: _Matching, tensors: dict[str, Tensor], missing: Sequence[s
 
 @dataclass
 class _Matching:
-    """A state dict that fills up name by name."""
+    """A state dict, filled name by name."""
 
     recipe: Recipe
     layout: Layout
@@ -138,10 +139,10 @@ class _Matching:
         assert len(self.ours) == len(self.official), "two of our names have the same official name"
 
     def require_sensible(self, allowed: Sequence[str]) -> None:
-        """Refuse patterns that would allow nothing, or everything.
+        """Refuse patterns that match nothing, or everything.
 
         Raises:
-            ConfigError: There is one.
+            ConfigError: There is such a pattern.
         """
         for rule in allowed:
             matched = sum(self._is_allowed(name, [rule]) for name in self.state)
@@ -153,14 +154,14 @@ class _Matching:
                 )
             if matched == len(self.state):
                 raise ConfigError(
-                    f"--allow-missing '{rule}' allows that all weights are missing; name the parts that may be"
+                    f"--allow-missing '{rule}' matches all weights; name only the parts that may be missing"
                 )
 
     def _is_allowed(self, name: str, rules: Sequence[str]) -> bool:
         return any(fnmatchcase(name, rule) or fnmatchcase(self.official[name], rule) for rule in rules)
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take one tensor of the file, by the file's name."""
+        """Add one tensor of the file, by its name in the file."""
         official = self.layout.official(name)
         ours = self.ours.get(official)
         if ours is not None and ours in self.state:
@@ -169,7 +170,7 @@ class _Matching:
             self._set_aside(name, official, tensor)
 
     def missing(self, allowed: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Our names of what has not come: what nobody allowed, and what was allowed."""
+        """Our names of missing parameters: those not allowed to be missing, and those allowed."""
         absent = [name for name in self.state if name not in self.sources]
         self.ignored += [
             (name, "absent: counts training steps and decides nothing") for name in absent if _COUNTER in name
@@ -181,7 +182,7 @@ class _Matching:
     def _load(self, name: str, ours: str, tensor: Tensor) -> None:
         wanted = self.state[ours]
         if ours == _CLASSIFIER and tensor.dim() == 5:
-            tensor = tensor.flatten(1)  # a convolution of one place, (K, C, 1, 1, 1)
+            tensor = tensor.flatten(1)  # a 1x1x1 convolution, (K, C, 1, 1, 1)
         if ours in self.sources:
             self.conflicts.append(f"{name} and {self.sources[ours]} are the same parameter")
         elif tensor.shape != wanted.shape:
@@ -196,7 +197,7 @@ class _Matching:
         self.sources[ours] = name
 
     def _set_aside(self, name: str, official: str, tensor: Tensor) -> None:
-        """Ignore a known name that is not needed, checking what it holds where that decides numbers."""
+        """Ignore a known name that is not needed, after checking its values if they affect results."""
         reason = ""
         conflicts = len(self.conflicts)
         if re.fullmatch(r"backbone\.layers\.\d+\.blocks\.\d+\.dummy_tensor", official):
@@ -242,7 +243,7 @@ class _Matching:
 
 
 def _reason_in_i3d(backbone: I3dConfig, official: str) -> str:
-    """Why a name is not needed, or `` where that is not known."""
+    """Why a name is not needed, or `` if unknown."""
     if official.endswith(_COUNTER):
         return "counts training steps and decides nothing"
     if backbone.tap == "mixed_4f" and official.startswith(("backbone.Mixed_5b.", "backbone.Mixed_5c.")):
@@ -260,10 +261,10 @@ def _reshaped(name: str, tensor: Tensor, wanted: Tensor) -> str:
 
 
 def contradictions(layout: Layout, recipe: Recipe) -> list[str]:
-    """What the origin of a file says that the recipe does not, one line each.
+    """Contradictions between the origin of a file and the recipe, one line each.
 
-    OpenTAD's encoder sees a window as one clip, and frames behind the end of a video repeat the last one. With other
-    clips the names and shapes are the same, and the results are not.
+    OpenTAD's encoder sees a window as one clip, and frames after the end of a video repeat the last one. With other
+    clips names and shapes are the same, but results differ.
     """
     found = []
     if layout.title == OPENTAD:
@@ -279,23 +280,23 @@ def contradictions(layout: Layout, recipe: Recipe) -> list[str]:
 
 
 def twins(layout: Layout, recipe: Recipe) -> list[str]:
-    """Other recipes whose weights have the same names and shapes, so that a file cannot tell which one it is for."""
+    """Other recipes whose weights have the same names and shapes, so that the file fits them, too."""
     shape = _shape(recipe)
     others = {name: preset(name) for name in RECIPES if name != recipe.name}
     return [name for name, other in others.items() if _shape(other) == shape and not contradictions(layout, other)]
 
 
 def advice(layout: Layout, tensors: Mapping[str, Tensor], recipe: Recipe, *, only_missing: Sequence[str]) -> str:
-    """What a file that does not fit `recipe` holds and what to do with it; `` where the message says enough.
+    """What a file that does not fit `recipe` contains and what to do with it; `` if the message is sufficient.
 
     Args:
-        layout: Of the file.
-        tensors: Its tensors.
-        recipe: What it does not fit.
-        only_missing: Official names of what is missing, where nothing else is wrong.
+        layout: Layout of the file.
+        tensors: Tensors of the file.
+        recipe: The recipe that it does not fit.
+        only_missing: Official names of missing weights, if nothing else is wrong.
     """
     own = _lacking(tensors, recipe)
-    if own == []:  # names and shapes are right, values are not
+    if own == []:  # names and shapes fit, values do not
         return ""
     encoder = _encoder(tensors) or "an encoder"
     fits = {name: _lacking(tensors, preset(name)) for name in RECIPES if _may_fit(preset(name), tensors)}
@@ -329,7 +330,7 @@ def _encoder_advice(
 
 
 def _encoder(tensors: Mapping[str, Tensor]) -> str:
-    """What the file's encoder is called, or `` where that is not known."""
+    """Name of the file's encoder, or `` if unknown."""
     if any(name.startswith((I3D_STEM, f"backbone.{I3D_STEM}")) for name in tensors):
         return "I3D"
     sizes = _swin_sizes(tensors)
@@ -339,7 +340,7 @@ def _encoder(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _swin_sizes(tensors: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...]] | None:
-    """Channels, and blocks per stage, of the file's Video Swin; None where it has none."""
+    """Channels, and blocks per stage, of the file's Video Swin; None if it has none."""
     stem = next((tensor for name, tensor in tensors.items() if name.endswith("patch_embed.proj.weight")), None)
     blocks: dict[int, int] = {}
     for name in tensors:
@@ -357,7 +358,7 @@ def _swin_sizes(tensors: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...]] | 
 
 
 def _may_fit(recipe: Recipe, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the encoders are of the same kind and size: cheap, where building a detector is not."""
+    """Whether the encoders are of the same kind and size: a cheap check before building a detector."""
     backbone = recipe.model.backbone
     if isinstance(backbone, BackboneConfig):
         return _swin_sizes(tensors) == (backbone.embed_channels, backbone.depths)
@@ -365,7 +366,7 @@ def _may_fit(recipe: Recipe, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _lacking(tensors: Mapping[str, Tensor], recipe: Recipe) -> list[str] | None:
-    """Parameters of a recipe's model that the file lacks; None where the encoder is not whole, or something clashes."""
+    """Parameters of a recipe's model missing from the file; None if the encoder is incomplete or does not fit."""
     try:
         layout = detect_layout(tensors, recipe.model)
     except CheckpointError:

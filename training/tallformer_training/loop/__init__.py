@@ -1,16 +1,16 @@
 """The training loop with the long memory.
 
-config, job      what to do: settings, data and folder
-beginning        the start: weights, last checkpoint, memory
-encoder_stage    an encoder without trained weights first learns alone
-plan             which windows and clips every step looks at
+config, job      settings, data and folder of a run
+beginning        initial weights, last checkpoint, first memory
+encoder_stage    train a random encoder alone first
+plan             windows and clips of every step
 forward          read clips ahead, encode, remember, localize
 costs            targets and losses of a step
 stepping         gradients and optimiser
 checkpoints      everything needed to continue
-validation       mAP as `tallformer detect` would reach it
+validation       mAP of the actions that `tallformer detect` would find
 record           metrics of every step on disk, and curves
-running          all of it together, in one process or several (`processes`)
+running          the whole run, in one process or several (`processes`)
 """
 
 from tallformer_training.loop.config import (

@@ -30,11 +30,11 @@ from tallformer_training.memory import Memory, MemoryBuilder, RunMemory, encoder
 from tallformer_training.model import Detector
 
 MAY_DIFFER = ("head.retina_cls.", "head.action_head.")
-"""Weights that depend on the classes: they are made anew where a start checkpoint has other classes."""
+"""Weights that depend on the classes: random if the start checkpoint has other classes."""
 
 
 def make_detector(job: TrainingJob, processes: Processes, speaker: Speaker) -> Detector:
-    """The detector with its first weights: those of `job.start`, or random ones of the seed; equal on all processes.
+    """The detector with its initial weights: those of `job.start`, or random ones; equal on all processes.
 
     Raises:
         CheckpointError: The start checkpoint is missing, damaged, or does not fit the recipe.
@@ -49,7 +49,7 @@ def make_detector(job: TrainingJob, processes: Processes, speaker: Speaker) -> D
 
 
 def say_start(job: TrainingJob, learned: Material, processes: Processes, speaker: Speaker, *, is_new: bool) -> None:
-    """Tell what is about to be done: steps, device, first weights."""
+    """Log steps, device and initial weights."""
     planner = Planner(job.recipe, job.config, learned.frames, processes=processes.count)
     steps, epochs = job.config.epochs * planner.steps_per_epoch, job.config.epochs
     device = _device_name(processes)
@@ -89,19 +89,19 @@ def _device_name(processes: Processes) -> str:
 
 
 class ExpectedTime:
-    """Tells once how long a run will take, when a few steps have been timed."""
+    """Logs the expected duration of a run once, after a few timed steps."""
 
     _STEPS = 4
-    """Timed steps; the first is left out, for it pays for what is made once."""
+    """Timed steps; the first does not count, as it includes one-time work."""
 
     def __init__(self, speaker: Speaker, total: int) -> None:
-        """Take the steps of the whole run."""
+        """Expect `total` steps in the whole run."""
         self._speaker = speaker
         self._total = total
         self._seconds: list[float] = []
 
     def add(self, step: int, seconds: float) -> None:
-        """Take the seconds of a step; `step` are done."""
+        """Add the seconds of a step, the number `step` of the run."""
         if len(self._seconds) == self._STEPS:
             return
         self._seconds.append(seconds)
@@ -128,10 +128,10 @@ def _rounded_time(seconds: float) -> str:
 
 
 def last_state(job: TrainingJob, processes: Processes) -> checkpoints.RunState | None:
-    """The checkpoint to go on from; None where the run has none yet.
+    """The checkpoint to continue from; None if the run has none yet.
 
     Raises:
-        CheckpointError: It is damaged, or there is none of that name.
+        CheckpointError: It is damaged, or the named one does not exist.
         ConfigError: It was written by another number of processes.
     """
     if not job.resume:
@@ -151,10 +151,10 @@ def last_state(job: TrainingJob, processes: Processes) -> checkpoints.RunState |
 
 
 def require_as_many(folder: Path, state: checkpoints.RunState, processes: Processes) -> None:
-    """Refuse a checkpoint that another number of processes wrote.
+    """Refuse a checkpoint written by another number of processes.
 
     Raises:
-        ConfigError: It was.
+        ConfigError: The numbers differ.
     """
     if len(state.random) != processes.count:
         raise ConfigError(f"{folder}: written by {len(state.random)} processes, this run has {processes.count}")
@@ -163,7 +163,7 @@ def require_as_many(folder: Path, state: checkpoints.RunState, processes: Proces
 def encode_first_memory(
     job: TrainingJob, detector: Detector, learned: Material, processes: Processes, speaker: Speaker
 ) -> None:
-    """Make the memory that the run starts from, unless it is there."""
+    """Fill the memory that the run starts from, unless it exists."""
     total = count_clips(learned.frames, job.config, job.recipe)
     folder = base_folder(job)
     if processes.is_main:
@@ -190,11 +190,11 @@ def open_memory(
     Args:
         job: The run.
         learned: Its videos.
-        processes: This process; the first of each machine writes.
-        snapshots: Of every process, from the checkpoint; None starts from the first memory.
+        processes: This process; the first one on each machine writes.
+        snapshots: Names of the snapshots of all processes, from the checkpoint; None starts from the first memory.
 
     Returns:
-        The memory to read, and to write on the process that writes.
+        The memory to read, and the memory to write on the process that writes, else None.
     """
     folder = job.out / "memory" / f"machine-{processes.node}"
     writer: RunMemory | None = None
@@ -208,7 +208,7 @@ def open_memory(
 
 
 def base_folder(job: TrainingJob) -> Path:
-    """Where the memory is that the run starts from."""
+    """Folder of the memory that the run starts from."""
     return job.out / "memory" / "base"
 
 
@@ -225,7 +225,7 @@ def _load_start(detector: Detector, path: Path, speaker: Speaker) -> None:
     if wrong:
         raise CheckpointError(
             f"{path}: made for another recipe: {len(wrong)} weights do not fit, {wrong[0]} first; "
-            "take the recipe of the checkpoint, with your classes"
+            "use the recipe of the checkpoint, with your classes"
         )
     if other_shape:
         speaker.say("note", f"{path}: has other classes; random weights for {', '.join(other_shape)}")
@@ -233,7 +233,7 @@ def _load_start(detector: Detector, path: Path, speaker: Speaker) -> None:
 
 
 def _load_encoder(detector: Detector, bundle: Bundle, speaker: Speaker) -> None:
-    """Of a bundle only the encoder is taken; what finds actions in its features is to be learned."""
+    """Load only the encoder of a bundle; the localizer is trained from random weights."""
     state, own = encoder_of_bundle(bundle), detector.state_dict()
     needed = [name for name in own if name.startswith("backbone.")]
     wrong = [name for name in needed if name not in state or state[name].shape != own[name].shape]
@@ -257,20 +257,20 @@ def make_first_memory(
     processes: Processes,
     on_clips: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Make the memory, or go on making it; all processes call it, and share the work.
+    """Fill the memory, or continue filling it; all processes call it and share the work.
 
-    Rows cover whole clips: a last partial clip is filled up with frames that are zero after normalisation, as at test
+    Rows cover whole clips: a last partial clip is padded with frames that are zero after normalisation, as at test
     time, and all its feature steps are kept. The encoder is in evaluation mode; the official code encodes with
     stochastic depth.
 
     Args:
-        folder: Where the finished memory will be; nothing is done if it is there.
-        detector: With the weights that training starts from.
-        source: Where frames come from.
+        folder: Folder of the finished memory; if it exists, nothing is done.
+        detector: Detector with the initial weights.
+        source: Source of frames.
         videos: All training videos.
         frames: Their lengths, by name.
-        config: Whether to encode at all, number format, mirrored videos.
-        processes: Those that make it together.
+        config: Whether to encode, number format, mirrored videos.
+        processes: Processes that share the work.
         on_clips: Called with the number of clips done.
     """
     recipe = detector.recipe
@@ -298,15 +298,15 @@ def make_first_memory(
 
 
 def count_clips(frames: Mapping[str, int], config: TrainingConfig, recipe: Recipe) -> int:
-    """Clips that the memory holds."""
+    """Number of clips in the memory."""
     return sum(memory_clips(frames, config, clip_frames=recipe.window.clip_frames).values())
 
 
 def require_memory(memory: Memory, frames: Mapping[str, int], config: TrainingConfig, recipe: Recipe) -> None:
-    """Check that a memory is of these videos.
+    """Check that a memory belongs to these videos.
 
     Raises:
-        LongMemoryError: It is not.
+        LongMemoryError: It does not.
     """
     clips = memory_clips(frames, config, clip_frames=recipe.window.clip_frames)
     steps = {name: count * recipe.clip_steps for name, count in clips.items()}
@@ -331,13 +331,13 @@ def _features(
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm whose statistics in training are those of all processes together."""
+    """Batch norm with statistics over all processes in training."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, ...)."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
-        values = x.float()  # sums of many short numbers would be wrong
+        values = x.float()  # sums of many values in 16 bits would be inexact
         count = values.new_tensor([x.numel() / x.shape[1]])
         others = [axis for axis in range(x.dim()) if axis != 1]
         sums = torch.cat([values.sum(dim=others), (values * values).sum(dim=others), count])
@@ -345,7 +345,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         channels = x.shape[1]
         number = total[-1].detach()
         mean = total[:channels] / number
-        variance = (total[channels : 2 * channels] / number - mean * mean).clamp(min=0)  # rounding may bring it below
+        variance = (total[channels : 2 * channels] / number - mean * mean).clamp(min=0)  # rounding may make it negative
         self._follow(mean.detach(), variance.detach() * number / (number - 1).clamp(min=1))
         scale = torch.rsqrt(variance + self.eps) * self.weight
         shift = self.bias - mean * scale
@@ -353,7 +353,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return torch.addcmul(shift.view(wide), values, scale.view(wide)).to(x.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of axes."""
+        """Accept any number of axes."""
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
@@ -366,7 +366,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def share_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm by one over all processes; weights and their names stay."""
+    """Replace every batch norm by one over all processes, with the same weights and names."""
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return converted
@@ -380,7 +380,7 @@ def share_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """Sum over all processes; every process's loss depends on everyone's values, so gradients are summed, too."""
+    """Sum over all processes; each process's loss depends on all values, so gradients are summed, too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

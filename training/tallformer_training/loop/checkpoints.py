@@ -3,14 +3,14 @@
 # Note [a checkpoint is one folder]
 `checkpoints/step-000000120/` holds the weights (`weights.safetensors`, and `mean.safetensors` where a running mean is
 kept), the optimiser and random states (`state.safetensors`), and the rest as JSON (`state.json`), with a hash of each
-file and the name of the memory's snapshot. It is filled under a temporary name and renamed when all of it is on the
-disk, so that a process killed at any moment leaves either the whole folder or none; see Note [one step for checkpoint
+file and the name of the memory's snapshot. It is written under a temporary name and renamed when everything is on
+disk, so a process killed at any moment leaves the complete folder or none; see Note [one step for checkpoint
 and memory] in `memory.run` for the order of snapshot and checkpoint.
 
 Note [weights of a graph]
     Export folds each batch norm of I3D into the convolution before it, so a graph has one kernel and one bias for each.
-    They become the kernel of that convolution and the bias of its batch norm, whose other values are set to change
-    nothing: the encoder computes the same. So training can start from an installed model without a network.
+    They become the kernel of that convolution and the bias of its batch norm, whose other values are those of the
+    identity, so the encoder computes the same. Training can therefore start from an installed model, offline.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _KERNEL = ".conv3d.weight"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RunState:
-    """A run between two steps."""
+    """State of a run between two steps."""
 
     step: int
     """Steps done."""
     epoch: int
     """Epochs done."""
     steps_into_epoch: int
-    """Steps done of the next epoch."""
+    """Steps done in the current epoch."""
     weights: Mapping[str, Tensor]
     """State dict of the detector."""
     mean: Mapping[str, Tensor] | None
@@ -76,7 +76,7 @@ class RunState:
     sampler: dict[str, Any]
     """State of the clip sampler at the start of the epoch."""
     snapshots: list[str | None]
-    """Name of the memory's snapshot of every process; None for those that do not write."""
+    """Name of the memory snapshot of every process; None for processes that do not write."""
     history: list[dict[str, Any]]
     """Validation results so far."""
 
@@ -87,7 +87,7 @@ def checkpoint_folders(run: Path) -> list[Path]:
 
 
 def save_state(run: Path, state: RunState, recipe: Recipe, *, provenance: dict[str, Any]) -> Path:
-    """Write a checkpoint, whole or not at all; see Note [a checkpoint is one folder].
+    """Write a checkpoint atomically; see Note [a checkpoint is one folder].
 
     Raises:
         OutputError: It cannot be written.
@@ -135,7 +135,7 @@ def load_state(folder: Path) -> RunState:
         except OSError as error:
             raise CheckpointError(f"{folder / name}: {error.strerror or error}; {_OTHER}") from error
         if found != expected:
-            raise CheckpointError(f"{folder / name}: damaged, its hash is another one; {_OTHER}")
+            raise CheckpointError(f"{folder / name}: damaged, its hash does not match; {_OTHER}")
     tensors = load_file(folder / STATE)
     has_mean = MEAN in numbers["sha256"]
     return RunState(
@@ -157,7 +157,7 @@ def load_state(folder: Path) -> RunState:
 
 
 def prune(run: Path, keep: int) -> set[str]:
-    """Remove all checkpoints but the last `keep`; returns the memory snapshots that those hold."""
+    """Remove all checkpoints but the last `keep`; returns the names of their memory snapshots."""
     folders = checkpoint_folders(run)
     for folder in folders[:-keep]:
         remove_folder(folder)
@@ -165,7 +165,7 @@ def prune(run: Path, keep: int) -> set[str]:
 
 
 def drop_after(run: Path, folder: Path) -> None:
-    """Remove the checkpoints that come after `folder`, from which the run goes on."""
+    """Remove the checkpoints after `folder`, from which the run continues."""
     for other in checkpoint_folders(run):
         if other.name > folder.name:
             remove_folder(other)
@@ -187,7 +187,7 @@ def _read_numbers(folder: Path) -> dict[str, Any]:
 
 
 def _split_optimiser(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of an optimiser's state by name, and its other numbers."""
+    """Tensors of an optimiser's state by name, and its other values."""
     tensors = {
         f"optimiser.{index}.{name}": value.detach().cpu().contiguous()
         for index, values in state["state"].items()
@@ -208,12 +208,12 @@ def _join_optimiser(tensors: Mapping[str, Tensor], numbers: dict[str, Any]) -> d
 
 
 def torch_random_state(device: torch.device) -> Tensor:
-    """State of torch's random numbers on `device`, as bytes."""
+    """State of torch's random generator on `device`, as bytes."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def restore_random_state(state: Tensor, device: torch.device) -> None:
-    """Go back to where `torch_random_state` was called."""
+    """Restore a state of `torch_random_state`."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:
@@ -221,7 +221,7 @@ def restore_random_state(state: Tensor, device: torch.device) -> None:
 
 
 def bundle_to_start_from(source: Path) -> Bundle | None:
-    """The bundle of a name, folder or .zip; None for anything else, which is a checkpoint then."""
+    """The bundle of that name, folder or .zip; None for anything else, which is taken for a checkpoint."""
     is_bundle = (source / DESCRIPTION).is_file() or source.suffix == ".zip"
     if is_bundle or (not source.exists() and str(source) in bundled_models()):
         return load_bundle(source if is_bundle else str(source))
@@ -232,7 +232,7 @@ def encoder_of_bundle(bundle: Bundle) -> dict[str, Tensor]:
     """Weights of the encoder, by the names of a detector's state dict; see Note [weights of a graph].
 
     Raises:
-        CheckpointError: Its encoder is no I3D in float32, the only one whose graph holds all weights as they are.
+        CheckpointError: Its encoder is not an I3D in float32, the only one whose graph contains all weights unchanged.
         ExtraError: The package `onnx` is missing.
     """
     backbone = bundle.recipe.model.backbone
@@ -247,13 +247,13 @@ def encoder_of_bundle(bundle: Bundle) -> dict[str, Tensor]:
         raise ExtraError("--init with a bundle needs onnx, which is missing: pip install 'tallformer[cpu]'") from error
     graph = onnx.load_from_string(bundle.read_graph("encoder")).graph
     if any(node.op_type == "BatchNormalization" for node in graph.node):
-        raise CheckpointError(f"{bundle.name}: its graph has batch norms of their own; export it with this tallformer")
+        raise CheckpointError(f"{bundle.name}: its graph has separate batch norms; export the bundle again")
     constants = _constants(graph)
     state: dict[str, Tensor] = {}
     for node in graph.node:
         if node.op_type == "Conv" and node.input[1].startswith(_PREFIX) and node.input[1].endswith(_KERNEL):
             kernel = torch.from_numpy(constants[node.input[1]].copy())
-            has_bias = len(node.input) > 2  # a batch norm that changes nothing leaves none
+            has_bias = len(node.input) > 2  # an identity batch norm leaves none
             bias = torch.from_numpy(constants[node.input[2]].copy()) if has_bias else torch.zeros(len(kernel))
             unit = node.input[1].removeprefix(_PREFIX).removesuffix(_KERNEL)
             state |= _unit(unit, kernel, bias)
@@ -271,7 +271,7 @@ def _unit(name: str, kernel: Tensor, bias: Tensor) -> Mapping[str, Tensor]:
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, NDArray[np.float32]]:
-    """Weights by name, those that are stored in fewer bytes widened as the graph does it."""
+    """Weights by name; those stored in fewer bits are widened as in the graph."""
     from onnx import numpy_helper  # noqa: PLC0415 (an extra)
 
     found = {item.name: numpy_helper.to_array(item) for item in graph.initializer}

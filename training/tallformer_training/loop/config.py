@@ -1,6 +1,6 @@
 """Settings of training that are not part of the recipe, their presets, and number formats of the forward pass.
 
-They decide how the weights are learned, not what they mean.
+They affect how weights are trained, not the architecture.
 
 Source of the presets: the official configurations (commit 5519140, Apache-2.0; values only), and the paper for the
 ratio of 12 GB; OpenTAD's for ActionFormer (github.com/sming256/OpenTAD, commit 01c58b9, Apache-2.0; values only).
@@ -39,26 +39,26 @@ _AT_LEAST_ONE = (
 Precision = Literal["fp32", "bf16", "fp16"]
 
 I3D_RATIO, I3D_WHOLE_RATIO = 0.4, 1 / 3
-"""The paper's, for THUMOS14 and ActivityNet: 6 of 15 clips, 8 of 24."""
+"""Those of the paper for THUMOS14 and ActivityNet: 6 of 15 clips, 8 of 24."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """How weights move."""
+    """Optimiser and learning rates."""
 
     kind: Literal["sgd", "adam", "adamw"] = "sgd"
-    """`sgd` with momentum, as the official THUMOS14 code; `adam`, as that for ActivityNet; `adamw`, which learns faster
-    from random weights."""
+    """`sgd` with momentum, as in the official THUMOS14 code; `adam`, as in that for ActivityNet; `adamw`, which trains
+    faster from random weights."""
     base_lr: float = 0.01
-    """Learning rate of everything but the encoder."""
+    """Learning rate of all weights but those of the encoder."""
     encoder_factor: float = 0.4
     """Learning rate of the encoder, as a multiple of `base_lr`."""
     momentum: float = 0.9
-    """Of `sgd`."""
+    """Momentum of `sgd`."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of `adam` and `adamw`."""
+    """Betas of `adam` and `adamw`."""
     weight_decay: float = 1e-4
-    """`sgd` and `adam`: of all weights; `adamw`: of matrices only, not of norms, biases and tables."""
+    """`sgd` and `adam`: for all weights; `adamw`: only for matrices, not for norms, biases and tables."""
 
     def __post_init__(self) -> None:
         if not self.base_lr > 0 or not self.encoder_factor >= 0:
@@ -69,20 +69,20 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderStageConfig:
-    """How an encoder without trained weights learns from single clips, before the detector does."""
+    """How a random encoder is trained on single clips, before the detector."""
 
     steps: int
     """Training steps; the learning rate falls as a cosine over all of them."""
     batch_clips: int = 32
     """Clips per process and step."""
     optimiser: OptimiserConfig = OptimiserConfig(kind="adamw", base_lr=2e-3, encoder_factor=1.0, weight_decay=0.05)
-    """How weights move."""
+    """Optimiser and learning rates."""
     warmup_steps: int = 100
     """Steps until the full learning rate is reached."""
     precision: Precision = "fp32"
     """Number format of the forward pass."""
     min_factor: float = 0.02
-    """Factor that the learning rate falls towards."""
+    """Factor of the learning rate at the end."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_clips"):
@@ -91,74 +91,74 @@ class EncoderStageConfig:
 
     @property
     def schedule(self) -> ScheduleConfig:
-        """The stage as one period."""
+        """The learning rate schedule: the stage as one period."""
         return ScheduleConfig(period_epochs=1, min_factor=self.min_factor, warmup_steps=self.warmup_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that decides a training run, besides recipe and data. Defaults: the official THUMOS14 settings."""
+    """Settings of a training run besides recipe and data. Defaults: the official THUMOS14 settings."""
 
     ratio: float = 0.15
-    """Part of a window's clips that is encoded, r; the memory gives the others. 0 freezes the encoder."""
+    """Share r of a window's clips that are encoded; the others come from the memory. 0 freezes the encoder."""
     sampling: Sampling = "random"
-    """Which clips of a window are encoded."""
+    """How the encoded clips of a window are chosen."""
     shift: bool = True
-    """Of models that see whole videos: cut clips differently each time, see `plan`, Note [shifted clips]."""
+    """For models of whole videos: cut clips differently in each epoch, see `plan`, Note [shifted clips]."""
     refine_tiou: float = 0.6
-    """Of refined heads: overlap with its segment from which a proposal learns to be refined."""
+    """For refined heads: overlap with its segment from which a proposal learns to be refined."""
     epochs: int = 1000
     """Passes over the videos."""
     windows_per_video: int = 1
-    """Windows taken from each video in an epoch."""
+    """Windows per video and epoch."""
     batch_windows: int = 4
     """Windows per process in one forward pass."""
     accumulation: int = 1
     """Forward and backward passes per training step."""
     optimiser: OptimiserConfig = OptimiserConfig()
-    """How weights move."""
+    """Optimiser and learning rates."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """How the learning rate changes."""
+    """Schedule of the learning rate."""
     smooth_schedule: bool = False
-    """Let the cosine fall at every step instead of at every epoch."""
+    """Update the cosine at every step instead of every epoch."""
     max_gradient_norm: float | None = None
-    """Longest gradient over all weights; None takes it as it comes."""
+    """Largest norm of the gradient over all weights; None does not clip."""
     ema_decay: float | None = None
-    """Keep a running mean of the weights with this decay, for validation and as the result."""
+    """Decay of a running mean of the weights, which is validated and saved; None keeps no mean."""
     assignment: AssignmentConfig = field(default_factory=AssignmentConfig)
-    """Which anchors learn what."""
+    """Assignment of anchors to segments."""
     points: PointConfig = field(default_factory=PointConfig)
-    """Of point heads: which positions learn what."""
+    """For point heads: assignment of positions to segments."""
     encoder_stage: EncoderStageConfig | None = None
-    """Let the encoder learn alone first, if the run starts from random weights; see `encoder_stage`."""
+    """Train the encoder alone first, if the run starts from random weights; see `encoder_stage`."""
     keep_encoder_norms: bool = False
-    """Keep the statistics of the encoder's batch norms as they are when the detector begins to learn."""
+    """Freeze the statistics of the encoder's batch norms while the detector is trained."""
     step_loss_weight: float = 0.0
-    """Weight of a classifier of every encoded feature step, which is used in training only; see `step_classifier`."""
+    """Weight of the loss of a classifier of encoded feature steps, used only in training; see `step_classifier`."""
     least_part: float = 0.75
-    """Part of a segment that must lie in a window for the window to learn it (or part of the window it covers)."""
+    """Share of a segment inside the window (or of the window that it covers) from which the window learns it."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """What is changed at random."""
+    """Random augmentation."""
     precision: Precision = "fp32"
     """Number format of the forward pass."""
     checkpointing: bool = False
-    """Compute the encoder's activations twice instead of keeping them."""
+    """Recompute the encoder's activations in the backward pass instead of keeping them."""
     memory_dtype: StoredType = "float16"
     """Number format of the memory."""
     memory_start: Literal["encode", "zeros"] = "encode"
-    """Fill the memory by encoding every clip once, or with zeros: for an encoder that has learned nothing yet."""
+    """Fill the memory by encoding every clip once, or with zeros (for a random encoder)."""
     validate_every_epochs: int = 10
-    """Where there are validation annotations; the last epoch is always validated."""
+    """Epochs between validations, if there are validation annotations; the last epoch is always validated."""
     checkpoint_every_steps: int = 500
-    """Training steps between checkpoints; the last step has one, too."""
+    """Training steps between checkpoints; the last step always has one."""
     keep_checkpoints: int = 2
-    """Checkpoints kept."""
+    """Number of checkpoints to keep."""
     loader_threads: int = 2
     """Threads that read clips ahead."""
     ignored_labels: tuple[str, ...] = ("Ambiguous",)
-    """Classes of the annotations that are background."""
+    """Annotated classes that count as background."""
     seed: int = 10
-    """Makes runs repeatable."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio <= 1:
@@ -178,7 +178,7 @@ class TrainingConfig:
             raise ConfigError(f"max_gradient_norm={self.max_gradient_norm} must be above 0")
 
     def require_fit(self, recipe: Recipe) -> None:
-        """Check what recipe and settings must agree on.
+        """Check that recipe and settings fit together.
 
         Raises:
             ConfigError: They do not.
@@ -186,7 +186,7 @@ class TrainingConfig:
         clips = recipe.window.clips
         if self.ratio > 0 and encoded_count(clips, self.ratio) == 0:
             raise ConfigError(
-                f"ratio={self.ratio} of {clips} clips is less than one clip; take at least {1 / clips:.3g}, "
+                f"ratio={self.ratio} of {clips} clips is less than one clip; use at least {1 / clips:.3g}, "
                 "or 0 to freeze the encoder"
             )
         if recipe.sampling.most_frames is not None and self.windows_per_video != 1:
@@ -199,7 +199,7 @@ class TrainingConfig:
                     raise ConfigError(f"augmentation: mirrored_classes names {name!r}, which is no class of the recipe")
 
     def shifts(self, recipe: Recipe) -> bool:
-        """Whether windows begin in front of their video; see `plan`, Note [shifted clips]."""
+        """Whether windows start before their video; see `plan`, Note [shifted clips]."""
         return self.shift and recipe.sampling.most_frames is not None
 
     def window_clips(self, recipe: Recipe) -> int:
@@ -207,19 +207,19 @@ class TrainingConfig:
         return recipe.window.clips + self.shifts(recipe)
 
     def window_ratio(self, recipe: Recipe) -> float:
-        """Part of the clips of a window in training that is encoded, for as many as `ratio` of a window has."""
+        """Share of clips encoded in training, so that their number is that of `ratio` of an unshifted window."""
         if not self.shifts(recipe) or self.ratio == 1:
             return self.ratio
         return self.ratio * recipe.window.clips / self.window_clips(recipe)
 
     @property
     def has_mirrored_memory(self) -> bool:
-        """Whether mirrored videos have a memory of their own; see `plan`, Note [mirrored videos]."""
+        """Whether mirrored videos have separate entries in the memory; see `plan`, Note [mirrored videos]."""
         return self.augmentation.flip > 0 and bool(self.augmentation.mirrored_classes)
 
 
 def read_training_config(path: Path) -> TrainingConfig:
-    """Read settings from a JSON file; what is not there has its default.
+    """Read settings from a JSON file; missing keys have their defaults.
 
     Raises:
         ConfigError: The file cannot be read, or a key is unknown or wrong; the message names it.
@@ -237,7 +237,7 @@ def read_training_config(path: Path) -> TrainingConfig:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a forward pass computes in `precision` where that is safe; fp32 changes nothing."""
+    """Context for a forward pass in mixed precision; fp32 changes nothing."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
@@ -258,7 +258,7 @@ ACTIVITYNET = TrainingConfig(
     validate_every_epochs=1,
     seed=2020,
 )
-"""Per process; the official run has four."""
+"""Windows per process; the official run has four processes."""
 
 
 ACTIVITYNET_12GB = replace(ACTIVITYNET, ratio=1 / 8)
@@ -279,7 +279,7 @@ OPENTAD = TrainingConfig(
     memory_start="zeros",
     validate_every_epochs=5,
 )
-"""Per process; OpenTAD's run has two. It stops after 120 of the 1500 epochs that the learning rate is planned for."""
+"""Windows per process; OpenTAD's run has two processes and stops after 120 of the 1500 epochs of its schedule."""
 
 
 ACTIONFORMER = replace(OPENTAD, ratio=0.3, batch_windows=2, checkpointing=False, memory_start="encode")
@@ -287,7 +287,7 @@ ACTIONFORMER = replace(OPENTAD, ratio=0.3, batch_windows=2, checkpointing=False,
 
 
 def settings_of(recipe: Recipe) -> TrainingConfig:
-    """What a recipe is trained with unless the user says otherwise: by its name, else by its head and encoder."""
+    """Default settings of a recipe: by its name, else by its head and encoder."""
     match recipe.name:
         case "anet-swin-b-12gb":
             return ACTIVITYNET_12GB
@@ -298,7 +298,7 @@ def settings_of(recipe: Recipe) -> TrainingConfig:
 
 
 def _by_encoder(recipe: Recipe, settings: TrainingConfig) -> TrainingConfig:
-    """More clips at once where the encoder is the small one; with points nobody has published it."""
+    """Encode more clips if the encoder is the small one; there are no published settings for point heads."""
     if not isinstance(recipe.model.backbone, I3dConfig):
         return settings
     return replace(settings, ratio=I3D_WHOLE_RATIO if isinstance(recipe.model.head, RefinedHeadConfig) else I3D_RATIO)

@@ -1,4 +1,4 @@
-"""What the windows of a training step should give, and what a forward pass costs, for every head."""
+"""Targets of the windows of a training step, and losses of a forward pass, for every head."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Costs:
     """Losses of the windows of one forward pass, divided by its own normaliser."""
 
     total: Tensor
-    """What is differentiated, a scalar."""
+    """The loss to differentiate, a scalar."""
     classification: Tensor
-    """The part that says what is shown: focal losses; of a refined head also those of quality and class."""
+    """Classification part: focal losses; for a refined head also those of quality and class."""
     segment: Tensor
-    """The part that says when; of a refined head also that of boundaries."""
+    """Localization part; for a refined head also that of boundaries."""
 
 
 def window_costs(
@@ -51,12 +51,12 @@ def window_costs(
     *,
     recipe: Recipe,
 ) -> Costs:
-    """Compare what the head says about B windows with what they should learn.
+    """Losses of the head's outputs for B windows.
 
     Args:
-        outputs: What the head says.
-        targets: What the windows learn, on any device.
-        anchors_frames: Of an anchor head, on the device of `outputs`, shape (A, 2).
+        outputs: Outputs of the head.
+        targets: Targets of the windows, on any device.
+        anchors_frames: Anchors of an anchor head, on the device of `outputs`, shape (A, 2).
         config: Settings of the losses.
         recipe: Levels and classes.
     """
@@ -76,7 +76,7 @@ def window_costs(
         segment = config.points.segment_weight * points.segment
         return Costs(points.classification + segment, points.classification, segment)
     assert isinstance(targets, Targets), "targets of another head"
-    assert not isinstance(outputs, ContrastOutputs), "it is not trained"
+    assert not isinstance(outputs, ContrastOutputs), "it cannot be trained"
     targets = _moved(targets, anchors_frames.device)
     losses = detection_losses(outputs, anchors_frames, targets, classes=len(recipe.classes))
     return Costs(losses.total, losses.classification.sum(), losses.segment.sum())
@@ -93,15 +93,15 @@ def _moved(targets: Targets, device: torch.device) -> Targets:
 
 @dataclass(frozen=True, eq=False)
 class StepTargets:
-    """Targets of some windows, and what their losses are divided by."""
+    """Targets of some windows, and the normaliser of their losses."""
 
     targets: Targets | RefinedTargets | PointTargets
-    """Of B windows."""
+    """Targets of B windows."""
     normaliser: int
-    """Of an anchor head: sum over windows of max(positive anchors, 1); of a refined head: number of windows; of a point
-    head: number of positive positions, at least 1."""
+    """Anchor head: sum over windows of max(positive anchors, 1); refined head: number of windows; point head: number of
+    positive positions, at least 1."""
     positive: int
-    """Positions that learn an action; of windows without any, 1 each."""
+    """Positive positions; windows without any count as 1."""
 
 
 class TargetMaker:
@@ -118,7 +118,7 @@ class TargetMaker:
         self._labels = {video.name: video.labels for video in videos}
         has_anchors = isinstance(recipe.model.head, HeadConfig)
         self.anchors_frames = recipe_anchors(recipe) if has_anchors else torch.zeros(0, 2)
-        """Anchors (start, end) of all levels, shape (A, 2); none of other heads."""
+        """Anchors (start, end) of all levels, shape (A, 2); empty for other heads."""
 
     def make(self, windows: Sequence[PlannedWindow]) -> StepTargets:
         """Targets of `windows`, on the CPU."""
@@ -140,12 +140,12 @@ class TargetMaker:
                 positive = _count_positive(targets)
                 return StepTargets(targets, positive, positive)
             case ContrastHeadConfig():
-                raise AssertionError("refused before: it is not trained")
+                raise AssertionError("refused before: it cannot be trained")
             case _:
                 assert_never(recipe.model.head)
 
     def mark_steps(self, windows: Sequence[PlannedWindow]) -> Tensor:
-        """Which actions go on at each step of the encoded clips of `windows`, shape (N, clip steps, K), 0 or 1."""
+        """Actions in progress at each feature step of the encoded clips, shape (N, clip steps, K), 0 or 1."""
         recipe = self._recipe
         parts = [
             step_labels(
@@ -166,7 +166,7 @@ class TargetMaker:
         return mirrored(labels, self._recipe.classes, self._config.augmentation.mirrored_classes)
 
     def _truth(self, window: PlannedWindow) -> tuple[Tensor, Tensor]:
-        begin = max(window.start_frame, 0)  # what lies in front of the video is left out before the localizer
+        begin = max(window.start_frame, 0)  # steps before the video are left out before the localizer
         cropped = crop_truth(
             self._segments[window.video],
             self._labels[window.video],

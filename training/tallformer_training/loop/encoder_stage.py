@@ -1,14 +1,13 @@
-"""Train the encoder alone, before the detector: which actions are in progress at each feature step of single clips.
+"""Train the encoder alone, before the detector: classify the actions in progress at each feature step of single clips.
 
 # Note [an encoder without Kinetics]
-The paper's encoder comes from Kinetics and knows actions already. One that starts from nothing learns slowly through
-the localizer: most of what that sees are old features from the memory, and few anchors learn an action. So a run whose
-settings have an `encoder_stage` first shows the encoder single clips from everywhere, with a linear classifier behind
-it that is told which actions go on at every feature step. What is learned there is what the first memory is encoded
-with. The stage has a folder of its own in the run (`encoder/`), with its own checkpoints and its own record, and goes
-on after an interruption as the run does.
+The paper's encoder is pretrained on Kinetics. A random one learns slowly through the localizer: most of the localizer's
+input are old features from the memory, and few anchors are positive. So a run whose settings have an `encoder_stage`
+first trains the encoder on single clips from all videos, with a linear classifier of the actions in progress at every
+feature step. The first memory is then encoded with these weights. The stage has its own folder in the run (`encoder/`)
+with its own checkpoints and record, and can be resumed like the run.
 
-Source: own design; a classification stage before detection is the usual way of the field (spec §5).
+Source: own design; a classification stage before detection is common in the field.
 """
 
 from __future__ import annotations
@@ -45,16 +44,16 @@ _DRAW_STREAM, _CHANGE_STREAM = 3, 4
 
 @dataclass(frozen=True, eq=False)
 class ClipBatch:
-    """Clips to learn from."""
+    """A batch of training clips."""
 
     clips: Tensor
     """Normalised RGB, shape (N, 3, F, H, W)."""
     marks: Tensor
-    """1 where an action goes on, shape (N, steps, K)."""
+    """1 for actions in progress, shape (N, steps, K)."""
 
 
 class ClipDrawer:
-    """Draws single clips from all training videos, from long ones as much more often as they are longer."""
+    """Draws single clips from all training videos, in proportion to their length."""
 
     def __init__(self, job: TrainingJob, learned: Material, processes: Processes) -> None:
         self.job, self.learned, self.processes = job, learned, processes
@@ -66,7 +65,7 @@ class ClipDrawer:
         self._chances = lengths / lengths.sum()
 
     def draw(self, step: int) -> ClipBatch:
-        """The clips of this process in one step; they depend on seed and step alone."""
+        """The clips of this process in one step; they depend only on seed and step."""
         stage = self.job.config.encoder_stage
         assert stage is not None
         first = self.processes.rank * stage.batch_clips
@@ -109,10 +108,10 @@ class EncoderStage:
     def __init__(
         self, job: TrainingJob, detector: Detector, learned: Material, processes: Processes, speaker: Speaker
     ) -> None:
-        """Make the stage ready to begin, or to go on where its last checkpoint was written.
+        """Prepare the stage, from its last checkpoint if there is one.
 
         Raises:
-            CheckpointError: That checkpoint is damaged.
+            CheckpointError: The checkpoint is damaged.
             ConfigError: Another number of processes wrote it.
         """
         stage = job.config.encoder_stage
@@ -131,7 +130,7 @@ class EncoderStage:
         self._restore()
 
     def go_on(self, until: Callable[[], bool] | None) -> bool:
-        """Learn until all steps are done, or `until` says so; whether they are done."""
+        """Train until all steps are done or `until` returns True; returns whether they are done."""
         if self.step >= self.stage.steps:
             return True
         self.detector.train()
@@ -173,7 +172,7 @@ class EncoderStage:
             mark_s, processor_s = time.perf_counter(), time.process_time()
 
     def _learn(self, batch: ClipBatch) -> tuple[float, float, float]:
-        """One step: loss, length of the gradient, factor of the learning rate."""
+        """One step: loss, norm of the gradient, factor of the learning rate."""
         device = self.processes.device
         factor = set_rates(self.optimiser, self.stage.schedule, epoch=self.step / self.stage.steps, step=self.step)
         self.optimiser.zero_grad(set_to_none=True)

@@ -1,9 +1,9 @@
-"""The forward pass of a batch of windows: read clips ahead, encode some, take the others from memory, localize.
+"""The forward pass of a batch of windows: read clips ahead, encode some, read the others from memory, localize.
 
-# Note [clips behind the end of a video]
-A window may be longer than its video. Its clips behind the end are never drawn for encoding. At test time they are
-encoded clips of zeros, so here they get the encoder's features of one such clip, without gradient, and not the zeros
-that the official code gives them: what the localizer learns is what it will see.
+# Note [clips after the end of a video]
+A window may be longer than its video. Its clips after the end are never drawn for encoding. At test time they are
+encoded clips of zeros, so in training they get the encoder's features of such a clip, without gradient, instead of the
+zeros of the official code: the localizer is trained on what it sees at test time.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ class WindowModel(nn.Module):
 
         Args:
             clips: Normalised RGB of the encoded clips, window by window, shape (N, 3, F, H, W).
-            remembered: Features of the others, shape (B, C, S).
+            remembered: Features of the windows from the memory, shape (B, C, S).
             windows: The batch.
             real_frames: Frames of each window that are not padding, shape (B,).
 
         Returns:
-            Encoded clips (N, C, clip steps), what the head says, and the logits of their steps (N, clip steps, K).
+            Encoded clips (N, C, clip steps), outputs of the head, and the logits of their steps (N, clip steps, K).
         """
         if len(clips):
             encoded = self.detector.encode(clips)
         else:
             encoded = remembered.new_zeros(0, remembered.shape[1], self.detector.recipe.clip_steps)
             if any(parameter.requires_grad for parameter in self.detector.backbone.parameters()):
-                # Every process must have a gradient for every weight, or the others wait for it for ever.
+                # Every process needs a gradient for every weight, or the others wait forever.
                 nothing = clips.new_zeros(1, *clips.shape[1:])
                 remembered = remembered + 0 * self.detector.encode(nothing).sum()
         features = cut_to_window(join_windows(remembered, encoded, windows), windows, self.detector.recipe)
@@ -73,7 +73,7 @@ class WindowModel(nn.Module):
 
 
 def memory_window(window: PlannedWindow, recipe: Recipe) -> Window:
-    """The window as the memory knows it."""
+    """The window in the memory's terms."""
     return Window(
         video=window.entry,
         first_step=window.start_frame // recipe.model.encoder_stride,
@@ -82,10 +82,10 @@ def memory_window(window: PlannedWindow, recipe: Recipe) -> Window:
 
 
 def cut_to_window(features: Tensor, windows: Sequence[Window], recipe: Recipe) -> Tensor:
-    """Leave out the steps in front of the video, and those that are then too many behind.
+    """Drop the steps before the video, and surplus steps at the end.
 
     Args:
-        features: Of the windows, shape (B, C, S), S more than a window has where clips are shifted, see
+        features: Features of the windows, shape (B, C, S); S exceeds a window's steps if clips are shifted, see
             `plan`, Note [shifted clips].
         windows: The batch.
         recipe: Length of a window.
@@ -105,14 +105,14 @@ def prepare_clips(
     seed: tuple[int, int],
     device: torch.device,
 ) -> Tensor:
-    """Augment and normalise the clips of a batch, each window in its own way.
+    """Augment and normalise the clips of a batch; each window is augmented differently.
 
     Args:
         loaded: The batch.
         recipe: Crop, mean and deviation.
-        augmentation: What is changed at random.
+        augmentation: Random augmentation.
         seed: Seed of the run and number of the epoch.
-        device: Where to compute.
+        device: Device of the computation.
 
     Returns:
         Normalised RGB, window by window, shape (N, 3, F, H, W).
@@ -134,7 +134,7 @@ def prepare_clips(
 
 
 def fill_behind_the_end(remembered: Tensor, windows: Sequence[PlannedWindow], detector: Detector) -> Tensor:
-    """Put the features of an empty clip to where a window has no video; see Note [clips behind the end of a video]."""
+    """Put the features of an empty clip where a window has no video; see Note [clips after the end of a video]."""
     clip_frames = detector.recipe.window.clip_frames
     clips = remembered.shape[-1] // detector.recipe.clip_steps
     first_empty = [-(-window.real_frames // clip_frames) for window in windows]
@@ -151,7 +151,7 @@ def fill_behind_the_end(remembered: Tensor, windows: Sequence[PlannedWindow], de
 
 @torch.no_grad()
 def encode_empty(detector: Detector, device: torch.device) -> Tensor:
-    """Features of a clip behind the end of a video, as at test time, shape (C, clip steps)."""
+    """Features of a clip after the end of a video, as at test time, shape (C, clip steps)."""
     side = detector.recipe.sampling.crop_px
     was_training = detector.backbone.training
     detector.backbone.eval()
@@ -172,14 +172,14 @@ class LoadedWindow:
     real_frames: NDArray[np.int64]
     """Frames of each clip up to the end of the video, shape (K,)."""
     lead_frames: NDArray[np.int64] | None = None
-    """Frames of each clip in front of the video, shape (K,); None where there are none."""
+    """Frames of each clip before the start of the video, shape (K,); None if there are none."""
 
 
 def load_window(source: FrameSource, path: Path, window: PlannedWindow, *, clip_frames: int) -> LoadedWindow:
     """Read the encoded clips of one window.
 
     Args:
-        source: Where frames come from.
+        source: Source of frames.
         path: The window's video.
         window: The window.
         clip_frames: Frames per clip.
@@ -194,13 +194,13 @@ def load_window(source: FrameSource, path: Path, window: PlannedWindow, *, clip_
 def run_ahead(
     items: Iterable[Source], work: Callable[[Source], Result], *, threads: int, ahead: int = _AHEAD
 ) -> Iterator[Result]:
-    """`work` of every item, in order, begun in threads before it is asked for.
+    """Results of `work` for every item, in order, computed ahead in threads.
 
     Args:
-        items: What to work on.
-        work: Runs in a thread; what it raises is raised here.
-        threads: How many threads.
-        ahead: Items begun ahead, at most.
+        items: Arguments of `work`.
+        work: Runs in a thread; its exceptions are raised here.
+        threads: Number of threads.
+        ahead: Largest number of items computed ahead.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="tallformer-load") as pool:
         pending: deque[Future[Result]] = deque()

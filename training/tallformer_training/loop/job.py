@@ -1,4 +1,4 @@
-"""What a run is asked to do, its record in the run's folder, and its data: checked videos, frames and lengths."""
+"""The request for a run, its description in the run's folder, and its data: checked videos, frames and lengths."""
 
 from __future__ import annotations
 
@@ -29,68 +29,68 @@ from tallformer_training.loop.processes import Processes
 RUN_FILE = "run.json"
 SCHEMA = 1
 _MAY_CHANGE = {"epochs", "checkpoint_every_steps", "keep_checkpoints", "loader_threads", "validate_every_epochs"}
-"""Settings with which a run may go on differently: they do not change what a step does, but where the run ends."""
+"""Settings that may differ when a run is resumed: they affect when it ends, not what a step does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """Everything a run needs to know."""
+    """Request for a training run."""
 
     recipe: Recipe
     """Architecture, frames, windows and classes."""
     config: TrainingConfig
-    """How to train."""
+    """Training settings."""
     training: DatasetRequest
-    """Videos to learn from."""
+    """Videos to train on."""
     validation: DatasetRequest | None = None
-    """Videos to measure mAP on."""
+    """Videos for validation."""
     out: Path
     """Folder of the run."""
     start: Path | None = None
-    """Checkpoint to start from, or a bundle (its name, folder or .zip), whose encoder is taken; None starts from random
+    """Checkpoint to start from, or a bundle (its name, folder or .zip), whose encoder is used; None starts from random
     weights."""
     cache: Path | None = None
     """Folder of cached frames; None: `cache` in the folder of the run."""
     use_cache: bool = True
-    """Keep frames on the disk; else videos are decoded for every window."""
+    """Cache frames on disk; otherwise videos are decoded for every window."""
     resume: bool = False
-    """Go on with the run in `out`."""
+    """Continue the run in `out`."""
     resume_from: Path | None = None
-    """Checkpoint of the run to go on from; None: the last."""
+    """Checkpoint of the run to continue from; None: the last."""
     quiet: bool = False
-    """Show nothing but errors."""
+    """Log only warnings and errors."""
     json_logs: bool = False
-    """Say what happens as JSON lines, for programs."""
+    """Log JSON lines."""
 
     @property
     def cache_folder(self) -> Path:
-        """Where frames are kept."""
+        """Folder of cached frames."""
         return self.cache or self.out / "cache"
 
 
 def check_run(job: TrainingJob) -> None:
-    """Make the folder of a new run, or check that the run in it is the one that is asked for.
+    """Create the folder of a new run, or check that the run in it is the requested one.
 
-    A run begins with `begin_run`, so that a mistake that is found before leaves no run behind.
+    A run starts with `begin_run`, so a mistake found earlier leaves no run behind.
 
     Raises:
-        ConfigError: There is a run already, or none to go on with, or it was begun with other settings, or the recipe's
-            head is not trained.
+        ConfigError: There is a run already, or none to resume, or it was started with other settings, or the recipe's
+            head cannot be trained.
         OutputError: The folder cannot be written.
     """
     if isinstance(job.recipe.model.head, ContrastHeadConfig):
         raise ConfigError(
-            f"recipe {job.recipe.name}: head.kind=contrast has nothing to train; `tallformer train --suggest` makes a "
-            "recipe of another head for your annotations"
+            f"recipe {job.recipe.name}: head.kind=contrast cannot be trained; `tallformer train --suggest` proposes a "
+            "recipe with another head for your annotations"
         )
     path = job.out / RUN_FILE
     if path.exists():
         if not job.resume:
-            raise ConfigError(f"{job.out}: holds a run already; go on with it (--resume), or choose another folder")
+            raise ConfigError(f"{job.out}: contains a run already; continue it (--resume), or choose another folder")
         _require_same(path, json.loads(path.read_text(encoding="utf-8")), _record(job))
         return
     if job.resume:
-        raise ConfigError(f"{job.out}: no run to go on with (no {RUN_FILE}); leave out --resume to start one")
+        raise ConfigError(f"{job.out}: no run to continue (no {RUN_FILE}); start one without --resume")
     try:
         job.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,7 +98,7 @@ def check_run(job: TrainingJob) -> None:
 
 
 def begin_run(job: TrainingJob) -> None:
-    """Write down what the run is, unless it goes on.
+    """Write the description of a new run.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -160,32 +160,32 @@ def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
     ]
     if differences:
         raise ConfigError(
-            f"{path}: the run was begun with other {', '.join(differences)}; go on with the same, or start another run"
+            f"{path}: started with other {', '.join(differences)}; continue with the same, or start another run"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Videos of one subset, ready to be read."""
+    """Videos of one subset, ready to read."""
 
     videos: tuple[TrainingVideo, ...]
-    """What there is."""
+    """The videos."""
     frames: Mapping[str, int]
-    """Length of each in frames, by name."""
+    """Length of each video in frames, by name."""
     source: FrameSource
-    """Where their frames come from."""
+    """Source of their frames."""
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Where each video is, by name."""
+        """Paths of the videos, by name."""
         return {video.name: video.path for video in self.videos}
 
 
 def prepare(job: TrainingJob, processes: Processes, speaker: Speaker) -> tuple[Material, Material | None]:
-    """Check all annotations, then make the frames of all videos ready.
+    """Check all annotations, then prepare the frames of all videos.
 
     Returns:
-        What to learn from, and what to measure on.
+        Material for training and for validation.
 
     Raises:
         AnnotationError: One line per problem of the annotations; or a video is in both sets.
@@ -275,7 +275,7 @@ def _count(
 def _require_inside(
     videos: Sequence[TrainingVideo], frames: Mapping[TrainingVideo, int], sampling: SamplingConfig
 ) -> None:
-    """Refuse segments of which nothing was decoded, because the file holds less than its header says."""
+    """Refuse segments without decoded frames, because the file is shorter than its header says."""
     lines = []
     for video in videos:
         sample_fps = video.rate_fps(sampling)
@@ -283,7 +283,7 @@ def _require_inside(
         for row in (segments[:, 1] <= segments[:, 0]).nonzero()[0].tolist():
             start, end = video.segments_s[row]
             lines.append(
-                f"{video.path}: segment [{start:g}, {end:g}] s lies behind what can be decoded, "
+                f"{video.path}: segment [{start:g}, {end:g}] s is after the end of what can be decoded, "
                 f"{frames[video] / sample_fps:g} s"
             )
     if lines:

@@ -1,26 +1,25 @@
-"""Plan the windows and clips of every training step ahead, for all processes, from seed and epoch alone.
+"""Plan the windows and clips of every training step, for all processes, from seed and epoch alone.
 
 # Note [every process plans for all]
 Each process draws the whole plan of an epoch and takes its share. So all know every window of a step, and the number of
-its positive anchors, without talking; a run with twice the processes and half the windows per process sees the same
-windows; and a resumed run needs no more than the sampler's state at the start of the epoch.
+its positive anchors, without communication; a run with twice the processes and half the windows per process uses the
+same windows; and a resumed run needs only the sampler's state at the start of the epoch.
 
 # Note [mirrored videos]
-The memory holds the features of a video as it was last seen. Where mirroring changes labels (`mirrored_classes`), the
-mirrored video has rows of its own, under its name with `MIRRORED`: otherwise a window would mix clips that spin left
-with remembered ones that spin right, under one label. Without such classes both share their rows, as in the official
-code.
+The memory contains the features of a video as it was last encoded. If mirroring changes labels (`mirrored_classes`),
+the mirrored video has its own rows, under its name with `MIRRORED`: otherwise a window would mix clips that spin left
+with remembered ones that spin right, under one label. Without such classes both share rows, as in the official code.
 
 # Note [starts of windows]
 Windows start at any feature step of the encoder, not only at whole clips: the sampler chooses a clip to start from, and
-the window starts within it. So clips are cut differently in every epoch, and rows in the memory are never half a step
-off.
+the window starts within it. So clips are cut differently in every epoch, and windows are aligned with the memory's
+rows.
 
 # Note [shifted clips]
-A model that sees whole videos has one window per video, which starts at frame 0. So that clips are cut differently all
-the same, the window is begun up to a clip earlier, in front of the video, and has one clip more; the steps in front of
-the video are left out before the localizer. The official code shifts by any number of frames and reads the memory half
-a step off where that is odd; here it is a whole number of steps.
+A model of whole videos has one window per video, which starts at frame 0. To cut clips differently in every epoch
+nevertheless, the window starts up to a clip before the video and has one more clip; the steps before the video are
+dropped before the localizer. The official code shifts by any number of frames, so the memory is half a step off for odd
+ones; here the shift is a whole number of steps.
 """
 
 from __future__ import annotations
@@ -46,23 +45,23 @@ class PlannedWindow:
     entry: str
     """Name in the memory."""
     is_mirrored: bool
-    """Whether left and right are exchanged."""
+    """Whether the window is mirrored."""
     start_frame: int
-    """First frame; a multiple of the encoder's stride; below 0 where clips are shifted, see Note [shifted clips]."""
+    """First frame; a multiple of the encoder's stride; negative for shifted clips, see Note [shifted clips]."""
     real_frames: int
     """Frames up to the end of the video, at most those of the window's clips."""
     encoded_clips: tuple[int, ...]
     """Clips of the window that are encoded."""
     number: int
-    """Of the window in its epoch: with seed and epoch it decides the augmentation."""
+    """Number of the window in its epoch; with seed and epoch it determines the augmentation."""
 
     def in_window(self, recipe: Recipe) -> int:
-        """Frames of the video that the localizer sees, whose window begins with the video where this one is earlier."""
+        """Frames of the video that the localizer sees, whose window never starts before the video."""
         return min(self.start_frame + self.real_frames - max(self.start_frame, 0), recipe.window.window_frames)
 
 
 class Planner:
-    """Draws the plan of one epoch after another."""
+    """Draws the plans of epochs in order."""
 
     def __init__(
         self, recipe: Recipe, config: TrainingConfig, video_frames: Mapping[str, int], *, processes: int
@@ -71,9 +70,9 @@ class Planner:
 
         Args:
             recipe: Lengths of windows and clips.
-            config: Sampling, batch and seed.
+            config: Sampling, batch size and seed.
             video_frames: Frames of every video, by name.
-            processes: Processes that train together.
+            processes: Number of processes.
         """
         self._window = recipe.window
         self._stride = recipe.model.encoder_stride
@@ -86,7 +85,7 @@ class Planner:
         """Clips per window."""
         windows = len(self._video_frames) * config.windows_per_video
         self.steps_per_epoch = -(-windows // self.step_windows)
-        """Training steps per epoch; the last is filled up with windows of other videos."""
+        """Training steps per epoch; the last one is filled with windows of other videos."""
         self.sampler = ClipSampler(
             config.sampling,
             {
@@ -132,27 +131,27 @@ class Planner:
         )
 
     def _start_frame(self, first_clip: int, frames: int, generator: np.random.Generator) -> int:
-        """Where a window starts whose clips the sampler counts from `first_clip`; see Note [starts of windows]."""
+        """Start of a window whose first clip is `first_clip` of the sampler; see Note [starts of windows]."""
         start_frame = first_clip * self._window.clip_frames
         room = min(frames - self._window.window_frames - start_frame, self._window.clip_frames - 1)
-        # The sampler counts a last partial clip, so its last window may end behind the video; it moves back to the end.
+        # The sampler counts a last partial clip, so its last window may end after the video; it is moved to the end.
         steps = room // self._stride
         start_frame += self._stride * (int(generator.integers(steps + 1)) if steps > 0 else min(steps, 0))
         return max(start_frame, 0)
 
 
 def memory_clips(video_frames: Mapping[str, int], config: TrainingConfig, *, clip_frames: int) -> dict[str, int]:
-    """Clips of every entry of the memory, the last partial one included; see Note [mirrored videos]."""
+    """Number of clips of every memory entry, including a last partial one; see Note [mirrored videos]."""
     names = list(video_frames)
     clips = {name: -(-video_frames[name] // clip_frames) for name in names}
     return clips | ({name + MIRRORED: clips[name] for name in names} if config.has_mirrored_memory else {})
 
 
 def share(windows: list[PlannedWindow], config: TrainingConfig, *, rank: int) -> list[list[PlannedWindow]]:
-    """What one process looks at in each forward pass of a step.
+    """The windows of one process in each forward pass of a step.
 
-    A step's windows lie pass by pass, and in a pass process by process, so that one process with a larger batch sees in
-    one pass what several see.
+    The windows of a step are ordered by pass, and within a pass by process, so one process with a larger batch gets the
+    windows of several processes in one pass.
     """
     batch = config.batch_windows
     per_pass = len(windows) // config.accumulation

@@ -1,4 +1,4 @@
-"""The processes that train together: one, or those that `torchrun` started.
+"""The processes of a run: one, or those started by `torchrun`.
 
 Source: torchrun's documented environment variables (RANK, LOCAL_RANK, WORLD_SIZE, GROUP_RANK).
 """
@@ -22,49 +22,49 @@ from tallformer_infer.errors import DeviceError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=2)
-"""Longest wait for another process: one may encode many more clips than the others when the memory is made."""
+"""Timeout of a wait for other processes: one may encode many more clips than others for the first memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among those that train together."""
+    """This process among those of the run."""
 
     rank: int = 0
-    """Number of this process."""
+    """Rank of this process."""
     count: int = 1
-    """How many there are."""
+    """Number of processes."""
     local_rank: int = 0
-    """Number of this process on its machine; the first writes the machine's memory."""
+    """Rank of this process on its machine; the first one writes the machine's memory."""
     node: int = 0
     """Number of the machine."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where this process computes."""
+    """Device of this process."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes checkpoints and speaks to the user."""
+        """Whether this process writes checkpoints and logs."""
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until all are here."""
+        """Wait for all processes."""
         if self.count > 1:
             dist.barrier()
 
     def share_gradients(self, module: nn.Module) -> nn.Module:
-        """`module` with gradients that are the mean over all processes; itself where there is one process."""
+        """`module` with gradients averaged over all processes; unchanged for one process."""
         if self.count == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over all processes, on every one of them."""
+        """Sum over all processes, returned on each of them."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
 
     def gather(self, value: T) -> list[T]:
-        """What every process has, in the order of ranks, on every one of them."""
+        """The values of all processes, in the order of ranks, returned on each of them."""
         if self.count == 1:
             return [value]
         values: list[T | None] = [None] * self.count
@@ -74,19 +74,19 @@ class Processes:
 
 @contextmanager
 def join_processes(device: str = "auto") -> Iterator[Processes]:
-    """Join the other processes of `torchrun`, if it started this one; leave them at the end.
+    """Join the other processes of `torchrun`, if it started this one; leave them at the end of the block.
 
     Args:
         device: `cpu`, `cuda` or `auto`.
 
     Raises:
-        DeviceError: CUDA was asked for and cannot be had, or it is none of the three.
+        DeviceError: CUDA is not available, or `device` is none of the three.
     """
     if device not in {"auto", "cpu", "cuda"}:
         raise DeviceError(f"device {device}: expected cpu, cuda or auto")
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        raise DeviceError("device cuda cannot be had: torch sees no CUDA device; use --device cpu or auto")
+        raise DeviceError("device cuda is not available: torch finds no CUDA device; use --device cpu or auto")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     chosen = torch.device("cuda", local_rank) if has_cuda and device != "cpu" else torch.device("cpu")
     if "WORLD_SIZE" not in os.environ:

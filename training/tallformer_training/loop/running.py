@@ -1,4 +1,4 @@
-"""Run a training job from start to weights, in one process or several."""
+"""Run a training job from start to final weights, in one process or several."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from tallformer_training.model import Detector
 MODEL_FILE = "model.safetensors"
 """The last weights, or their running mean."""
 BEST_FILE = "best.safetensors"
-"""The weights of the best validation so far."""
+"""The weights with the best validation mAP so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a run came to."""
+    """Result of a run."""
 
     model: Path
     """The last weights, or their running mean."""
@@ -55,17 +55,17 @@ class TrainingResult:
 
 
 def train(job: TrainingJob, processes: Processes, *, until: Callable[[], bool] | None = None) -> TrainingResult:
-    """Train, from the start or from a checkpoint; all processes of a run call it.
+    """Train, from the start or from a checkpoint; called by all processes of a run.
 
     Args:
-        job: What to do.
-        processes: This process among those that train together.
-        until: Asked after every step; True writes a checkpoint and ends the session, so that it can go on later.
+        job: The request.
+        processes: This process among those of the run.
+        until: Called after every step; True writes a checkpoint and ends the session, which can be resumed.
 
     Raises:
-        AnnotationError: Annotations are wrong; one line each, before anything else is done.
+        AnnotationError: Annotations are wrong; one line per problem, before anything else is done.
         ConfigError: Recipe, settings and folder do not fit together.
-        CheckpointError: A checkpoint to start or go on from is missing or damaged.
+        CheckpointError: A checkpoint to start or resume from is missing or damaged.
     """
     speaker = make_speaker(quiet=job.quiet or not processes.is_main, json_logs=job.json_logs)
     job.config.require_fit(job.recipe)
@@ -89,12 +89,12 @@ def train(job: TrainingJob, processes: Processes, *, until: Callable[[], bool] |
 
 
 def _teach_encoder(stage: EncoderStage, until: Callable[[], bool] | None) -> StepClassifier | None:
-    """Let the encoder learn alone; None if that was stopped. The stage's optimiser is gone when the detector begins."""
+    """Train the encoder alone; None if stopped. Frees the stage's optimiser before the detector is trained."""
     return stage.teacher if stage.go_on(until) else None
 
 
 def _unfinished(job: TrainingJob, detector: Detector, processes: Processes) -> TrainingResult:
-    """What a run came to that was stopped before the detector's first step."""
+    """Result of a run stopped before the detector's first step."""
     path = job.out / MODEL_FILE
     if processes.is_main:
         save_checkpoint(
@@ -149,7 +149,7 @@ class _Session:
             self.metrics.close()
 
     def go_on(self, until: Callable[[], bool] | None) -> None:
-        """Train until the last epoch is done, or `until` says so."""
+        """Train until the last epoch is done or `until` returns True."""
         total = self.config.epochs * self.planner.steps_per_epoch
         expected = ExpectedTime(self.speaker, total)
         with self.speaker.progress("training steps", total) as advance:
@@ -168,7 +168,7 @@ class _Session:
         self.save()
 
     def result(self) -> TrainingResult:
-        """Write the weights, and the curves."""
+        """Write the weights and the curves."""
         out = self.job.out
         if self.processes.is_main:
             self._write_weights(out / MODEL_FILE)
@@ -182,7 +182,7 @@ class _Session:
         )
 
     def save(self) -> None:
-        """Write the memory's snapshot, then a checkpoint that holds its name; all processes call it."""
+        """Write a snapshot of the memory, then a checkpoint with its name; called by all processes."""
         if self._saved_step == self.step:
             return
         snapshot = None if self.writer is None else self.writer.snapshot(self.step)
@@ -232,7 +232,7 @@ class _Session:
         self.speaker.say("resumed", line, step=self.step, epoch=self.epoch)
 
     def _steps_of_epoch(self) -> Iterator[tuple[StepReport, dict[str, float]]]:
-        """Do what is left of an epoch; with each step the seconds it waited for data, and took in all."""
+        """Do the remaining steps of an epoch; yields reports, and the seconds of each step and its wait for data."""
         self.sampler_state = self.planner.sampler.state()
         plan = self.planner.draw_epoch(self.epoch)[self.steps_into_epoch :]
         loaded = run_ahead(plan, self._load, threads=self.config.loader_threads)

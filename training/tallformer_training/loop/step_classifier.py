@@ -1,10 +1,10 @@
-"""Classify which actions are in progress at each feature step: a second task for encoders with random weights.
+"""Classify the actions in progress at each feature step: an auxiliary task for random encoders.
 
 # Note [a teacher for the encoder]
-The paper's encoder comes from Kinetics and knows actions already. One that starts from nothing learns slowly through
-the localizer: most of what that sees are old features from the memory, and few anchors learn an action. A linear
-classifier on every encoded feature step, told which actions go on there, gives every step a gradient of its own. It is
-left out of the weights that are saved: nothing changes at test time.
+The paper's encoder is pretrained on Kinetics. A random one learns slowly through the localizer: most of the localizer's
+input are old features from the memory, and few anchors are positive. A linear classifier of the actions in progress at
+every encoded feature step gives every step a gradient of its own. It is not part of the saved weights, so nothing
+changes at test time.
 
 Source: own design; deep supervision (arXiv 1409.5185) is the idea.
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _PRIOR = 0.05
-"""Score that every class starts with."""
+"""Initial score of every class."""
 
 
 class StepClassifier(nn.Module):
@@ -46,7 +46,7 @@ def step_labels(
     stride: int,
     classes: int,
 ) -> Tensor:
-    """Which actions go on at the middle of each feature step of some clips.
+    """Actions in progress at the middle of each feature step of some clips.
 
     Args:
         segments_frames: Segments of the whole video, shape (N, 2).
@@ -54,10 +54,10 @@ def step_labels(
         first_frames: First frame of each of K clips, shape (K,).
         steps: Feature steps per clip.
         stride: Frames per feature step.
-        classes: How many there are.
+        classes: Number of classes.
 
     Returns:
-        1 where an action goes on, else 0, shape (K, steps, classes).
+        1 for actions in progress, else 0, shape (K, steps, classes).
     """
     middles = first_frames[:, None] + stride * (np.arange(steps) + 0.5)  # (K, steps)
     inside = (segments_frames[:, 0] <= middles[..., None]) & (middles[..., None] < segments_frames[:, 1])
@@ -68,5 +68,5 @@ def step_labels(
 
 
 def step_loss(logits: Tensor, marks: Tensor) -> Tensor:
-    """Sum of the binary cross-entropies of all steps and classes, shapes (N, steps, K)."""
+    """Sum of the binary cross-entropies of all steps and classes, of shape (N, steps, K)."""
     return F.binary_cross_entropy_with_logits(logits.float(), marks.to(logits.device), reduction="sum")

@@ -37,28 +37,28 @@ from tallformer_training.schedule import ParameterGroup, parameter_groups, set_r
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What a step did, over all processes."""
+    """Figures of a training step, over all processes."""
 
     classification: float
-    """Focal loss, and of a refined head what else says what is shown; see `costs`."""
+    """Classification loss; see `costs.Costs`."""
     segment: float
-    """DIoU loss, or what a refined head has for it."""
+    """Localization loss; see `costs.Costs`."""
     by_step: float
-    """Cross-entropy of the feature steps' classifier, summed over classes; 0 without one."""
+    """Cross-entropy of the classifier of feature steps, summed over classes; 0 without one."""
     gradient_norm: float
-    """Length of the gradient before clipping."""
+    """Norm of the gradient before clipping."""
     rate_factor: float
     """Factor of the learning rates."""
     positive_anchors: int
-    """Anchors that learn an action; of windows without any, 1 each."""
+    """Positive anchors; windows without any count as 1."""
     staleness: Staleness
-    """Age of what this process read from the memory."""
+    """Age of the features that this process read from the memory."""
     prepare_s: float
-    """Augmentation, reading the memory and assignment, in seconds of this process."""
+    """Seconds of this process for augmentation, reading the memory and assignment."""
     forward_s: float
-    """Forward passes and writing to the memory."""
+    """Seconds of forward passes and writing to the memory."""
     backward_s: float
-    """Backward passes and the optimiser."""
+    """Seconds of backward passes and the optimiser."""
 
     def values(self) -> dict[str, float | int]:
         """The report as JSON values."""
@@ -106,7 +106,7 @@ class Stepper:
 
     @property
     def teacher(self) -> nn.Module | None:
-        """The classifier of feature steps, which is no part of the detector; None without one."""
+        """The classifier of feature steps, which is not part of the detector; None without one."""
         return self._windows.steps
 
     def step(
@@ -118,14 +118,14 @@ class Stepper:
         step: int,
         epoch: tuple[int, float],
     ) -> StepReport:
-        """Learn from the windows of a step.
+        """Train on the windows of a step.
 
         Args:
-            windows: Of all processes.
-            passes: Those of this process, in each forward pass.
-            memory: To read, and to write on the process that writes.
+            windows: Windows of all processes.
+            passes: Windows of this process, per forward pass.
+            memory: The memory to read, and the one to write on the process that writes, else None.
             step: Number of the step, from 0.
-            epoch: Number of the epoch, from 0, and where in the schedule the step is.
+            epoch: Number of the epoch, from 0, and position in the schedule, in epochs.
         """
         self.detector.train()
         if self.config.ratio == 0:
@@ -167,7 +167,7 @@ class Stepper:
         step: int,
         epoch: int,
     ) -> tuple[Tensor, np.ndarray]:
-        """One forward and backward pass; the three losses, and the ages of what was read."""
+        """One forward and backward pass; returns the three losses, and the ages of features read."""
         device, planned = self.processes.device, [item.window for item in loaded]
         windows = [memory_window(window, self.recipe) for window in planned]
         own = self._targets.make(planned)
@@ -187,10 +187,10 @@ class Stepper:
             encoded, outputs, logits = self._model(clips, remembered, windows, real_frames)
         write_back(memory[1], windows, encoded, videos=list(memory[0].manifest.videos), step_number=step)
         if self.config.accumulation > 1:
-            self.processes.barrier()  # without the gradients' exchange nothing else waits for the memory's writer
+            self.processes.barrier()  # without a gradient exchange, nothing else waits for the memory's writer
         losses = window_costs(outputs, own.targets, self._anchors, self.config, recipe=self.recipe)
         clock.stop("forward_s")
-        # The mean over processes, which `DistributedDataParallel` takes, is turned into the sum over all windows.
+        # Turn the mean over processes of `DistributedDataParallel` into the sum over all windows.
         part = own.normaliser / normalisers[0]
         total = losses.total * part
         by_step = torch.zeros((), device=device)
@@ -203,14 +203,14 @@ class Stepper:
         return torch.cat([both, by_step[None]]).detach(), ages[ages != OUTSIDE]
 
     def _normaliser(self, of_step: int) -> float:
-        """What the losses of a step are divided by; that of a point head changes slowly from step to step."""
+        """Normaliser of the losses of a step; for a point head a running mean."""
         head = self.detector.head
         if not isinstance(head, PointHead):
             return of_step
         return head.follow(of_step, momentum=self.config.points.normaliser_momentum)
 
     def _update(self, clock: _Clock) -> float:
-        """Clip the gradient, and let the optimiser move; returns the gradient's length."""
+        """Clip the gradient and update the weights; returns the gradient's norm."""
         norm = take_step(self.optimiser, self.scaler, max_norm=self.config.max_gradient_norm)
         clock.stop("backward_s")
         return norm
@@ -222,7 +222,7 @@ class Stepper:
 
 
 class _Clock:
-    """Adds up the seconds between stops, under the name of the stop."""
+    """Adds up the seconds between stops, by name of the stop."""
 
     def __init__(self) -> None:
         self.seconds = {"prepare_s": 0.0, "forward_s": 0.0, "backward_s": 0.0}
@@ -235,7 +235,7 @@ class _Clock:
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """The optimiser of everything in `model` that needs a gradient."""
+    """The optimiser of all parameters of `model` that need a gradient."""
     groups = parameter_groups(model, base_lr=config.base_lr, encoder_factor=config.encoder_factor)
     match config.kind:
         case "sgd":
@@ -261,7 +261,7 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Opt
 
 
 def _split(group: ParameterGroup, names: Mapping[int, str], weight_decay: float) -> list[dict[str, object]]:
-    """A group in two: matrices, which decay, and norms, biases and tables of relative positions, which do not."""
+    """Split a group into matrices, with weight decay, and norms, biases and relative position tables, without."""
     parts = []
     for decays in (True, False):
         chosen = [parameter for parameter in group["params"] if _decays(names[id(parameter)], parameter) is decays]
@@ -275,7 +275,7 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def take_step(optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, max_norm: float | None) -> float:
-    """Clip the gradient, and let the optimiser move; returns the gradient's length before clipping."""
+    """Clip the gradient and update the weights; returns the gradient's norm before clipping."""
     scaler.unscale_(optimiser)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, float("inf") if max_norm is None else max_norm)
@@ -285,7 +285,7 @@ def take_step(optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *,
 
 
 class WeightMean:
-    """Running mean of weights and of batch norm statistics; in its first steps it forgets faster."""
+    """Running mean of weights and batch norm statistics, with a smaller decay in the first steps."""
 
     def __init__(self, state: Mapping[str, Tensor], decay: float) -> None:
         """Start with the weights of `state`."""
@@ -293,13 +293,13 @@ class WeightMean:
         self.state = {name: tensor.detach().clone() for name, tensor in state.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a mean that was saved."""
+        """Continue from a saved mean."""
         for name, tensor in state.items():
             self.state[name].copy_(tensor)
 
     @torch.no_grad()
     def update(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Move towards `state`, after training step number `step`, from 0."""
+        """Update with `state`, after training step number `step`, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in state.items():
             if tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""mAP of the detector on validation videos, found as `tallformer detect` finds actions; shared by all processes."""
+"""mAP on validation videos, with the actions that `tallformer detect` would find; all processes share the work."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def encode_video(
     is_mirrored: bool = False,
     starts: Sequence[int] | None = None,
 ) -> Iterator[EncodedClips]:
-    """Encode clips of a video, cropped in the middle, as at test time.
+    """Encode clips of a video with a centre crop, as at test time.
 
     Args:
-        detector: In evaluation mode.
-        source: Where frames come from.
+        detector: Detector in evaluation mode.
+        source: Source of frames.
         path: The video.
-        frames: Its length.
-        is_mirrored: Exchange left and right.
+        frames: Length of the video.
+        is_mirrored: Whether to mirror frames.
         starts: First frames of the clips; None for every clip once, from frame 0.
     """
     recipe, device = detector.recipe, next(detector.parameters()).device
@@ -79,10 +79,10 @@ def detect_actions(detector: Detector, source: FrameSource, video: TrainingVideo
     """Actions of one video.
 
     Args:
-        detector: In evaluation mode.
-        source: Where frames come from.
+        detector: Detector in evaluation mode.
+        source: Source of frames.
         video: The video.
-        frames: Its length.
+        frames: Length of the video.
     """
     recipe = detector.recipe
     device = next(detector.parameters()).device
@@ -104,7 +104,7 @@ def detect_actions(detector: Detector, source: FrameSource, video: TrainingVideo
 
 
 def _clip_starts(recipe: Recipe, frames: int) -> range:
-    """First frames of the clips of all windows; windows of one clip overlap, and so do their clips."""
+    """First frames of the clips of all windows; if windows are single clips, these overlap."""
     window = recipe.window
     if window.clips > 1:
         return range(0, frames, window.clip_frames)
@@ -125,7 +125,7 @@ def localize(detector: Detector, window: FeatureWindow) -> Candidates:
 
 
 def score(actions: dict[str, list[Action]], videos: Sequence[TrainingVideo], recipe: Recipe) -> Evaluation:
-    """Compare actions with what is annotated, under the rules that `protocol_of` says."""
+    """Evaluate actions against the annotations, with the rules of `protocol_of`."""
     truth = Truth.of(
         {
             video.name: [
@@ -140,7 +140,7 @@ def score(actions: dict[str, list[Action]], videos: Sequence[TrainingVideo], rec
 
 
 def protocol_of(recipe: Recipe) -> Protocol:
-    """ActivityNet's rules (tIoU 0.5 to 0.95) for models that see whole videos, THUMOS14's (0.3 to 0.7) for others."""
+    """ActivityNet's rules (tIoU 0.5 to 0.95) for models of whole videos, THUMOS14's (0.3 to 0.7) for others."""
     return protocol_named("thumos14" if recipe.sampling.most_frames is None else "activitynet")
 
 
@@ -153,7 +153,7 @@ def _best(pairs: Candidates, recipe: Recipe) -> Candidates:
 
 
 def measure(recipe: Recipe, weights: Mapping[str, Tensor], measured: Material, processes: Processes) -> dict[str, Any]:
-    """mAP of some weights on all validation videos, as JSON values; every process takes some of the videos."""
+    """mAP of some weights on all validation videos, as JSON values; processes share the videos."""
     detector = Detector(recipe).to(processes.device).eval()
     detector.load_state_dict(weights)
     started_s, processor_s = time.perf_counter(), time.process_time()
