@@ -27,8 +27,7 @@ from tallformer_infer.errors import DeviceError, EngineError, TallformerError
 from tallformer_infer.runtime import Device, load_runtime
 from tallformer_infer.runtime.device_graphs import BoundGraph, DeviceGraphs, Place
 from tallformer_infer.runtime.onnx_session import CPU, cuda_provider, open_session
-from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES
-from tallformer_infer.runtime.tensorrt.library import require_gpu
+from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, require_gpu
 
 _ALIKE = 0.02
 """Largest difference from the plain session, as a part of the largest feature: TF32, and float16 chosen by TensorRT."""

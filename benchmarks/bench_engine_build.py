@@ -19,8 +19,7 @@ from benchmarks.measure import write_line
 from tallformer_export.exporting import export_random
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.config import preset
-from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS
-from tallformer_infer.runtime.tensorrt.library import load_library
+from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS, load_library
 
 RECIPES = ("demo", "thumos14-swin-t")
 BATCHES = ("1,8,8", "8")
@@ -31,7 +30,7 @@ from pathlib import Path
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile
-from tallformer_infer.runtime.tensorrt.library import load_library
+from tallformer_infer.runtime.tensorrt.keys import load_library
 def peak_mb():  # not ru_maxrss, which begins with that of the process that started this one
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 path, graph, batch = sys.argv[1:]

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from benchmarks.measure import Call
-from tallformer_infer.diagnosis.ceilings import RUNS, MatrixProduct
+from tallformer_infer.diagnosis.stages import RUNS, MatrixProduct
 
 _SIDE = 2048
 

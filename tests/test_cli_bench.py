@@ -14,7 +14,8 @@ import pytest
 
 from tallformer_infer import cli
 from tallformer_infer.commands.bench import bench as bench_command
-from tallformer_infer.diagnosis import ceilings, sample_video
+from tallformer_infer.diagnosis import sample_video
+from tallformer_infer.diagnosis import stages as ceilings
 from tallformer_infer.runtime import Device
 from tests.small_bundle import write_bundle
 from tests.videos import noise_pictures, write_video

@@ -22,8 +22,8 @@ from rich.console import Console
 
 from tallformer_infer.commands.doctor import _device_values, diagnosis_document, table_lines
 from tallformer_infer.diagnosis import Diagnosis, diagnose
+from tallformer_infer.diagnosis.findings import ask_driver
 from tallformer_infer.diagnosis.probes import INPUTS, SIDE, ask, smallest_graph
-from tallformer_infer.diagnosis.questions import ask_driver
 from tallformer_infer.installing import install_command
 from tallformer_infer.media.hardware import offered_kinds
 from tallformer_infer.runtime import Device
@@ -181,7 +181,7 @@ def test_nothing_heavy_is_loaded_into_the_command_itself(
 ) -> None:
     loaded = set(without_onnxruntime.stderr.split())
 
-    assert "tallformer_infer.diagnosis.questions" in loaded
+    assert "tallformer_infer.diagnosis.findings" in loaded
     assert not loaded & {"torch", "av", "onnxruntime", "numpy"}
 
 

@@ -14,8 +14,14 @@ import pytest
 from tallformer_infer.bundle import GraphName, load_bundle
 from tallformer_infer.errors import EngineError, ExtraError, StoppedError
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, BuiltEngine, build_engine
-from tallformer_infer.runtime.tensorrt.keys import ENGINE_GRAPHS, PORTABLE, BatchProfile, engine_key
-from tallformer_infer.runtime.tensorrt.library import Library, load_library
+from tallformer_infer.runtime.tensorrt.keys import (
+    ENGINE_GRAPHS,
+    PORTABLE,
+    BatchProfile,
+    Library,
+    engine_key,
+    load_library,
+)
 from tests.engine_graphs import SIDE, halved, one_node, quantised
 
 FREE = BatchProfile(least=1, best=4, most=8)

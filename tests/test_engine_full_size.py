@@ -10,8 +10,7 @@ from tallformer_export.exporting import export_random
 from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.config import preset
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
-from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile
-from tallformer_infer.runtime.tensorrt.library import load_library
+from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile, load_library
 from tests.engine_graphs import halved
 
 pytestmark = pytest.mark.slow

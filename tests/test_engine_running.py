@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tallformer_infer.errors import DeviceError
 from tallformer_infer.runtime.protocol import split_batches
 from tallformer_infer.runtime.tensorrt import running
-from tallformer_infer.runtime.tensorrt.library import require_gpu
+from tallformer_infer.runtime.tensorrt.keys import require_gpu
 from tallformer_infer.runtime.tensorrt.running import Arena, Cuda
 from tests.pretended_gpu import SIZE, CheckedRuntime, PretendedEngine, engines_in, pretended_engines
 

@@ -16,8 +16,7 @@ from tallformer_infer.bundle import Bundle, load_bundle
 from tallformer_infer.errors import BundleError, EngineError
 from tallformer_infer.files import user_cache_folder
 from tallformer_infer.runtime.tensorrt import store
-from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, engine_key, platform_name
-from tallformer_infer.runtime.tensorrt.library import Gpu, Library
+from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, Gpu, Library, engine_key, platform_name
 from tallformer_infer.runtime.tensorrt.store import misfit
 
 FULL = Library("tensorrt", "10.13.3.9", None)

@@ -11,13 +11,16 @@ from tallformer_infer.runtime.tensorrt.keys import (
     DEFAULT_BATCHES,
     PORTABLE,
     BatchProfile,
+    Gpu,
+    Library,
     capabilities_of,
     check_runs_here,
     choose_target,
+    load_library,
+    require_gpu,
     runs_on,
     target_of,
 )
-from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
 
 FULL = Library("tensorrt", "10.13.3.9", None)
 H200 = Gpu(name="NVIDIA H200", capability=90)

@@ -18,8 +18,7 @@ from tallformer_infer.config import SamplingConfig, preset
 from tallformer_infer.errors import DeviceError, EngineError, ExtraError
 from tallformer_infer.runtime import OnnxRuntime, cpu_graph
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
-from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile
-from tallformer_infer.runtime.tensorrt.library import Library, load_library
+from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile, Library, load_library
 
 SMALLER = dataclasses.replace(preset("tiny"), name="smaller", sampling=SamplingConfig(resize_px=48, crop_px=48))
 BATCH = BatchProfile(least=1, best=4, most=8)

@@ -19,8 +19,7 @@ from tallformer_infer.files import user_cache_folder
 from tallformer_infer.pipeline import Detector
 from tallformer_infer.runtime import Cancellation, OnnxRuntime, TensorRTRuntime, WindowBatch
 from tallformer_infer.runtime.tensorrt.building import EngineOptions, build_engines
-from tallformer_infer.runtime.tensorrt.keys import BatchProfile
-from tallformer_infer.runtime.tensorrt.library import load_library
+from tallformer_infer.runtime.tensorrt.keys import BatchProfile, load_library
 from tallformer_infer.runtime.tensorrt.store import stored_engines
 
 pytestmark = pytest.mark.gpu

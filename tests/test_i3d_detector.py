@@ -25,8 +25,7 @@ from tallformer_infer.config import I3dConfig, Recipe, TcmConfig, preset, recipe
 from tallformer_infer.console import make_speaker
 from tallformer_infer.errors import ConfigError, ExportError, ExtraError
 from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
-from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile
-from tallformer_infer.runtime.tensorrt.library import load_library
+from tallformer_infer.runtime.tensorrt.keys import PORTABLE, BatchProfile, load_library
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.loop import Processes, TrainingJob, train
 from tallformer_training.loop.beginning import SharedBatchNorm, make_detector, share_batch_norms

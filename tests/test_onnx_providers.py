@@ -24,8 +24,7 @@ from tallformer_infer.runtime.onnx_session import (
     failure_of_cuda,
     tensorrt_provider,
 )
-from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, engine_key
-from tallformer_infer.runtime.tensorrt.library import Library
+from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, Library, engine_key
 
 FULL = Library("tensorrt", "10.13.3.9", None)
 BATCH = BatchProfile(least=1, best=8, most=8)

@@ -16,10 +16,9 @@ from tallformer_export.precision import quantised
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.bundle.onnx_files import Constant, Node, Value, write_graph
 from tallformer_infer.config import preset
-from tallformer_infer.diagnosis import ceilings
-from tallformer_infer.diagnosis.ceilings import MatrixProduct, decode_bare, gigaflop_of_graph
+from tallformer_infer.diagnosis import stages
 from tallformer_infer.diagnosis.sample_video import copy_packets, first_seconds
-from tallformer_infer.diagnosis.stages import Trial, measure_stages
+from tallformer_infer.diagnosis.stages import MatrixProduct, Trial, decode_bare, gigaflop_of_graph, measure_stages
 from tallformer_infer.diagnosis.turns import Call, Spread, Timing, clocked, paired, take_turns
 from tallformer_infer.errors import DeviceError, MediaError
 from tallformer_infer.media import probe
@@ -73,19 +72,19 @@ def test_a_clocked_way_counts_processor_time_of_its_own_work() -> None:
 
 @pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-3), ("int8", 0.0)])
 def test_the_product_of_matrices_is_right(monkeypatch: pytest.MonkeyPatch, precision: str, near: float) -> None:
-    monkeypatch.setitem(ceilings._SIDES, "cpu", 96)
+    monkeypatch.setitem(stages._SIDES, "cpu", 96)
     product = MatrixProduct(precision, threads=1)
 
     product.run()
 
     wanted = product.left.astype(np.float64) @ product.right.astype(np.float64)
     assert np.abs(product.product() - wanted).max() <= near
-    assert product.gigaflop == pytest.approx(ceilings.RUNS * 2 * 96**3 / 1e9)
+    assert product.gigaflop == pytest.approx(stages.RUNS * 2 * 96**3 / 1e9)
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="there is CUDA here")
 def test_a_product_on_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ceilings._SIDES, "cuda", 8)
+    monkeypatch.setitem(stages._SIDES, "cuda", 8)
 
     with pytest.raises(DeviceError, match="not placed on cuda"):
         MatrixProduct("fp16", device="cuda")
@@ -166,7 +165,7 @@ def test_a_copy_several_times_over_is_as_long(video: Path, tmp_path: Path) -> No
 
 
 def test_stages_are_measured_alone_together_and_against_ceilings(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ceilings._SIDES, "cpu", 128)
+    monkeypatch.setitem(stages._SIDES, "cpu", 128)
     detector = Detector.load("demo", device="cpu", threads=1)
 
     speed = measure_stages(detector, str(video), Trial(threads=1, rounds=2, most_clips=1))

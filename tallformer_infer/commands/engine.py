@@ -18,7 +18,7 @@ from tallformer_infer.text import printable
 
 if TYPE_CHECKING:  # heavy imports would slow --help down
     from tallformer_infer.bundle import Bundle
-    from tallformer_infer.runtime.tensorrt.library import Gpu, Library
+    from tallformer_infer.runtime.tensorrt.keys import Gpu, Library
     from tallformer_infer.runtime.tensorrt.store import StoredEngine
 
 
@@ -159,7 +159,7 @@ class EngineListing:
 
 def look_at_engines(bundle: Bundle) -> EngineListing:
     """Find and check a bundle's engines, even if nothing here can run them."""
-    from tallformer_infer.runtime.tensorrt.library import load_library, require_gpu
+    from tallformer_infer.runtime.tensorrt.keys import load_library, require_gpu
     from tallformer_infer.runtime.tensorrt.store import stored_engines
 
     missing = []

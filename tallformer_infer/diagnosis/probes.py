@@ -208,8 +208,13 @@ def run_engine() -> dict[str, Any]:
         TallformerError: Something is missing or fails.
     """
     from tallformer_infer.runtime.tensorrt.building import BuilderLog, build_engine
-    from tallformer_infer.runtime.tensorrt.keys import BatchProfile, check_runs_here, target_of
-    from tallformer_infer.runtime.tensorrt.library import load_library, require_gpu
+    from tallformer_infer.runtime.tensorrt.keys import (
+        BatchProfile,
+        check_runs_here,
+        load_library,
+        require_gpu,
+        target_of,
+    )
     from tallformer_infer.runtime.tensorrt.running import EngineLoader, GpuSession
 
     card = require_gpu()

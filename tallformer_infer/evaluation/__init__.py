@@ -16,14 +16,16 @@ from tallformer_infer.evaluation.calibration import ENOUGH_TRUTHS, CalibrationRe
 from tallformer_infer.evaluation.matching import (
     SAME_TIOU,
     Pair,
+    Protocol,
+    ProtocolName,
     by_falling_score,
     match_greedily,
     overlapping_pairs,
     pair_up,
+    protocol_named,
     rank,
 )
 from tallformer_infer.evaluation.plot import check_plot, save_plot
-from tallformer_infer.evaluation.protocols import Protocol, ProtocolName, protocol_named
 from tallformer_infer.evaluation.scoring import (
     ClassScore,
     Curve,

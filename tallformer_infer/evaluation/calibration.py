@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from tallformer_infer.config import SCORE_MARGIN, CalibratedClass, Calibration, Cut, PointSummary, ScoreCurve
 from tallformer_infer.errors import AnnotationError, ConfigError
 from tallformer_infer.evaluation.annotations import Aligned, Predictions, Truth, VideoReport, align
-from tallformer_infer.evaluation.matching import rank
-from tallformer_infer.evaluation.protocols import protocol_named
+from tallformer_infer.evaluation.matching import protocol_named, rank
 from tallformer_infer.evaluation.scoring import choose_threshold
 from tallformer_infer.labels import composed, match_video
 

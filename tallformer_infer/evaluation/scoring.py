@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.evaluation.annotations import Predictions, Truth, VideoReport, align
-from tallformer_infer.evaluation.matching import FloatArray, Ranked, overlapping_pairs, rank
-from tallformer_infer.evaluation.protocols import Protocol, ProtocolName
+from tallformer_infer.evaluation.matching import FloatArray, Protocol, ProtocolName, Ranked, overlapping_pairs, rank
 
 SCHEMA_VERSION = "1.0"
 """The number after the dot rises when a key is added, the one before it when a key changes or goes."""

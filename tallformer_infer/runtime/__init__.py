@@ -7,7 +7,7 @@ from tallformer_infer.runtime.choosing import load_runtime
 from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.openvino import OpenVinoRuntime
 from tallformer_infer.runtime.protocol import Cancellation, ProposingRuntime, Runtime, WindowBatch
-from tallformer_infer.runtime.tensorrt.runtime import TensorRTRuntime
+from tallformer_infer.runtime.tensorrt.running import TensorRTRuntime
 
 __all__ = [
     "Cancellation",

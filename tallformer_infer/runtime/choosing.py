@@ -32,7 +32,7 @@ from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.onnx_session import CUDA
 from tallformer_infer.runtime.openvino import OpenVinoRuntime, has_bf16
 from tallformer_infer.runtime.protocol import Runtime
-from tallformer_infer.runtime.tensorrt.runtime import TensorRTRuntime
+from tallformer_infer.runtime.tensorrt.running import TensorRTRuntime
 
 PROBE_S = 1.0
 """Duration of each measurement after a warm-up, in seconds."""

@@ -35,8 +35,7 @@ import onnxruntime as ort
 from tallformer_infer.devices import OnnxDevice
 from tallformer_infer.errors import BundleError, DeviceError, ExtraError, OutputError
 from tallformer_infer.files import user_cache_folder
-from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey
-from tallformer_infer.runtime.tensorrt.library import Gpu, Library, load_library, require_gpu
+from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, Gpu, Library, load_library, require_gpu
 
 _NO_TENSORRT = "device onnx-tensorrt cannot be had (--device auto takes what there is): {}"
 

@@ -24,19 +24,17 @@ from tallformer_infer.runtime.tensorrt.keys import (
     DEFAULT_BATCHES,
     BatchProfile,
     EngineKey,
-    capabilities_of,
-    choose_target,
-    engine_key,
-    known_capabilities,
-    runs_on,
-)
-from tallformer_infer.runtime.tensorrt.library import (
     Flavour,
     Gpu,
     Library,
+    capabilities_of,
+    choose_target,
+    engine_key,
     installed_flavours,
+    known_capabilities,
     load_library,
     require_gpu,
+    runs_on,
 )
 from tallformer_infer.runtime.tensorrt.store import (
     StoredEngine,

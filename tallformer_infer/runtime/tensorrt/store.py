@@ -29,8 +29,7 @@ from tallformer_infer.config import from_json, to_json
 from tallformer_infer.errors import ConfigError, EngineError, OutputError
 from tallformer_infer.files import user_cache_folder, write_whole
 from tallformer_infer.results import check_destination
-from tallformer_infer.runtime.tensorrt.keys import EngineKey, input_sizes, platform_name, runs_on
-from tallformer_infer.runtime.tensorrt.library import Gpu, Library
+from tallformer_infer.runtime.tensorrt.keys import EngineKey, Gpu, Library, input_sizes, platform_name, runs_on
 
 _FOLDER = "engines"
 _ENGINE, _RECORD, _LOG = ".engine", ".json", ".log"
