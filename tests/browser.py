@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 WAIT_S = 20
+MARK = "<img src=x onerror=\"document.title='hacked'\">"
+"""A name that would run a script, if a page took it for markup."""
 
 
 class Browser:
@@ -117,3 +119,12 @@ def start_browser(downloads: Path) -> Iterator[Browser]:
         with warnings.catch_warnings():  # Selenium leaves sockets open, which would fail a later test
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
+
+
+def wait_for(path: Path) -> Path:
+    """Wait until a download is there."""
+    end = time.monotonic() + 10
+    while not (path.exists() and path.stat().st_size):
+        assert time.monotonic() < end, f"{path} was not written; there are {list(path.parent.iterdir())}"
+        time.sleep(0.05)
+    return path

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 import tallformer_infer  # noqa: F401 (switches off the usage data of libraries before tests import them)
+from tests.browser import Browser, start_browser
 
 # The same examples on every run, and no deadline: a busy machine is not a bug.
 settings.register_profile("tallformer", deadline=None, derandomize=True)
@@ -54,6 +55,18 @@ def _small_default_model() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tallformer_infer.bundle.reading.DEFAULT_MODEL", "demo")
         yield
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `browser` saves files."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads: Path) -> Iterator[Browser]:
+    """One browser for all tests of a module."""
+    yield from start_browser(downloads)
 
 
 @pytest.fixture(scope="session")

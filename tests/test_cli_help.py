@@ -41,16 +41,6 @@ def test_arguments_are_upper_case_and_in_no_brackets_of_their_own(name, capsys):
     assert "[[" not in usage
 
 
-@pytest.mark.parametrize("name", ["detect", "bench", "train", "import", "export"])
-def test_commands_that_take_time_can_be_silenced(name):
-    assert "quiet" in {parameter.name for parameter in commands()[name].params}
-
-
-@pytest.mark.parametrize("name", ["detect", "bench", "train", "import", "export"])
-def test_commands_that_take_time_can_speak_to_programs(name):
-    assert "json_logs" in {parameter.name for parameter in commands()[name].params}
-
-
 @pytest.mark.parametrize("name", [command.name for command in cli.COMMANDS])
 def test_help_loads_nothing_heavy(name):
     code = (

@@ -9,12 +9,11 @@ import pytest
 
 from tallformer_infer.labels.formats import read_labels
 from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo, render_index, render_page
-from tests.browser import start_browser
+from tests.browser import MARK, wait_for
 from tests.label_samples import ODD_LABELS
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Selenium, when its sockets are collected
 
-MARK = "<img src=x onerror=\"document.title='hacked'\">"
 ACTIONS = (
     PageAction(start_s=1.0, end_s=3.0, label="jump", score=0.9, truth=0, tiou=0.8),
     PageAction(start_s=10.0, end_s=12.5, label="sit", score=0.5),
@@ -22,16 +21,6 @@ ACTIONS = (
     PageAction(start_s=20.0, end_s=30.0, label=MARK, score=0.7),
 )
 TRUTH = (PageTruth(start_s=1.1, end_s=3.0, label="jump"), PageTruth(start_s=40.0, end_s=41.0, label="sit"))
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory):
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def browser(downloads):
-    yield from start_browser(downloads)
 
 
 @pytest.fixture(scope="module")
@@ -422,14 +411,6 @@ def test_exported_list_is_what_is_shown_and_convert_reads_it(browser, page, down
     )
     if kind == "csv":
         assert "\"'=cmd(" in written.read_text()
-
-
-def wait_for(path):
-    end = time.monotonic() + 10
-    while not (path.exists() and path.stat().st_size):
-        assert time.monotonic() < end, f"{path} was not written; there are {list(path.parent.iterdir())}"
-        time.sleep(0.05)
-    return path
 
 
 def test_page_with_its_video_in_it_needs_no_file(browser, page, example):

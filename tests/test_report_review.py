@@ -12,9 +12,8 @@ from tallformer_infer import cli
 from tallformer_infer.labels import LabelledVideo, Problems, Segment, read_annotations, read_labels
 from tallformer_infer.labels.activitynet import truth_document
 from tallformer_infer.report import PageAction, PageVideo, render_page
-from tests.browser import start_browser
+from tests.browser import MARK, wait_for
 from tests.test_readme import blocks, run
-from tests.test_report_browser import MARK, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Selenium, when its sockets are collected
 
@@ -25,16 +24,6 @@ ACTIONS = (
     PageAction(start_s=10.0, end_s=12.0, label="sit", score=0.5),
     PageAction(start_s=20.0, end_s=30.0, label="jump", score=0.2),
 )
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory):
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def browser(downloads):
-    yield from start_browser(downloads)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tallformer_infer.labels import FORMATS, READABLE, Problems, read_annotation
 from tallformer_infer.report import RESULT_FORMATS
 from tallformer_infer.serve import JobOptions, JobStore, ServerOptions, create_app
 from tallformer_infer.serve.driver import DriverOptions
-from tests.browser import Browser, start_browser
+from tests.browser import Browser
 from tests.calibration_samples import calibration
 from tests.small_bundle import write_bundle
 from tests.test_readme import blocks, run
@@ -491,11 +491,6 @@ def test_a_job_that_was_cancelled_stays_so(tmp_path: Path) -> None:
     assert job is not None
     assert (job.state, job.options.classes) == ("cancelled", ("orbit",))
     jobs.close()
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    yield from start_browser(tmp_path)
 
 
 def test_the_page_takes_a_file_and_links_its_result(
