@@ -21,10 +21,8 @@ from pathlib import Path
 from benchmarks.measure import Timing, report
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
 from tallformer_infer.archive.places import ResultFolder
-from tallformer_infer.archive.results import ResultKeeper
 from tallformer_infer.archive.run import Run, RunParts, plan
 from tallformer_infer.archive.sources import FoundSource
-from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import Event, Finished, Identified, IdentifyTask, LabelSettings, Task, Totals
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.commands.progress import JsonWatcher
@@ -104,7 +102,6 @@ def _label(out: Path, result: Result, number: int, store: Path) -> tuple[float, 
     """Wall and processor time per video, from the first to the last of a run over new videos."""
     watcher = ClockWatcher(quiet=True)
     bundle, layout, selection = load_bundle(None), Layout("shared"), Selection()
-    hashes = hash_stages(bundle, layout=layout, selection=selection, static_tolerance=0.0)
     settings = LabelSettings(
         model=str(bundle.path),
         bundle_sha256=bundle.sha256,
@@ -118,20 +115,17 @@ def _label(out: Path, result: Result, number: int, store: Path) -> tuple[float, 
     )
     found = [FoundSource(f"/videos/new-{number}-{video}.mp4", f"new-{number}-{video}.mp4") for video in range(NEW)]
     with ArchiveDatabase(out, writes=True) as database:
-        place = ResultFolder(out)
-        keeper = ResultKeeper(database, bundle, hashes, selection=selection, place=place, formats=("json",))
-        planned = plan(database, found, hashes, place=place, formats=("json",))
         parts = RunParts(
             database=database,
             bundle=bundle,
             settings=settings,
-            hashes=hashes,
-            keeper=keeper,
+            place=ResultFolder(out),
+            formats=("json",),
             watcher=watcher,
             max_attempts=1,
             store_bytes=1 << 40,
         )
-        run = Run(parts, planned)
+        run = Run(parts, plan(parts, found))
         run.work(ReadyEngine(result))
         assert run.totals.done == len(watcher.clocks) == NEW
         (began_s, began_cpu_s), (ended_s, ended_cpu_s) = watcher.clocks[0], watcher.clocks[-1]

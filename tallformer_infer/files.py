@@ -22,10 +22,14 @@ TEMPORARY = ".tallformer-"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
     """Give the name of a file to write, which replaces `path` at the end; see Note [whole or absent].
 
     After an error, or Ctrl-C, it is removed, and `path` is what it was.
+
+    Args:
+        path: The file.
+        is_synced: Wait for the disk. False is faster; after a power cut the file may be there without its content.
 
     Raises:
         OSError: It cannot be written.
@@ -33,14 +37,16 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = name_beside(path)
     try:
         yield temporary
-        sync(temporary)
+        if is_synced:
+            sync(temporary)
         temporary.replace(path)
     except BaseException:  # Ctrl-C too
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # the rename survives a power cut; not every system can open a folder
-        sync(path.parent)
+    if is_synced:
+        with contextlib.suppress(OSError):  # the rename survives a power cut; not every system can open a folder
+            sync(path.parent)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -76,9 +76,10 @@ class Proposals:
 class Action:
     """One action found in a video.
 
-    >>> action = Action(start_s=3.2, end_s=7.1, label="spin left", score=0.91)
-    >>> f"{action.label}, {action.end_s - action.start_s:.1f} s"
-    'spin left, 3.9 s'
+    Examples:
+        >>> action = Action(start_s=3.2, end_s=7.1, label="spin left", score=0.91)
+        >>> f"{action.label}, {action.end_s - action.start_s:.1f} s"
+        'spin left, 3.9 s'
     """
 
     start_s: float
@@ -189,15 +190,16 @@ class Selection:
 class Result:
     """The actions of one video, with provenance and timings.
 
-    >>> from tallformer_infer import Detector
-    >>> result = Detector.load("demo", device="cpu").detect("docs/example/example.mp4", top_k=2)
-    >>> result
-    Result(video='docs/example/example.mp4', duration_s=45.0, model='demo', actions=2)
-        18.98 -    22.97 s  0.99...  orbit
-        28.36 -    31.28 s  ...  bounce
-    >>> result.actions[0].label
-    'orbit'
-    >>> result.save("actions.json")  # doctest: +SKIP
+    Examples:
+        >>> from tallformer_infer import Detector
+        >>> result = Detector.load("demo", device="cpu").detect("docs/example/example.mp4", top_k=2)
+        >>> result
+        Result(video='docs/example/example.mp4', duration_s=45.0, model='demo', actions=2)
+            18.98 -    22.97 s  0.99...  orbit
+            28.36 -    31.28 s  ...  bounce
+        >>> result.actions[0].label
+        'orbit'
+        >>> result.save("actions.json")  # doctest: +SKIP
     """
 
     video: VideoInfo

@@ -47,3 +47,19 @@ def naming_the_file(path: str, error: str) -> str:
 def shortened(name: str, *, longest: int = 28) -> str:
     """A name, with its middle cut out if it is too long."""
     return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"
+
+
+def describe_losses(told_s: float | None, missing_s: float, decode_errors: int) -> str:
+    """What is missing from a damaged video; empty if nothing is.
+
+    Args:
+        told_s: Length as the header says, in seconds.
+        missing_s: What is missing of it at the end, in seconds.
+        decode_errors: Places that are damaged or left out.
+    """
+    parts = []
+    if missing_s and told_s is not None:
+        parts.append(f"{told_s - missing_s:.1f} s of {told_s:.1f} s could be read")
+    if decode_errors > len(parts):  # a missing end is itself one of them
+        parts.append(f"{counted(decode_errors, 'place')} {'is' if decode_errors == 1 else 'are'} damaged or left out")
+    return "; ".join(parts)

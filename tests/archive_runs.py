@@ -13,10 +13,9 @@ from typing import Any
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.labelling import Labeller
 from tallformer_infer.archive.places import ResultFolder, ResultPlace
-from tallformer_infer.archive.results import ResultKeeper
 from tallformer_infer.archive.run import Run, RunParts, plan
 from tallformer_infer.archive.sources import find_sources
-from tallformer_infer.archive.stages import describe_scores, hash_stages
+from tallformer_infer.archive.stages import describe_scores
 from tallformer_infer.archive.tasks import Event, LabelSettings, LabelTask, Task
 from tallformer_infer.bundle import bundled_models, load_bundle
 from tallformer_infer.commands.progress import JsonWatcher
@@ -88,12 +87,10 @@ def label(
 ) -> Done:
     """Label sources as the command does."""
     out.mkdir(parents=True, exist_ok=True)
-    place = place or ResultFolder(out)
     bundle = load_bundle(model)
     layout = Layout(windows, factors)
     given = None if class_scores is None else read_class_scores(class_scores)
     scores = None if given is None else describe_scores(given, bundle.recipe)
-    hashes = hash_stages(bundle, layout=layout, selection=selection, static_tolerance=static_tolerance, scores=scores)
     settings = LabelSettings(
         model=str(bundle.path),
         bundle_sha256=bundle.sha256,
@@ -107,21 +104,19 @@ def label(
         scores=scores,
     )
     with ArchiveDatabase(out, writes=True) as database:
-        planned = plan(
-            database, find_sources([str(s) for s in sources], without=[out]), hashes, place=place, formats=("json",)
-        )
         parts = RunParts(
             database=database,
             bundle=bundle,
             settings=settings,
-            hashes=hashes,
-            keeper=ResultKeeper(database, bundle, hashes, selection=selection, place=place, formats=("json",)),
+            place=place or ResultFolder(out),
+            formats=("json",),
             watcher=JsonWatcher(quiet=True),
             max_attempts=max_attempts,
             store_bytes=store_bytes,
             class_scores=given,
         )
-        done = Done(Run(parts, planned), InlineEngine(settings))
+        found = find_sources([str(source) for source in sources], without=[out])
+        done = Done(Run(parts, plan(parts, found)), InlineEngine(settings))
         done.run.conclude_stored()
         done.run.work(done.engine)
         done.run.write_left()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import io
 import json
 from collections.abc import Iterator
@@ -54,6 +55,16 @@ def test_the_examples_in_the_docstrings_are_true(public: type, monkeypatch: pyte
 
     assert runner.tries > 0
     assert runner.failures == 0
+
+
+@pytest.mark.parametrize("public", [Detector, Bundle, Action, Result])
+def test_the_reference_shows_the_examples_as_code(public: type) -> None:
+    griffe = pytest.importorskip("griffe", reason="needs the tools of `make docs`")
+
+    sections = griffe.Docstring(inspect.getdoc(public)).parse("google")
+
+    (examples,) = (section for section in sections if section.kind is griffe.DocstringSectionKind.examples)
+    assert all(kind is griffe.DocstringSectionKind.examples for kind, _ in examples.value)
 
 
 def test_a_file_object_gives_what_its_path_gives(detector: Detector) -> None:

@@ -28,6 +28,7 @@ from typing import Any, Literal, Self
 
 from tallformer_infer.errors import ArchiveError
 from tallformer_infer.structures import Action
+from tallformer_infer.text import describe_losses
 
 Status = Literal["waiting", "running", "done", "failed", "ignored"]
 """`ignored`: a file in a folder that is not a video."""
@@ -107,6 +108,11 @@ class VideoRow:
         is_short = bool(self.missing_s)
         is_damaged = (self.decode_errors or 0) > is_short
         return (*(("short",) if is_short else ()), *(("damaged",) if is_damaged else ()))
+
+    def describe_losses(self) -> str:
+        """What is missing from the video, in words; empty if nothing is."""
+        told_s = None if self.result is None else self.result.get("video", {}).get("duration_s")
+        return describe_losses(told_s, self.missing_s or 0.0, self.decode_errors or 0)
 
 
 def row_from(record: sqlite3.Row) -> VideoRow:

@@ -134,14 +134,7 @@ class Labeller:
         self._bundle = load_bundle(settings.model)
         if self._bundle.sha256 != settings.bundle_sha256:
             raise BundleError(f"{settings.model}: was changed since the run began; run the same command again")
-        self._hashes: StageHashes = hash_stages(
-            self._bundle,
-            layout=settings.layout,
-            selection=settings.selection,
-            static_tolerance=settings.static_tolerance,
-            scores=settings.scores,
-            precision=settings.precision,
-        )
+        self._hashes: StageHashes = hash_stages(self._bundle, settings)
         self._choices = choices_of(settings)
         self._store = None if settings.store is None else FeatureStore(settings.store)
         self._runtime: Runtime | None = None

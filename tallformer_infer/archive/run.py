@@ -9,13 +9,13 @@ Note [at any moment]
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tallformer_infer.archive.database import ArchiveDatabase, FailureKind, VideoRow
@@ -31,7 +31,7 @@ from tallformer_infer.archive.results import (
     stored_result,
 )
 from tallformer_infer.archive.sources import FoundSource
-from tallformer_infer.archive.stages import StageHashes, choices_of, sha256_of, storage_key
+from tallformer_infer.archive.stages import StageHashes, choices_of, hash_stages, sha256_of, storage_key
 from tallformer_infer.archive.store import FeatureStore, StoreLimit
 from tallformer_infer.archive.tasks import (
     Alive,
@@ -60,6 +60,43 @@ _RETRY_IN_NEXT_RUN = frozenset({"read", "output", "scores"})
 """Failures that may have resolved themselves; others wait for `tallformer archive retry`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunParts:
+    """The parts of a run."""
+
+    database: ArchiveDatabase
+    """Open for writing."""
+    bundle: Bundle
+    """The model."""
+    settings: LabelSettings
+    """Settings for the workers."""
+    place: ResultPlace
+    """Where result files go."""
+    formats: tuple[str, ...]
+    """Formats of the result files of a video."""
+    watcher: Watcher
+    """Receives events."""
+    max_attempts: int
+    """Attempts per video whose worker crashes or hangs, or whose source breaks off."""
+    store_bytes: int
+    """Disk space for stored features and candidates."""
+    class_scores: ClassScores | None = None
+    """Class scores per video, in place of the model's classifier."""
+
+    @cached_property
+    def hashes(self) -> StageHashes:
+        """Hashes of model and settings."""
+        return hash_stages(self.bundle, self.settings)
+
+    @cached_property
+    def keeper(self) -> ResultKeeper:
+        """Writes results."""
+        selection = self.settings.selection
+        return ResultKeeper(
+            self.database, self.bundle, self.hashes, selection=selection, place=self.place, formats=self.formats
+        )
+
+
 @dataclass(kw_only=True)
 class Plan:
     """What to do with each video of the sources."""
@@ -78,23 +115,14 @@ class Plan:
     """Total size of the work, as far as sizes are known."""
 
 
-def plan(
-    database: ArchiveDatabase,
-    found: Sequence[FoundSource],
-    hashes: StageHashes,
-    *,
-    place: ResultPlace,
-    formats: Sequence[str],
-) -> Plan:
+def plan(parts: RunParts, found: Sequence[FoundSource]) -> Plan:
     """Compare the sources with the archive, and add rows for new videos.
 
     Args:
-        database: Open for writing.
+        parts: Database, model, settings and result files.
         found: Videos of the sources.
-        hashes: Of the model and settings of this run.
-        place: Where result files go.
-        formats: Of the result files.
     """
+    database, formats = parts.database, parts.formats
     known = {row.source: row for row in database.videos()}
     new = choose_names([source for source in found if source.source not in known], database.name_keys())
     if new:
@@ -107,8 +135,8 @@ def plan(
         row = known[source.source]
         size_bytes, is_changed = _look(row)
         sizes[row.id] = size_bytes
-        is_written = set(formats) <= set(row.outputs) and has_outputs(place, row.name, formats)
-        wanted = _list_for(done, row, hashes, is_changed=is_changed, is_written=is_written)
+        is_written = set(formats) <= set(row.outputs) and has_outputs(parts.place, row.name, formats)
+        wanted = _list_for(done, row, parts.hashes, is_changed=is_changed, is_written=is_written)
         wanted.append(row)
         if (wanted is done.label or wanted is done.conclude) and size_bytes < float("inf"):
             done.size_bytes += size_bytes
@@ -145,30 +173,6 @@ def _list_for(done: Plan, row: VideoRow, hashes: StageHashes, *, is_changed: boo
 _RETRY_IN_THIS_RUN: frozenset[FailureKind] = frozenset({"read", "crash", "killed", "hang"})
 _WAIT_S = 0.2
 _CONCLUDED_AT_ONCE = 64
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunParts:
-    """The parts of a run."""
-
-    database: ArchiveDatabase
-    """Open for writing."""
-    bundle: Bundle
-    """The model."""
-    settings: LabelSettings
-    """Settings for the workers."""
-    hashes: StageHashes
-    """Hashes of model and settings."""
-    keeper: ResultKeeper
-    """Writes results."""
-    watcher: Watcher
-    """Receives events."""
-    max_attempts: int
-    """Attempts per video whose worker crashes or hangs, or whose source breaks off."""
-    store_bytes: int
-    """Disk space for stored features and candidates."""
-    class_scores: ClassScores | None = None
-    """Class scores per video, in place of the model's classifier."""
 
 
 class Run:

@@ -21,8 +21,6 @@ from tallformer_infer.devices import RunPrecision
 from tallformer_infer.errors import BundleError
 from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.pipeline import Choices, check_takes_scores, scores_by_class
-from tallformer_infer.results import Selection
-from tallformer_infer.structures import Layout
 
 _FORM = 1
 """Increased when the same model gives other frames, features or candidates."""
@@ -40,29 +38,16 @@ class StageHashes:
     """And what decides actions."""
 
 
-def hash_stages(
-    bundle: Bundle,
-    *,
-    layout: Layout,
-    selection: Selection,
-    static_tolerance: float,
-    scores: ScoreFile | None = None,
-    precision: RunPrecision | None = None,
-) -> StageHashes:
+def hash_stages(bundle: Bundle, settings: LabelSettings) -> StageHashes:
     """The hashes of a model with these settings.
 
-    Args:
-        bundle: The model.
-        layout: How videos are laid out for the localizer.
-        selection: Which actions are kept.
-        static_tolerance: Clips that differ by less share features, see `ClipEncoder`.
-        scores: Classes of whole videos; with them, candidates are proposals without a class.
-        precision: Of the encoder, see `encoder_precision`.
+    With class scores of whole videos, candidates are proposals without a class.
     """
+    layout, selection, scores, precision = settings.layout, settings.selection, settings.scores, settings.precision
     recipe = bundle.recipe
     windows = layout.windows
-    grid = to_json(recipe.window) if windows == "reference" else recipe.window.clip_frames
-    encoding = [_FORM, _graph_sha256(bundle, "encoder"), to_json(recipe.sampling), windows, grid, static_tolerance]
+    grid = [windows, to_json(recipe.window) if windows == "reference" else recipe.window.clip_frames]
+    encoding = [_FORM, _graph_sha256(bundle, "encoder"), to_json(recipe.sampling), *grid, settings.static_tolerance]
     encoder = _hash(encoding if precision != "bf16" else [*encoding, precision])
     localizing = [encoder, _graph_sha256(bundle, "localizer"), to_json(recipe.window), to_json(recipe.candidates)]
     if layout.factors != (1,):  # archives from before there were rates, or scores, stay valid

@@ -19,7 +19,6 @@ import contextlib
 import errno
 import io
 import os
-import secrets
 import struct
 import sys
 import threading
@@ -31,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.errors import ConfigError
+from tallformer_infer.files import replacing
 from tallformer_infer.pipeline import EncodedClip, VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates
 
@@ -295,7 +295,7 @@ def _read_record(file: io.RawIOBase | io.BufferedIOBase, shape: Shape) -> Encode
 
 _CANDIDATES_MAGIC = b"TFcand1\n"
 _LEFT_PART = 0.9
-_FEATURES, _CANDIDATES, _TEMPORARY = ".features", ".candidates", ".temporary"
+_FEATURES, _CANDIDATES = ".features", ".candidates"
 
 
 class FeatureStore:
@@ -375,14 +375,8 @@ class FeatureStore:
         """
         path = self._path(key, _CANDIDATES)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{secrets.token_hex(6)}{_TEMPORARY}")
-        try:
+        with replacing(path, is_synced=False) as temporary:  # damage is noticed, and candidates are computed again
             temporary.write_bytes(_encode(stored))
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
 
     def shrink(self, budget_bytes: int, *, keep: Collection[str] = ()) -> int:
         """Remove files, those not used for longest first, until all are within the budget.

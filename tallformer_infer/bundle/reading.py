@@ -134,9 +134,10 @@ class BundleDescription:
 class Bundle:
     """A model, ready for a runtime to load.
 
-    >>> bundle = Bundle.load("demo")
-    >>> bundle.name, len(bundle.recipe.classes), bundle.footage
-    ('demo', 8, 'generated')
+    Examples:
+        >>> bundle = Bundle.load("demo")
+        >>> bundle.name, len(bundle.recipe.classes), bundle.footage
+        ('demo', 8, 'generated')
     """
 
     path: Path

@@ -17,7 +17,7 @@ from tallformer_infer.commands.options import exported_named
 from tallformer_infer.text import clock, counted, printable
 
 if TYPE_CHECKING:  # heavy imports would slow --help down
-    from tallformer_infer.archive.database import ArchiveDatabase, VideoRow
+    from tallformer_infer.archive.database import ArchiveDatabase
     from tallformer_infer.archive.queries import FoundAction
 
 
@@ -218,7 +218,7 @@ def describe_archive(database: ArchiveDatabase) -> dict[str, Any]:
                 "missing_s": round(row.missing_s or 0.0, 3),
                 "decode_errors": row.decode_errors,
                 "losses": row.losses,
-                "message": row_losses(row),
+                "message": row.describe_losses(),
             }
             for row in rows
             if row.losses
@@ -229,14 +229,6 @@ def describe_archive(database: ArchiveDatabase) -> dict[str, Any]:
             if row.status == "failed"
         ],
     }
-
-
-def row_losses(row: VideoRow) -> str:
-    """What is missing from a short or damaged video; empty if nothing is."""
-    from tallformer_infer.commands.tables import describe_losses
-
-    told_s = None if row.result is None else row.result.get("video", {}).get("duration_s")
-    return describe_losses(told_s, row.missing_s or 0.0, row.decode_errors or 0)
 
 
 def show_archive(described: dict[str, Any], *, rows: int) -> None:

@@ -328,10 +328,8 @@ def label_sources(options: LabelOptions) -> int:
     from tallformer_infer.archive.database import ArchiveDatabase
     from tallformer_infer.archive.places import begin_copy
     from tallformer_infer.archive.processes import choose_workers
-    from tallformer_infer.archive.results import ResultKeeper
     from tallformer_infer.archive.run import Run, RunParts, plan
     from tallformer_infer.archive.sources import find_sources
-    from tallformer_infer.archive.stages import hash_stages
     from tallformer_infer.bundle import load_bundle
     from tallformer_infer.commands.progress import JsonWatcher, TerminalWatcher
     from tallformer_infer.media import ALLOWED_PROTOCOLS, host_of, is_web_address
@@ -346,14 +344,6 @@ def label_sources(options: LabelOptions) -> int:
         JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(quiet=options.quiet)
     )
     class_scores, score_file = _class_scores(detector.class_scores, bundle)
-    hashes = hash_stages(
-        bundle,
-        layout=layout,
-        selection=selection,
-        static_tolerance=options.static_tolerance,
-        scores=score_file,
-        precision=detector.precision,
-    )
     protocols = ALLOWED_PROTOCOLS | {name.lower() for name in options.protocols}
     written = _written_folders(options)
     found = run_interruptibly(lambda: find_sources(options.sources, without=written, protocols=protocols))
@@ -363,7 +353,6 @@ def label_sources(options: LabelOptions) -> int:
         _say_decoder(options, watcher)
         begin_copy(database, place)
         store = _store(options, folder)
-        planned = plan(database, found, hashes, place=place, formats=formats)
         workers = choose_workers(
             bundle,
             videos=len(found),  # of all: a run that goes on takes as many threads, and gets the same last digits
@@ -377,13 +366,14 @@ def label_sources(options: LabelOptions) -> int:
             database=database,
             bundle=bundle,
             settings=settings,
-            hashes=hashes,
-            keeper=ResultKeeper(database, bundle, hashes, selection=selection, place=place, formats=formats),
+            place=place,
+            formats=formats,
             watcher=watcher,
             max_attempts=options.max_attempts,
             store_bytes=options.store_bytes,
             class_scores=class_scores,
         )
+        planned = plan(parts, found)
         return _run(Run(parts, planned), planned, workers, parts, options)
 
 
@@ -420,9 +410,9 @@ def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelO
                 raise StoppedError from error
             raise
     watcher.finished(planned, run.totals, options.out, parts.database.path.parent)
-    if "html" in parts.keeper.formats and parts.keeper.place.folder is not None:
+    if "html" in parts.formats and parts.place.folder is not None:
         _write_index(parts.database.path.parent, watcher)
-    problem = end_copy(parts.database, parts.keeper.place, missing=untried)
+    problem = end_copy(parts.database, parts.place, missing=untried)
     if problem:
         said = f"error: {problem}; nothing is lost; run the same command again to write what is missing"
         watcher.say("error", said, missing=untried)

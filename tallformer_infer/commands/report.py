@@ -344,7 +344,6 @@ def archive_rows(folder: Path, seen_from: Path) -> Iterator[IndexRow]:
 
 
 def _archive_row(row: VideoRow, counts: dict[str, int], seconds: dict[str, float], page: str | None) -> IndexRow:
-    from tallformer_infer.commands.archive import row_losses
     from tallformer_infer.report import IndexRow
 
     return IndexRow(
@@ -354,6 +353,6 @@ def _archive_row(row: VideoRow, counts: dict[str, int], seconds: dict[str, float
         counts=counts,
         seconds=seconds,
         error=(row.error or "") if row.status == "failed" else "",
-        note=row_losses(row),
+        note=row.describe_losses(),
         page=page,
     )

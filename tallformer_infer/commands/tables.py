@@ -18,7 +18,7 @@ from tallformer_infer.evaluation import SAME_TIOU, Pair, Truth, pair_up, read_tr
 from tallformer_infer.labels import Segment, bare_name_of, match_video
 from tallformer_infer.results import display_floor, select_actions
 from tallformer_infer.structures import Result
-from tallformer_infer.text import clock, counted, printable, times
+from tallformer_infer.text import clock, counted, describe_losses, printable, times
 
 _BAR_CELLS = 10
 UNTRAINED = "untrained model: its weights are random and these actions mean nothing"
@@ -80,22 +80,6 @@ def losses(result: Result) -> str:
     """What is missing from a damaged video, and other notes on it; empty if there is nothing to say."""
     lost = describe_losses(result.video.duration_s, result.missing_s, result.decode_errors)
     return "; ".join([*([lost] if lost else []), *result.notes])
-
-
-def describe_losses(told_s: float | None, missing_s: float, decode_errors: int) -> str:
-    """What is missing from a damaged video; empty if nothing is.
-
-    Args:
-        told_s: Length as the header says, in seconds.
-        missing_s: What is missing of it at the end, in seconds.
-        decode_errors: Places that are damaged or left out.
-    """
-    parts = []
-    if missing_s and told_s is not None:
-        parts.append(f"{told_s - missing_s:.1f} s of {told_s:.1f} s could be read")
-    if decode_errors > len(parts):  # a missing end is itself one of them
-        parts.append(f"{counted(decode_errors, 'place')} {'is' if decode_errors == 1 else 'are'} damaged or left out")
-    return "; ".join(parts)
 
 
 def _headline(result: Result) -> Text:

@@ -67,14 +67,15 @@ class StreamStep:
 class Detector:
     """Finds actions in videos with one model on one device. Not for several threads at once.
 
-    >>> detector = Detector.load("demo", device="cpu")
-    >>> detector.classes[:3]
-    ('bounce', 'spin left', 'spin right')
-    >>> result = detector.detect("docs/example/example.mp4")
-    >>> for action in result.actions[:2]:
-    ...     print(action.label, round(action.start_s))
-    spin right 1
-    orbit 19
+    Examples:
+        >>> detector = Detector.load("demo", device="cpu")
+        >>> detector.classes[:3]
+        ('bounce', 'spin left', 'spin right')
+        >>> result = detector.detect("docs/example/example.mp4")
+        >>> for action in result.actions[:2]:
+        ...     print(action.label, round(action.start_s))
+        spin right 1
+        orbit 19
     """
 
     def __init__(

@@ -21,10 +21,9 @@ from pathlib import Path
 from tallformer_infer.archive.database import ArchiveDatabase, FailureKind
 from tallformer_infer.archive.places import ResultFolder
 from tallformer_infer.archive.processes import ProcessEngine
-from tallformer_infer.archive.results import ResultKeeper, stored_result
+from tallformer_infer.archive.results import stored_result
 from tallformer_infer.archive.run import Plan, Run, RunParts
 from tallformer_infer.archive.sources import FoundSource
-from tallformer_infer.archive.stages import hash_stages
 from tallformer_infer.archive.tasks import Alive, LabelSettings, Totals
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import MediaError, TallformerError
@@ -169,14 +168,12 @@ class Driver:
             store=(self.archive / "store").resolve(),
             longest_factor=options.timeout_factor,
         )
-        hashes = hash_stages(bundle, layout=settings.layout, selection=_EVERYTHING, static_tolerance=0.0)
-        place = ResultFolder(self.archive)
         parts = RunParts(
             database=database,
             bundle=bundle,
             settings=settings,
-            hashes=hashes,
-            keeper=ResultKeeper(database, bundle, hashes, selection=_EVERYTHING, place=place, formats=()),
+            place=ResultFolder(self.archive),
+            formats=(),
             watcher=_JobWatcher(self._jobs, self._progress),
             max_attempts=options.max_attempts,
             store_bytes=options.store_bytes,
