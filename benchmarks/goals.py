@@ -67,9 +67,29 @@ class Goal:
 GOALS = (
     Goal("encoder", "fp32", "encoder in fp32, clips per second over eager torch", 2.5, "at least", "×"),
     Goal("encoder", "int8", "encoder in int8, clips per second over eager torch", 4.0, "at least", "×"),
+    Goal(
+        "encoder",
+        "rivals",
+        "encoder in fp32 over the fastest of torch, ONNX Runtime and OpenVINO",
+        1.0,
+        "at least",
+        "×",
+    ),
+    Goal("encoder", "reduced", "encoder in bf16 or int8 over the fastest of these in fp32", 1.8, "at least", "×"),
     Goal("encoder", "share", "encoder in fp32, of the machine's rate of matrix products", 0.78, "at least", "%"),
-    Goal("overlap", "demo", "`detect` over the slower of decode and encode alone, demo", 1.10, "at most", "×"),
-    Goal("overlap", "swin-t", "`detect` over the slower of decode and encode alone, Swin-T", 1.10, "at most", "×"),
+    Goal("overlap", "demo", "`detect` over the slower of decode and encode alone, demo", 1.05, "at most", "×"),
+    Goal("overlap", "kinetics400", "the same, kinetics400", 1.05, "at most", "×"),
+    Goal("overlap", "swin-t", "the same, Swin-T", 1.10, "at most", "×"),
+    Goal(
+        "overlap",
+        "demo-least",
+        "`detect` over the least that its stages can take on these cores, demo",
+        1.05,
+        "at most",
+        "×",
+    ),
+    Goal("overlap", "kinetics400-least", "the same, kinetics400", 1.05, "at most", "×"),
+    Goal("overlap", "swin-t-least", "the same, Swin-T", 1.10, "at most", "×"),
     Goal("decode", "fastest", "frames per second of our reader over the fastest other", 0.95, "at least", "×"),
     Goal(
         "windows",
@@ -114,7 +134,7 @@ class Part:
 
 
 PARTS = (
-    Part("encoder", "benchmarks.bench_encoder", "goal", 3.0),
+    Part("encoder", "benchmarks.bench_encoder", "goal", 3.6),
     Part("overlap", "benchmarks.bench_detect", "goal", 4.5),
     Part("decode", "benchmarks.bench_decode", "goal", 1.5),
     Part("windows", "benchmarks.bench_windows", "goal", 1.0),

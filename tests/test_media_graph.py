@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallformer_infer.config import SamplingConfig
-from tallformer_infer.media import open_video
+from tallformer_infer.media import graph, open_video
 from tallformer_infer.media.graph import UPRIGHT, PictureSampler, exact_rate, from_matrix, resized_px
 from tallformer_infer.structures import VideoInfo
 from tests.videos import noise_pictures, write_video
@@ -140,6 +141,43 @@ def test_resizing_equals_swscale_bicubic_called_without_a_graph(tmp_path, height
         frames = list(video)
 
     np.testing.assert_array_equal(frames, expected)
+
+
+@pytest.mark.parametrize("resize_filter", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "nv12", "yuv422p", "yuv444p", "yuv420p10le", "bgr0"])
+@pytest.mark.parametrize(
+    ("width_px", "height_px", "written"), [(160, 90, "gbrp"), (57, 33, "gbrp"), (57, 32, "rgb24"), (41, 23, "rgb24")]
+)
+def test_planes_of_an_odd_width_are_the_pixels_of_rgb24(
+    monkeypatch, width_px, height_px, written, pixel_format, resize_filter
+):
+    (pixels,) = noise_pictures(1, height_px=height_px, width_px=width_px)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pixel_format)
+    sampling = SamplingConfig(resize="short_side", resize_px=32, crop_px=32, resize_filter=resize_filter)
+    width_resized_px, _ = resized_px(width_px, height_px, sampling)
+    seen = []
+    centre_crop = graph._centre_crop
+    monkeypatch.setattr(
+        graph, "_centre_crop", lambda *given: (seen.append(given[0].format.name), centre_crop(*given))[1]
+    )
+    size = {"width_px": width_px, "height_px": height_px}
+
+    sampler = PictureSampler(sampling, replace(INFO, **size), time_base=Fraction(1, 15), orientation=UPRIGHT)
+    (picture,) = [*sampler.push(frame, 0), *sampler.finish(1)]
+
+    plain = av.filter.Graph()
+    steps = ("scale", f"{width_resized_px}:32:flags={resize_filter}"), ("format", "rgb24")
+    plain.link_nodes(
+        plain.add_buffer(
+            template=None, width=width_px, height=height_px, format=frame.format, name=None, time_base=Fraction(1, 15)
+        ),
+        *(plain.add(*step) for step in steps),
+        plain.add("buffersink"),
+    ).configure()
+    plain.push(frame)
+    left = (width_resized_px - 32) // 2
+    assert np.array_equal(picture, plain.pull().to_ndarray()[:, left : left + 32])
+    assert (seen, width_resized_px % 2) == ([written], 1)
 
 
 def test_the_crop_is_the_middle_of_the_resized_picture(tmp_path):

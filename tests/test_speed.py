@@ -18,7 +18,14 @@ from tallformer_infer.bundle.onnx_files import Constant, Node, Value, write_grap
 from tallformer_infer.config import preset
 from tallformer_infer.diagnosis import stages
 from tallformer_infer.diagnosis.sample_video import copy_packets, first_seconds
-from tallformer_infer.diagnosis.stages import MatrixProduct, Trial, decode_bare, gigaflop_of_graph, measure_stages
+from tallformer_infer.diagnosis.stages import (
+    MatrixProduct,
+    Speed,
+    Trial,
+    decode_bare,
+    gigaflop_of_graph,
+    measure_stages,
+)
 from tallformer_infer.diagnosis.turns import Call, Spread, Timing, clocked, paired, take_turns
 from tallformer_infer.errors import DeviceError, MediaError
 from tallformer_infer.media import probe
@@ -127,6 +134,13 @@ def test_the_arithmetic_of_a_graph_is_what_torch_counts() -> None:
     assert counted == pytest.approx([counter.get_total_flops() / 1e9] * 2)
 
 
+def test_sizes_that_a_graph_computes_are_counted_too() -> None:
+    """Torch counted 222.3 GFLOP for this encoder (benchmarks/results/encoder.jsonl)."""
+    graph = load_bundle("kinetics400").read_graph("encoder")
+
+    assert gigaflop_of_graph(graph) == pytest.approx(222.3, abs=0.05)
+
+
 def test_a_written_graph_is_valid_onnx_and_has_its_constants() -> None:
     right = np.arange(6, dtype=np.float32).reshape(2, 3)
     graph = write_graph(
@@ -162,6 +176,29 @@ def test_a_copy_several_times_over_is_as_long(video: Path, tmp_path: Path) -> No
 
     assert decode_bare(tmp_path / "long.mp4") == 120
     assert probe(tmp_path / "long.mp4").duration_s == pytest.approx(12.0)
+
+
+def test_the_least_of_detect_is_the_slower_stage_or_the_work_of_both_over_the_cores() -> None:
+    def timing(wall_s: float, cpu_s: float) -> Timing:
+        return Timing(wall_s=(wall_s, wall_s), cpu_s=(cpu_s, cpu_s))
+
+    measured = {"decode": timing(2.0, 3.0), "encode": timing(4.0, 8.0), "detect": timing(6.6, 12.0)}
+    speed = Speed(
+        timings=measured,
+        stages=(),
+        source_frames=1,
+        frames=1,
+        duration_s=1.0,
+        clips=1,
+        clips_at_once=1,
+        gigaflop_per_clip=None,
+        gigaflop_per_product=None,
+        clips_timed=1,
+    )
+
+    assert speed.over_slower_stage.median == pytest.approx(6.6 / 4.0)
+    assert speed.over_least(2).median == pytest.approx(6.6 / 5.5)  # 11 s of processor time on 2 cores
+    assert speed.over_least(4).median == pytest.approx(6.6 / 4.0)
 
 
 def test_stages_are_measured_alone_together_and_against_ceilings(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:

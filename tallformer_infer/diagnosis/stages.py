@@ -91,6 +91,18 @@ class Speed:
         slower = [max(pair) for pair in zip(*(self.timings[name].wall_s for name in ("decode", "encode")), strict=True)]
         return paired(self.timings["detect"].wall_s, slower)
 
+    def over_least(self, cores: int) -> Spread:
+        """Time of `detect` as a multiple of the least that so many cores allow.
+
+        That is the slower stage alone or, where each stage keeps all cores busy, the processor time of both divided by
+        the cores: no overlap makes two stages cheaper than their sum.
+        """
+        decode, encode = self.timings["decode"], self.timings["encode"]
+        walls = zip(decode.wall_s, encode.wall_s, strict=True)
+        busy = zip(decode.cpu_s, encode.cpu_s, strict=True)
+        least = [max(*wall, sum(cpu) / cores) for wall, cpu in zip(walls, busy, strict=True)]
+        return paired(self.timings["detect"].wall_s, least)
+
     @property
     def binding(self) -> Literal["decode", "encode"]:
         """The stage that takes longer alone."""
@@ -375,15 +387,17 @@ def _flop(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int | Non
 
 
 def _shapes_of_graph(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors, with a batch of 1."""
+    """Shapes of all tensors whose sizes are known, with a batch of 1."""
     from onnx import shape_inference  # noqa: PLC0415
 
     graph = model.graph
     known = {value.name for value in (*graph.value_info, *graph.output)}
     if not {node.output[0] for node in _nodes(graph)} <= known:
-        graph = shape_inference.infer_shapes(model).graph
+        # With the values of shapes that the graph computes: an I3D's pictures are expanded to such a shape.
+        graph = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {constant.name: tuple(constant.dims) for constant in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        dimensions = value.type.tensor_type.shape.dim
-        shapes[value.name] = tuple(dimension.dim_value or 1 for dimension in dimensions)
+        first, *others = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim] or [1]
+        if all(others):
+            shapes[value.name] = (first or 1, *others)
     return shapes
