@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +123,13 @@ def label(
         done.run.work(done.engine)
         done.run.write_left()
         return done
+
+
+def start(source: Path, out: Path, *options: str, **how: Any) -> subprocess.Popen[str]:
+    """Start the command; `how` goes to `Popen`."""
+    told = ["--json-logs", "--model", "demo"]
+    command = [sys.executable, "-m", "tallformer_infer", "label", str(source), "--out", str(out), *told, *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **how)
 
 
 def content_of(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import subprocess
 import sys
@@ -50,3 +51,12 @@ def path_without(folder: Path, *names: str) -> list[str]:
         if re.split(r"[-.]", entry.name)[0] not in names:
             (folder / entry.name).symlink_to(entry)
     return [str(folder) if Path(entry) == SITE else entry for entry in sys.path]
+
+
+def has_driver() -> bool:
+    """Whether the NVIDIA driver is installed here."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

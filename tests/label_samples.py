@@ -69,3 +69,8 @@ def segment(start_s: float, end_s: float, label: str = "jump", score: float | No
 def video(*found: Segment, name: str = "clip.mp4", fps: float | None = 25.0) -> LabelledVideo:
     """A video of a minute."""
     return LabelledVideo(name=name, segments=found, duration_s=60.0, fps=fps)
+
+
+def spans(found: LabelledVideo) -> list[tuple[float, float, str]]:
+    """Start, end and label of every segment."""
+    return [(each.start_s, each.end_s, each.label) for each in found.segments]

@@ -22,7 +22,7 @@ from tallformer_infer.commands.options import given_options
 from tallformer_infer.commands.report import archive_rows
 from tallformer_infer.structures import Action
 from tests.archive_runs import content_of
-from tests.test_report_page import Elements
+from tests.pages import Elements
 from tests.videos import cut_short, damage, textured_pictures, write_video
 from tests.web_server import serve
 

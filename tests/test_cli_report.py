@@ -11,8 +11,8 @@ import pytest
 
 from tallformer_infer import cli
 from tallformer_infer.installing import install_command
+from tests.pages import Elements
 from tests.small_bundle import FOUND, write_bundle
-from tests.test_report_page import Elements
 from tests.videos import noise_pictures, write_video
 
 ACTIONS = [

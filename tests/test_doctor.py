@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _ctypes
-import ctypes
 import json
 import os
 import re
@@ -27,15 +26,7 @@ from tallformer_infer.diagnosis.probes import INPUTS, SIDE, ask, smallest_graph
 from tallformer_infer.installing import install_command
 from tallformer_infer.media.hardware import offered_kinds
 from tallformer_infer.runtime import Device
-from tests.driver_stub import path_without
-
-
-def has_driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
+from tests.driver_stub import has_driver, path_without
 
 
 def run_doctor(*arguments: str, path: list[str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import os
@@ -14,21 +13,13 @@ from pathlib import Path
 import pytest
 
 from tallformer_infer.installing import install_command
-from tests.driver_stub import NO_DEVICE, compile_driver, path_without
+from tests.driver_stub import NO_DEVICE, compile_driver, has_driver, path_without
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt_rtx")
 _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tallformer_infer.cli import run; "
 _TENSORRT = ("tensorrt", "tensorrt_rtx")
 _REFUSED = "tallformer: error: device tensorrt cannot be had (--device auto takes what there is): "
-
-
-def has_driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def run(

@@ -11,25 +11,9 @@ import pytest
 from tallformer_infer import cli
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.formats import encode_labels, read_label_file, read_labels
-from tests.label_samples import segment, video
+from tests.label_samples import segment, spans, video
 
 JUMP = [(1.5, 2.5, "jump")]
-
-
-@pytest.fixture
-def file(tmp_path):
-    """Write a file of this name and content, and give its path."""
-
-    def write(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
-def spans(found):
-    return [(each.start_s, each.end_s, each.label) for each in found.segments]
 
 
 def by_name(found):

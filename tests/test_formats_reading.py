@@ -8,24 +8,7 @@ import pytest
 
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels.formats import encode_labels, format_of, read_labels
-from tests.label_samples import segment, video
-
-
-@pytest.fixture
-def file(tmp_path):
-    """Write a file of this name and content, and give its path."""
-
-    def write(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
-def spans(found):
-    return [(each.start_s, each.end_s, each.label) for each in found.segments]
-
+from tests.label_samples import segment, spans, video
 
 # subtitles
 

@@ -8,14 +8,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tallformer_infer.archive.database import ArchiveDatabase
-from tests.archive_runs import content_of
+from tests.archive_runs import content_of, start
 from tests.videos import textured_pictures, write_video
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
@@ -42,23 +41,6 @@ def expected(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("expected")
     assert ended(start(videos, out))[0] == 1
     return content_of(out)
-
-
-def start(source, out, *options, **how):
-    command = [
-        sys.executable,
-        "-m",
-        "tallformer_infer",
-        "label",
-        str(source),
-        "--out",
-        str(out),
-        "--json-logs",
-        "--model",
-        "demo",
-        *options,
-    ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **how)
 
 
 def events_of(run):

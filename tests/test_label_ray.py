@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.archive_runs import content_of
+from tests.archive_runs import content_of, start
 from tests.videos import textured_pictures, write_video
 
 ray = pytest.importorskip("ray")
@@ -51,23 +49,6 @@ def cluster():
     other = cluster.add_node(num_cpus=1)
     yield cluster, other
     cluster.shutdown()
-
-
-def start(source, out, *options):
-    command = [
-        sys.executable,
-        "-m",
-        "tallformer_infer",
-        "label",
-        str(source),
-        "--out",
-        str(out),
-        "--json-logs",
-        "--model",
-        "demo",
-        *options,
-    ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def events_of(lines):

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tallformer_infer import Detector
-
-BIN = Path(sys.executable).parent
-
+from tests.pages import BIN, blocks, run
 
 PAGES = ("README.md", "docs/detect.md", "docs/label.md", "docs/live.md", "docs/calibrate.md", "docs/report.md")
-
-
-def blocks(root: Path, language: str, page: str = "README.md") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (root / page).read_text(encoding="utf-8"), re.DOTALL | re.M)
-
-
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(
-        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 def test_the_two_commands_stand_in_the_readme(root: Path) -> None:

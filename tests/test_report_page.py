@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import gzip
-import html.parser
 import json
 import sys
 
@@ -14,6 +13,7 @@ import pytest
 from tallformer_infer.errors import ExtraError
 from tallformer_infer.report import IndexRow, PageAction, PageTruth, PageVideo, render_index, render_page
 from tests.label_samples import ODD_LABELS
+from tests.pages import Elements
 
 MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
 VIDEO = PageVideo(
@@ -23,29 +23,6 @@ VIDEO = PageVideo(
     truth=(PageTruth(start_s=1.0, end_s=2.0, label=MARKUP),),
     end_s=10.0,
 )
-
-
-class Elements(html.parser.HTMLParser):
-    """Elements of a page, with the text of scripts."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.found, self.scripts, self.links = [], {}, []
-        self._script = None
-        self.feed(page.decode())
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append(tag)
-        attributes = dict(attributes)
-        self.links += [value for name, value in attributes.items() if name in ("src", "href")]
-        self._script = attributes.get("id", "") if tag == "script" else None
-
-    def handle_data(self, data):
-        if self._script is not None:
-            self.scripts[self._script] = self.scripts.get(self._script, "") + data
-
-    def handle_endtag(self, tag):
-        self._script = None
 
 
 def test_what_comes_from_outside_makes_no_element():

@@ -13,7 +13,7 @@ from tallformer_infer.labels import LabelledVideo, Problems, Segment, read_annot
 from tallformer_infer.labels.activitynet import truth_document
 from tallformer_infer.report import PageAction, PageVideo, render_page
 from tests.browser import MARK, wait_for
-from tests.test_readme import blocks, run
+from tests.pages import blocks, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Selenium, when its sockets are collected
 

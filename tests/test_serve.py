@@ -33,8 +33,8 @@ from tallformer_infer.serve import JobOptions, JobStore, ServerOptions, create_a
 from tallformer_infer.serve.driver import DriverOptions
 from tests.browser import Browser
 from tests.calibration_samples import calibration
+from tests.pages import blocks, run
 from tests.small_bundle import write_bundle
-from tests.test_readme import blocks, run
 
 VIDEO = Path("docs/example/example.mp4")
 TOKEN = "a-token-of-length"
