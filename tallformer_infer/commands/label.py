@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:  # heavy imports would slow --help down
     from tallformer_infer.archive.places import ResultPlace
     from tallformer_infer.archive.processes import Engine
     from tallformer_infer.archive.run import Plan, Run, RunParts
+    from tallformer_infer.archive.sources import FoundSource
     from tallformer_infer.archive.tasks import LabelSettings, ScoreFile
     from tallformer_infer.bundle import Bundle
     from tallformer_infer.commands.progress import LabelWatcher
     from tallformer_infer.evaluation import ClassScores
-    from tallformer_infer.results import Selection
     from tallformer_infer.structures import Layout
 
 
@@ -328,44 +328,30 @@ def label_sources(options: LabelOptions) -> int:
     from tallformer_infer.archive.database import ArchiveDatabase
     from tallformer_infer.archive.places import begin_copy
     from tallformer_infer.archive.processes import choose_workers
-    from tallformer_infer.archive.run import Run, RunParts, plan
+    from tallformer_infer.archive.run import RunParts, plan
     from tallformer_infer.archive.sources import find_sources
     from tallformer_infer.bundle import load_bundle
     from tallformer_infer.commands.progress import JsonWatcher, TerminalWatcher
-    from tallformer_infer.media import ALLOWED_PROTOCOLS, host_of, is_web_address
 
     _refuse_ignored(options)
     formats = _formats(options.formats)
-    detector = options.detector
-    bundle = load_bundle(detector.model)
-    selection = detector.selection(bundle)
-    layout = _layout(detector, bundle)
-    watcher: LabelWatcher = (
-        JsonWatcher(quiet=options.quiet) if options.json_logs else TerminalWatcher(quiet=options.quiet)
-    )
-    class_scores, score_file = _class_scores(detector.class_scores, bundle)
-    protocols = ALLOWED_PROTOCOLS | {name.lower() for name in options.protocols}
-    written = _written_folders(options)
+    bundle = load_bundle(options.detector.model)
+    settings, class_scores = _settings(options, bundle)
+    quiet, protocols, written = options.quiet, settings.protocols, _written_folders(options)
+    watcher: LabelWatcher = JsonWatcher(quiet=quiet) if options.json_logs else TerminalWatcher(quiet=quiet)
     found = run_interruptibly(lambda: find_sources(options.sources, without=written, protocols=protocols))
     folder, place = _open_places(options.out, options.state, protocols)
     with ArchiveDatabase(folder, writes=True) as database:
         watcher.loaded(bundle)
         _say_decoder(options, watcher)
         begin_copy(database, place)
-        store = _store(options, folder)
-        workers = choose_workers(
-            bundle,
-            videos=len(found),  # of all: a run that goes on takes as many threads, and gets the same last digits
-            memory_bytes=options.memory_bytes,
-            workers=options.workers,
-        )
-        settings = _settings(options, bundle, selection, layout=layout, workers=workers, store=store)
-        public_hosts = frozenset(host_of(one.source) for one in found if one.is_foreign and is_web_address(one.source))
-        settings = dataclasses.replace(settings, scores=score_file, protocols=protocols, public_hosts=public_hosts)
+        # Of all videos: a run that resumes has as many workers and threads, and so the same last digits.
+        count = len(found)
+        workers = choose_workers(bundle, videos=count, memory_bytes=options.memory_bytes, workers=options.workers)
         parts = RunParts(
             database=database,
             bundle=bundle,
-            settings=settings,
+            settings=_settings_for(found, settings, options, workers),
             place=place,
             formats=formats,
             watcher=watcher,
@@ -373,8 +359,7 @@ def label_sources(options: LabelOptions) -> int:
             store_bytes=options.store_bytes,
             class_scores=class_scores,
         )
-        planned = plan(parts, found)
-        return _run(Run(parts, planned), planned, workers, parts, options)
+        return _run(parts, plan(parts, found), workers, options)
 
 
 def _say_decoder(options: LabelOptions, watcher: LabelWatcher) -> None:
@@ -390,9 +375,11 @@ def _say_decoder(options: LabelOptions, watcher: LabelWatcher) -> None:
         watcher.say("decoder", f"decoding: {printable(hardware.reason)}", hwaccel=hardware.kind)
 
 
-def _run(run: Run, planned: Plan, workers: int, parts: RunParts, options: LabelOptions) -> int:
+def _run(parts: RunParts, planned: Plan, workers: int, options: LabelOptions) -> int:
     from tallformer_infer.archive.places import end_copy
+    from tallformer_infer.archive.run import Run
 
+    run = Run(parts, planned)
     watcher: LabelWatcher = parts.watcher  # type: ignore[assignment]  # it is the one that was made here
     with contextlib.ExitStack() as ending:
         try:
@@ -473,26 +460,46 @@ def _say_how_to_resume(watcher: LabelWatcher, run: Run, options: LabelOptions) -
     watcher.say("interrupted", message, done=run.totals.done, command=again)
 
 
-def _settings(
-    options: LabelOptions, bundle: Bundle, selection: Selection, *, layout: Layout, workers: int, store: Path | None
-) -> LabelSettings:
-    from tallformer_infer.archive.processes import choose_threads
+def _settings(options: LabelOptions, bundle: Bundle) -> tuple[LabelSettings, ClassScores | None]:
+    """Settings of the workers, apart from what depends on the sources, and class scores per video.
+
+    Raises:
+        typer.BadParameter: An option does not fit the model.
+    """
     from tallformer_infer.archive.tasks import LabelSettings
+    from tallformer_infer.media import ALLOWED_PROTOCOLS
 
     asked = options.detector
-    return LabelSettings(
+    selection, layout = asked.selection(bundle), _layout(asked, bundle)
+    class_scores, score_file = _class_scores(asked.class_scores, bundle)
+    settings = LabelSettings(
         model=str(bundle.path.resolve()),
         bundle_sha256=bundle.sha256,
         device=asked.device,
         precision=asked.precision,
         hwaccel=asked.hwaccel,
-        threads=choose_threads(workers, asked.threads) if options.engine == "processes" else asked.threads or 1,
+        threads=asked.threads,
         layout=layout,
         selection=selection,
         static_tolerance=options.static_tolerance,
-        store=store,
+        store=_store(options),
         longest_factor=options.timeout_factor,
+        scores=score_file,
+        protocols=ALLOWED_PROTOCOLS | {name.lower() for name in options.protocols},
     )
+    return settings, class_scores
+
+
+def _settings_for(
+    found: Sequence[FoundSource], settings: LabelSettings, options: LabelOptions, workers: int
+) -> LabelSettings:
+    from tallformer_infer.archive.processes import choose_threads
+    from tallformer_infer.media import host_of, is_web_address
+
+    asked = settings.threads
+    threads = choose_threads(workers, asked) if options.engine == "processes" else asked or 1
+    hosts = {host_of(one.source) for one in found if one.is_foreign and is_web_address(one.source)}
+    return dataclasses.replace(settings, threads=threads, public_hosts=frozenset(hosts))
 
 
 def _refuse_ignored(options: LabelOptions) -> None:
@@ -515,8 +522,7 @@ def _written_folders(options: LabelOptions) -> list[Path]:
     """Folders that the run writes to; files in them are not labelled."""
     from tallformer_infer.archive.places import RESULTS
 
-    folder = options.state or Path(options.out)
-    store = _store(options, folder)
+    folder, store = _folder(options), _store(options)
     return [folder, folder / RESULTS, *([store] if store else [])]
 
 
@@ -553,10 +559,13 @@ def _layout(asked: DetectorOptions, bundle: Bundle) -> Layout:
     return asked.layout(bundle)
 
 
-def _store(options: LabelOptions, folder: Path) -> Path | None:
-    if not options.store_bytes:
-        return None
-    return (options.store or folder / _STORE).resolve()
+def _store(options: LabelOptions) -> Path | None:
+    return (options.store or _folder(options) / _STORE).resolve() if options.store_bytes else None
+
+
+def _folder(options: LabelOptions) -> Path:
+    """The folder of the database."""
+    return options.state or Path(options.out)
 
 
 def _open_places(out: str, state: Path | None, protocols: Collection[str]) -> tuple[Path, ResultPlace]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tallformer_infer.commands import options
+
+if TYPE_CHECKING:
+    from tallformer_infer.live import Event
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -87,10 +93,6 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
     import_interruptibly("tallformer_infer.live")
 
-    import json
-    import sys
-
-    from tallformer_infer.errors import OutputError
     from tallformer_infer.live import Feed, FeedOptions, Recorder
     from tallformer_infer.live import watch as watch_feed
     from tallformer_infer.pipeline import Detector
@@ -118,10 +120,6 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
     feed = Feed(source, feed_options)
     if not quiet:
         typer.echo(f"tallformer: watching {source}; an action is final up to {window_s:.0f} s after it", err=True)
-    try:
-        file = sys.stdout if out is None or str(out) == "-" else out.open("a", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     events = watch_feed(
         feed,
         detector,
@@ -132,10 +130,22 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         provisional=provisional,
     )
     try:
-        while (event := run_interruptibly(lambda: next(events, None))) is not None:
-            file.write(json.dumps(event, ensure_ascii=False) + "\n")
-            file.flush()
-            if event["event"] == "gap":
-                typer.echo(f"tallformer: gap of {event['seconds']} s: {event['detail']}", err=True)
+        _write(events, out)
     finally:
         feed.close()
+
+
+def _write(events: Iterator[Event], out: Path | None) -> None:
+    """Write every event as it comes, and report gaps."""
+    from tallformer_infer.errors import OutputError
+    from tallformer_infer.stopping import run_interruptibly
+
+    try:
+        file = sys.stdout if out is None or str(out) == "-" else out.open("a", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    while (event := run_interruptibly(lambda: next(events, None))) is not None:
+        file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        file.flush()
+        if event["event"] == "gap":
+            typer.echo(f"tallformer: gap of {event['seconds']} s: {event['detail']}", err=True)
