@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tallformer_infer.archive.tasks import Alive, Broken, Event, Failed, LabelSettings, OnAlive, Outcome, Task
-from tallformer_infer.bundle import Bundle
-from tallformer_infer.bundle.reading import read_member
+from tallformer_infer.bundle import Bundle, read_member
 from tallformer_infer.devices import available_cores
 from tallformer_infer.errors import BundleError, TallformerError
 

@@ -16,7 +16,9 @@ from tallformer_infer.bundle.reading import (
     WeightStorage,
     bundled_models,
     load_bundle,
+    read_member,
 )
+from tallformer_infer.bundle.writing import calibration_destination, write_calibration, zip_folder
 
 __all__ = [
     "DESCRIPTION",
@@ -31,5 +33,9 @@ __all__ = [
     "Precision",
     "WeightStorage",
     "bundled_models",
+    "calibration_destination",
     "load_bundle",
+    "read_member",
+    "write_calibration",
+    "zip_folder",
 ]
