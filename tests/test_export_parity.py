@@ -152,7 +152,7 @@ def test_the_actions_of_torch_are_those_that_validation_finds(exported: Path, de
 
 
 def test_weights_that_give_no_numbers_are_the_checkpoint_s_fault(exported: Path, detector: Detector) -> None:
-    with pytest.raises(ExportError, match="the model gives features that are no numbers, in torch already"):
+    with pytest.raises(ExportError, match="the model gives features that are not finite, in torch already"):
         compared(changed(detector, "backbone", float("nan")), load_bundle(exported))
 
 
@@ -182,7 +182,7 @@ def test_an_export_beyond_the_limits_fails_and_leaves_what_was_there(
     assert cli.run(["export", str(cancelling), "--out", str(older)]) == 1
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "parity: the graphs differ from torch more than they may: localizer.scores by " in line
+    assert "parity: differences from torch exceed their limits: localizer.scores by " in line
     assert load_bundle(older).sha256 == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -194,7 +194,7 @@ def test_an_accepted_difference_is_recorded_and_shown(
 
     assert cli.run(["export", str(cancelling), "--out", str(out), "--accept-parity"]) == 0
 
-    assert "tallformer: accepted as you asked, and recorded: localizer.scores" in capsys.readouterr().err
+    assert "tallformer: --accept-parity: localizer.scores" in capsys.readouterr().err
     parity = load_bundle(out).parity
     assert parity is not None
     assert "localizer.scores" in parity.accepted == parity.beyond

@@ -199,7 +199,7 @@ def test_the_encoder_becomes_an_engine(bundle: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "int8", "int8-static"])
 def test_formats_for_linear_layers_are_refused(precision: Precision, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="of small-i3d has only convolutions; take fp32 or fp16"):
+    with pytest.raises(ExportError, match="of small-i3d has only convolutions; use fp32 or fp16"):
         export_random(I3D, tmp_path / "bundle", options=ExportOptions(precision=precision), on_step=lambda _: None)
     assert not (tmp_path / "bundle").exists()
 

@@ -151,7 +151,7 @@ def test_a_memory_without_all_videos_cannot_be_finished(tmp_path: Path) -> None:
 def test_an_unfinished_memory_is_not_gone_on_with_for_something_else(tmp_path: Path) -> None:
     MemoryBuilder(tmp_path / "memory", ENTRIES, channels=CHANNELS)
 
-    with pytest.raises(LongMemoryError, match="was begun for other videos, channels, number format or recipe"):
+    with pytest.raises(LongMemoryError, match="started for other videos, channels, number format or recipe"):
         MemoryBuilder(tmp_path / "memory", ENTRIES, channels=CHANNELS, dtype="float32")
 
 

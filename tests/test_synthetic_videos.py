@@ -162,20 +162,20 @@ def test_sets_may_share_a_folder(tmp_path: Path):
 
 def test_a_video_made_with_other_settings_is_refused(tmp_path: Path):
     make_dataset(SMALL_SET, tmp_path)
-    with pytest.raises(OutputError, match=r"v0000\.mp4: is there already, made with other settings .* choose another"):
+    with pytest.raises(OutputError, match=r"v0000\.mp4: exists already, with other settings .* choose another"):
         make_dataset(SetSpec(subset="testing", videos=3, seed=9, minutes=0.2), tmp_path)
 
 
 def test_a_damaged_video_is_refused(tmp_path: Path):
     (tmp_path / "testing-s9-v0000.mp4").write_bytes(b"no video")
-    with pytest.raises(OutputError, match=r"v0000\.mp4: is there already and cannot be read: .*; delete it"):
+    with pytest.raises(OutputError, match=r"v0000\.mp4: exists already and cannot be read: .*; delete it"):
         make_dataset(SMALL_SET, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"version": "tallformer-synthetic-0", "database": {}}'])
 def test_a_truth_of_another_kind_is_refused(tmp_path: Path, text: str):
     (tmp_path / "annotations.json").write_text(text)
-    with pytest.raises(OutputError, match=r"annotations\.json: is .*; choose another folder"):
+    with pytest.raises(OutputError, match=r"annotations\.json: .*; choose another folder"):
         make_dataset(SMALL_SET, tmp_path)
     assert (tmp_path / "annotations.json").read_text() == text
 
@@ -210,7 +210,7 @@ def test_a_killed_run_leaves_whole_videos_only_and_goes_on(tmp_path: Path):
     assert 1 <= len(left) < 6
     assert all(len(decode(path)[0]) == 270 for path in left)
     again = subprocess.run(command(folder, "--jobs", "1"), capture_output=True, text=True, check=True)
-    assert f"{6 - len(left)} written, {len(left)} there already" in again.stderr
+    assert f"{6 - len(left)} written, {len(left)} existed already" in again.stderr
     make_dataset(SetSpec(subset="training", videos=6, seed=2, minutes=0.3), tmp_path / "whole")
     assert files_of(folder) == files_of(tmp_path / "whole")
 
@@ -225,7 +225,7 @@ def test_an_interrupt_ends_the_run_and_its_workers_at_once(tmp_path: Path):
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=10)  # returns when the workers, who share this pipe, are gone too
     assert run.returncode == 130
-    assert "the same command goes on from here" in said
+    assert "repeat the command to continue" in said
     assert "Traceback" not in said
     assert not list(tmp_path.glob("[!.]*"))
 

@@ -1,3 +1,3 @@
 """Checkpoint to bundle: ONNX graphs, precision, parity report."""
 
-import tallformer_infer  # noqa: F401 (switches off the usage data of libraries that are imported later)
+import tallformer_infer  # noqa: F401 (disables the telemetry of libraries imported later)

@@ -1,4 +1,4 @@
-"""Export a detector from torch to a bundle, compared with torch on the way, and written whole or not at all."""
+"""Export a detector from torch to a bundle: compare it with torch, then write it atomically."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ from tallformer_training.model import Detector
 OnStep = Callable[[str], None]
 
 Compare = Callable[[Bundle], ParityReport]
-"""Compares a bundle with what it was made from; an error that it raises means that the bundle is not to be."""
+"""Compares a bundle with its source; if it raises, the bundle is not written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """How a bundle is made, and compared with torch before it is written."""
+    """Precision of a bundle, and its comparison with torch before it is written."""
 
     precision: Precision = "fp32"
     """Format of the encoder's linear layers."""
     weights: WeightStorage = "fp32"
-    """How they are stored; the graphs compute in `precision` all the same."""
+    """Storage format of weights; the graphs still compute in `precision`."""
     any_size: bool = False
-    """Leave the size of pictures open, so that other settings of the model can have the same graph."""
+    """Leave the picture size open, so that models with other settings can share the graph."""
     sample: Path | None = None
-    """Video to compare on, and to calibrate on: its first two windows. None generates a short one."""
+    """Video for the comparison and calibration: its first two windows. None generates a short one."""
     accept_parity: bool = False
-    """Write the bundle even if it differs more than it may, and record that in it."""
+    """Write the bundle even if differences exceed their limits, and record that in it."""
 
 
 def export_checkpoint(
@@ -78,12 +78,12 @@ def export_checkpoint(
 
     Args:
         checkpoint: A `.safetensors` file of `tallformer import` or of training.
-        out: Folder, or a file that ends in .zip. A bundle that is there is replaced.
-        name: What users will call the model; None takes the recipe's name.
+        out: Folder, or a file that ends in .zip. An existing bundle is replaced.
+        name: Name of the model; None for that of the recipe.
         licence: Licence of the weights.
-        intended_use: What the model is for and what it cannot know, in one or two sentences.
-        options: Its precision, and how it is compared with torch.
-        on_step: Told what is being done.
+        intended_use: What the model is for and what it cannot do, in one or two sentences.
+        options: Precision, and comparison with torch.
+        on_step: Called with the name of each step.
 
     Returns:
         Differences from torch.
@@ -91,8 +91,8 @@ def export_checkpoint(
     Raises:
         CheckpointError: It cannot be read.
         OutputError: `out` cannot be written, or writing it would replace `checkpoint`.
-        MediaError: The video to compare on cannot be read.
-        ExportError: The bundle differs from torch more than it may; the message says in which output.
+        MediaError: The video for the comparison cannot be read.
+        ExportError: Differences from torch exceed their limits; the message names the output.
     """
     check_bundle_destination(out)
     check_input_stays(checkpoint, out)
@@ -118,9 +118,9 @@ def export_random(
     options: ExportOptions = ExportOptions(),
     on_step: OnStep = print,
 ) -> ParityReport:
-    """Export a model with random weights: to try a recipe's speed, or the whole way of the data, without a checkpoint.
+    """Export a model with random weights, to measure the speed of a recipe or test the pipeline without a checkpoint.
 
-    Args, Returns, Raises: As `export_checkpoint`; `seed` decides the weights.
+    Args, Returns, Raises: As `export_checkpoint`; `seed` determines the weights.
     """
     check_bundle_destination(out)
     _check_sample(options)
@@ -131,10 +131,10 @@ def export_random(
 
 
 def check_input_stays(file: Path, out: Path) -> None:
-    """Refuse an `out` that is the file to read, or a folder around it, as both are replaced whole.
+    """Refuse an `out` that is the input file, or a folder that contains it, because `out` is replaced.
 
     Raises:
-        OutputError: It is; or a .zip cannot be written there.
+        OutputError: It is, or a .zip cannot be written there.
     """
     if file.resolve().is_relative_to(out.resolve()):
         what = (
@@ -179,16 +179,16 @@ def _require_options(recipe: Recipe, options: ExportOptions) -> None:
     backbone, side = recipe.model.backbone, recipe.sampling.crop_px
     if options.weights != "fp32" and options.precision != "fp32":
         raise ExportError(
-            f"weights {options.weights}: is for precision fp32; {options.precision} has narrow weights anyway"
+            f"weights {options.weights}: requires precision fp32; {options.precision} already has small weights"
         )
     if options.any_size and not isinstance(backbone, I3dConfig):
-        raise ExportError(f"any size: needs an encoder of convolutions only (I3D); that of {recipe.name} is another")
+        raise ExportError(f"any size: requires a convolutional encoder (I3D), which {recipe.name} does not have")
     if options.any_size and side % backbone.stride_px:
         raise ExportError(f"any size: crop_px={side} must be a multiple of {backbone.stride_px}, as all other sizes")
 
 
 def _limits(options: ExportOptions) -> ParityLimits:
-    """Rounded weights change features as much as arithmetic in their format does, and in the localizer scores, too."""
+    """Rounded weights change features as much as arithmetic in their format; in the localizer, scores, too."""
     if options.weights == "fp32":
         return LIMITS[options.precision]
     limits = LIMITS[options.weights]
@@ -220,27 +220,27 @@ def _sha256(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a bundle says of its model, besides the numbers."""
+    """Description of a bundle's model."""
 
     name: str
-    """What users call it."""
+    """Name of the model."""
     trained: bool
-    """False where the weights are random and the actions mean nothing."""
+    """False if weights are random, so that actions are meaningless."""
     licence: str
     """Licence of the weights."""
     provenance: Mapping[str, Any]
-    """Where the weights come from, how they were exported."""
+    """Origin of the weights, and how they were exported."""
     intended_use: str | None = None
-    """What the model is for and what it cannot know."""
+    """What the model is for and what it cannot do."""
     footage: Footage | None = None
-    """Kind of video it was trained on."""
+    """Kind of video that it was trained on."""
 
 
 def check_bundle_destination(out: Path) -> None:
-    """Refuse a destination before the work is done.
+    """Refuse an unsuitable destination before the export.
 
     Raises:
-        OutputError: Something that is not a bundle is there, or the folder above it is missing.
+        OutputError: It exists and is not a bundle, or its parent folder is missing.
     """
     if not out.parent.is_dir():
         raise OutputError(f"{out}: there is no folder {out.parent}")
@@ -254,21 +254,21 @@ def check_bundle_destination(out: Path) -> None:
 def write_bundle(
     out: Path, recipe: Recipe, graphs: Mapping[GraphName, onnx.ModelProto], card: ModelCard, compare: Compare
 ) -> ParityReport:
-    """Write a bundle as a folder, or as a .zip where `out` ends so. An older bundle there is replaced.
+    """Write a bundle as a folder, or as a .zip if `out` ends in .zip. An existing bundle is replaced.
 
     Args:
-        out: Where to.
-        recipe: What the weights mean.
+        out: Destination.
+        recipe: The model that the weights belong to.
         graphs: Graphs by name.
-        card: What else the bundle says of its model.
-        compare: Given the bundle as it was written, before it is where it belongs.
+        card: Description of the model.
+        compare: Called with the written bundle before it is moved to `out`.
 
     Returns:
-        What `compare` found, which the bundle holds.
+        The result of `compare`, which is stored in the bundle.
 
     Raises:
-        OutputError: It cannot be written; what was there before is untouched.
-        ExportError: A graph cannot be run, or `compare` refuses it; what was there before is untouched.
+        OutputError: It cannot be written; an existing bundle is unchanged.
+        ExportError: A graph cannot be run, or `compare` refuses it; an existing bundle is unchanged.
     """
     check_bundle_destination(out)
     try:
@@ -331,7 +331,7 @@ def _describe(folder: Path, description: BundleDescription) -> None:
 
 
 def _with_picture_size(shape: tuple[int | str, ...], recipe: Recipe) -> tuple[int | str, ...]:
-    """Only the height and width of pictures may be open, besides the batch; runtimes get those of the recipe."""
+    """Replace an open height and width of pictures by those of the recipe."""
     return (*shape[:1], *(recipe.sampling.crop_px if isinstance(size, str) else size for size in shape[1:]))
 
 

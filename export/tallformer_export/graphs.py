@@ -1,4 +1,4 @@
-"""Export the two learned graphs to ONNX: torch modules with a runtime's inputs and outputs, and a dynamic batch."""
+"""Export the two trained graphs to ONNX: torch modules with the inputs and outputs of runtimes, and a dynamic batch."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tallformer_training.model import Detector, RefinedOutputs, Segments
 from tallformer_training.model.refined_head import with_classes
 
 Dim = Any
-"""A size that torch's exporter leaves open."""
+"""Name of a size that torch's exporter leaves open."""
 OPSET = 20
-"""Newest that TensorRT 10 and ONNX Runtime 1.22 both read; 17 is silently written as 18 by torch 2.13."""
+"""Newest opset that TensorRT 10 and ONNX Runtime 1.22 both read; 17 is silently written as 18 by torch 2.13."""
 _MOST_PLACES = 64
-"""Of the encoder's last map, in height and width, where pictures may have any size."""
+"""Names of height and width of the encoder's last map, if the picture size is open."""
 
 PROPOSAL_OUTPUTS = ("proposal_segments", "proposal_scores", "class_scores")
-"""What the localizer of a refined head gives besides candidates."""
+"""Outputs of the localizer of a refined head besides candidates."""
 
 
 def encoder_onnx(
@@ -42,8 +42,8 @@ def encoder_onnx(
 ) -> onnx.ModelProto:
     """Graph 1: `clips` uint8 (N, F, H, W, 3), `real_frames` (N,) to `features` (N, C, S), float32 in any precision.
 
-    `clips` gives what `int8-static` is calibrated on. With `any_size`, height and width of pictures are left open, for
-    encoders that take any multiple of their stride.
+    `clips` yields calibration data for `int8-static`. With `any_size`, height and width of pictures are left open, for
+    encoders that accept any multiple of their stride.
     """
     recipe = detector.recipe
     side, frames = recipe.sampling.crop_px, recipe.window.clip_frames
@@ -56,7 +56,9 @@ def encoder_onnx(
     open_axes: dict[int, Dim] = {}
     if any_size:
         stride = recipe.model.backbone.stride_px
-        inputs["clips"] = torch.zeros((2, frames, 2 * stride, 3 * stride, 3), dtype=torch.uint8)  # 1 would be fixed
+        inputs["clips"] = torch.zeros(
+            (2, frames, 2 * stride, 3 * stride, 3), dtype=torch.uint8
+        )  # sizes of 1 stay fixed
         open_axes = {
             axis: stride * torch.export.Dim(name, min=1, max=_MOST_PLACES) for axis, name in ((2, "h"), (3, "w"))
         }
@@ -74,7 +76,7 @@ def encoder_onnx(
 def localizer_onnx(detector: Detector) -> onnx.ModelProto:
     """Graph 2: `features` (B, C, S), `start_frames`, `real_frames` (B,) to `segments`, `scores`, `classes`.
 
-    That of a refined head also gives `PROPOSAL_OUTPUTS`.
+    For a refined head it also has `PROPOSAL_OUTPUTS`.
     """
     recipe = detector.recipe
     inputs = {
@@ -94,7 +96,7 @@ def _to_onnx(
     batch: str,
     open_axes: Mapping[str, Mapping[int, Dim]] = MappingProxyType({}),
 ) -> onnx.ModelProto:
-    """Write a module, whose inputs are of any batch and, in `open_axes`, of sizes that have a name."""
+    """Export a module whose inputs have a dynamic batch and, in `open_axes`, named dynamic sizes."""
     dimension = torch.export.Dim(batch, min=1, max=4096)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -111,13 +113,13 @@ def _to_onnx(
     model = program.model_proto
     _strip_traces(model)
     if any(open_axes.values()):
-        del model.graph.value_info[:]  # runtimes infer them again, for the sizes that they are given
+        del model.graph.value_info[:]  # runtimes infer them for the actual sizes
     _check(model, inputs, open_axes)
     return model
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:
-    """Remove the exporter's stack traces, which hold paths of the machine it ran on."""
+    """Remove the exporter's stack traces, which contain paths of this machine."""
     for item in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
@@ -126,7 +128,7 @@ def _strip_traces(model: onnx.ModelProto) -> None:
 
 
 def _check(model: onnx.ModelProto, inputs: dict[str, Tensor], open_axes: Mapping[str, Mapping[int, Dim]]) -> None:
-    """Shapes that the exporter froze or freed without a word are an error."""
+    """Refuse shapes that the exporter silently fixed or left open."""
     onnx.checker.check_model(model, full_check=True)
     if model.opset_import[0].version != OPSET:
         raise ExportError(f"asked for opset {OPSET}, the exporter wrote {model.opset_import[0].version}")
@@ -142,7 +144,7 @@ def _check(model: onnx.ModelProto, inputs: dict[str, Tensor], open_axes: Mapping
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's progress and its notes to its own authors are nothing a user can act on."""
+    """Suppress the exporter's progress and developer warnings, which users cannot act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -155,7 +157,7 @@ def _quiet() -> Iterator[None]:
 
 
 class EncoderGraph(nn.Module):
-    """Graph 1: pixels to feature steps, with all pixel arithmetic inside."""
+    """Graph 1: pixels to feature steps, including all pixel arithmetic."""
 
     mean: Tensor
     std: Tensor
@@ -180,7 +182,7 @@ class EncoderGraph(nn.Module):
         Returns:
             Features, shape (N, C, F / encoder stride).
         """
-        # Channels first: one number is subtracted from a whole plane then, not three from every pixel.
+        # Channels first, so that one number is subtracted per plane instead of three per pixel.
         pixels = clips.float().permute(0, 4, 1, 2, 3)
         is_real = (self.positions < real_frames[:, None]).float()[:, None, :, None, None]
         match self.fill:
@@ -197,11 +199,11 @@ class EncoderGraph(nn.Module):
 
 
 def last_frames(pixels: Tensor, real_frames: Tensor) -> Tensor:
-    """The last real frame of each clip, black where it has none.
+    """The last real frame of each clip, black if it has none.
 
     Args:
         pixels: Shape (N, 3, F, H, W).
-        real_frames: Of each clip, shape (N,).
+        real_frames: Real frames of each clip, shape (N,).
 
     Returns:
         Shape (N, 3, 1, H, W).
@@ -226,7 +228,7 @@ class LocalizerGraph(nn.Module):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of what `forward` returns."""
+        """Names of the results of `forward`."""
         names = ("segments", "scores", "classes")
         return (*names, *PROPOSAL_OUTPUTS) if self.classes_per_proposal else names
 
@@ -240,8 +242,8 @@ class LocalizerGraph(nn.Module):
 
         Returns:
             Segments in frames of the whole video (B, P, 2), scores (B, P) and class indices (B, P): one row for each
-            (anchor, class), anchors slower than classes, or the best `per_window` of them. Of a refined head also its
-            proposals before they get classes, and the classes' scores, see `Proposals`.
+            (anchor, class), classes varying fastest, or the best `per_window` of them. For a refined head also the
+            proposals without classes, and the scores of classes, see `Proposals`.
         """
         outputs = self.detector.localize(features, real_frames)
         if not isinstance(outputs, RefinedOutputs):

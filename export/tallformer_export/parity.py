@@ -1,21 +1,21 @@
 """Compare a bundle with torch in float32: every output of every graph, and the final actions.
 
 Note [limits]
-    Exported graphs compute in another order, so their last bits differ. On float32 the features of the models of this
-    project differ by 1e-6 of the largest; the limits are far above that and far below what a wrong weight,
-    mask or constant does. Other precisions have limits of their own.
+    Exported graphs compute in another order, so their last bits differ. In float32 the features of this project's
+    models differ by 1e-6 of the largest; the limits are far above that and far below the effect of a wrong weight, mask
+    or constant. Other precisions have their own limits.
 
-Note [regions that round either way]
-    A refined head rounds the ends of the regions that it pools. Where an end lies halfway between two steps, the last
-    bit of a distance decides which step is taken, and with it what the proposal becomes; also in torch on another
-    machine. Such proposals say nothing about a graph, so they are left out. What the graph makes of its proposals,
-    candidates with classes, is compared with what torch makes of the graph's own proposals.
+Note [regions with ambiguous rounding]
+    A refined head rounds the ends of the regions that it pools. If an end is halfway between two steps, the last bit of
+    a distance determines the step, and thereby the refined proposal; even in torch on another machine. Such proposals
+    say nothing about a graph, so they are left out. The graph's candidates are compared with those that torch computes
+    from the graph's own proposals.
 
 Note [contrast heads in bfloat16]
-    Candidates of a contrast head lie on a grid of lengths and overlap. Where neighbours score alike, rounding decides
-    which one stays. So what users see is compared: actions from a score of 0.5, which are the same if they overlap by
-    half. On the tuning film of Kinetics-400 (docs/kinetics.md) all 79 actions of `kinetics400-fast` from 0.55 up were
-    found again, 78 of them at tIoU 0.95, with scores that differ by 0.02 at most.
+    Candidates of a contrast head are on a grid of lengths and overlap. If neighbours have similar scores, rounding
+    determines which one is kept. So final actions with a score of at least 0.5 are compared, which count as the same if
+    they overlap by half. On the tuning film of Kinetics-400 (docs/kinetics.md) all 79 actions of `kinetics400-fast`
+    with at least 0.55 were found again, 78 of them at tIoU 0.95, with scores that differ by 0.02 at most.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from tallformer_training.model import Detector, Proposals, RefinedOutputs
 from tallformer_training.model.refined_head import level_steps, proposal_edges, with_classes
 
 TIOU_THRESHOLD = 0.95
-"""Overlap from which two actions are the same one."""
+"""Overlap from which two actions count as the same."""
 _UNSURE_SCORES = 0.05
-"""Of the final actions' scores, where proposals were left out whose regions round either way: they may be others."""
+"""Limit of the scores of final actions if proposals with ambiguous rounding were left out, as these may differ."""
 
 _FRAMES_PER_SCORE = 100.0
-"""When the nearest candidate is looked for, this many frames count as much as a score of 1."""
+"""In the search for the nearest candidate, this many frames count as much as a score of 1."""
 
 Rows = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 """Segments (N, 2), scores (N,) and classes (N,)."""
 
 _MARGIN_FRAMES, _MARGIN_PART = 1e-3, 1e-5
-"""How near to the middle between two steps an end may not lie: so far, and so far per frame of distance."""
+"""Ends this close to the middle between two steps are ambiguous: absolute, and per frame of distance."""
 
 _SEEN_SCORE, _SEEN_TIOU_THRESHOLD = 0.5, 0.5
 """See Note [contrast heads in bfloat16]."""
@@ -66,22 +66,22 @@ _SEEN_SCORE, _SEEN_TIOU_THRESHOLD = 0.5, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class ParityLimits:
-    """Largest differences that count as the same, see Note [limits]."""
+    """Largest accepted differences, see Note [limits]."""
 
     features: float
-    """Of a feature, as a part of the largest feature."""
+    """Of a feature, relative to the largest feature."""
     segments_frames: float
     """Of the start or end of a candidate, in frames."""
     scores: float
     """Of a score of a graph."""
     action_scores: float
-    """Of the score of a final action, which the features' differences reach too."""
+    """Of the score of a final action, which depends on differences of features, too."""
     other_class: float
-    """Part of a window's candidates that are of other classes: near ties let some in and others out."""
+    """Share of a window's candidates with other classes, due to near ties at the limit of candidates."""
     unmatched: float
-    """Part of the final actions that have no counterpart: where neighbours tie, chance decides which one stays."""
+    """Share of final actions without counterpart, due to ties between neighbours."""
     unmatched_score: float
-    """Score of an action without counterpart: those that anyone looks at must have one."""
+    """Largest score of an action without counterpart."""
 
 
 FP32_LIMITS = ParityLimits(
@@ -93,8 +93,8 @@ FP32_LIMITS = ParityLimits(
     unmatched=0.1,
     unmatched_score=0.05,
 )
-"""Measured: 1e-6, 8e-5 frames, 3e-6, 0.002; actions of a trained model all matched, of random weights 0 to 3.3 % not,
-as nearly all their scores tie at 0.01."""
+"""Measured: 1e-6, 8e-5 frames, 3e-6, 0.002; all actions of a trained model were matched; with random weights 0 to 3.3 %
+were not, as nearly all their scores tie at 0.01."""
 
 
 LIMITS: Mapping[Precision, ParityLimits] = {
@@ -104,21 +104,21 @@ LIMITS: Mapping[Precision, ParityLimits] = {
     "int8": replace(FP32_LIMITS, features=1e-1, action_scores=0.02, unmatched_score=0.2),
     "int8-static": replace(FP32_LIMITS, features=2e-1, action_scores=0.05, unmatched=0.2, unmatched_score=0.2),
 }
-"""By the encoder's precision."""
+"""Limits by precision of the encoder."""
 
 
 def measure_parity(detector: Detector, bundle: Bundle, sample: Sample, limits: ParityLimits) -> ParityReport:
-    """Find the actions of a video twice, in torch and with the graphs, and compare all that is computed on the way.
+    """Detect the actions of a video in torch and with the graphs, and compare all intermediate results.
 
     Args:
         detector: In eval mode, on the CPU.
-        bundle: What was made of it.
+        bundle: Its exported bundle.
         sample: The video.
-        limits: Those of the bundle's precision.
+        limits: Limits for the bundle's precision.
 
     Raises:
         BundleError: A graph cannot be run.
-        ExportError: The detector gives what is no number.
+        ExportError: The detector gives values that are not finite.
     """
     runtime = OnnxRuntime(bundle, device="cpu")
     compared = ComparedRuntime(detector, bundle, runtime)
@@ -141,15 +141,15 @@ def measure_parity(detector: Detector, bundle: Bundle, sample: Sample, limits: P
 
 
 def measure_at_run_time(bundle: Bundle, sample: Sample, wanted: Sequence[Action]) -> dict[str, dict[str, Difference]]:
-    """What becomes of the final actions where a float32 encoder is run in bfloat16.
+    """Differences of the final actions if a float32 encoder runs in bfloat16.
 
     Args:
-        bundle: With a float32 encoder; of others nothing is measured.
+        bundle: Bundle with a float32 encoder; others are not measured.
         sample: The video.
         wanted: Its actions in float32, before any operating point.
 
     Returns:
-        Differences by precision; none where OpenVINO is missing, or the processor has no bfloat16.
+        Differences by precision; empty if OpenVINO is missing or the processor has no bfloat16.
     """
     is_installed = find_spec("openvino") is not None
     if bundle.graphs["encoder"].precision != "fp32" or not is_installed or not has_bf16():
@@ -178,10 +178,10 @@ def compare_actions(
     *,
     tiou_threshold: float = TIOU_THRESHOLD,
 ) -> tuple[MatchedActions, dict[str, Difference]]:
-    """Match the actions that torch gives (`here`) and the bundle gives (`there`) one to one.
+    """Match the actions of torch (`here`) and of the bundle (`there`) one to one.
 
     Returns:
-        How many were matched, and their differences.
+        Number of matched actions, and their differences.
     """
     labels = sorted({action.label for action in (*here, *there)})
     (kinds, segments, scores), (own_kinds, own_segments, own_scores) = (
@@ -205,10 +205,10 @@ def compare_actions(
 
 
 def check_parity(report: ParityReport, *, accept: bool) -> ParityReport:
-    """Refuse differences above their limits, or note that they were accepted.
+    """Refuse differences above their limits, or record that they were accepted.
 
     Raises:
-        ExportError: There are some, and `accept` is False; the message names them.
+        ExportError: Some exceed their limits, and `accept` is False; the message names them.
     """
     if not report.beyond:
         return report
@@ -216,8 +216,8 @@ def check_parity(report: ParityReport, *, accept: bool) -> ParityReport:
         return replace(report, accepted=report.beyond)
     lines = ", ".join(f"{name} {_shown(report.differences[name])}" for name in report.beyond)
     raise ExportError(
-        f"parity: the graphs differ from torch more than they may: {lines}; nothing was written. "
-        "If that is what you want, --accept-parity writes the bundle and records it there"
+        f"parity: differences from torch exceed their limits: {lines}; nothing was written. "
+        "To write the bundle anyway, and record that in it, use --accept-parity"
     )
 
 
@@ -251,33 +251,33 @@ def _shown(difference: Difference) -> str:
 
 
 class Spread:
-    """Worst and mean of absolute differences that come piece by piece."""
+    """Largest and mean absolute difference of values added in parts."""
 
     def __init__(self) -> None:
         self.largest = 0.0
-        """Largest value of torch's."""
+        """Largest absolute value of torch."""
         self._worst = 0.0
         self._total = 0.0
         self._count = 0
 
     def add(self, here: NDArray[Any], there: NDArray[Any]) -> None:
-        """Compare arrays of torch's and the bundle's values, which cannot be compared if their shapes differ."""
+        """Add arrays of values of torch and the bundle; different shapes count as not comparable."""
         if here.shape != there.shape:
             self._worst = float("nan")
             return
         if here.size:
             self.largest = max(self.largest, float(np.abs(here).max()))
             errors = np.abs(np.asarray(here, np.float64) - np.asarray(there, np.float64))
-            self._worst = float(np.maximum(self._worst, errors.max()))  # keeps what is not a number
+            self._worst = float(np.maximum(self._worst, errors.max()))  # propagates NaN
             self._total += float(errors.sum())
             self._count += errors.size
 
     def add_one(self, difference: float) -> None:
-        """Take a difference that was found elsewhere."""
+        """Add one difference."""
         self.add(np.zeros(1), np.array([difference]))
 
     def difference(self, *, limit: float, unit: str, scale: float = 1.0) -> Difference:
-        """What was found, divided by `scale`, to three digits: the others are chance."""
+        """The result, divided by `scale`, to three digits; further digits are random."""
         found = (self._worst / scale, self._total / max(self._count, 1) / scale)
         is_told = bool(np.isfinite(found).all())
         worst, mean = (float(f"{value:.3g}") if is_told else None for value in found)
@@ -285,24 +285,24 @@ class Spread:
 
 
 class ComparedRuntime:
-    """Runs a detector in torch, in float32 on the CPU, and notes how far the graphs of a bundle are from it.
+    """Runs a detector in torch, in float32 on the CPU, and records the differences of a bundle's graphs.
 
-    Whatever it is given, each graph is given too, so every graph is compared on inputs that come from torch.
+    Each graph gets the inputs that torch gets, so all graphs are compared on inputs computed by torch.
     """
 
     def __init__(self, detector: Detector, bundle: Bundle, runtime: Runtime) -> None:
         """Prepare both.
 
         Args:
-            detector: In eval mode.
-            bundle: Its graphs.
-            runtime: What runs them, for the encoder. The other two are run as they are, for all that they give, and
-                so is the encoder for the first clip, see `_compare_portable`.
+            detector: Detector in eval mode.
+            bundle: Bundle with its graphs.
+            runtime: Runs the encoder. The other two graphs are run unchanged, to get all of their outputs, and so is
+                the encoder for the first clip, see `_compare_portable`.
         """
         self.spreads: defaultdict[str, Spread] = defaultdict(Spread)
         """Differences by `graph.output`."""
         self.unsure_proposals = 0
-        """Proposals that were left out, see `proposal_parity`."""
+        """Number of proposals left out, see `sure_proposals`."""
         self._recipe = detector.recipe
         self._runtime = runtime
         self._torch_encoder = EncoderGraph(detector).eval()
@@ -355,7 +355,7 @@ class ComparedRuntime:
         return here
 
     def localize(self, windows: WindowBatch) -> Candidates:
-        """See `Runtime.localize`. The window is compared once more as a later one in which the video ends."""
+        """See `Runtime.localize`. The window is compared a second time as a later one in which the video ends."""
         features, start_frames, real_frames = windows
         window = self._recipe.window
         twice = np.concatenate([features, features])
@@ -384,12 +384,12 @@ class ComparedRuntime:
         self.spreads["suppress.action_classes"].add_one(_share_other(here.classes, classes))
 
     def _compare_portable(self, content: bytes, clips: NDArray[np.uint8], real_frames: NDArray[np.int64]) -> None:
-        """Run the encoder's graph as the bundle has it, which is what CUDA and TensorRT load, on a batch.
+        """Run the unchanged encoder graph of the bundle, which CUDA and TensorRT load, on a batch.
 
-        `runtime` may run another one that is made of it for the CPU, one clip at a time. Once is enough, with a clip in
-        which the video ends. The CPU has no kernels for bf16; what runs there is this graph with casts.
+        `runtime` may run a graph optimised for the CPU, one clip at a time. One comparison is enough, with a clip in
+        which the video ends. The CPU has no kernels for bf16; there this graph runs with casts.
         """
-        if self._recipe.window.clips > 1:  # clips of a whole window are too large for two at once
+        if self._recipe.window.clips > 1:  # clips of a whole window are too large for a batch of two
             clips = np.concatenate([clips, clips])
         lengths = np.concatenate([real_frames, (real_frames + 1) // 2])[-len(clips) :]
         (here,) = _in_torch(self._torch_encoder, clips, lengths)
@@ -399,7 +399,7 @@ class ComparedRuntime:
     def _compare_proposals(
         self, features: NDArray[np.float32], here: list[NDArray[Any]], there: list[NDArray[Any]]
     ) -> list[NDArray[Any]]:
-        """Those of a refined head; what torch makes of the graph's, see `proposal_parity`."""
+        """Compare proposals of a refined head, and candidates that torch computes from the graph's proposals."""
         sure = sure_proposals(self._torch_localizer.detector, features)
         self.unsure_proposals += int((~sure).sum())
         for name, own, other in zip(PROPOSAL_OUTPUTS, here, there, strict=True):
@@ -408,7 +408,7 @@ class ComparedRuntime:
         return candidates_of(self._torch_localizer.detector, there)
 
     def _best(self, rows: Rows) -> Rows:
-        """Those that the graph gives, in its order."""
+        """The candidates that the graph outputs, in its order."""
         segments, scores, classes = rows
         limit = self._recipe.candidates.per_window
         if limit is None or limit >= len(scores):
@@ -420,7 +420,7 @@ class ComparedRuntime:
         best = self._best(everything)
         share = _share_other(best[2], there[2])
         if len(best[1]) < len(everything[1]):
-            # Near ties decide by the last bit which are the best, and in which order.
+            # With near ties, the last bit determines which are the best, and their order.
             self.spreads["localizer.scores"].add(best[1], -np.sort(-there[1]))
             share = _share_more(best[2], there[2])
             best = _nearest(everything, there)
@@ -435,10 +435,10 @@ def _rows(outputs: Sequence[NDArray[Any]], window: int) -> Rows:
 
 
 def _nearest(everything: Rows, there: Rows) -> Rows:
-    """For each candidate of the graph the one of torch's that is most like it, of its class.
+    """For each candidate of the graph, torch's most similar candidate of the same class.
 
-    Candidates that are further off than half the way to a neighbour are taken for the neighbour, so differences are
-    exact while they are small, and never too large.
+    A candidate closer to a neighbour is matched with the neighbour, so differences are exact if small, and never
+    overestimated.
     """
     found = np.zeros(len(there[1]), np.intp)
     for kind in np.intersect1d(everything[2], there[2]):
@@ -450,14 +450,14 @@ def _nearest(everything: Rows, there: Rows) -> Rows:
 
 
 def _share_other(here: NDArray[np.int64], there: NDArray[np.int64]) -> float:
-    """Part of the rows in which the classes differ; not a number where there are more rows in one."""
+    """Share of rows whose classes differ; NaN if the numbers of rows differ."""
     if here.shape != there.shape:
         return float("nan")
     return float((here != there).mean()) if len(here) else 0.0
 
 
 def _share_more(here: NDArray[np.int64], there: NDArray[np.int64]) -> float:
-    """Part of the rows of `there` by which its classes are more often there than in `here`, whatever their order."""
+    """Share of rows of `there` whose classes are missing in `here`, independent of the order."""
     kinds, counts = np.unique(there, return_counts=True)
     more = counts - (here[None] == kinds[:, None]).sum(axis=1)
     return float(np.maximum(more, 0).sum() / max(len(there), 1))
@@ -473,8 +473,8 @@ def _require_finite(**outputs: NDArray[np.float32]) -> None:
     for name, values in outputs.items():
         if not np.isfinite(values).all():
             raise ExportError(
-                f"the model gives {name} that are no numbers, in torch already: its weights are damaged, or training "
-                "went wrong; export another checkpoint"
+                f"the model gives {name} that are not finite, in torch already: its weights are damaged, or training "
+                "diverged; export another checkpoint"
             )
 
 
@@ -484,11 +484,11 @@ def _session(content: bytes) -> ort.InferenceSession:
 
 @torch.no_grad()
 def sure_proposals(detector: Detector, features: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Proposals whose regions round in one way only, shape (B, A); see Note [regions that round either way].
+    """Proposals whose regions are rounded unambiguously, shape (B, A); see Note [regions with ambiguous rounding].
 
     Args:
-        detector: With a refined head, in eval mode.
-        features: Of windows, shape (B, C, S).
+        detector: Detector with a refined head, in eval mode.
+        features: Features of windows, shape (B, C, S).
     """
     outputs = detector.localize(torch.from_numpy(features))
     assert isinstance(outputs, RefinedOutputs), "proposals of a refined head"
@@ -501,7 +501,7 @@ def sure_proposals(detector: Detector, features: NDArray[np.float32]) -> NDArray
 
 
 def candidates_of(detector: Detector, proposals: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """What torch makes of proposals that a graph gave: segments, scores and classes, all of them."""
+    """All candidates that torch computes from proposals of a graph: segments, scores and classes."""
     head = detector.recipe.model.head
     assert isinstance(head, RefinedHeadConfig), "proposals of a refined head"
     given = Proposals(*(torch.from_numpy(value) for value in proposals))
@@ -513,7 +513,7 @@ def candidates_of(detector: Detector, proposals: list[NDArray[Any]]) -> list[NDA
 
 
 def _is_sure(distances: Tensor, steps: int, frames: int) -> Tensor:
-    """For a level, distances (B, 2, S) to (B, S)."""
+    """Whether the regions of a level's proposals are unambiguous: distances (B, 2, S) to (B, S)."""
     edges = torch.cat(proposal_edges(distances, steps=steps, frames=frames), dim=-1)  # (B, S, 8)
     from_middle = (edges - edges.floor() - 0.5).abs().amin(dim=-1)
     return from_middle > _MARGIN_FRAMES + _MARGIN_PART * distances.amax(dim=1)

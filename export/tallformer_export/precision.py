@@ -1,22 +1,21 @@
 """Number formats of the encoder's arithmetic, and of stored weights.
 
 Note [what is reduced]
-    Nearly all arithmetic is the encoder's, so its blocks are what other formats are for. Pixels, the stem and its
-    convolutions stay in float32 (opset 20 has no bfloat16 convolutions, and stems take differences of pixels), layer
-    norms add up in float32 whatever their inputs are (`stash_type`), and so does the whole localizer, whose boxes are
-    exponentials: half a percent of the arithmetic, and its segments keep their hundredth of a frame.
+    Nearly all arithmetic is in the encoder's blocks, so only these use other formats. Pixels, the stem and its
+    convolutions stay in float32 (opset 20 has no bfloat16 convolutions, and stems compute differences of pixels), layer
+    norms accumulate in float32 whatever their inputs (`stash_type`), and so does the whole localizer, whose segments
+    contain exponentials: it is half a percent of the arithmetic, and segments stay exact to a hundredth of a frame.
 
 Note [int8]
-    Weights are int8 with a scale per output. `int8` quantises inputs as they come, so no videos are needed to calibrate
-    on, and CPUs are fastest with it. TensorRT cannot: for it, `int8-static` has quantise and dequantise nodes around
-    each linear layer, whose scales are the largest values seen in the clips of a sample. Attention stays in float32.
+    Weights are int8 with a scale per output. `int8` quantises inputs dynamically, so it needs no calibration, and it is
+    fastest on CPUs. TensorRT does not support that: for it, `int8-static` has quantise and dequantise nodes around each
+    linear layer, with scales calibrated to the largest values in the clips of a sample. Attention stays in float32.
     Source of the quantiser: ONNX Runtime.
 
 Note [stored weights]
     Large weights are stored in half the bytes (`fp16`), or in a quarter with a scale per output (`int8`), and the graph
-    widens them before the node that uses them. These nodes have constant inputs only, so runtimes fold them once, when
-    they load the graph, and then have float32 weights: no layer is slower, and memory while running is the same. What
-    is lost is the rounding of the weights.
+    converts them to float32 before use. These nodes have only constant inputs, so runtimes fold them once, when they
+    load the graph: no layer is slower, and memory at run time is the same. The only loss is the rounding of weights.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ _TORCH_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _ONNX_TYPES: dict[int, Precision] = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 
 _SMALLEST = 4096
-"""Elements; what has less stays as it is."""
+"""Weights with fewer elements are not converted."""
 _LEVELS = 127
 
 
 def with_precision(detector: Detector, precision: Literal["fp16", "bf16"]) -> Detector:
-    """A copy whose encoder's blocks compute in another format; see Note [what is reduced]."""
+    """A copy with encoder blocks in another format; see Note [what is reduced]."""
     kind = _TORCH_TYPES[precision]
     reduced = copy.deepcopy(detector)
     encoder, stem = reduced.backbone, reduced.backbone.stem_name
@@ -69,15 +68,15 @@ def with_precision(detector: Detector, precision: Literal["fp16", "bf16"]) -> De
 
 
 def require_precision(recipe: Recipe, precision: Precision) -> None:
-    """Refuse formats that the recipe's encoder cannot compute in.
+    """Refuse formats that the recipe's encoder does not support.
 
     Raises:
-        ExportError: bfloat16 and int8 are for linear layers, and it has convolutions only.
+        ExportError: bfloat16 and int8 require linear layers, and it has only convolutions.
     """
     if isinstance(recipe.model.backbone, I3dConfig) and precision not in ("fp32", "fp16"):
         raise ExportError(
-            f"precision {precision}: is for linear layers, and the encoder of {recipe.name} has only convolutions; "
-            "take fp32 or fp16"
+            f"precision {precision}: requires linear layers, and the encoder of {recipe.name} has only convolutions; "
+            "use fp32 or fp16"
         )
 
 
@@ -87,11 +86,11 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def calibrated(model: onnx.ModelProto, clips: Iterable[Clip]) -> onnx.ModelProto:
-    """The graph with int8 weights and scales of inputs that are found on clips; see Note [int8].
+    """The graph with int8 weights and input scales calibrated on clips; see Note [int8].
 
     Args:
         model: Graph 1 in float32.
-        clips: What its inputs look like.
+        clips: Calibration data.
     """
     return _rewritten(
         model,
@@ -106,7 +105,7 @@ def calibrated(model: onnx.ModelProto, clips: Iterable[Clip]) -> onnx.ModelProto
 
 
 def _rewritten(model: onnx.ModelProto, rewrite: Callable[[Path, Path], None]) -> onnx.ModelProto:
-    """What a tool that reads and writes files makes of a graph."""
+    """Apply a tool that reads and writes files to a graph."""
     with tempfile.TemporaryDirectory(prefix="tallformer-") as folder, _without_advice():
         source, result = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
@@ -117,7 +116,7 @@ def _rewritten(model: onnx.ModelProto, rewrite: Callable[[Path, Path], None]) ->
 
 
 class _Clips(CalibrationDataReader):  # type: ignore[misc]
-    """Clips, one at a time, as ONNX Runtime's calibration asks for them."""
+    """Clips for ONNX Runtime's calibration, one at a time."""
 
     def __init__(self, clips: Iterable[Clip]) -> None:
         self._clips = iter(clips)
@@ -131,7 +130,7 @@ class _Clips(CalibrationDataReader):  # type: ignore[misc]
 
 
 def precision_of(model: onnx.ModelProto) -> Precision:
-    """Format of a graph's linear layers, or of its last convolution where it has none."""
+    """Format of a graph's linear layers, or of its last convolution if it has none."""
     kinds = {item.name: item.data_type for item in model.graph.initializer}
     last: Precision = "fp32"
     for node in model.graph.node:
@@ -147,7 +146,7 @@ def precision_of(model: onnx.ModelProto) -> Precision:
 
 
 class _InFloat32(nn.Module):
-    """A stem that computes in float32 in front of blocks that do not."""
+    """A stem in float32 before blocks in another format."""
 
     def __init__(self, stem: nn.Module, kind: torch.dtype) -> None:
         super().__init__()
@@ -155,13 +154,13 @@ class _InFloat32(nn.Module):
         self.kind = kind
 
     def forward(self, clips: Tensor) -> Tensor:
-        """See the stem."""
+        """Run the stem."""
         return cast(Tensor, self.stem(clips)).to(self.kind)
 
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """The quantiser advises everybody to run its pre-processing, through the root logger."""
+    """Suppress the quantiser's advice to run its pre-processing, which it logs through the root logger."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -193,7 +192,7 @@ def with_stored_weights(model: onnx.ModelProto, storage: WeightStorage) -> onnx.
 
 
 def _weights(model: onnx.ModelProto) -> dict[str, int]:
-    """Large float32 weights by name, each with the axis of its layer's outputs."""
+    """Large float32 weights by name, with the axis of the layer's outputs."""
     axes = {"Conv": 0, "MatMul": -1, "Gemm": -1}
     large = {
         item.name
@@ -209,12 +208,12 @@ def _weights(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _as_fp16(item: TensorProto, *, outputs_axis: int) -> tuple[list[TensorProto], list[NodeProto]]:
-    del outputs_axis  # needs no scale
+    del outputs_axis  # unused: fp16 needs no scale
     narrow = f"{item.name}.fp16"
     with np.errstate(over="ignore"):
         half = numpy_helper.to_array(item).astype(np.float16)
     if not np.isfinite(half).all():
-        raise ValueError(f"{item.name}: has weights that float16 cannot hold")
+        raise ValueError(f"{item.name}: has weights out of the range of float16")
     return [numpy_helper.from_array(half, narrow)], [
         helper.make_node("Cast", [narrow], [item.name], to=TensorProto.FLOAT)
     ]

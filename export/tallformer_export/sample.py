@@ -22,12 +22,12 @@ from tallformer_training.model import Detector
 from tallformer_training.synthetic import VideoSpec, render_frames, write_script
 
 _BUDGET, _BUDGET_FRAMES = 2e12, 32
-"""Weights of the encoder times pixels of a frame, summed over clips of so many frames. Torch on one core takes about
-3 s for 1e12."""
+"""Largest product of encoder weights and pixels of a frame, summed over the frames of clips. Torch on one core takes
+about 3 s for 1e12."""
 _MOST_CLIPS = 8
-"""Clips of a generated video: comparing takes 2 s with the smallest model, whose export takes 15."""
+"""Largest number of clips of a generated video: with the smallest model comparing takes 2 s, and exporting 15 s."""
 _FASTEST_FPS, _SLOWEST_FPS = 120.0, 10.0
-"""Rates at which videos can be generated; at others the same frames are taken, and things move slower or faster."""
+"""Rates of generated videos; at other rates the same frames are used, with slower or faster motion."""
 _SMALLEST_PX = 32
 
 Picture = NDArray[np.uint8]
@@ -35,33 +35,33 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sample:
-    """A video file that holds exactly the frames to compare on."""
+    """A video file with exactly the frames of the comparison."""
 
     path: Path
     """Lossless, at the recipe's rate and size."""
     told: ParitySample
-    """What the report says of it."""
+    """Description in the report."""
 
 
 def check_sample(video: Path) -> None:
-    """Refuse what cannot be compared on, before the minutes that an export takes.
+    """Refuse an unreadable video before an export of minutes.
 
     Raises:
-        MediaError: It is no regular file, or nothing in it can be decoded.
+        MediaError: It is not a regular file, or cannot be decoded.
     """
     if not is_regular_file(video):
-        raise MediaError(f"{video}: expected a video file to compare on")
+        raise MediaError(f"{video}: expected a video file for the comparison")
     probe(video)
 
 
 @contextlib.contextmanager
 def sample_video(detector: Detector, video: Path | None = None) -> Iterator[Sample]:
-    """A video for as long as the block lasts.
+    """The video of the comparison, for the duration of the block.
 
     Args:
-        detector: Decides the length of a generated video: two clips of a large model, up to eight of a small one, and
-            one of those whose windows are one clip each. The last is half beyond the end.
-        video: The user's own, of which the first two windows are taken; None generates one, always the same.
+        detector: Determines the length of a generated video: two clips for a large model, up to eight for a small one,
+            one if windows are single clips. The last clip is half after the end.
+        video: A video of the user, whose first two windows are used; None generates one, always the same.
 
     Raises:
         MediaError: `video` cannot be decoded.
@@ -81,14 +81,14 @@ def sample_video(detector: Detector, video: Path | None = None) -> Iterator[Samp
 
 
 def sample_clips(detector: Detector, video: Path | None = None) -> Iterator[Clip]:
-    """The clips of `sample_video`, as the encoder gets them."""
+    """The clips of `sample_video`, as inputs of the encoder."""
     recipe = detector.recipe
     with sample_video(detector, video) as sample, open_video(sample.path, recipe.sampling) as stream:
         yield from cut_clips(stream, recipe.window, "shared")
 
 
 def generated_frames(detector: Detector) -> int:
-    """Length of the generated video: it follows from the model, not from the machine, as the report must."""
+    """Length of the generated video, which depends only on the model, so that reports are reproducible."""
     window = detector.recipe.window
     weights = sum(parameter.numel() for parameter in detector.backbone.parameters())
     cost = weights * detector.recipe.sampling.crop_px**2 * window.clip_frames / _BUDGET_FRAMES
@@ -107,7 +107,7 @@ def _generate(sampling: SamplingConfig, frames: int) -> Iterator[Picture]:
 
 
 def _write(path: Path, pictures: Iterable[Picture], sampling: SamplingConfig) -> int:
-    """Write pictures, all of one size, without loss; returns how many there were."""
+    """Write pictures of one size losslessly; returns their number."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=exact_rate(sampling.sample_fps))
         stream.width = stream.height = sampling.crop_px

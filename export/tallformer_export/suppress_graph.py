@@ -3,7 +3,7 @@
 Hard suppression is one NonMaxSuppression node over boxes (class, start, class + 1, end): boxes of different classes
 do not overlap, boxes of one class overlap as their segments do, and one limit holds for all classes. Non-maximum
 weighting adds one pass over the candidates, sorted by class and start, in blocks: each goes to the first selected
-segment that it overlaps enough, by a product of an assignment matrix with weights and weighted distances.
+segment that it overlaps enough, computed as the product of an assignment matrix with weights and weighted distances.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ OPSET = 20
 IR_VERSION = 10
 
 _BLOCK = 1024
-"""Candidates assigned at once; a block's tables are this many rows by the selected segments near it."""
+"""Candidates per block; a block's tables have this many rows, and a column for each selected segment near it."""
 
 _MIN_LENGTH = 1e-6
-"""Floor of a length, in frames, so that segments without length overlap by 0 and not by 0 / 0."""
+"""Lower bound of lengths, in frames, so that the overlap of segments without length is 0 instead of 0 / 0."""
 
 
 def build_suppress_graph(config: SuppressConfig) -> onnx.ModelProto:
@@ -34,7 +34,7 @@ def build_suppress_graph(config: SuppressConfig) -> onnx.ModelProto:
 
     Inputs: `segments` float32 (N, 2) in frames, `scores` float32 (N,), `classes` int64 (N,); N may be 0 and values
     must be finite. Outputs: `action_segments` float32 (M, 2), `action_scores` float32 (M,), `action_classes` int64
-    (M,), by falling score, of equal scores the earlier row first; M is at most `config.max_per_video`. Class indices
+    (M,), by descending score, of equal scores the earlier row first; M is at most `config.max_per_video`. Class indices
     are exact up to 2**24.
 
     Raises:
@@ -109,15 +109,15 @@ def _above_threshold(nodes: _Nodes, threshold: float) -> tuple[str, str, str]:
 
 
 def _select(nodes: _Nodes, candidates: tuple[str, str, str], config: SuppressConfig) -> str:
-    """Rows that greedy suppression keeps, by falling score, shape (M,)."""
+    """Rows that greedy suppression keeps, by descending score, shape (M,)."""
     segments, scores, classes = candidates
     threshold = np.float32(config.tiou_threshold)
-    if config.method == "nmw":  # takes from the threshold on; the node only above what it is given
+    if config.method == "nmw":  # includes the threshold; the node excludes it
         threshold = np.nextafter(threshold, np.float32(0))
     low = nodes.add("Unsqueeze", nodes.add("Cast", classes, to=TensorProto.FLOAT), nodes.ints(1))
     high = nodes.add("Add", low, nodes.constant(1, np.float32))
     start = nodes.column(segments, 0)
-    # The node swaps the ends of a box that is upside down; such a segment must overlap nothing instead.
+    # The node swaps the ends of an inverted box; such a segment must overlap nothing instead.
     end = nodes.add("Max", start, nodes.column(segments, 1))
     boxes = nodes.add("Unsqueeze", nodes.add("Concat", low, start, high, end, axis=1), nodes.ints(0))  # (1, P, 4)
     chosen = nodes.add(
@@ -131,13 +131,13 @@ def _select(nodes: _Nodes, candidates: tuple[str, str, str], config: SuppressCon
 
 
 def _weighted_shift(nodes: _Nodes, candidates: tuple[str, str, str], selected: str, threshold: float) -> str:
-    """How far each selected segment moves to the weighted mean of its cluster, shape (M, 2).
+    """Shift of each selected segment to the weighted mean of its cluster, shape (M, 2).
 
-    Distances from the selected segment are averaged, not positions: that keeps float32 exact far into a video.
+    Averages distances from the selected segment instead of positions, to keep float32 exact late in a video.
     """
     segments, scores, classes = candidates
     top_scores = nodes.add("Gather", scores, selected)
-    # A selected segment has weight 1 * score with itself (`own`), and goes to nobody else.
+    # A selected segment has weight 1 * score with itself (`own`), and is assigned to no other.
     weights = nodes.add("ScatterElements", scores, selected, nodes.add("Sub", top_scores, top_scores))
     columns = (nodes.add("Cast", classes, to=TensorProto.FLOAT), *_ends(nodes, segments))
     keys = _class_and_start(nodes, columns[0], columns[1])
@@ -146,7 +146,7 @@ def _weighted_shift(nodes: _Nodes, candidates: tuple[str, str, str], selected: s
     top_columns = [nodes.add("Gather", column, selected) for column in columns]
     _reach(nodes, nodes.add("Gather", keys, selected), top_columns[1:], threshold)
     thresholds = nodes.add("Expand", nodes.constant(threshold, np.float32), nodes.add("Shape", selected))
-    # The last row takes all, and as the last one those whom no other takes: the owner of those without.
+    # The last row takes all candidates that no other row takes.
     nobody = nodes.constant([[-1, 0, 0, -1]], np.float32)
     tops = nodes.stack(*top_columns, thresholds, axis=1)  # (M, 4): class, start, end, overlap from which it takes
     nodes.add("Concat", tops, nobody, axis=0, outputs=["tops"])  # (M + 1, 4)
@@ -166,7 +166,7 @@ def _ends(nodes: _Nodes, segments: str) -> tuple[str, str]:
 
 
 def _class_and_start(nodes: _Nodes, classes: str, starts: str) -> str:
-    """One float64 per candidate that sorts by class, then start; classes lie further apart than a segment reaches."""
+    """One float64 per candidate that sorts by class, then start; classes are further apart than any segment."""
     with_zero = nodes.add("Concat", starts, nodes.constant([0], np.float32), axis=0)  # there may be no candidates
     span = nodes.add("Sub", nodes.add("ReduceMax", with_zero), nodes.add("ReduceMin", with_zero))
     step = nodes.add("Add", nodes.add("Cast", span, to=TensorProto.DOUBLE), nodes.constant(1, np.float64))
@@ -175,7 +175,7 @@ def _class_and_start(nodes: _Nodes, classes: str, starts: str) -> str:
 
 
 def _reach(nodes: _Nodes, keys: str, ends: list[str], threshold: float) -> None:
-    """Values `reach_low` and `reach_high`, (M + 1,): keys between which a top may take (nms.clusters, Note [reach])."""
+    """Values `reach_low` and `reach_high`, (M + 1,): bounds of keys a top may take (nms.clusters, Note [reach])."""
     least = float(np.float32(threshold)) * (1 - 1e-5)
     length = nodes.add("Sub", ends[1], ends[0])
     length = nodes.add("Max", nodes.add("Cast", length, to=TensorProto.DOUBLE), nodes.constant(0, np.float64))
@@ -187,7 +187,7 @@ def _reach(nodes: _Nodes, keys: str, ends: list[str], threshold: float) -> None:
 
 
 def _block_graph() -> onnx.GraphProto:
-    """Body of the loop: adds to `sums` what the candidates of one block give to the selected segments near them."""
+    """Body of the loop: adds the candidates of one block to the `sums` of the selected segments near them."""
     nodes = _Nodes("block_")
     begin = nodes.add("Mul", nodes.add("Unsqueeze", "block", nodes.ints(0)), nodes.ints(_BLOCK))
     end = nodes.add("Add", begin, nodes.ints(_BLOCK))
@@ -222,7 +222,7 @@ def _block_graph() -> onnx.GraphProto:
 
 
 def _near_tops(nodes: _Nodes, keys: str) -> str:
-    """Rows of `tops` that may take candidates with these (rising) keys, and the last one, in order, shape (K,)."""
+    """Rows of `tops` that may take candidates with these (ascending) keys, and the last one, in order, shape (K,)."""
     not_after = nodes.add("LessOrEqual", "reach_low", nodes.add("ReduceMax", keys))
     not_before = nodes.add("GreaterOrEqual", "reach_high", nodes.add("ReduceMin", keys))
     near = nodes.add("NonZero", nodes.add("And", not_after, not_before))

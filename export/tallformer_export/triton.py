@@ -1,9 +1,9 @@
-"""A bundle as a model repository of NVIDIA Triton Inference Server: one model per graph, for its ONNX Runtime backend.
+"""Write a bundle as a model repository of NVIDIA Triton: one model per graph, for its ONNX Runtime backend.
 
 Note [batches of Triton]
-    Triton batches the first dimension and leaves it out of a configuration; what remains must have at least one
-    dimension. Numbers of one per clip or window (`real_frames`, `start_frames`) therefore have `dims: [ 1 ]` for
-    clients, and a `reshape` to none for the graph. The rows of graph 3 are candidates of one video: it is not batched.
+    Triton batches the first dimension and omits it in a configuration; at least one dimension must remain. Scalars per
+    clip or window (`real_frames`, `start_frames`) therefore have `dims: [ 1 ]` for clients, and a `reshape` to none for
+    the graph. The rows of graph 3 are candidates of one video, so it is not batched.
 
 Source: `model_config.proto` of triton-inference-server/common, and Triton's documentation of model configurations.
 """
@@ -23,9 +23,9 @@ from tallformer_infer.errors import OutputError
 from tallformer_infer.files import replace_folder
 
 MOST_ROWS = 8
-"""Clips, or windows, of one batch."""
+"""Largest batch of clips or windows."""
 _DELAY_US = 2000
-"""How long a request waits for others to be batched with, in microseconds."""
+"""Longest wait of a request for a batch, in microseconds."""
 _TYPES = {
     int(onnx.TensorProto.FLOAT): "TYPE_FP32",
     int(onnx.TensorProto.FLOAT16): "TYPE_FP16",
@@ -34,18 +34,18 @@ _TYPES = {
     int(onnx.TensorProto.INT64): "TYPE_INT64",
 }
 _Port = tuple[str, str, tuple[int, ...]]
-"""Name, type of Triton, and shape with -1 for any number."""
+"""Name, Triton type, and shape with -1 for dynamic sizes."""
 
 
 def write_triton_repository(bundle: Bundle, folder: Path) -> tuple[str, ...]:
-    """Write a model for each graph of a bundle into a repository, which may hold others.
+    """Write a model for each graph of a bundle into a repository, which may contain other models.
 
-    Models of the same names are replaced, each as a whole. Beside graph 2 lies `bundle.json`, which tells clients the
-    frame rate, the size of pictures, windows and classes.
+    Models of the same names are replaced. The model of graph 2 contains `bundle.json`, with frame rate, picture size,
+    windows and classes for clients.
 
     Args:
-        bundle: What to serve.
-        folder: The repository; made if it is missing.
+        bundle: Bundle to serve.
+        folder: The repository, created if missing.
 
     Returns:
         Names of the models.
@@ -70,11 +70,11 @@ def triton_config(content: bytes, *, name: str, is_batched: bool) -> str:
 
     Args:
         content: The graph.
-        name: Of the model, which is that of its folder.
-        is_batched: Whether the first dimension of every input and output counts rows that do not depend on each other.
+        name: Name of the model and its folder.
+        is_batched: Whether the first dimension of all inputs and outputs is a batch of independent rows.
 
     Raises:
-        ValueError: A type of the graph is none of Triton's.
+        ValueError: Triton has no such type.
     """
     graph = onnx.load_from_string(content).graph
     held = {constant.name for constant in graph.initializer}
@@ -84,7 +84,7 @@ def triton_config(content: bytes, *, name: str, is_batched: bool) -> str:
     lines += [*_ports("input", inputs, is_batched), *_ports("output", outputs, is_batched)]
     if is_batched:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {_DELAY_US} }}")
-    lines.append("instance_group [ { count: 1 kind: KIND_AUTO } ]")  # a GPU where Triton has one, else the CPU
+    lines.append("instance_group [ { count: 1 kind: KIND_AUTO } ]")  # a GPU if Triton has one, else the CPU
     return "\n".join(lines) + "\n"
 
 
@@ -106,7 +106,7 @@ def _port(value: onnx.ValueInfoProto) -> _Port:
     kind = value.type.tensor_type
     data_type = _TYPES.get(int(kind.elem_type))
     if data_type is None:
-        raise ValueError(f"{value.name}: type {kind.elem_type} of ONNX is not one that Triton is told here")
+        raise ValueError(f"{value.name}: type {kind.elem_type} of ONNX has no Triton type here")
     shape = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in kind.shape.dim)
     return value.name, data_type, shape
 

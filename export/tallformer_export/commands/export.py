@@ -1,4 +1,4 @@
-"""`tallformer export`: a checkpoint to a bundle."""
+"""`tallformer export`: export a checkpoint to a bundle."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option of the command l
         ),
     ] = "fp32",
     any_size: Annotated[
-        bool, typer.Option("--any-size", help="Leave the size of pictures open (I3D only), to share one graph.")
+        bool, typer.Option("--any-size", help="Leave the picture size open (I3D only), to share one graph.")
     ] = False,
     sample: Annotated[
         Path | None,
@@ -174,6 +174,6 @@ def _tell(speaker: Speaker, out: Path, parity: ParityReport) -> None:
     )
     speaker.say("written", message, out=str(out), parity_with_torch=to_json(parity))
     if parity.accepted:
-        speaker.say("warning", f"accepted as you asked, and recorded: {', '.join(parity.accepted)} beyond the limit")
+        speaker.say("warning", f"--accept-parity: {', '.join(parity.accepted)} above the limit; recorded in the bundle")
     again = shlex.join(["tallformer", "detect", "VIDEO", "--model", str(out), "--out", "actions.json"])
     speaker.say("hint", f"try it: {again}")

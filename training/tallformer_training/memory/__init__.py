@@ -1,9 +1,9 @@
-"""The long memory: features of every clip of every training video, read where a clip is not encoded.
+"""The long memory: features of every clip of every training video, used for clips that are not encoded.
 
     builder   encode a data set once  ->  an immutable memory
-    bank      read rows of it, with their age; encoded and remembered clips -> the features of a window
-    run       the copy that one training run writes to, from several processes, and snapshots of it
-    sampling  which clips of a window are encoded, which are read
+    bank      read rows with their age; join encoded and remembered clips to the features of a window
+    run       the copy that one training run writes to, from several processes, and its snapshots
+    sampling  choose the clips of a window to encode
 
 Source: TALLFormer (arXiv 2204.01680), section 3.3.
 """

@@ -21,16 +21,16 @@ from tallformer_infer.files import file_sha256
 Number = TypeVar("Number", bound=np.generic)
 
 OUTSIDE = -1
-"""Age of a feature step before the start or past the end of its video."""
+"""Age of feature steps outside their video."""
 
 StoredType = Literal["float16", "float32"]
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 ROWS_FILE = "rows.bin"
-"""Features of all videos one after another, (rows, C), C order, no header."""
+"""File of the features of all videos, concatenated, (rows, C), C order, no header."""
 WRITTEN_FILE = "written.bin"
-"""Step of the training run in which each row was written, -1 before the run, (rows,) int64."""
+"""File of the training step in which each row was written, -1 before the run, (rows,) int64."""
 
 NEVER = -1
 
@@ -47,12 +47,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Staleness:
-    """How old what was read is."""
+    """Age of the features that were read."""
 
     mean_steps: float
-    """Mean age in training steps; 0 where nothing was read."""
+    """Mean age in training steps; 0 if nothing was read."""
     max_steps: int
-    """Largest age in training steps; 0 where nothing was read."""
+    """Largest age in training steps; 0 if nothing was read."""
     rows: int
     """Feature steps read inside their videos."""
 
@@ -60,7 +60,7 @@ class Staleness:
 class Memory:
     """Features of every clip of every video of a data set, mapped from disk.
 
-    Several processes may read one memory. What `RunMemory` writes is seen at once by every process of the machine.
+    Several processes may read one memory. Writes of `RunMemory` are visible at once to all processes of the machine.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, *, mode: Literal["r", "r+"] = "r") -> None:
@@ -83,11 +83,11 @@ class Memory:
         """Open a finished memory for reading.
 
         Args:
-            folder: Where it is.
-            fingerprint: What must have made it (`encoder_fingerprint`); None takes any.
+            folder: Folder of the memory.
+            fingerprint: Required origin (`encoder_fingerprint`); None accepts any.
 
         Raises:
-            LongMemoryError: It is missing, damaged, of another version, or made by something else.
+            LongMemoryError: It is missing, damaged, of another version or of another origin.
         """
         manifest = read_manifest(folder / MANIFEST_FILE)
         if fingerprint is not None and manifest.fingerprint != fingerprint:
@@ -98,7 +98,7 @@ class Memory:
         return cls(folder, manifest)
 
     def require(self, entries: Mapping[str, int], *, channels: int) -> None:
-        """Check that every video of a data set is here, with its number of feature steps.
+        """Check that the memory contains every video of a data set, with its number of feature steps.
 
         Raises:
             LongMemoryError: A video is missing or has another length, or the channels differ.
@@ -128,7 +128,7 @@ class Memory:
             ) from None
 
     def read(self, video: str, first_steps: Sequence[int], steps: int, *, step_number: int = 0) -> Rows:
-        """Read stretches of one video, in the given order; they may overlap and reach beyond the video.
+        """Read stretches of one video, in the given order; they may overlap and extend beyond the video.
 
         Args:
             video: Name of the video.
@@ -153,7 +153,7 @@ class Memory:
         return self.rows[first : first + self.steps(video)]
 
     def inside(self, video: str, first_step: int, steps: int) -> tuple[slice, slice]:
-        """The part of a stretch that lies in its video: its rows in the memory, and its place in the stretch."""
+        """The part of a stretch inside its video: rows of the memory, and position in the stretch."""
         begin = min(max(-first_step, 0), steps)
         end = min(max(self.steps(video) - first_step, begin), steps)
         row = self._first_rows[video] + first_step
@@ -181,7 +181,7 @@ class Memory:
 
 
 def staleness(ages_steps: NDArray[np.int64]) -> Staleness:
-    """Sum up the ages of what was read, any shape."""
+    """Summarise the ages of features that were read, of any shape."""
     ages = ages_steps[ages_steps != OUTSIDE]
     if not len(ages):
         return Staleness(0.0, 0, 0)
@@ -210,8 +210,8 @@ class Window:
     first_step: int
     """Feature step of the video in which the window starts; may be negative.
 
-    For a window that starts at an odd frame it is the frame's number over the stride, rounded down, as in the official
-    code: for reading and writing alike.
+    For a window that starts at an odd frame it is the frame number over the stride, rounded down, as in the official
+    code, for reading and for writing.
     """
     encoded_clips: tuple[int, ...]
     """Clips of the window that are encoded, each once; the others come from the memory."""
@@ -223,7 +223,7 @@ def read_windows(
     """Read the clips of a batch that are not encoded.
 
     Args:
-        memory: Where to read.
+        memory: The memory to read.
         windows: The batch.
         clips: Clips per window.
         clip_steps: Feature steps per clip.
@@ -252,7 +252,7 @@ def read_windows(
 
 
 def join_windows(remembered: Tensor, encoded: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Put encoded clips in their places; gradients flow to `encoded` only.
+    """Put encoded clips at their positions; gradients flow only to `encoded`.
 
     Args:
         remembered: From `read_windows`, on the device of `encoded`, shape (B, C, clips * clip_steps).
@@ -282,7 +282,7 @@ class StoredVideo:
     steps: int
     """Feature steps."""
     sha256: str
-    """Hash of its rows."""
+    """SHA-256 of its rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,13 +296,13 @@ class Manifest:
     dtype: StoredType
     """Number format of the rows, little endian."""
     fingerprint: str
-    """What made the features, see `encoder_fingerprint`."""
+    """Origin of the features, see `encoder_fingerprint`."""
     step_number: int
-    """Training steps that have written to it; 0 for a fresh one."""
+    """Training steps that have written to it; 0 for a new one."""
     written_sha256: str
     """Hash of `written.bin`."""
     videos: dict[str, StoredVideo]
-    """By name, in the order of their rows."""
+    """Videos by name, in the order of their rows."""
 
     @property
     def rows(self) -> int:
@@ -348,10 +348,10 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def encoder_fingerprint(recipe: Recipe, *, weights_sha256: str = "") -> str:
-    """Name what decides the features: the encoder's architecture, how it gets its frames, and its first weights.
+    """Hash everything that determines the features: encoder architecture, sampling, and initial weights.
 
-    Stochastic depth and frozen stages are left out: they decide how the encoder is trained, not what it computes. So is
-    the kind of Video Swin, which memories were made with before there was another.
+    Stochastic depth and frozen stages are left out: they affect how the encoder is trained, not what it computes. So is
+    the kind of Video Swin, because memories were made before there was another kind.
     """
     backbone = to_json(recipe.model.backbone)
     if isinstance(recipe.model.backbone, BackboneConfig):
@@ -361,5 +361,5 @@ def encoder_fingerprint(recipe: Recipe, *, weights_sha256: str = "") -> str:
 
 
 def rows_sha256(rows: NDArray[np.generic]) -> str:
-    """Hash of some rows as they lie on the disk."""
+    """Hash of rows in their format on disk."""
     return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()

@@ -1,10 +1,10 @@
-"""Build a memory: hours of encoding, resumable after an interruption at any moment.
+"""Build a memory: hours of encoding, which can be resumed after any interruption.
 
 # Note [making a memory]
-Rows go to `FOLDER.partial`, each video once, by one worker. A video is done when its rows are on the disk and then a
-line with their hash is in the worker's journal, in this order: a process killed in between leaves rows without a line,
-and they are written again. Broken lines at the end of a journal count as no lines. When all videos are done, hashes are
-compared, the manifest is written, and the folder gets its final name; see Note [whole or absent].
+Rows go to `FOLDER.partial`; each video is written once, by one worker. A video is done when its rows, and then a line
+with their hash in the worker's journal, are on disk: a process killed in between leaves rows without a line, which are
+written again. Incomplete lines at the end of a journal are ignored. When all videos are done, hashes are compared, the
+manifest is written, and the folder gets its final name; see Note [whole or absent].
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PLAN_FILE = "plan.json"
 
 
 class MemoryBuilder:
-    """A memory in the making; opening it again goes on where it was left."""
+    """A memory under construction; opening it again continues it."""
 
     def __init__(
         self,
@@ -50,23 +50,23 @@ class MemoryBuilder:
         fingerprint: str = "",
         worker: int = 0,
     ) -> None:
-        """Start a memory, or go on with one.
+        """Start a memory, or continue one.
 
         Args:
-            folder: Where the finished memory will be.
+            folder: Folder of the finished memory.
             entries: Feature steps of every video, by name.
             channels: Channels C of a feature step.
-            dtype: Number format on the disk.
-            fingerprint: What makes the features (`encoder_fingerprint`).
-            worker: Number of this process among those that make this memory together.
+            dtype: Number format on disk.
+            fingerprint: Origin of the features (`encoder_fingerprint`).
+            worker: Number of this process among those that build this memory.
 
         Raises:
-            LongMemoryError: There is a finished memory, or one in the making for something else, or no space.
+            LongMemoryError: There is a finished memory, or one under construction of another origin, or no space.
         """
         if not entries or min(entries.values()) < 1 or channels < 1:
             raise ValueError(f"expected videos of at least one feature step and {channels = } of at least 1")
         if folder.exists():
-            raise LongMemoryError(f"{folder}: exists already; use it, or remove it to make it again")
+            raise LongMemoryError(f"{folder}: exists already; use it, or remove it to build it again")
         self.folder = folder
         self.partial = folder.with_name(f"{folder.name}.partial")
         self._journal = self.partial / f"done-{worker}.jsonl"
@@ -75,7 +75,7 @@ class MemoryBuilder:
         self._prepare()
 
     def missing(self, *, workers: int = 1, worker: int = 0) -> list[str]:
-        """Videos still to be written by this worker, each of which belongs to one of `workers`."""
+        """Videos that this worker still has to write; each belongs to one of `workers`."""
         done = self._done()
         return [name for name in list(self._manifest.videos)[worker::workers] if name not in done]
 
@@ -97,7 +97,7 @@ class MemoryBuilder:
                 file.flush()
                 os.fsync(file.fileno())
             with self._journal.open("ab") as journal:
-                # A line of its own even behind a line that a killed process left unfinished.
+                # Start a new line even after an incomplete one of a killed process.
                 journal.write(f"\n{json.dumps({'video': video, 'sha256': rows_sha256(rows)})}\n".encode())
                 journal.flush()
                 os.fsync(journal.fileno())
@@ -105,7 +105,7 @@ class MemoryBuilder:
             raise LongMemoryError(f"{self.partial}: {error.strerror or error}") from error
 
     def finish(self) -> Memory:
-        """Check that all is there and unchanged, and give the memory its name; for one process, after all others.
+        """Check that all rows are present and unchanged, and rename the memory; for one process, after all others.
 
         Raises:
             LongMemoryError: Videos are missing, or rows changed since they were written.
@@ -143,15 +143,15 @@ class MemoryBuilder:
                 write_whole(path, plan)
             if path.read_bytes() != plan:
                 raise LongMemoryError(
-                    f"{self.partial}: was begun for other videos, channels, number format or recipe; "
-                    "go on with those, or remove the folder"
+                    f"{self.partial}: started for other videos, channels, number format or recipe; "
+                    "continue with those, or remove the folder"
                 )
             self._allocate()
         except OSError as error:
             raise LongMemoryError(f"{self.partial}: {error.strerror or error}") from error
 
     def _allocate(self) -> None:
-        """Reserve all space now: a full disk is found before hours of encoding, not after."""
+        """Reserve all space now, to detect a full disk before hours of encoding."""
         size = self._manifest.rows * self._manifest.channels * self._manifest.row_type.itemsize
         descriptor = os.open(self.partial / ROWS_FILE, os.O_CREAT | os.O_RDWR, 0o666)
         try:
@@ -171,12 +171,12 @@ class MemoryBuilder:
                     entry = json.loads(line)
                     done[entry["video"]] = entry["sha256"]
                 except (ValueError, TypeError, KeyError):
-                    continue  # an empty or unfinished line; see Note [making a memory]
+                    continue  # an empty or incomplete line; see Note [making a memory]
         return done
 
 
 def _plan(entries: Mapping[str, int], channels: int, dtype: StoredType, fingerprint: str) -> Manifest:
-    """The manifest as far as it is known before anything is encoded."""
+    """The manifest before anything is encoded, without hashes."""
     return Manifest(
         format_version=FORMAT_VERSION,
         channels=channels,
@@ -192,7 +192,7 @@ def stored(features: NDArray[np.floating], kind: np.dtype[np.floating], video: s
     """Features in the number format of a memory.
 
     Raises:
-        LongMemoryError: They are not finite in it.
+        LongMemoryError: They are not finite in that format.
     """
     with np.errstate(over="ignore"):
         rows = features.astype(kind)

@@ -1,9 +1,9 @@
-"""Files and folders that are whole or absent, whenever the process is killed.
+"""Write folders atomically, and copy files within the kernel.
 
 # Note [whole or absent]
-A folder is filled under a name that starts with `TEMPORARY` and renamed when everything in it is on the disk. Renaming
-within a file system is atomic, so a folder under its final name is complete. What a killed process leaves behind has a
-temporary name, is never read, and is removed by the next process that owns the parent folder.
+A folder is filled under a name that starts with `TEMPORARY` and renamed when its content is on disk. A rename within a
+file system is atomic, so a folder under its final name is complete. Remains of a killed process have a temporary name,
+are never read, and are removed by the next process that owns the parent folder.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tallformer_infer.files import TEMPORARY, sync
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill, which becomes `folder` at the end; see Note [whole or absent].
+    """A temporary folder to fill, renamed to `folder` at the end; see Note [whole or absent].
 
-    If `folder` exists by then, it stays and the temporary one is removed: for folders named by their content.
+    If `folder` exists by then, it is kept and the temporary one removed: for folders named by their content.
     """
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
     try:
@@ -34,7 +34,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def rename_folder(source: Path, target: Path) -> None:
-    """Bring everything in `source` to the disk, then rename it, unless `target` exists."""
+    """Sync the content of `source` to disk, then rename it, unless `target` exists."""
     for path in source.iterdir():
         sync(path)
     sync(source)
@@ -44,14 +44,14 @@ def rename_folder(source: Path, target: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder so that it is whole or absent while that lasts."""
+    """Remove a folder atomically: rename it, then delete it."""
     doomed = folder.with_name(f"{TEMPORARY}{folder.name}-{os.getpid()}")
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
 
 def remove_unfinished(parent: Path) -> None:
-    """Remove what killed processes left in `parent`."""
+    """Remove remains of killed processes in `parent`."""
     for path in parent.glob(f"{TEMPORARY}*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -60,7 +60,7 @@ def remove_unfinished(parent: Path) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy inside the kernel; file systems that can (Btrfs, XFS) share the blocks until one of both is written."""
+    """Copy a file within the kernel; Btrfs and XFS share its blocks until one of the two is written."""
     if not hasattr(os, "copy_file_range"):
         shutil.copyfile(source, target)
         return
@@ -69,7 +69,7 @@ def copy_file(source: Path, target: Path) -> None:
         while left:
             try:
                 done = os.copy_file_range(reader.fileno(), writer.fileno(), left)
-            except OSError:  # not across these two file systems
+            except OSError:  # not supported between these two file systems
                 break
             if not done:
                 break

@@ -1,31 +1,31 @@
-"""The memory of one training run: written to at every step, and always at the same step as the checkpoint.
+"""The memory of one training run: written at every step, and restored to the step of the checkpoint.
 
 # Note [one step for checkpoint and memory]
-A run's folder holds
+A run's folder contains
 
-    working/                  what the run reads and writes now
-    step-000000120-9f86d0.../ a snapshot: a finished memory that nobody writes to any more
+    working/                  the memory that the run reads and writes
+    step-000000120-9f86d0.../ a snapshot: a finished memory, which is no longer written
     lock                      held by the process that may write
 
-`working` is written in place through a memory map, so a killed process may leave any mixture of old and new rows in
-it. Therefore nobody ever reads it after a restart: `begin` fills it anew from the finished memory, `resume` from a
-snapshot, whose hashes are compared on the way. A snapshot is a whole copy, made under a temporary name (Note [whole or
-absent]) and named by its content. The order that keeps both at one step is
+`working` is written in place through a memory map, so a killed process may leave a mixture of old and new rows in it.
+Therefore it is never read after a restart: `begin` fills it from the finished memory, `resume` from a snapshot, whose
+hashes are verified. A snapshot is a full copy, written under a temporary name (Note [whole or absent]) and named by its
+content. This order keeps memory and checkpoint at one step:
 
-    name = run.snapshot(step)      memory as it is after `step` steps
-    save the checkpoint, which holds `name`, with a rename as its last act
-    run.prune(names held by the checkpoints that are left)
+    name = run.snapshot(step)      the memory after `step` steps
+    save the checkpoint, which contains `name`, ending with a rename
+    run.prune(names in the remaining checkpoints)
 
-Killed before the rename, the old checkpoint and its snapshot are still there; killed after it, the new ones are.
-A copy needs no journal to be replayed and no base to be kept, costs no more than the memory's size on the disk, and no
-space until rows differ on file systems that share blocks (Btrfs, XFS).
+A process killed before the rename leaves the old checkpoint and its snapshot, one killed after it the new ones. A copy
+needs no journal and no base, takes at most the memory's size on disk, and on file systems that share blocks (Btrfs,
+XFS) no space until rows differ.
 
 # Note [several processes, one memory]
 On each machine one process writes (`begin` or `resume`), all others read (`attach`, after it). All read at the start of
-a step; what all encoded is gathered and written by that one in the order of ranks, after the forward and before the
-backward pass (`exchange`). The gathering waits until all have read, and the gradients' exchange until all is written,
-so that no row is ever read while it is written, whatever videos the ranks hold, and the order of writing two clips of
-one row is always the same.
+a step; encoded clips of all processes are gathered and written by the writer in the order of ranks, after the forward
+and before the backward pass (`write_back`). The gathering waits until all have read, and the gradient exchange until
+everything is written, so no row is read while it is written, whatever the videos of the ranks, and two clips that cover
+one row are always written in the same order.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ from tallformer_training.memory.files import copy_file, remove_folder, remove_un
 WORKING = "working"
 LOCK_FILE = "lock"
 LAYOUT_FILE = "layout.json"
-"""Manifest of what `working` was filled from; its hashes hold no longer, so it does not have a manifest's name."""
+"""Manifest of the source of `working`; its hashes are outdated, so it does not have a manifest's name."""
 
 
 if sys.platform == "win32":
@@ -74,7 +74,7 @@ else:
 
 
 class RunMemory:
-    """The writing process's end of a run's memory."""
+    """A run's memory on the process that writes it."""
 
     def __init__(self, folder: Path, source: Memory) -> None:
         """Fill `folder/working` from `source`; use `begin` or `resume` instead."""
@@ -93,15 +93,15 @@ class RunMemory:
 
     @classmethod
     def begin(cls, base: Path, folder: Path, *, fingerprint: str | None = None) -> RunMemory:
-        """Start a run from a finished memory, which stays as it is.
+        """Start a run from a finished memory, which is not changed.
 
         Args:
             base: The finished memory.
             folder: The run's own folder.
-            fingerprint: What must have made the memory; None takes any.
+            fingerprint: Required origin of the memory; None accepts any.
 
         Raises:
-            LongMemoryError: The memory is missing, damaged or made by something else, or the folder is in use.
+            LongMemoryError: The memory is missing, damaged or of another origin, or the folder is in use.
         """
         run = cls(folder, Memory.open(base, fingerprint=fingerprint))
         run.memory.written[:] = NEVER
@@ -109,11 +109,11 @@ class RunMemory:
 
     @classmethod
     def resume(cls, folder: Path, snapshot: str) -> RunMemory:
-        """Go back to a snapshot.
+        """Resume from a snapshot.
 
         Args:
             folder: The run's own folder.
-            snapshot: Name that the checkpoint holds.
+            snapshot: Name in the checkpoint.
 
         Raises:
             LongMemoryError: There is no such snapshot, or it is damaged, or the folder is in use.
@@ -127,17 +127,17 @@ class RunMemory:
 
     @staticmethod
     def attach(folder: Path) -> Memory:
-        """Read the run's memory from another process, which sees what is written; after `begin` or `resume`.
+        """Open the run's memory for reading in another process, which sees all writes; after `begin` or `resume`.
 
         Raises:
-            LongMemoryError: No process has begun or resumed the run.
+            LongMemoryError: No process has started or resumed the run.
         """
         return Memory(folder / WORKING, read_manifest(folder / WORKING / LAYOUT_FILE))
 
     def write(
         self, video: str, first_steps: Sequence[int], features: NDArray[np.floating], *, step_number: int
     ) -> None:
-        """Write stretches of one video in the given order; what lies outside the video is left out.
+        """Write stretches of one video in the given order; steps outside the video are skipped.
 
         Args:
             video: Name of the video.
@@ -161,7 +161,7 @@ class RunMemory:
             self.memory.written[target] = step_number
 
     def snapshot(self, step_number: int) -> str:
-        """Keep the memory as it is now; see Note [one step for checkpoint and memory].
+        """Save the current memory; see Note [one step for checkpoint and memory].
 
         Args:
             step_number: Training steps finished so far.
@@ -189,7 +189,7 @@ class RunMemory:
         return sorted(path.name for path in self.folder.glob("step-*"))
 
     def prune(self, keep: Collection[str]) -> None:
-        """Remove all snapshots but those that checkpoints still hold."""
+        """Remove all snapshots except those of remaining checkpoints."""
         for name in self.snapshots():
             if name not in keep:
                 remove_folder(self.folder / name)
@@ -201,7 +201,7 @@ class RunMemory:
         self.close()
 
     def close(self) -> None:
-        """Let another process have the folder; what was written since the last snapshot is lost."""
+        """Release the folder; writes since the last snapshot are lost."""
         self._lock.close()
 
     def _manifest_now(self, step_number: int) -> Manifest:
@@ -221,7 +221,7 @@ class RunMemory:
 
 
 def _fill(working: Path, source: Memory) -> Memory:
-    """Copy `source` to the folder `working` and open that for writing."""
+    """Copy `source` to the folder `working` and open it for writing."""
     try:
         if working.exists():
             shutil.rmtree(working)
@@ -239,13 +239,13 @@ def _snapshot_name(manifest: Manifest) -> str:
 
 
 def _lock(path: Path) -> IO[str]:
-    """Lock the run for this process; the system unlocks it when the process ends, however it ends."""
+    """Lock the run for this process; the system releases the lock when the process ends."""
     file = path.open("a")
     try:
         if sys.platform == "win32":
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
-            # Not flock: forked data loader workers would inherit it and keep it when this process is killed.
+            # Not flock: forked data loader workers would inherit the lock and keep it after this process is killed.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
@@ -265,14 +265,14 @@ def write_back(
 ) -> None:
     """Write the encoded clips of all processes, right after the forward pass.
 
-    Every process of the group calls it once per step, also one that encoded nothing. Clips are written in the order of
+    Every process of the group calls it once per step, even if it encoded nothing. Clips are written in the order of
     ranks, so that the last rank wins where two clips cover a row.
 
     Args:
         run: The machine's memory on the process that writes it, None on all others.
         windows: This process's batch.
         encoded: Its encoded clips, those of the first window first, shape (N, C, clip_steps).
-        videos: Names of all videos of the memory, in an order that is the same everywhere.
+        videos: Names of all videos of the memory, in the same order on all processes.
         step_number: The training step now, from 0.
     """
     numbers = {name: number for number, name in enumerate(videos)}
@@ -293,7 +293,7 @@ def write_back(
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all ranks in the order of ranks, on every rank; ranks may have different numbers of rows, also none."""
+    """Rows of all ranks in the order of ranks, on every rank; ranks may have different numbers of rows, or none."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
     count = torch.tensor([len(rows)], device=rows.device)

@@ -1,13 +1,13 @@
 """Sample the clips of a window that are encoded; the others come from memory.
 
 # Note [equal refresh]
-`stratified` deals out a video's clips so that all are encoded equally often: at every moment the counts of any two
-clips of a video differ by at most one. It chooses the window, too, because clips that are encoded together lie in one
-window. The clips still to come in a round can always be taken K at a time, in order of time, such that each K fit into
-a window: blocks that fit into a window are cut greedily from the front, each with a multiple of K clips, and the next K
-are drawn at random from a random block. What is left over at the end of a round, fewer than K, is filled up with clips
-of the next. In a video longer than a window this needs 2K - 1 clips per window at least, that is r up to about a half.
-Above, the clips near the ends of a video, which fewer windows contain, may be encoded less often.
+`stratified` encodes all clips of a video equally often: the counts of any two clips of a video never differ by more
+than one. It also chooses the window, because clips that are encoded together must be in one window. The remaining clips
+of a round can always be divided, in order of time, into groups of K that fit into a window: blocks that fit into a
+window, each with a multiple of K clips, are cut greedily from the front, and the next K clips are drawn from a random
+block. The last group of a round, with fewer than K clips, is filled with clips of the next round. In a video longer
+than a window this needs at least 2K - 1 clips per window, that is r up to about a half. For larger r, clips near the
+ends of a video, which are in fewer windows, may be encoded less often.
 
 Source: own design. `random` and `uniform` select what the official TALLFormer code selects (commit 5519140,
 Apache-2.0), `jittered` what its ActivityNet variant does (behaviour only).
@@ -33,7 +33,7 @@ def encoded_count(clips: int, ratio: float) -> int:
 
     Args:
         clips: Clips per window.
-        ratio: Part to encode, r in [0, 1].
+        ratio: Share to encode, r in [0, 1].
     """
     if not 0 <= ratio <= 1:
         raise ValueError(f"expected {ratio = } in [0, 1]")
@@ -41,17 +41,17 @@ def encoded_count(clips: int, ratio: float) -> int:
 
 
 def random_clips(clips: int, count: int, generator: np.random.Generator | np.random.RandomState) -> Clips:
-    """`count` different clips, all equally likely; a `RandomState` gives what the official code gives for its seed."""
+    """`count` different clips, all equally likely; a `RandomState` gives the official code's choice for its seed."""
     return np.sort(generator.choice(clips, count, replace=False)).astype(np.int64)
 
 
 def uniform_clips(clips: int, count: int) -> Clips:
-    """`count` clips in equal distances, first and last among them, always the same."""
+    """`count` equidistant clips including the first and the last, always the same."""
     return np.floor(np.linspace(0, clips - 1, count)).astype(np.int64)
 
 
 def jittered_clips(clips: int, ratio: float, generator: np.random.Generator | np.random.RandomState) -> Clips:
-    """Clips in equal distances, each moved on by a random part of the distance; fewer where two fall together."""
+    """Equidistant clips, each moved by a random share of the distance; fewer if two coincide."""
     count = encoded_count(clips, ratio)
     if count in (0, clips):
         return np.arange(count)
@@ -61,7 +61,7 @@ def jittered_clips(clips: int, ratio: float, generator: np.random.Generator | np
 
 
 class VideoState(TypedDict):
-    """What `stratified` remembers of a video, as JSON."""
+    """State of `stratified` for a video, as JSON."""
 
     draws: int
     """Windows drawn so far."""
@@ -73,7 +73,7 @@ class ClipSampler:
     """Draws windows and their encoded clips for a data set, the same for the same seed.
 
     Every process of a run has a sampler with the same arguments, and draws for the windows of *all* processes, in the
-    order of ranks: so all know what all encode, and no two windows of a step get their clips from one random number.
+    order of ranks: so all know the clips of all, and no two windows of a step share a random number.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class ClipSampler:
         """Start with clips that were never encoded.
 
         Args:
-            mode: How to draw.
+            mode: Sampling mode.
             video_clips: Clips of every video, the last partial one included, at least 1.
             window_clips: Clips per window n.
-            ratio: Part of a window to encode, r in [0, 1].
-            seed: Makes the draws repeatable.
+            ratio: Share of a window to encode, r in [0, 1].
+            seed: Seed of the draws.
         """
         self.mode = mode
         self.video_clips = dict(video_clips)
@@ -101,7 +101,7 @@ class ClipSampler:
         """Choose a window of a video, and its clips to encode.
 
         Returns:
-            First clip of the window, and the clips to encode, counted from it. Windows lie inside the video where it is
+            First clip of the window, and the clips to encode, counted from it. Windows are inside the video if it is
             long enough. A window of a shorter video starts at clip 0, and clips past the end are never drawn.
         """
         generator = self._generator(video)
@@ -116,9 +116,9 @@ class ClipSampler:
         return first, self._draw(video, first, generator, group)
 
     def draw_clips(self, video: str, first_clip: int) -> Clips:
-        """Choose the clips to encode in a window that was chosen elsewhere.
+        """Choose the clips to encode in a given window.
 
-        `stratified` takes those that were encoded least often.
+        `stratified` chooses those that were encoded least often.
 
         Args:
             video: Name of the video.
@@ -134,17 +134,17 @@ class ClipSampler:
         return self._refreshed[video].copy()
 
     def state(self) -> dict[str, VideoState]:
-        """Everything needed to go on from here, as JSON."""
+        """State to resume from, as JSON."""
         return {
             name: VideoState(draws=self._draws[name], refreshed=self._refreshed[name].tolist())
             for name in self.video_clips
         }
 
     def restore(self, state: Mapping[str, VideoState]) -> None:
-        """Go back to where `state` was taken.
+        """Resume from a state.
 
         Raises:
-            ValueError: It was taken for other videos.
+            ValueError: The state belongs to other videos.
         """
         if {name: len(video["refreshed"]) for name, video in state.items()} != self.video_clips:
             raise ValueError("expected the state of a sampler for the same videos and clips")
@@ -152,7 +152,7 @@ class ClipSampler:
         self._refreshed = {name: np.array(state[name]["refreshed"], np.int64) for name in self.video_clips}
 
     def _generator(self, video: str) -> np.random.Generator:
-        """Random numbers that depend on the seed, the video and how often it was drawn, on nothing else."""
+        """Random generator that depends only on the seed, the video and how often it was drawn."""
         name = int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "little")
         generator = np.random.default_rng([self.seed, name, self._draws[video]])
         self._draws[video] += 1
@@ -187,7 +187,7 @@ class ClipSampler:
         return np.sort(order[: min(self.count, clips)])
 
     def _group(self, video: str, generator: np.random.Generator) -> Clips:
-        """Up to K clips of this round that lie in one window; see Note [equal refresh]."""
+        """Up to K clips of this round in one window; see Note [equal refresh]."""
         counts = self._refreshed[video]
         left = np.flatnonzero(counts == counts.min())
         count = min(self.count, len(counts))

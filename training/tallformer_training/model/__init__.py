@@ -1,6 +1,6 @@
 """The detector in torch, one file per part, named after the parts of the paper.
 
-Source: TALLFormer (arXiv 2204.01680); its official code, commit 5519140, Apache-2.0, decides every number.
+Source: TALLFormer (arXiv 2204.01680); every number is that of its official code, commit 5519140, Apache-2.0.
 """
 
 from tallformer_training.model.contrast_head import ContrastOutputs

@@ -11,7 +11,7 @@ from tallformer_infer.errors import ConfigError
 class BiasedAttention(nn.Module):
     """Multi-head self-attention whose logits get a learned bias that depends on relative position.
 
-    Written with matmul and not `scaled_dot_product_attention`, which torch 2.13 cannot export to ONNX with a mask.
+    Uses matmul instead of `scaled_dot_product_attention`, which torch 2.13 cannot export to ONNX with a mask.
 
     Source: Swin transformer (arXiv 2103.14030), eq. 4.
     """
@@ -36,14 +36,14 @@ class BiasedAttention(nn.Module):
         self.scale = (channels // heads) ** -0.5
         rows = _relative_positions(index)
         self.relative_position_bias_table = nn.Parameter(torch.empty(rows, heads))
-        # Derived from the configuration, so it is not part of the weights.
+        # Follows from the configuration, so it is not part of the weights.
         self.register_buffer("relative_position_index", index, persistent=False)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Let every token attend to all tokens of its row.
+        """Attention of every token to all tokens of its row.
 
         Args:
             tokens: Shape (N, T, C), T at most that of the index.
@@ -68,11 +68,10 @@ class BiasedAttention(nn.Module):
 
     def bias(self, steps: int) -> Tensor:
         """Bias of the logits for `steps` tokens, shape (heads, steps, steps)."""
-        # Note [index slice of a shrunken window]: with fewer tokens than the index has, its top left corner is used.
-        # In one dimension, and when only the time axis of a window is shorter, that is geometrically right. When a
-        # window shrinks in space (stage 4 at 112 px: 4 x 4 instead of 7 x 7) it is not, because row-major token
-        # numbers then mean other positions. Video Swin and the official code do the same, and weights are trained
-        # with it, so it stays.
+        # Note [index slice of a smaller window]: for fewer tokens than the index has, its top left corner is used. In
+        # one dimension, and if only the time axis of a window is shorter, that is geometrically correct. If a window is
+        # smaller in space (stage 4 at 112 px: 4 x 4 instead of 7 x 7) it is not, because row-major token numbers then
+        # are other positions. Video Swin and the official code do the same, and weights are trained with it.
         rows = self.relative_position_index[:steps, :steps].reshape(-1)
         biases = self.relative_position_bias_table.index_select(0, rows)
         return biases.reshape(steps, steps, self.heads).permute(2, 0, 1)
@@ -105,7 +104,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x`, shape (N, …), with some of its N samples zero."""
+        """Set some of the N samples of `x`, shape (N, …), to zero."""
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
@@ -120,5 +119,5 @@ class DropPath(nn.Module):
 def _relative_positions(index: Tensor) -> int:
     """Rows of the bias table: the first token's row is the middle, for a difference of 0 on all axes."""
     if index.is_meta:
-        raise ValueError("the index must be real: its numbers decide the size of the table")
+        raise ValueError("the index must not be on the meta device: its values determine the size of the table")
     return int(index.max()) + 1

@@ -1,17 +1,17 @@
 """Video Swin transformer: one clip of frames to one feature map.
 
-# Note [long clips go through a block slab by slab]
-A clip of a minute is 64 attention windows long. Keys, logits and hidden layers of all of them at once would take tens
-of gigabytes, and so would the mask of the shifted ones as a constant of a graph. But a block looks no further than its
-windows: once the map is shifted in time, a few windows' worth of it after the other give the same, and the masks are
-those of a clip of two windows, the first of which stands for all but the last. More windows at once take more memory,
-fewer make graphs longer. In training each slab has its own stochastic depth, as each clip has where clips are short.
+# Note [long clips are processed in slabs]
+A clip of a minute is 64 attention windows long. Keys, logits and hidden layers of all windows at once would take tens
+of gigabytes, and so would the mask of shifted windows as a constant of a graph. But attention is confined to windows:
+after the shift in time, processing a few windows at a time gives the same result, with the masks of a clip of two
+windows, whose first one is used for all but the last. More windows at a time take more memory, fewer make graphs
+longer. In training each slab has its own stochastic depth, as each clip has if clips are short.
 
 # Note [a stem that sees motion]
-Video Swin projects each patch of two frames linearly. Pretrained on Kinetics that is fine; from random weights, on
-small moving things, it hides what matters: colours drown changes, and the norm behind it amplifies the noise of patches
-in which nothing moves. `MotionStem` gives the blocks a better start: it looks at what changes from one frame to the
-next, and reduces it to patches in several convolutions. Batch norm, not layer norm: a quiet patch stays quiet.
+Video Swin projects each patch of two frames linearly. That works pretrained on Kinetics; from random weights, on small
+moving objects, it hides motion: colours dominate changes, and the norm after it amplifies the noise of static patches.
+`MotionStem` computes differences between frames and reduces them to patches in several convolutions. It has batch norms
+instead of layer norms, so static patches stay small.
 
 Source: convolutions before attention after Xiao et al. (arXiv 2106.14881); differences of frames as the input of an
 action recogniser after Wang et al. (arXiv 1608.00859).
@@ -43,13 +43,13 @@ from tallformer_training.model.windows import (
 
 _NO_SHIFT: Size = (0, 0, 0)
 _MASK_WINDOWS, _SLAB_WINDOWS = 2, 8
-"""Attention windows in time that the mask of a long clip has, and that go through a block at once."""
+"""Attention windows in time in the mask of a long clip, and windows processed at a time."""
 
 RunBlock = Callable[[Tensor, Size, Size, Tensor | None], Tensor]
-"""A block, or what computes it again in the backward pass."""
+"""A block, or its recomputation in the backward pass."""
 
 _GAIN = 3.0
-"""Brings differences of normalised frames to the size of the frames."""
+"""Scales differences of normalised frames to the range of frames."""
 
 
 class VideoSwin(nn.Module):
@@ -61,12 +61,12 @@ class VideoSwin(nn.Module):
     stem_name = "patch_embed"
 
     def __init__(self, config: BackboneConfig, *, clip_size: Size | None = None, checkpointing: bool = False) -> None:
-        """Make the encoder with fresh weights.
+        """Make the encoder with random weights.
 
         Args:
-            config: Its sizes.
-            clip_size: Frames, height and width in pixels that it will mostly see. Masks for that size are made once
-                and are constants of an exported graph; for other sizes they are made in every call.
+            config: Sizes of the encoder.
+            clip_size: Usual number of frames, height and width in pixels. Masks for that size are computed once and
+                are constants of an exported graph; for other sizes they are computed in every call.
             checkpointing: Recompute the blocks of trained stages in the backward pass instead of keeping their
                 activations.
         """
@@ -80,7 +80,7 @@ class VideoSwin(nn.Module):
         self.patch_embed = stem(config.patch, config.embed_channels)
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
         sizes = _map_sizes(clip_size, config)
-        index = window_index(config.window)  # one for all blocks, so that an exported graph holds it once
+        index = window_index(config.window)  # shared by all blocks, so that an exported graph contains it once
         self.layers = nn.ModuleList(
             Stage(config, stage, index, rates=rates[sum(config.depths[:stage]) :][:depth], size=sizes[stage])
             for stage, depth in enumerate(config.depths)
@@ -117,7 +117,7 @@ class VideoSwin(nn.Module):
         return pooled.transpose(1, 2)
 
     def keep_norms(self) -> None:
-        """From now on, batch norms of a motion stem keep their statistics in training."""
+        """Freeze the statistics of a motion stem's batch norms in training."""
         self._keeps_norms = True
 
     def _maps(self, clips: Tensor) -> Tensor:
@@ -159,10 +159,10 @@ class Stage(nn.Module):
 
         Args:
             config: Sizes.
-            stage: Its number, from 0.
+            stage: Number of the stage, from 0.
             index: Relative positions in a window (`window_index`).
             rates: Stochastic depth of each block.
-            size: Size of the maps for which a mask is kept.
+            size: Size of the maps for which a mask is stored.
         """
         super().__init__()
         channels = config.embed_channels * 2**stage
@@ -191,7 +191,7 @@ class Stage(nn.Module):
     def _make_mask(self, size: Size, device: torch.device | None) -> Tensor | None:
         """Mask of the shifted blocks, shape (windows, tokens, tokens); None if there is none or no axis is shifted.
 
-        For long clips it is that of two windows in time, see Note [long clips go through a block slab by slab].
+        For long clips it is the mask of two windows in time, see Note [long clips are processed in slabs].
         """
         window, shift = fit_window(size, self.window)
         if _is_long(size, window):
@@ -219,7 +219,7 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
         depth, height, width = x.shape[1:4]
-        # Padding comes after the norm, so padded tokens are zero, and take part in the attention as such.
+        # Padding comes after the norm, so padded tokens are zero, and take part in the attention.
         x = roll(pad_to_windows(self.norm1(x), window), shift)
         padded: Size = (x.shape[1], x.shape[2], x.shape[3])
         windows = self.attn(cut_windows(x, window), mask)
@@ -230,7 +230,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Merges 2 x 2 neighbours into one position with twice the channels; time stays."""
+    """Merges 2 x 2 neighbours into one position with twice the channels; time is unchanged."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -261,14 +261,14 @@ def _is_long(size: Size, window: Size) -> bool:
 
 
 def _by_slabs(run: RunBlock, x: Tensor, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
-    """A block on a long map, see Note [long clips go through a block slab by slab].
+    """A block on a long map, see Note [long clips are processed in slabs].
 
     Args:
         run: The block.
         x: Shape (N, D, H, W, C), D a multiple of the window's length.
         window: Fitted window.
         shift: Shift per axis.
-        mask: Of a map of two windows in time, or none.
+        mask: Mask of a map of two windows in time, or None.
     """
     in_time, in_space = (shift[0], 0, 0), (0, *shift[1:])
     x = roll(x, in_time)
@@ -289,7 +289,7 @@ def _map_sizes(clip_size: Size | None, config: BackboneConfig) -> list[Size | No
 
 
 def _initialise(module: nn.Module) -> None:
-    """Linear layers as in Swin; norms start at 1 and 0 and convolutions in torch's own way."""
+    """Initialise linear layers as in Swin, norms to 1 and 0, and convolutions as torch does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -318,8 +318,8 @@ class MotionStem(nn.Module):
         """Make the stem.
 
         Args:
-            patch: Its stride: 2 frames, and a power of two of pixels.
-            channels: Of the result; each convolution before has half of those of the next.
+            patch: Stride: 2 frames, and a power of two of pixels.
+            channels: Channels of the result; each convolution has half as many as the next.
         """
         super().__init__()
         self.patch = patch
@@ -341,7 +341,7 @@ class MotionStem(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Map (N, 3, F, H, W) to (N, D, H', W', C); frames and pixels short of a patch are zero."""
         clips = _whole_patches(clips, self.patch)
-        before = torch.cat([clips[:, :, :1], clips[:, :, :-1]], dim=2)  # of the first frame nothing is known
+        before = torch.cat([clips[:, :, :1], clips[:, :, :-1]], dim=2)  # the first frame has no predecessor
         x = (clips - before) * _GAIN
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.relu(norm(conv(x)))

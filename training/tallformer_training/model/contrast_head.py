@@ -1,18 +1,19 @@
 """Contrast head: detection without trained localization, from a clip classifier's scores at each feature step.
 
 # Note [contrast]
-An action is where a class is likelier than before and after. Candidates are all segments of a fixed grid; of each, the
-mean probability inside is set against the means in a margin on either side (outer-inner contrast). Means are products
-of 0/1 matrices, (segments x steps) times (steps x classes), so all of it is matrix products and element-wise operators.
+A class is likelier during an action than before and after it. Candidates are all segments of a fixed grid; their score
+is the mean probability inside compared with the means in a margin on either side (outer-inner contrast). Means are
+products of 0/1 matrices, (segments x steps) times (steps x classes), so the head consists of matrix products and
+element-wise operators.
 
 # Note [a segment's own window]
-Windows overlap, and a segment near the end of one has a margin that only the next one sees whole. So that where windows
-lie changes nothing, each segment is scored in exactly one window: the one in which it starts between `reach` and
-`reach + step` steps, where `reach` is all that a score may depend on besides the segment's own steps, and `step` lies
-between windows. The first window also has what starts before, the last, which is known by frames behind the video's end
-(`WindowConfig.ends_partly`), what starts behind.
+Windows overlap, and the margin of a segment near the end of one is complete only in the next. To make results
+independent of the position of windows, each segment is scored in exactly one window: the one in which it starts between
+`reach` and `reach + step` steps, where `reach` is the largest distance of steps that a score depends on, and `step` the
+distance of windows. The first window also scores earlier segments, and the last one, which has frames after the video's
+end (`WindowConfig.ends_partly`), later ones.
 
-Source: outer-inner contrast, Shou et al., "AutoLoc" (ECCV 2018, arXiv 1807.08333), there a loss; the idea only.
+Source: outer-inner contrast, Shou et al., "AutoLoc" (ECCV 2018, arXiv 1807.08333), there a loss; idea only.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from tallformer_infer.config import ContrastHeadConfig, Recipe
 from tallformer_training.model.head import Segments
 
 _LEAST_REAL_PART = 0.5
-"""Of a segment that reaches beyond the end of the video; it is cut off there."""
+"""Smallest share of a segment inside the video, if it extends beyond its end, where it is cut off."""
 
 
 class ContrastOutputs(NamedTuple):
-    """What the classifier says about B windows."""
+    """Outputs of the classifier for B windows."""
 
     probabilities: Tensor
-    """Of each class at each step, smoothed, 0 behind the video's end, shape (B, S, K)."""
+    """Smoothed probability of each class at each step, 0 after the video's end, shape (B, S, K)."""
     is_real: Tensor
-    """1 for steps in the video and 0 behind it, shape (B, S)."""
+    """1 for steps of the video and 0 after its end, shape (B, S)."""
 
 
 class ContrastHead(nn.Module):
@@ -48,11 +49,11 @@ class ContrastHead(nn.Module):
     steps: Tensor
 
     def __init__(self, recipe: Recipe, config: ContrastHeadConfig) -> None:
-        """Make the head with a fresh classifier.
+        """Make the head with a random classifier.
 
         Args:
             recipe: Windows, clips and classes.
-            config: Segments and how they are scored.
+            config: Grid of segments and scoring.
         """
         super().__init__()
         self.config = config
@@ -69,7 +70,7 @@ class ContrastHead(nn.Module):
         """Classify each step.
 
         Args:
-            features: Of the encoder, shape (B, C, S).
+            features: Features of the encoder, shape (B, C, S).
             real_frames: Frames of each window that are not padding, shape (B,).
         """
         real_steps = (real_frames + (self.stride_frames - 1)) // self.stride_frames
@@ -79,7 +80,7 @@ class ContrastHead(nn.Module):
         return ContrastOutputs(self._averaged(probabilities, is_real, self.config.smoothing_steps), is_real)
 
     def decode(self, outputs: ContrastOutputs, window_start_frames: Tensor, real_frames: Tensor) -> Segments:
-        """Score all segments of the grid; those of another window, and those behind the video's end, get 0.
+        """Score all segments of the grid; those of other windows, and those after the video's end, get 0.
 
         Args:
             outputs: From `forward`.
@@ -111,23 +112,23 @@ class ContrastHead(nn.Module):
         return score if config.inside_power == 0 else score * inside**config.inside_power
 
     def _sums(self, outputs: ContrastOutputs, firsts: Tensor, lasts: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of probabilities over steps [first, last), shape (B, A, K), and how many are real, shape (B, A, 1)."""
+        """Sums of probabilities over steps [first, last), shape (B, A, K), and counts of real ones, shape (B, A, 1)."""
         is_inside = (self.steps >= firsts[:, None]) & (self.steps < lasts[:, None])  # (A, S), constant
         weights = is_inside.to(outputs.probabilities.dtype)
         return weights @ outputs.probabilities, (weights @ outputs.is_real[..., None])
 
     def _are_own(self, outputs: ContrastOutputs, window_start_frames: Tensor, real_frames: Tensor) -> Tensor:
-        """Which segments are this window's to score, shape (B, A); see Note [a segment's own window]."""
+        """Whether this window scores a segment, shape (B, A); see Note [a segment's own window]."""
         first, last = self.home_steps
         is_first = (window_start_frames == 0)[:, None]
         is_last = (real_frames < self.window_frames)[:, None]
         real_steps = outputs.is_real.sum(dim=1, keepdim=True)
-        inside = real_steps - self.starts  # steps of the video from the start on
+        inside = real_steps - self.starts  # steps of the video from the segment's start
         is_long_enough = inside >= self.lengths * _LEAST_REAL_PART
         return (is_first | (self.starts >= first)) & (is_last | (self.starts < last)) & is_long_enough & (inside > 0)
 
     def _averaged(self, values: Tensor, is_real: Tensor, width: int) -> Tensor:
-        """Averages of (B, S, K) over so many steps, as far as they are real; 0 for steps that are not."""
+        """Averages of (B, S, K) over `width` steps, of which only real ones count; 0 for steps that are not real."""
         values, real = (values * is_real[..., None]).transpose(1, 2), is_real[:, None]
         if width == 1:
             return values.transpose(1, 2)
@@ -138,11 +139,11 @@ class ContrastHead(nn.Module):
 def segment_grid(config: ContrastHeadConfig, *, window_steps: int, clip_steps: int) -> Tensor:
     """Candidates of a window: start, length and margin in steps, shape (A, 3), the shortest first.
 
-    Segments that begin in the window and end behind it are there, too: the video may end before they do.
+    Segments that start in the window and end after it are included: the video may end earlier.
     """
     rows = [
         (start, length, config.margin_steps(length))
         for length in config.lengths_steps
         for start in range(0, window_steps, config.stride_steps(length, clip_steps))
     ]
-    return torch.tensor(rows, dtype=torch.float32)  # half the bytes of whole numbers in an exported file
+    return torch.tensor(rows, dtype=torch.float32)  # half the size of int64 in an exported file

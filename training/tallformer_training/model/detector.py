@@ -38,7 +38,7 @@ from tallformer_training.model.tcm import Reduction, TemporalConsistency
 from tallformer_training.model.transformer_pyramid import LevelNorms, TransformerPyramid, level_masks
 
 Outputs = HeadOutputs | RefinedOutputs | PointOutputs | ContrastOutputs
-"""What one of the heads says."""
+"""Outputs of one of the heads."""
 
 
 class Detector(nn.Module):
@@ -48,14 +48,14 @@ class Detector(nn.Module):
     """
 
     def __init__(self, recipe: Recipe, *, checkpointing: bool = False) -> None:
-        """Make the detector with fresh weights, in training mode.
+        """Make the detector with random weights, in training mode.
 
         Args:
             recipe: Architecture, clip size and anchors.
-            checkpointing: Trade time for memory in training in the encoder.
+            checkpointing: Recompute activations of the encoder in the backward pass.
 
         Raises:
-            ConfigError: Numbers of heads, groups and channels that do not fit together.
+            ConfigError: Numbers of heads, groups and channels do not fit together.
         """
         super().__init__()
         model = recipe.model
@@ -76,7 +76,7 @@ class Detector(nn.Module):
         return self.localize(self.encode_frames(frames))
 
     def encode(self, clips: Tensor) -> Tensor:
-        """Encode clips on their own: normalised RGB (N, 3, F, H, W) to feature steps (N, C, F / stride)."""
+        """Encode clips independently: normalised RGB (N, 3, F, H, W) to feature steps (N, C, F / stride)."""
         return encode_clips(self.backbone, clips)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Detector(nn.Module):
         return encode_halves(self.backbone, frames, clip_frames=self.recipe.window.clip_frames)
 
     def encode_clip_major(self, clips: Tensor) -> Tensor:
-        """Encode clips that lie clip first: (clips, B, 3, F, H, W) to (clips, B, C, F / stride)."""
+        """Encode clips in clip-major order: (clips, B, 3, F, H, W) to (clips, B, C, F / stride)."""
         return encode_clip_major(self.backbone, clips)
 
     def localize(self, features: Tensor, real_frames: Tensor | None = None) -> Outputs:
@@ -96,8 +96,8 @@ class Detector(nn.Module):
 
         Args:
             features: Shape (B, C, S).
-            real_frames: Frames of each window that are not padding, shape (B,); None where all are. Only a pyramid of
-                kind `transformer`, the point head and the contrast head look at it.
+            real_frames: Frames of each window that are not padding, shape (B,); None if there is no padding. Only used
+                by a pyramid of kind `transformer`, the point head and the contrast head.
 
         Raises:
             ValueError: S is more than the recipe's window has.
@@ -163,7 +163,7 @@ class Detector(nn.Module):
         )
 
     def propose(self, outputs: RefinedOutputs, window_start_frames: Tensor, real_frames: Tensor) -> Proposals:
-        """Like `decode`, before segments get their classes; of a refined head only."""
+        """Like `decode`, before segments get classes; only for a refined head."""
         return decode_proposals(
             outputs,
             level_strides=self.recipe.model.level_strides,

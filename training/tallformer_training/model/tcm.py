@@ -26,14 +26,14 @@ class TemporalConsistency(nn.Module):
         super().__init__()
         self.max_steps = config.max_steps
         layer = TcmLayer(channels, config)
-        # All layers start as copies of one, as in the official code (and torch's own TransformerEncoder).
+        # All layers are initial copies of one, as in the official code (and in torch's TransformerEncoder).
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(config.layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, S) to the same shape.
 
         Raises:
-            ValueError: S is more than the position table holds.
+            ValueError: S exceeds the position table.
         """
         if x.shape[-1] > self.max_steps:
             raise ValueError(f"expected at most tcm.max_steps={self.max_steps} feature steps, got {x.shape = }")
@@ -68,15 +68,15 @@ def step_index(steps: int) -> Tensor:
 
 
 class Reduction(nn.Module):
-    """Two convolutions with a ReLU between and nothing after. In the paper each has stride 2."""
+    """Two convolutions with a ReLU in between. In the paper each has stride 2."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 4) -> None:
-        """Make the module with fresh weights.
+        """Make the module with random weights.
 
         Args:
-            in_channels: Of the encoder.
-            out_channels: Of what comes out.
-            stride: Feature steps that become one: 4, or 2 or 1 after encoders that have fewer per second.
+            in_channels: Channels of the encoder.
+            out_channels: Channels of the result.
+            stride: Feature steps merged into one: 4, or 2 or 1 for encoders with a lower feature rate.
         """
         super().__init__()
         first = min(stride, 2)

@@ -1,12 +1,12 @@
-"""ActionFormer's temporal pyramid: convolutions, then transformer blocks, most of which halve the steps.
+"""ActionFormer's temporal pyramid: convolutions, then transformer blocks, most of which halve the number of steps.
 
-# Note [steps behind the end of a video]
-A window may be longer than its video. Steps behind the end are set to 0 after every convolution and every block, and
-nothing attends to them. Norms have a bias, so after a norm these steps are not 0, and a convolution directly behind it
-(queries, keys and values of a block, the head's first) reads that bias at the last step of the video, as in OpenTAD:
-weights are trained with it. What stands behind the end reaches the last step through the first convolution only.
+# Note [steps after the end of a video]
+A window may be longer than its video. Steps after the end are set to 0 after every convolution and every block, and
+nothing attends to them. Norms have a bias, so after a norm these steps are not 0, and a convolution right after it
+(queries, keys and values of a block, the first one of the head) reads that bias at the last step of the video, as in
+OpenTAD: weights are trained with it. Input after the end affects the last step only through the first convolution.
 
-Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as OpenTAD has it (github.com/sming256/OpenTAD, commit
+Source: ActionFormer (Zhang et al., ECCV 2022, arXiv 2202.07925) as in OpenTAD (github.com/sming256/OpenTAD, commit
 3dd7b03, Apache-2.0; behaviour only); scaled residual branches after arXiv 2103.17239.
 """
 
@@ -20,15 +20,15 @@ from tallformer_infer.errors import ConfigError
 from tallformer_training.model.attention import DropPath
 
 _FAR = -3e4
-"""Added to the logits of steps that must not be seen: 0 after the softmax, in half precision too."""
+"""Added to the logits of masked steps: 0 after the softmax, in float16, too."""
 _FIRST_SCALE = 1e-4
-"""Weight that every residual branch starts with."""
+"""Initial weight of every residual branch."""
 _NORM_EPSILON = 1e-6
-"""Of the norms behind convolutions and of the levels; those in the blocks have torch's."""
+"""Epsilon of the norms after convolutions and of levels; norms in blocks have torch's default."""
 
 
 class TransformerPyramid(nn.Module):
-    """Convolutions that bring features to the model's channels, and levels of transformer blocks."""
+    """Convolutions that map features to the model's channels, and levels of transformer blocks."""
 
     def __init__(self, in_channels: int, channels: int, config: PyramidConfig) -> None:
         """Make the pyramid.
@@ -53,7 +53,7 @@ class TransformerPyramid(nn.Module):
 
         Args:
             features: Shape (B, C', S).
-            masks: 1 for steps in the video and 0 behind it, per level, shape (B, 1, S), (B, 1, S / 2), …, rounded up.
+            masks: 1 for steps of the video, 0 after its end, per level, shape (B, 1, S), (B, 1, S / 2), …, rounded up.
 
         Returns:
             One tensor per level, (B, C, S), (B, C, S / 2), …, rounded up.
@@ -78,13 +78,13 @@ class ConvLayerNorm(nn.Module):
         self.norm = nn.LayerNorm(out_channels, eps=_NORM_EPSILON)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, C, S) to (B, C', S), 0 where `mask`, shape (B, 1, S), is."""
+        """Map (B, C, S) to (B, C', S), 0 where `mask`, shape (B, 1, S), is 0."""
         normed = over_channels(self.norm, self.conv(x) * mask)
         return normed.relu() * mask
 
 
 class ConvTransformerBlock(nn.Module):
-    """Pre-norm transformer block; with a stride of 2 it halves the steps, and its shortcut keeps the larger values."""
+    """Pre-norm transformer block; with a stride of 2 it halves the number of steps, and its shortcut is a max pool."""
 
     def __init__(self, channels: int, config: PyramidConfig, *, stride: int, width: int | None) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class ConvTransformerBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor, out_mask: Tensor) -> Tensor:
-        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` is of the steps after, (B, 1, S / stride)."""
+        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` masks the output, (B, 1, S / stride)."""
         attended = self.attn(over_channels(self.ln1, x), out_mask)
         x = self.pool(x) * out_mask + self.drop_path(self.attn_scale * attended)
         hidden = self.fc2(self.act(self.fc1(over_channels(self.ln2, x))))
@@ -112,7 +112,7 @@ class ConvTransformerBlock(nn.Module):
 
 
 class ConvAttention(nn.Module):
-    """Multi-head self-attention whose queries, keys and values come from convolutions of each channel alone."""
+    """Multi-head self-attention with queries, keys and values from depthwise convolutions."""
 
     def __init__(self, channels: int, heads: int, *, stride: int, width: int | None) -> None:
         """Make the layer.
@@ -120,8 +120,8 @@ class ConvAttention(nn.Module):
         Args:
             channels: Channels in and out.
             heads: Attention heads; must divide `channels`.
-            stride: Steps in per step out.
-            width: Steps that a step sees, itself in the middle; None for all.
+            stride: Input steps per output step.
+            width: Steps that a step attends to, centred on itself; None for all.
 
         Raises:
             ConfigError: `heads` does not divide `channels`.
@@ -142,7 +142,7 @@ class ConvAttention(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor, out_mask: Tensor) -> Tensor:
-        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` is of the steps after, (B, 1, S / stride)."""
+        """Map (B, C, S) to (B, C, S / stride), rounded up; `out_mask` masks the output, (B, 1, S / stride)."""
         query = self._split(self.query(over_channels(self.query_norm, self.query_conv(x) * out_mask)))
         key = self._split(self.key(over_channels(self.key_norm, self.key_conv(x) * out_mask)))
         value = self._split(self.value(over_channels(self.value_norm, self.value_conv(x) * out_mask)))
@@ -156,7 +156,7 @@ class ConvAttention(nn.Module):
         return x.reshape(-1, self.heads, x.shape[1] // self.heads, x.shape[2]).transpose(-2, -1)
 
     def _unseen(self, mask: Tensor) -> Tensor:
-        """What is added to the logits, shape (B, 1, 1 or S, S)."""
+        """Mask added to the logits, shape (B, 1, 1 or S, S)."""
         behind = (1 - mask)[:, None] * _FAR
         if self.reach is None:
             return behind
@@ -166,24 +166,24 @@ class ConvAttention(nn.Module):
 
 
 class LevelNorms(nn.Module):
-    """A layer norm over the channels of every level, in the place of a feature pyramid network."""
+    """A layer norm over the channels of every level, instead of a feature pyramid network."""
 
     def __init__(self, channels: int, *, levels: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(channels, eps=_NORM_EPSILON) for _ in range(levels))
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """Map every level (B, C, S) to the same shape; steps behind the end of a video get the norm's bias."""
+        """Map every level (B, C, S) to the same shape; steps after the end of a video get the norm's bias."""
         return [over_channels(norm, level) for norm, level in zip(self.norms, levels, strict=True)]
 
 
 def level_masks(real_frames: Tensor, steps: int, level_strides: tuple[int, ...]) -> list[Tensor]:
-    """Which steps of every level are in the video, see Note [steps behind the end of a video].
+    """Masks of the steps of every level that are in the video, see Note [steps after the end of a video].
 
     Args:
-        real_frames: Frames of each window that belong to the video, shape (B,). A last step that is not whole does not
-            count, but there is always one.
-        steps: Of the finest level, S.
+        real_frames: Frames of each window that belong to the video, shape (B,). An incomplete last step does not
+            count, but at least one step does.
+        steps: Steps S of the finest level.
         level_strides: Frames per step of each level.
 
     Returns:

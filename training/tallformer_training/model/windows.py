@@ -13,9 +13,9 @@ Size = tuple[int, int, int]
 
 
 def fit_window(size: Size, window: Size) -> tuple[Size, Size]:
-    """Fit the window to a feature map and say how far odd blocks shift it.
+    """Fit the window to a feature map; returns it with the shift of odd blocks.
 
-    An axis that is not longer than the window (equal counts) gets a window of its own length and no shift.
+    An axis no longer than the window gets a window of its own length and no shift.
 
     Returns:
         Window and shift, per axis.
@@ -26,7 +26,7 @@ def fit_window(size: Size, window: Size) -> tuple[Size, Size]:
 
 
 def append_zeros(x: Tensor, count: int, *, dim: int) -> Tensor:
-    """Lengthen a dimension by zeros at its end.
+    """Append zeros at the end of a dimension.
 
     Not F.pad: TensorRT has refused Pad nodes in this model (pytorch/vision issue 9142).
     """
@@ -84,17 +84,17 @@ def window_index(window: Size) -> Tensor:
 
 
 def shift_mask(size: Size, window: Size, shift: Size, device: torch.device | None = None) -> Tensor:
-    """Mask that keeps what a shift brought together apart, shape (windows, tokens, tokens), 0 or -100.
+    """Mask between tokens that only the shift made neighbours, shape (windows, tokens, tokens), 0 or -100.
 
-    Within a window, tokens of different regions get -100, not minus infinity. Zero tokens that pad a window are in
-    the region of their neighbours and are *not* masked, in shifted and unshifted windows alike: the official code's
-    behaviour, which the weights are trained with.
+    Within a window, pairs of tokens of different regions get -100, not minus infinity. Zero tokens that pad a window
+    belong to the region of their neighbours and are *not* masked, whether windows are shifted or not: weights are
+    trained with this behaviour of the official code.
 
     Args:
         size: Size of the map, before padding to whole windows.
         window: Fitted window.
         shift: Shift per axis.
-        device: Where to make it.
+        device: Device of the result.
     """
     padded = [length + -length % step for length, step in zip(size, window, strict=True)]
     axes = [_regions(*axis, device) for axis in zip(padded, window, shift, strict=True)]
@@ -104,7 +104,7 @@ def shift_mask(size: Size, window: Size, shift: Size, device: torch.device | Non
 
 
 def _regions(length: int, window: int, shift: int, device: torch.device | None) -> Tensor:
-    """Region of each position of an axis: one without a shift, else three, the last window being in two parts."""
+    """Region of each position of an axis: one without a shift, else three, as the last window has two parts."""
     position = torch.arange(length, device=device)
     if shift == 0:
         return torch.zeros_like(position)

@@ -1,8 +1,7 @@
-"""Untrimmed videos made from a seed, in which only motion over time tells the actions apart, with exact truth.
+"""Generate untrimmed videos with exact ground truth from a seed; their actions differ only by motion over time.
 
-`planning` writes a `script` of what happens when (`timing`, `actions`), `render` turns it into frames (`looks`),
-`dataset` writes them as h264 with their truth beside them.
-Needs NumPy and PyAV only, no torch.
+`planning` writes a `script` of `actions`, `render` draws its frames with `looks`, `dataset` writes them as h264 with
+their ground truth. Needs only NumPy and PyAV, not torch.
 """
 
 from tallformer_training.synthetic.actions import CLASSES

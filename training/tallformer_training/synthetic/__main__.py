@@ -20,20 +20,20 @@ from tallformer_training.synthetic.script import Style, Subset, VideoSpec
 
 def make(  # noqa: PLR0913, PLR0917 (one parameter per option of the command line)
     out: Annotated[Path, typer.Option(help="Folder for the videos and their annotations.json.")],
-    videos: Annotated[int, typer.Option(help="How many videos.")],
-    seed: Annotated[int, typer.Option(help="Whole number; another seed gives other videos.")],
+    videos: Annotated[int, typer.Option(help="Number of videos.")],
+    seed: Annotated[int, typer.Option(help="Seed, an integer.")],
     style: Annotated[
         str, typer.Option(help="thumos14: many actions of all classes; activitynet: a few long ones, all of one class.")
     ] = "thumos14",
     minutes: Annotated[
         float | None, typer.Option(help="Length of each video.", show_default="2; activitynet: 25 to 50 s")
     ] = None,
-    subset: Annotated[str, typer.Option(help="training, validation or testing: they share no look.")] = "training",
+    subset: Annotated[str, typer.Option(help="training, validation or testing; they share no look.")] = "training",
     fps: Annotated[float, typer.Option(help="Frame rate.")] = 15.0,
     size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "128x96",
     jobs: Annotated[int, typer.Option(help="Processes; 0: one per core.")] = 0,
 ) -> None:
-    """Make untrimmed videos with exact truth. Run it again to go on after an interruption."""
+    """Generate untrimmed videos with exact ground truth. Repeat the command to continue after an interruption."""
     console = Console(stderr=True)
     try:
         width_px, height_px = _read_size(size)
@@ -52,7 +52,7 @@ def make(  # noqa: PLR0913, PLR0917 (one parameter per option of the command lin
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
+        console.print("stopped; repeat the command to continue")
         sys.exit(130)
 
 
@@ -75,7 +75,7 @@ def _make_with_progress(spec: SetSpec, out: Path, jobs: int, console: Console) -
             progress.update(task, advance=1, speed=f"{speed:.0f} × real time" if written else "")
 
         truth = make_dataset(spec, out, jobs=jobs, on_video=count)
-    console.print(f"{written} written, {spec.videos - written} there already; truth: {truth}", soft_wrap=True)
+    console.print(f"{written} written, {spec.videos - written} existed already; truth: {truth}", soft_wrap=True)
 
 
 def _read_size(size: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""The actions, the motions that they are made of, and near misses, which begin like an action and are never labelled.
+"""Actions, their motions, and near-misses, which start like an action and are never labelled.
 
-Motions are pure functions of the pose that they start from and the time since then. Lengths are in picture heights, so
-a motion does not depend on the resolution: x runs from 0 to the picture's aspect ratio, y from 0 (top) to 1.
+Motions are pure functions of the initial pose and the time since the start. Lengths are in picture heights, so a motion
+does not depend on the resolution: x runs from 0 to the picture's aspect ratio, y from 0 (top) to 1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LENGTHS_S: dict[NearMissName, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Where sprites may be, in picture heights."""
+    """Area in which sprites may be, in picture heights."""
 
     aspect: float
     """Width of the picture."""
@@ -51,7 +51,7 @@ class Stage:
         return self.left <= x <= self.right and 0.12 <= y <= 0.88
 
     def rests(self, x: float, y: float) -> bool:
-        """Whether a sprite may rest there: low enough to have room for a hop."""
+        """Whether a sprite may rest there: low enough for a hop."""
         return self.left <= x <= self.right and REST_Y[0] <= y <= REST_Y[1]
 
     @property
@@ -76,14 +76,14 @@ def draw_action(name: ActionName, start: Pose, duration_s: float, stage: Stage, 
     """Draw the motion of one action.
 
     Args:
-        name: Which action.
-        start: Pose from which it starts.
-        duration_s: Its length; motions that come back to where they started do so a whole number of times.
-        stage: Where sprites may be.
-        rng: Source of its numbers.
+        name: The action.
+        start: Initial pose.
+        duration_s: Length of the action; periodic motions have a whole number of periods.
+        stage: Area in which sprites may be.
+        rng: Random generator.
 
     Returns:
-        A motion that goes on from 0 s to `duration_s`.
+        A motion from 0 s to `duration_s`.
     """
     match name:
         case "bounce":
@@ -98,7 +98,7 @@ def draw_action(name: ActionName, start: Pose, duration_s: float, stage: Stage, 
             return _draw_orbit(start, duration_s, stage, rng)
         case "blink":
             wanted_s = min(rng.uniform(0.4, 1.1), duration_s / 1.5)
-            periods = round(duration_s / wanted_s - 0.5) + 0.5  # ends when the sprite comes back
+            periods = round(duration_s / wanted_s - 0.5) + 0.5  # ends when the sprite returns
             return Flash(period_s=duration_s / periods, opacity=rng.uniform(0, 0.1))
         case "zigzag":
             return _draw_zigzag(start, duration_s, stage, rng)
@@ -111,7 +111,7 @@ def _whole(duration_s: float, period_s: float) -> float:
 
 
 def _draw_resize(start: Pose, duration_s: float, rng: np.random.Generator, *, grows: bool) -> Resize:
-    """Bounds that enclose the present size, and a pace that shows even in a short action."""
+    """Bounds around the current size, and a rate that is visible even in a short action."""
     cycle_s = rng.uniform(0.8, max(1.0, min(2.4, 1.6 * duration_s)))
     return Resize(
         smallest=rng.uniform(min(SMALLEST, start.size), min(0.28, start.size)),
@@ -134,7 +134,7 @@ def _draw_orbit(start: Pose, duration_s: float, stage: Stage, rng: np.random.Gen
 
 
 def _draw_zigzag(start: Pose, duration_s: float, stage: Stage, rng: np.random.Generator) -> Zigzag:
-    """The direction with the longest way of some that are tried, so that it does not turn back at once."""
+    """The direction with the longest path among some random ones, so that it does not turn back at once."""
     width = rng.uniform(0.16, 0.3)
     tries = []
     for _ in range(12):
@@ -143,7 +143,7 @@ def _draw_zigzag(start: Pose, duration_s: float, stage: Stage, rng: np.random.Ge
         tries.append((ahead - back, along_rad, signed, back, ahead))
     long = [entry for entry in tries if entry[0] >= 0.45]
     span, along_rad, signed, back, ahead = long[0] if long else max(tries)
-    if span < 0.2:  # a corner: it leaves the stage rather than stand still
+    if span < 0.2:  # in a corner: leave the stage rather than stand still
         back, ahead = back - 0.1, ahead + 0.1
     return Zigzag(
         along_rad=float(along_rad),
@@ -168,7 +168,7 @@ def _reach(start: Pose, along_rad: float, width: float, stage: Stage, sign: int)
 
 
 class Pose(NamedTuple):
-    """Where a sprite is and how it stands; the columns of every pose array, in this order."""
+    """Position, angle, size and opacity of a sprite; the columns of pose arrays, in this order."""
 
     x: float
     """Centre, in picture heights from the left edge."""
@@ -179,11 +179,11 @@ class Pose(NamedTuple):
     size: float
     """Diameter, in picture heights."""
     opacity: float
-    """0 (not to be seen) to 1."""
+    """0 (invisible) to 1."""
 
 
 class Motion(Protocol):
-    """A way to move."""
+    """Motion of a sprite."""
 
     def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
         """Poses at times `t_s` (N,) since the start, shape (N, 5)."""
@@ -195,9 +195,9 @@ class Hop:
     """Parabolic hops straight up and down again, as under gravity."""
 
     height: float
-    """Of one hop, in picture heights."""
+    """Height of a hop, in picture heights."""
     period_s: float
-    """From the ground to the ground."""
+    """Duration of a hop, in seconds."""
 
     def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
         """See `Motion`."""
@@ -219,17 +219,17 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Resize:
-    """Growth (or shrinking) at a constant relative rate; past the largest size it starts again from the smallest.
+    """Growth (or shrinking) at a constant relative rate; after the largest size it restarts from the smallest.
 
-    The mirror image in time of a growth is a shrinking with the same sizes, so that no still picture tells which it is.
+    Growth reversed in time is shrinking with the same sizes, so a single picture does not tell them apart.
     """
 
     smallest: float
-    """In picture heights, at most the size at the start."""
+    """Smallest size in picture heights, at most the initial one."""
     largest: float
-    """In picture heights, at least the size at the start."""
+    """Largest size in picture heights, at least the initial one."""
     cycles_per_s: float
-    """Ways from the smallest to the largest per second; below 0 shrinks."""
+    """Passes from the smallest to the largest size per second; negative for shrinking."""
 
     def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
         """See `Motion`."""
@@ -241,12 +241,12 @@ class Resize:
 
 @dataclass(frozen=True, kw_only=True)
 class Circle:
-    """A way on a circle; the sprite itself does not turn."""
+    """Motion on a circle; the sprite itself does not rotate."""
 
     radius: float
-    """In picture heights."""
+    """Radius, in picture heights."""
     from_rad: float
-    """Where on the circle the sprite starts, clockwise from the right."""
+    """Initial angle on the circle, clockwise from the right."""
     rad_per_s: float
     """Above 0 clockwise as seen, below 0 counter-clockwise."""
 
@@ -260,12 +260,12 @@ class Circle:
 
 @dataclass(frozen=True, kw_only=True)
 class Flash:
-    """Not to be seen for the first half of every period."""
+    """Invisible for the first half of every period."""
 
     period_s: float
     """From one disappearance to the next."""
     opacity: float
-    """While off, in [0, 1)."""
+    """Opacity while off, in [0, 1)."""
 
     def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
         """See `Motion`."""
@@ -275,20 +275,20 @@ class Flash:
 
 @dataclass(frozen=True, kw_only=True)
 class Zigzag:
-    """Straight legs with sharp turns: a triangle wave across a way that is reflected at its two ends."""
+    """Straight legs with sharp turns: a triangle wave across a path that is reflected at its two ends."""
 
     along_rad: float
-    """Direction of the way."""
+    """Direction of the path."""
     speed: float
-    """Along the way, in picture heights per second."""
+    """Speed along the path, in picture heights per second."""
     back: float
-    """How far the way reaches behind the start, in picture heights, at most 0."""
+    """End of the path behind the start, in picture heights, at most 0."""
     ahead: float
-    """How far the way reaches before the start, in picture heights, above `back`."""
+    """End of the path before the start, in picture heights, above `back`."""
     width: float
-    """Of the wave, across the way, in picture heights; the sign says to which side."""
+    """Amplitude of the wave across the path, in picture heights; the sign gives the side."""
     period_s: float
-    """Of the wave."""
+    """Period of the wave, in seconds."""
 
     def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
         """See `Motion`."""
@@ -301,16 +301,16 @@ class Zigzag:
 
 @dataclass(frozen=True, kw_only=True)
 class Glide:
-    """A straight way at constant speed, or one that comes to rest at its end."""
+    """Straight motion at constant speed, or slowing to rest at its end."""
 
     x: float
-    """To the right, in picture heights."""
+    """Distance to the right, in picture heights."""
     y: float
-    """Down, in picture heights."""
+    """Distance down, in picture heights."""
     duration_s: float
-    """For the whole way."""
+    """Duration of the motion, in seconds."""
     settles: bool = False
-    """Slows down to rest, like the first half of a hop."""
+    """Slow down to rest, like the first half of a hop."""
 
     def poses(self, start: Pose, t_s: FloatArray) -> FloatArray:
         """See `Motion`."""
@@ -321,7 +321,7 @@ class Glide:
 
 
 def pose_after(motion: Motion, start: Pose, duration_s: float) -> Pose:
-    """The pose in which `motion` leaves a sprite; whole turns are taken off the angle."""
+    """Final pose of a sprite after `motion`; the angle is reduced by whole turns."""
     x, y, angle_rad, size, opacity = (float(value) for value in motion.poses(start, np.array([duration_s]))[0])
     return Pose(x, y, math.remainder(angle_rad, math.tau), size, opacity)
 
@@ -335,11 +335,11 @@ def _moved(start: Pose, t_s: FloatArray, **changes: FloatArray) -> FloatArray:
 
 def _phase(t_s: FloatArray, period_s: float) -> FloatArray:
     phase = t_s / period_s % 1
-    return np.where(phase > 1 - 1e-9, 0.0, phase)  # a whole number of periods must not fall just short of it
+    return np.where(phase > 1 - 1e-9, 0.0, phase)  # a whole number of periods must not be rounded down
 
 
 def _triangle(turns: FloatArray) -> FloatArray:
-    """0 at whole turns, 1 half-way between them, straight in between."""
+    """0 at whole turns, 1 half-way between them, linear in between."""
     return np.asarray(1 - np.abs(2 * (turns - np.floor(turns)) - 1))
 
 
@@ -354,8 +354,8 @@ def draw_near_miss(
     """Draw the motion of one near-miss; arguments as for `draw_action`.
 
     Returns:
-        A motion that leaves the sprite at rest where it may rest: up and no further, a straight way without zigzag, at
-        most a sixth of a turn, one long absence instead of a blink, at most a third of an orbit.
+        A motion that ends where the sprite may rest: half a hop, a straight path without zigzag, at most a sixth of a
+        turn, one long absence instead of a blink, at most a third of an orbit.
     """
     match name:
         case "half bounce":
@@ -374,7 +374,7 @@ def draw_near_miss(
 
 
 def draw_crossing(start_x: float, end_x: float, duration_s: float, rng: np.random.Generator) -> Motion:
-    """Draw the straight way of a passer-by through the whole picture, in picture heights."""
+    """Draw the straight path of a passer-by through the whole picture, in picture heights."""
     return Glide(x=end_x - start_x, y=rng.uniform(-0.2, 0.2), duration_s=duration_s)
 
 

@@ -1,4 +1,4 @@
-"""Write generated videos as h264 in mp4, and their truth in ActivityNet form beside them."""
+"""Write generated videos as h264 in mp4, with their ground truth in ActivityNet format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tallformer_training.synthetic.script import Script, Style, Subset, VideoSpe
 
 TRUTH_NAME = "annotations.json"
 VERSION = "tallformer-synthetic-1"
-"""Changes whenever the same seed gives another video."""
+"""Version of the generator; changes whenever the same seed gives another video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +31,19 @@ class SetSpec:
     """A set of videos from one seed."""
 
     subset: Subset
-    """Which looks and backgrounds it may have."""
+    """Subset, which determines the looks and backgrounds."""
     videos: int
-    """How many, at least 1."""
+    """Number of videos, at least 1."""
     seed: int
-    """At least 0."""
+    """Seed, at least 0."""
     minutes: float | None = None
-    """Length of each video; None is that of the style: 2 minutes, or 25 to 50 s, each video another."""
+    """Length of each video; None for that of the style: 2 minutes, or a random one of 25 to 50 s."""
     fps: float = 15.0
     """Frame rate."""
     width_px: int = 128
     height_px: int = 96
     style: Style = "thumos14"
-    """What happens in a video, see `VideoSpec`."""
+    """Style of a video, see `VideoSpec`."""
 
     def __post_init__(self) -> None:
         if self.videos < 1:
@@ -51,7 +51,7 @@ class SetSpec:
         self.video(0)
 
     def video(self, index: int) -> VideoSpec:
-        """The video with that number, from 0."""
+        """The video with this number, from 0."""
         values = asdict(self)
         del values["videos"]
         spec = VideoSpec(index=index, **values | {"minutes": 2.0 if self.minutes is None else self.minutes})
@@ -67,19 +67,19 @@ def make_dataset(
     jobs: int = 1,
     on_video: Callable[[VideoSpec, bool], None] = lambda _spec, _written: None,
 ) -> Path:
-    """Write all videos of a set that are not there yet, then the truth.
+    """Write all missing videos of a set, then the ground truth.
 
-    Videos of other sets in the same folder keep their place in the truth, so that training, validation and testing
-    may share a folder; make them one after another.
+    Videos of other sets in the same folder stay in the ground truth, so training, validation and testing sets can share
+    a folder; write them one after another.
 
     Args:
         spec: The set.
-        folder: Where to; made if it is not there.
-        jobs: Processes that work at the same time.
-        on_video: Called for every video, with False where it was there already.
+        folder: Output folder, created if missing.
+        jobs: Number of processes.
+        on_video: Called for every video, with False if it existed already.
 
     Returns:
-        The path of the truth.
+        Path of the ground truth.
 
     Raises:
         ConfigError: `jobs` is below 1.
@@ -102,7 +102,7 @@ def make_dataset(
 def write_video(script: Script, path: Path) -> None:
     """Render a script into an mp4 file. The same script gives the same bytes with the same FFmpeg.
 
-    It appears under its name when it is complete; what is unfinished has `.part` in its name.
+    It gets its name when it is complete; an unfinished file has `.part` in its name.
 
     Raises:
         OutputError: The file cannot be written.
@@ -117,7 +117,7 @@ def write_video(script: Script, path: Path) -> None:
 
 
 def truth_of(script: Script) -> dict[str, Any]:
-    """One entry of the truth's `database`, in ActivityNet form; times in seconds, exact to the frame."""
+    """Entry of the ground truth's `database`, in ActivityNet format; times in seconds, exact to the frame."""
     spec = script.spec
     return {
         "duration": round(spec.frames / spec.fps, 6),
@@ -141,7 +141,7 @@ def _write_all(videos: list[VideoSpec], folder: Path, jobs: int, on_video: Calla
             on_video(video, True)
         return
     others = set(active_children())
-    # fork would copy a process that may have threads (the progress view), so the workers start afresh
+    # spawn: fork would copy a process that may have threads (the progress bar)
     with ProcessPoolExecutor(min(jobs, len(videos)), mp_context=get_context("spawn")) as pool:
         pending = {pool.submit(_write_one, video, folder): video for video in videos}
         try:
@@ -150,13 +150,13 @@ def _write_all(videos: list[VideoSpec], folder: Path, jobs: int, on_video: Calla
                 on_video(pending[done], True)
         except BrokenProcessPool as error:
             raise OutputError(
-                f"{folder}: a worker was ended from outside; fewer jobs need less memory, and the same command goes on"
+                f"{folder}: a worker was killed; use fewer jobs if memory ran out, and repeat the command to continue"
             ) from error
         except BaseException:
             for future in pending:
                 future.cancel()
             for worker in set(active_children()) - others:
-                worker.terminate()  # otherwise leaving would wait for whole videos
+                worker.terminate()  # otherwise the exit would wait for complete videos
             raise
 
 
@@ -174,7 +174,7 @@ def _encode(script: Script, path: Path) -> None:
         container.metadata["comment"] = _settings(spec)
         stream = container.add_stream("libx264", rate=Fraction(spec.fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = spec.width_px, spec.height_px, "yuv420p"
-        # one thread: with more, x264 decides rates in an order that varies from run to run
+        # one thread: with several, x264's rate control varies from run to run
         stream.options = {"crf": str(_quality(spec)), "preset": "veryfast", "threads": "1", "g": "60"}
         for picture in render_frames(script):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -182,19 +182,19 @@ def _encode(script: Script, path: Path) -> None:
 
 
 def _quality(spec: VideoSpec) -> int:
-    """Constant rate factor, 18 (good) to 27 (poor), so that a model meets both."""
+    """Constant rate factor, 18 (good) to 27 (poor), so that a model sees both."""
     return 18 + (7 * spec.index + 3 * spec.seed) % 10
 
 
 def _settings(spec: VideoSpec) -> str:
     values = asdict(spec) | {"minutes": float(spec.minutes), "fps": float(spec.fps)}
     if spec.style == "thumos14":
-        del values["style"]  # older than the other
+        del values["style"]  # absent in files made before the other style existed
     return json.dumps({"made by": VERSION, **values})
 
 
 def _is_finished(video: VideoSpec, folder: Path) -> bool:
-    """Whether the file is there, made with the same settings; a file under its final name is complete."""
+    """Whether the file exists with the same settings; a file under its final name is complete."""
     path = _path_of(video, folder)
     if not path.exists():
         return False
@@ -202,12 +202,10 @@ def _is_finished(video: VideoSpec, folder: Path) -> bool:
         with av.open(path) as container:
             settings = container.metadata.get("comment")
     except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{path}: is there already and cannot be read: {error}; delete it to make it again"
-        ) from error
+        raise OutputError(f"{path}: exists already and cannot be read: {error}; delete it to write it again") from error
     if settings != _settings(video):
         raise OutputError(
-            f"{path}: is there already, made with other settings ({settings}); expected {_settings(video)}; "
+            f"{path}: exists already, with other settings ({settings}); expected {_settings(video)}; "
             "choose another folder"
         )
     return True
@@ -232,7 +230,7 @@ def _read_database(path: Path) -> dict[str, Any]:
         truth = json.loads(path.read_text(encoding="utf-8"))
         version, database = truth["version"], dict(truth["database"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{path}: is there already and cannot be read: {error!r}; choose another folder") from error
+        raise OutputError(f"{path}: exists already and cannot be read: {error!r}; choose another folder") from error
     if version != VERSION:
         raise OutputError(f"{path}: is of version {version}, expected {VERSION}; choose another folder")
     return database

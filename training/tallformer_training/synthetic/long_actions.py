@@ -1,7 +1,7 @@
-"""Actions of half a minute to minutes in generated videos: the last action of every shot is extended.
+"""Generated videos with actions of half a minute to minutes: extend the last action of every shot.
 
-Scripts of `planning` stay as they are; one becomes another, longer script here. Nothing else happens to a shot: the
-sprite that acts does nothing afterwards, the others go on with what they did, and what came after comes later.
+A script of `planning` is converted to a longer one. Nothing else changes in a shot: the acting sprite does nothing
+afterwards, the events of others are unchanged, and later shots are delayed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tallformer_training.synthetic.script import SUBSETS, Event, Script, Shot, S
 LONG_S = (30.0, 150.0)
 """Lengths of long actions."""
 _OWN = 2**32 - 2
-"""Keeps these random numbers apart from those of shots."""
+"""Separates these random numbers from those of shots."""
 
 
 def lengthen(script: Script, *, long_s: tuple[float, float] = LONG_S) -> Script:
-    """Let the last action of every shot last between the two `long_s`, log-uniform; the same script gives the same.
+    """Extend the last action of every shot to a log-uniform length within `long_s`; deterministic.
 
-    Motions with a period go on for whole ones, so that they come to rest as before. The spec's `minutes` are those of
-    the longer video.
+    Periodic motions are extended by whole periods, so that they end as before. The spec's `minutes` are those of the
+    longer video.
     """
     spec = script.spec
     rng = np.random.default_rng((SUBSETS.index(spec.subset), spec.seed, spec.index, _OWN))
@@ -40,7 +40,7 @@ def lengthen(script: Script, *, long_s: tuple[float, float] = LONG_S) -> Script:
 
 
 def _lengthen_shot(shot: Shot, wanted_s: float, fps: float) -> Shot:
-    """The shot with its last action that long; as it is where it has none, or a longer one."""
+    """The shot with its last action extended; unchanged if it has none, or a longer one."""
     last = max(
         (event for sprite in shot.sprites for event in sprite.events if event.is_action),
         key=lambda event: event.end_frame,
@@ -58,7 +58,7 @@ def _lengthen_shot(shot: Shot, wanted_s: float, fps: float) -> Shot:
 
 
 def _whole(motion: Motion, duration_s: float) -> float:
-    """The duration, rounded to whole periods of a motion that has some."""
+    """The duration, rounded to whole periods of a periodic motion."""
     if isinstance(motion, Hop | Flash | Zigzag):
         return round(duration_s / motion.period_s) * motion.period_s
     return duration_s

@@ -1,4 +1,4 @@
-"""What sprites and backgrounds look like: outlines, patterns, textures and colours, each from one number alone."""
+"""Looks of sprites and backgrounds: outlines, patterns, textures and colours, each from one seed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FINE_PX = 2 * TEXTURE_PX
 
 TILE_PX = 256
 TILE_HEIGHTS = 256 / 96
-"""Side of the tile in picture heights: at 96 px its pixels are the picture's."""
+"""Side of the tile in picture heights: at 96 px one tile pixel is one picture pixel."""
 
 
 @lru_cache(maxsize=64)
 def draw_look(look_seed: int) -> tuple[FloatImage, ...]:
-    """Draw the look with that number.
+    """Draw the look of a seed.
 
     Returns:
         Textures of 64, 32, 16 and 8 px, each RGBA with colours 0-255 already multiplied by alpha in [0, 1], shape
@@ -83,7 +83,7 @@ def _draw_blob(rng: np.random.Generator) -> Outline:
 
 
 def _draw_polygon(rng: np.random.Generator) -> Outline:
-    """Corners at jittered angles; a star where every second one is near the centre."""
+    """Corners at jittered angles; a star if every second one is near the centre."""
     corners = int(rng.integers(3, 9))
     angles = (np.arange(corners) + rng.uniform(-0.3, 0.3, corners)) * math.tau / corners
     radii = rng.uniform(0.6, 1, corners)
@@ -102,7 +102,7 @@ def _draw_polygon(rng: np.random.Generator) -> Outline:
 
 
 def _draw_compound(rng: np.random.Generator) -> Outline:
-    """Two to four thick strokes from one another's ends, like a letter."""
+    """Two to four connected thick strokes, like a letter."""
     here = (rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6))
     parts = []
     for _ in range(rng.integers(2, 5)):
@@ -138,7 +138,7 @@ def _fit_to_circle(inside: Outline) -> Outline:
 
 
 def _draw_pattern(rng: np.random.Generator, x: FloatArray, y: FloatArray) -> FloatArray:
-    """Two colours, laid out in one of five ways, shape (H, W, 3)."""
+    """Two colours in one of five patterns, shape (H, W, 3)."""
     colours = draw_colours(rng, 2, saturation=(0.15, 1), value=(0.25, 1))
     heading, rate, phase = rng.uniform(0, math.tau), rng.uniform(2, 5), rng.uniform(0, math.tau)
     along = x * math.cos(heading) + y * math.sin(heading)
@@ -186,7 +186,7 @@ def draw_colours(
 
 @lru_cache(maxsize=4)
 def draw_background(background_seed: int) -> FloatImage:
-    """Draw the background with that number.
+    """Draw the background of a seed.
 
     Returns:
         RGB, 0-255, shape (256, 256, 3); the left edge continues the right one, the top the bottom.

@@ -22,7 +22,7 @@ _BLOCK_FRAMES = 1024
 def render_frames(script: Script, *, start_frame: int = 0, end_frame: int | None = None) -> Iterator[Frame]:
     """Render frames `start_frame` to `end_frame` (exclusive; None: to the end), one after another.
 
-    A frame is the same whichever frames are rendered with it. Memory does not grow with the length.
+    A frame does not depend on the range that is rendered. Memory does not grow with the length.
 
     Yields:
         RGB, shape (height, width, 3).
@@ -58,7 +58,7 @@ def _render_block(shot: Shot, spec: VideoSpec, frames: NDArray[np.int64]) -> Ite
 
 
 def _background(tile: _TextureImage, spec: VideoSpec, zoom: float, offset: FloatArray) -> _TextureImage:
-    """The part of the endless tiles that is seen, magnified about the picture's middle, bilinear."""
+    """The visible part of the repeated tile, magnified about the centre of the picture, bilinear."""
     step = TILE_PX / TILE_HEIGHTS / spec.height_px / zoom  # tile pixels per pixel
     centre = offset * TILE_PX / TILE_HEIGHTS
     columns = centre[0] + (np.arange(spec.width_px) - spec.width_px / 2) * step
@@ -76,7 +76,7 @@ def _background(tile: _TextureImage, spec: VideoSpec, zoom: float, offset: Float
 
 
 def _draw_sprite(picture: _TextureImage, textures: tuple[_TextureImage, ...], pose: Pose) -> None:
-    """Draw a look over `picture` (in place) by looking up, for each pixel around it, its place in the texture."""
+    """Draw a look over `picture` (in place) by sampling the texture at each pixel around it."""
     height_px, width_px = picture.shape[:2]
     radius_px = max(pose.size * height_px / 2, 1.0)
     x_px, y_px = pose.x * height_px, pose.y * height_px
@@ -116,7 +116,7 @@ def _sample(texture: _TextureImage, u: _TextureImage, v: _TextureImage) -> _Text
 
 
 def _draw_speck(picture: _TextureImage, speck: Speck, t_s: float, shake: FloatArray, spec: VideoSpec) -> None:
-    """A disc on whole pixels; it leaves on one side and comes back on the other."""
+    """Draw a disc on whole pixels; it leaves on one side and returns on the other."""
     wide, high = spec.aspect + speck.size, 1 + speck.size
     x_px = ((speck.x + speck.x_per_s * t_s + shake[0]) % wide - speck.size / 2) * spec.height_px
     y_px = ((speck.y + speck.y_per_s * t_s + shake[1]) % high - speck.size / 2) * spec.height_px
@@ -128,7 +128,7 @@ def _draw_speck(picture: _TextureImage, speck: Speck, t_s: float, shake: FloatAr
 
 
 def _draw_grain(scene: Scene, spec: VideoSpec) -> _TextureImage | None:
-    """A field of noise from which every frame takes another part, shape (H + 32, W + 32, 1)."""
+    """A field of noise from which every frame uses another part, shape (H + 32, W + 32, 1)."""
     if scene.grain == 0:
         return None
     shape = (spec.height_px + _GRAIN_MARGIN_PX, spec.width_px + _GRAIN_MARGIN_PX, 1)
@@ -136,6 +136,6 @@ def _draw_grain(scene: Scene, spec: VideoSpec) -> _TextureImage | None:
 
 
 def _grain_of(grain: _TextureImage, scene: Scene, frame: int, spec: VideoSpec) -> _TextureImage:
-    mixed = (frame * 2654435761 + scene.noise_seed) % 2**32 >> 8  # multiplicative hash: neighbours far apart
+    mixed = (frame * 2654435761 + scene.noise_seed) % 2**32 >> 8  # multiplicative hash
     x, y = mixed % _GRAIN_MARGIN_PX, mixed // _GRAIN_MARGIN_PX % _GRAIN_MARGIN_PX
     return grain[y : y + spec.height_px, x : x + spec.width_px]

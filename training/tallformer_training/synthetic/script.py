@@ -1,4 +1,4 @@
-"""A video before any pixel: shots, camera and light, the sprites in each shot, and what each sprite does when."""
+"""Description of a video: shots, camera and light, the sprites in each shot, and their events."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ STYLES: tuple[Style, ...] = get_args(Style)
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSpec:
-    """One video: everything that decides its content."""
+    """Everything that determines the content of a video."""
 
     subset: Subset
-    """Which looks and backgrounds it may have; subsets share none."""
+    """Subset, which determines the looks and backgrounds; subsets share none."""
     seed: int
-    """Of the set it belongs to, 0 to 2³² - 1."""
+    """Seed of its set, 0 to 2³² - 1."""
     index: int
-    """In that set, from 0."""
+    """Number in the set, from 0."""
     minutes: float = 2.0
     """Length."""
     fps: float = 15.0
-    """Frame rate, at least 10: less cannot show the fastest motions."""
+    """Frame rate, at least 10, to show the fastest motions."""
     width_px: int = 128
     """Even, at least 32."""
     height_px: int = 96
@@ -57,7 +57,7 @@ class VideoSpec:
 
     @property
     def video_id(self) -> str:
-        """Name in the truth, and of the file without `.mp4`."""
+        """Name in the ground truth, and of the file without `.mp4`."""
         return f"{self.subset}-s{self.seed}-v{self.index:04d}"
 
     @property
@@ -90,7 +90,7 @@ class Event:
 
     @property
     def is_action(self) -> bool:
-        """Whether it belongs to the truth."""
+        """Whether it is part of the ground truth."""
         return self.name in CLASSES
 
 
@@ -99,11 +99,11 @@ class Sprite:
     """One sprite in one shot."""
 
     look_seed: int
-    """What it looks like."""
+    """Seed of its look."""
     rest: Pose
     """Pose until its first event."""
     events: tuple[Event, ...]
-    """In the order of time, none overlapping."""
+    """Events in the order of time, without overlaps."""
 
     def poses(self, frames: NDArray[np.int64], fps: float) -> FloatArray:
         """Poses at `frames` (N,) of the whole video, shape (N, 5), columns as in `Pose`."""
@@ -118,78 +118,78 @@ class Sprite:
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """What is seen between two cuts, from `start_frame` to `end_frame` (exclusive)."""
+    """The part between two cuts, from `start_frame` to `end_frame` (exclusive)."""
 
     start_frame: int
     end_frame: int
     scene: Scene
     """Background, camera and light."""
     sprites: tuple[Sprite, ...]
-    """From the back to the front."""
+    """Sprites from back to front."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """A whole video, before any pixel."""
+    """Description of a whole video."""
 
     spec: VideoSpec
     shots: tuple[Shot, ...]
 
     @property
     def actions(self) -> tuple[Event, ...]:
-        """The truth: all actions, by start, then end, then name."""
+        """The ground truth: all actions, by start, then end, then name."""
         events = [event for shot in self.shots for sprite in shot.sprites for event in sprite.events if event.is_action]
         return tuple(sorted(events, key=lambda event: (event.start_frame, event.end_frame, event.name)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wave:
-    """One sine of a slow or a shaky movement."""
+    """One sine component of a movement."""
 
     amplitude: float
-    """In whatever is moved."""
+    """Amplitude, in the unit of the moved quantity."""
     hz: float
     """Frequency."""
     phase_rad: float
-    """At 0 s."""
+    """Phase at 0 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zoom:
-    """The background swells or shrinks and comes back, the sprites do not: near-miss of `grow` and `shrink`."""
+    """The background, but no sprite, is magnified or reduced and back: near-miss of `grow` and `shrink`."""
 
     start_s: float
-    """Since the start of the shot."""
+    """Start, since that of the shot."""
     duration_s: float
-    """There and back."""
+    """Duration, there and back."""
     factor: float
-    """At its height; above 1 the background is seen larger."""
+    """Largest magnification of the background; below 1 it is reduced."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flicker:
-    """The light goes off and on for everything: near-miss of `blink`."""
+    """The light goes off and on for the whole picture: near-miss of `blink`."""
 
     start_s: float
-    """Since the start of the shot."""
+    """Start, since that of the shot."""
     duration_s: float
-    """Of all of it."""
+    """Duration of all flickers."""
     period_s: float
-    """From one darkening to the next."""
+    """Period of the flickers."""
     gain: float
-    """While dark, in (0, 1)."""
+    """Brightness while dark, in (0, 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Jolt:
-    """The camera hops, and everything with it: near-miss of `bounce`."""
+    """The camera hops: near-miss of `bounce`."""
 
     start_s: float
-    """Since the start of the shot."""
+    """Start, since that of the shot."""
     duration_s: float
-    """Of all hops."""
+    """Duration of all hops."""
     period_s: float
-    """Of one hop."""
+    """Duration of one hop."""
     height: float
     """In picture heights."""
 
@@ -214,12 +214,12 @@ class Speck:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Background, camera, light and specks of one shot."""
+    """Background, camera, light and specks of a shot."""
 
     background_seed: int
-    """What the background looks like."""
+    """Seed of the background."""
     noise_seed: int
-    """Of the grain."""
+    """Seed of the grain."""
     pan: tuple[float, float]
     """Drift of the background to the left and up, in picture heights per second."""
     shake_x: tuple[Wave, ...]
@@ -227,9 +227,9 @@ class Scene:
     shake_y: tuple[Wave, ...]
     """Of the camera, in picture heights."""
     light: tuple[Wave, ...]
-    """Slow change of brightness, as a part of it."""
+    """Slow relative change of brightness."""
     tint: tuple[float, float, float]
-    """Factor of red, green and blue."""
+    """Factors of red, green and blue."""
     grain: float
     """Standard deviation of the noise, in pixel values."""
     zooms: tuple[Zoom, ...]
@@ -239,7 +239,7 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, *, background_seed: int, duration_s: float, aspect: float) -> Scene:
-    """Draw the scene of a shot of that length; `aspect` is the picture's width in picture heights."""
+    """Draw the scene of a shot of this length; `aspect` is the picture's width in picture heights."""
     shake = rng.choice((0.0, 0.004, 0.012)) * rng.uniform(0.5, 1.5)
     speed, heading = rng.choice((0.0, 1.0), p=(0.3, 0.7)) * rng.uniform(0.01, 0.15), rng.uniform(0, math.tau)
     return Scene(
@@ -259,7 +259,7 @@ def draw_scene(rng: np.random.Generator, *, background_seed: int, duration_s: fl
 
 
 def shake_at(scene: Scene, t_s: FloatArray) -> FloatArray:
-    """How far the camera's shake moves everything at times `t_s` (N,), in picture heights, shape (N, 2)."""
+    """Offset of the picture due to camera shake at times `t_s` (N,), in picture heights, shape (N, 2)."""
     shake = np.stack([_sum(scene.shake_x, t_s), _sum(scene.shake_y, t_s)], axis=1)  # (N, 2)
     for jolt in scene.jolts:
         phase = ((t_s - jolt.start_s) / jolt.period_s) % 1
@@ -297,7 +297,7 @@ def _during(event: Zoom | Flicker | Jolt, t_s: FloatArray) -> np.ndarray[tuple[i
 
 
 def _times(rng: np.random.Generator, duration_s: float, per_minute: float) -> list[float]:
-    """Moments at random, at least 6 s apart so that two of a kind never overlap."""
+    """Random times, at least 6 s apart so that two of a kind never overlap."""
     moments, now_s = [], 0.0
     while (now_s := now_s + rng.exponential(60 / per_minute)) < duration_s:
         moments.append(float(now_s))
