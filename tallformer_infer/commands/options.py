@@ -160,18 +160,19 @@ class DetectorOptions:
         Raises:
             typer.BadParameter: An option does not fit the model.
         """
-        from tallformer_infer.pipeline import choose_point
-        from tallformer_infer.results import Selection, check_selection
+        from tallformer_infer.pipeline import choose_selection
 
-        known, threshold, top_k = bundle.recipe.classes, self.threshold, self.top_k
-        see = shlex.join(["tallformer", "info", self.model or bundle.name])
         try:
-            classes = split_classes(self.classes, known)
-            check_selection(threshold=threshold, top_k=top_k, classes=classes, known=known, see=see)
-            point = choose_point(bundle, self.operating_point, threshold=threshold, classes=classes)
+            return choose_selection(
+                bundle,
+                threshold=self.threshold,
+                top_k=self.top_k,
+                classes=split_classes(self.classes, bundle.recipe.classes),
+                operating_point=self.operating_point,
+                see=shlex.join(["tallformer", "info", self.model or bundle.name]),
+            )
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
-        return Selection(threshold=threshold, top_k=top_k, classes=classes, operating_point=point)
 
     def layout(self, bundle: Bundle) -> Layout:
         """How videos are laid out for the localizer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tallformer_infer.pipeline.candidates import check_takes_scores, scores_by_class
-from tallformer_infer.pipeline.choices import at_point, choose_layout, choose_point, choose_windows
+from tallformer_infer.pipeline.choices import at_point, choose_layout, choose_point, choose_selection, choose_windows
 from tallformer_infer.pipeline.detector import Detector, StreamStep, VideoFeatures
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip, OtherVideoError
 from tallformer_infer.pipeline.road import (
@@ -36,6 +36,7 @@ __all__ = [
     "check_takes_scores",
     "choose_layout",
     "choose_point",
+    "choose_selection",
     "choose_windows",
     "conclude",
     "find_actions",

@@ -1,4 +1,4 @@
-"""What can be asked of a model: windows, rates and operating points."""
+"""What can be asked of a model: windows, rates, operating points, and which actions to keep."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.config import ALL_ACTIONS, NAMED_CLASSES, RAW_SCORES, Recipe
+from tallformer_infer.config import ALL_ACTIONS, NAMED_CLASSES, RAW_SCORES, Recipe, expand_groups
 from tallformer_infer.errors import ConfigError
-from tallformer_infer.structures import Action, Layout, Windows
+from tallformer_infer.results import check_selection
+from tallformer_infer.structures import Action, Layout, Selection, Windows
 
 LARGEST_FACTOR = 100
 """Feature steps that may be averaged into one; that many clips wait in memory."""
@@ -111,6 +112,39 @@ def choose_point(
         names = ", ".join(calibration.names)
         raise ConfigError(f"operating point {wanted!r}: no such point; {hint}the model {bundle.name} has {names}")
     return wanted
+
+
+def choose_selection(
+    bundle: Bundle,
+    *,
+    threshold: float | None = None,
+    top_k: int | None = None,
+    classes: Sequence[str] | None = None,
+    operating_point: str | None = None,
+    see: str = "tallformer info MODEL",
+) -> Selection:
+    """Which actions of a model to keep.
+
+    Args:
+        bundle: The model.
+        threshold: Lowest score, in [0, 1].
+        top_k: Most actions per video.
+        classes: Names and `@groups`; None keeps all.
+        operating_point: See `choose_point`.
+        see: Command that lists the classes of the model, for messages.
+
+    Raises:
+        ConfigError: The model has no such class, group or operating point, or a number is out of range.
+    """
+    known = bundle.recipe.classes
+    names = classes if classes is None or isinstance(classes, str) else expand_groups(classes, known)
+    check_selection(threshold=threshold, top_k=top_k, classes=names, known=known, see=see)
+    return Selection(
+        threshold=threshold,
+        top_k=top_k,
+        classes=None if names is None else tuple(names),
+        operating_point=choose_point(bundle, operating_point, threshold=threshold, classes=names),
+    )
 
 
 def at_point(actions: Iterable[Action], bundle: Bundle, point: str | None) -> tuple[Action, ...]:

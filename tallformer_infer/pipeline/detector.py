@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallformer_infer.bundle import Bundle, load_bundle
-from tallformer_infer.config import expand_groups
 from tallformer_infer.devices import Hwaccel
 from tallformer_infer.errors import ConfigError, TallformerError
 from tallformer_infer.evaluation import ClassScores
@@ -27,12 +26,11 @@ from tallformer_infer.media import (
     name_of,
     open_video,
 )
-from tallformer_infer.pipeline.choices import choose_layout, choose_point, choose_windows
+from tallformer_infer.pipeline.choices import choose_layout, choose_selection, choose_windows
 from tallformer_infer.pipeline.encoding import ClipEncoder
 from tallformer_infer.pipeline.road import Choices, OnProgress, VideoRun, conclude, find_actions
-from tallformer_infer.results import check_selection
 from tallformer_infer.runtime import Device, RunPrecision, Runtime, load_runtime
-from tallformer_infer.structures import Action, Result, Selection, VideoInfo, Windows
+from tallformer_infer.structures import Action, Result, VideoInfo, Windows
 from tallformer_infer.timeline import cut_clips
 
 
@@ -334,17 +332,13 @@ class Detector:
     ) -> Choices:
         """What is asked for, checked against the model."""
         recipe = self.bundle.recipe
-        expanded = classes if classes is None or isinstance(classes, str) else expand_groups(classes, self.classes)
-        check_selection(threshold=threshold, top_k=top_k, classes=expanded, known=recipe.classes)
+        selection = choose_selection(
+            self.bundle, threshold=threshold, top_k=top_k, classes=classes, operating_point=operating_point
+        )
         laid, span_s = choose_windows(recipe, windows)
         return Choices(
             layout=choose_layout(recipe, laid, rates),
-            selection=Selection(
-                threshold=threshold,
-                top_k=top_k,
-                classes=None if expanded is None else tuple(expanded),
-                operating_point=choose_point(self.bundle, operating_point, threshold=threshold, classes=classes),
-            ),
+            selection=selection,
             span_s=span_s,
             class_source=None if self._class_scores is None else self._class_scores.source,
         )

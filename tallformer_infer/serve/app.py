@@ -23,11 +23,10 @@ from starlette.requests import ClientDisconnect
 
 from tallformer_infer import __version__
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.config import expand_groups
 from tallformer_infer.errors import ArchiveError, ConfigError, ExtraError, MediaError, OutputError
-from tallformer_infer.pipeline import choose_point
+from tallformer_infer.pipeline import choose_selection
 from tallformer_infer.report import page_policy
-from tallformer_infer.results import Selection, check_selection
+from tallformer_infer.results import Selection
 from tallformer_infer.serve.driver import Driver, DriverOptions
 from tallformer_infer.serve.guard import BodyLimit, check_address, file_below, file_name, receive, refusal, shown_name
 from tallformer_infer.serve.jobs import UNFINISHED, Job, JobOptions, JobState, JobStore, new_job_id
@@ -249,20 +248,11 @@ class _Server:
 
     def checked(self, options: JobOptions) -> JobOptions:
         """Options that the model can do."""
-        known = self.bundle.recipe.classes
         try:
-            classes = None if options.classes is None else expand_groups(options.classes, known)
-            check_selection(
-                threshold=options.threshold,
-                top_k=options.top_k,
-                classes=classes,
-                known=known,
-                see="GET /v1/models",
-            )
-            choose_point(self.bundle, options.operating_point, threshold=options.threshold, classes=classes)
+            selection = choose_selection(self.bundle, **dataclasses.asdict(options), see="GET /v1/models")
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
-        return dataclasses.replace(options, classes=classes)
+        return dataclasses.replace(options, classes=selection.classes)
 
     def job(self, job_id: str) -> Job:
         """A job that a client names."""

@@ -29,8 +29,8 @@ from starlette.concurrency import run_in_threadpool
 from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import AnnotationError, ConfigError, MediaError, TallformerError
 from tallformer_infer.labels import Segment, Timeline, label_studio_prediction, timeline_of_config
-from tallformer_infer.pipeline import at_point, choose_point
-from tallformer_infer.results import Selection, check_selection, display_floor, select_actions
+from tallformer_infer.pipeline import at_point, choose_selection
+from tallformer_infer.results import Selection, display_floor, select_actions
 from tallformer_infer.serve.driver import Driver, DriverOptions
 from tallformer_infer.serve.guard import check_address, fetch
 from tallformer_infer.serve.jobs import UNFINISHED, Job, JobOptions, JobStore, new_job_id
@@ -295,11 +295,11 @@ class LabelStudio:
         given = {} if setup is None else _parameters(setup.extra_params)
         threshold, top_k, wanted = given.get("threshold"), given.get("top_k"), given.get("operating_point")
         try:
-            check_selection(threshold=threshold, top_k=top_k)
-            point = choose_point(model.bundle, wanted and str(wanted), threshold=threshold)
+            return choose_selection(
+                model.bundle, threshold=threshold, top_k=top_k, operating_point=wanted and str(wanted)
+            )
         except (ConfigError, TypeError) as error:
             raise HTTPException(422, f"extra parameters: {error}") from error
-        return Selection(threshold=threshold, top_k=top_k, operating_point=point)
 
     def _model_of(self, project: str) -> _Model:
         """The model of a project: its own, once it was retrained, else that of the server."""

@@ -15,7 +15,7 @@ from tallformer_infer.bundle import Bundle
 from tallformer_infer.errors import ArchiveError
 from tallformer_infer.files import write_whole
 from tallformer_infer.labels import FORMATS, LabelledVideo, Segment, encode_labels, labelled_video, require_libraries
-from tallformer_infer.pipeline import at_point, choose_point
+from tallformer_infer.pipeline import at_point, choose_selection
 from tallformer_infer.report import RESULT_FORMATS, page_video, result_key, result_page
 from tallformer_infer.results import Selection, actions_document, encode_document, select_actions
 from tallformer_infer.serve.jobs import Job
@@ -51,16 +51,12 @@ def picked_result(result: Result, job: Job, bundle: Bundle) -> tuple[Result, Sel
         job: Its options say which actions are wanted.
         bundle: The model.
     """
-    options = job.options
-    point = choose_point(bundle, options.operating_point, threshold=options.threshold, classes=options.classes)
-    selection = Selection(
-        threshold=options.threshold, top_k=options.top_k, classes=options.classes, operating_point=point
-    )
+    selection = choose_selection(bundle, **dataclasses.asdict(job.options))
     actions = select_actions(
-        at_point(result.actions, bundle, point),
-        threshold=options.threshold,
-        top_k=options.top_k,
-        classes=options.classes,
+        at_point(result.actions, bundle, selection.operating_point),
+        threshold=selection.threshold,
+        top_k=selection.top_k,
+        classes=selection.classes,
     )
     return dataclasses.replace(
         result, actions=actions, video=dataclasses.replace(result.video, path=job.name)
