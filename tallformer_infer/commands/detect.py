@@ -279,23 +279,10 @@ class LocalModel:
 
     def load(self, reporter: Reporter) -> None:
         """Load the model, and check that the options fit it."""
-        from tallformer_infer.evaluation import read_class_scores
-        from tallformer_infer.pipeline import Detector
-
         options = self._options.detector
-        scores = None if options.class_scores is None else read_class_scores(options.class_scores)
         reporter.loading(options.device)
         try:
-            self._detector = run_interruptibly(
-                lambda: Detector.load(
-                    options.model,
-                    device=options.device,
-                    precision=options.precision,
-                    threads=options.threads,
-                    class_scores=scores,
-                    hwaccel=options.hwaccel,
-                )
-            )
+            self._detector = options.load()
         finally:
             reporter.stopped()
         bundle = self._detector.bundle

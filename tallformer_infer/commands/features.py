@@ -63,7 +63,6 @@ def features(  # noqa: PLR0913, PLR0917 (one parameter per option of the command
     import_interruptibly("tallformer_infer.pipeline")
 
     from tallformer_infer.errors import OutputError, TallformerError
-    from tallformer_infer.pipeline import Detector
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,9 +74,9 @@ def features(  # noqa: PLR0913, PLR0917 (one parameter per option of the command
     left = [video for video in named if video not in missing]
     if not left:
         raise typer.Exit(1)
-    detector = run_interruptibly(
-        lambda: Detector.load(model, device=device, threads=threads, precision=precision, hwaccel=hwaccel)
-    )
+    detector = options.DetectorOptions(
+        model=model, device=device, precision=precision, threads=threads, hwaccel=hwaccel
+    ).load()
     if hwaccel != "none" and not quiet:
         typer.echo(f"tallformer: decoding: {detector.hardware.reason}", err=True)
     for number, video in enumerate(left, start=1):

@@ -359,7 +359,7 @@ def label_sources(options: LabelOptions) -> int:
             store_bytes=options.store_bytes,
             class_scores=class_scores,
         )
-        return _run(parts, plan(parts, found), workers, options)
+        return _run(parts, plan(parts, found), watcher, options, workers=workers)
 
 
 def _say_decoder(options: LabelOptions, watcher: LabelWatcher) -> None:
@@ -375,12 +375,11 @@ def _say_decoder(options: LabelOptions, watcher: LabelWatcher) -> None:
         watcher.say("decoder", f"decoding: {printable(hardware.reason)}", hwaccel=hardware.kind)
 
 
-def _run(parts: RunParts, planned: Plan, workers: int, options: LabelOptions) -> int:
+def _run(parts: RunParts, planned: Plan, watcher: LabelWatcher, options: LabelOptions, *, workers: int) -> int:
     from tallformer_infer.archive.places import end_copy
     from tallformer_infer.archive.run import Run
 
     run = Run(parts, planned)
-    watcher: LabelWatcher = parts.watcher  # type: ignore[assignment]  # it is the one that was made here
     with contextlib.ExitStack() as ending:
         try:
             watcher.planned(planned, run.totals, workers=workers if options.engine == "processes" else None)

@@ -14,9 +14,11 @@ import typer
 
 from tallformer_infer import devices
 from tallformer_infer.errors import ConfigError
+from tallformer_infer.stopping import run_interruptibly
 
 if TYPE_CHECKING:
     from tallformer_infer.bundle import Bundle
+    from tallformer_infer.pipeline import Detector
     from tallformer_infer.results import Selection
     from tallformer_infer.structures import Layout, Windows
 
@@ -127,7 +129,7 @@ JsonLogs = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorOptions:
-    """Options of `detect`, `label` and `watch` that decide what is found in a video."""
+    """Options of `detect`, `label`, `watch` and `features` that decide what is found in a video."""
 
     model: str | None
     """Bundle, or name of a bundled model; None: the default model."""
@@ -145,14 +147,35 @@ class DetectorOptions:
     """Frame rates to search at, in frames per second; None: the recipe's own."""
     class_scores: Path | None = None
     """File of class scores per video; None: the model's own classifier."""
-    threshold: float | None
+    threshold: float | None = None
     """Lowest score to keep."""
     top_k: int | None = None
     """Most actions to keep per video."""
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     """Classes and groups to keep, as typed, one or several with commas; empty: all."""
-    operating_point: str | None
+    operating_point: str | None = None
     """Operating point, `all` or `none`; None: the model's default."""
+
+    def load(self) -> Detector:
+        """Load the model on its device.
+
+        Raises:
+            TallformerError: The model or the file of class scores cannot be read, or the device cannot be used.
+        """
+        from tallformer_infer.evaluation import read_class_scores
+        from tallformer_infer.pipeline import Detector
+
+        scores = None if self.class_scores is None else read_class_scores(self.class_scores)
+        return run_interruptibly(
+            lambda: Detector.load(
+                self.model,
+                device=self.device,
+                precision=self.precision,
+                threads=self.threads,
+                class_scores=scores,
+                hwaccel=self.hwaccel,
+            )
+        )
 
     def selection(self, bundle: Bundle) -> Selection:
         """Which actions to keep.

@@ -95,8 +95,6 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
     from tallformer_infer.live import Feed, FeedOptions, Recorder
     from tallformer_infer.live import watch as watch_feed
-    from tallformer_infer.pipeline import Detector
-    from tallformer_infer.stopping import run_interruptibly
 
     wanted = options.DetectorOptions(
         model=model,
@@ -106,7 +104,7 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
         classes=tuple(classes or ()),
         operating_point=operating_point,
     )
-    detector = run_interruptibly(lambda: Detector.load(model, device=device, threads=threads))
+    detector = wanted.load()
     recipe = detector.bundle.recipe
     if recipe.sampling.most_frames is not None:
         raise typer.BadParameter(f"--model {detector.bundle.name}: sees whole videos, and a live stream has no end")

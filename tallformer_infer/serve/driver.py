@@ -26,6 +26,7 @@ from tallformer_infer.archive.run import Plan, Run, RunParts
 from tallformer_infer.archive.sources import FoundSource
 from tallformer_infer.archive.tasks import Alive, LabelSettings, Totals
 from tallformer_infer.bundle import Bundle
+from tallformer_infer.devices import Device
 from tallformer_infer.errors import MediaError, TallformerError
 from tallformer_infer.results import Selection
 from tallformer_infer.serve.guard import fetch
@@ -42,7 +43,7 @@ class DriverOptions:
 
     data: Path
     """Folder of the server: uploads, archive, stored features."""
-    device: str
+    device: Device
     """Where the model runs, as for `detect`."""
     workers: int
     """Worker processes."""
@@ -160,7 +161,7 @@ class Driver:
         settings = LabelSettings(
             model=str(bundle.path.resolve()),
             bundle_sha256=bundle.sha256,
-            device=options.device,  # type: ignore[arg-type] # checked by the command line
+            device=options.device,
             threads=options.threads,
             layout=Layout(),
             selection=_EVERYTHING,
