@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tallformer_infer.errors import OutputError
+
 TEMPORARY = ".tallformer-"
 """What the names of unfinished files and folders begin with."""
 
@@ -57,6 +59,35 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary, temporary.open("xb") as file:
         file.write(content)
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Say in one line that a file or folder cannot be written, where the block raises the system's error.
+
+    Raises:
+        OutputError: The block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+    """Create a folder, and those above it, where they are missing.
+
+    Args:
+        folder: Its path.
+        mode: Permissions of a new folder, before the umask.
+
+    Raises:
+        OutputError: It cannot be created, or a file is in its place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be created: {error.strerror or error}") from error
 
 
 def replace_folder(made: Path, place: Path) -> None:

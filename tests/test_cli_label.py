@@ -277,7 +277,7 @@ def test_folder_that_cannot_be_made_is_one_line(videos, tmp_path, capsys):
     code, _, said = run(capsys, "label", videos, "--out", tmp_path / "file" / "out")
 
     assert code == 1
-    assert said == f"tallformer: error: {tmp_path}/file/out: cannot be made: Not a directory\n"
+    assert said == f"tallformer: error: {tmp_path}/file/out: cannot be created: Not a directory\n"
 
 
 def test_status_counts_and_names_failures(videos, archive, capsys):

@@ -156,7 +156,7 @@ def test_engines_are_kept_where_only_the_user_can_write(key: EngineKey, tmp_path
 def test_cache_that_cannot_be_written_is_named(key: EngineKey, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(OutputError, match=r"file/encoder_.*: cannot be made: Not a directory"):
+    with pytest.raises(OutputError, match=r"file/encoder_.*: cannot be created: Not a directory"):
         engine_cache(key, onnxruntime="1.31.1", folder=tmp_path / "file").make()
 
 

@@ -37,7 +37,7 @@ from tallformer_infer.bundle import (
 )
 from tallformer_infer.config import I3dConfig, ParityReport, Recipe
 from tallformer_infer.errors import BundleError, CheckpointError, ExportError, OutputError
-from tallformer_infer.files import file_sha256, replace_folder
+from tallformer_infer.files import file_sha256, replace_folder, writing
 from tallformer_infer.results import check_destination
 from tallformer_training.checkpoint import load_detector
 from tallformer_training.model import Detector
@@ -271,10 +271,8 @@ def write_bundle(
         ExportError: A graph cannot be run, or `compare` refuses it; an existing bundle is unchanged.
     """
     check_bundle_destination(out)
-    try:
+    with writing(out):
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     try:
         folder = work / "bundle"
         folder.mkdir()

@@ -19,8 +19,7 @@ from pathlib import Path
 import onnx
 
 from tallformer_infer.bundle import DESCRIPTION, GRAPHS, Bundle, GraphName
-from tallformer_infer.errors import OutputError
-from tallformer_infer.files import replace_folder
+from tallformer_infer.files import replace_folder, writing
 
 MOST_ROWS = 8
 """Largest batch of clips or windows."""
@@ -55,13 +54,11 @@ def write_triton_repository(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     """
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", bundle.name)
     names = []
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for graph in (graph for graph in GRAPHS if graph in bundle.graphs):
             names.append(f"{name}_{graph}")
             _write_model(bundle, graph, folder / names[-1])
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return tuple(names)
 
 

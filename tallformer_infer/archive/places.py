@@ -29,7 +29,7 @@ from typing import Any, Protocol, TypeVar
 
 from tallformer_infer.archive.database import DATABASE, ArchiveDatabase
 from tallformer_infer.errors import ArchiveError, MediaError, OutputError
-from tallformer_infer.files import TEMPORARY, file_sha256, name_beside, replacing, write_whole
+from tallformer_infer.files import TEMPORARY, file_sha256, make_folder, name_beside, replacing, write_whole, writing
 from tallformer_infer.media import ALLOWED_PROTOCOLS, file_system
 from tallformer_infer.results import write_content
 from tallformer_infer.text import counted, printable
@@ -93,12 +93,10 @@ def place_in(folder: Path, name: str) -> Path:
         OutputError: It would lie outside of `folder`, by a link that was put there, or its folder cannot be made.
     """
     path = folder.joinpath(*name.split("/"))
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.resolve().is_relative_to(folder.resolve()):
             raise OutputError(f"{path}: lies outside of {folder}: {path.parent} leads to {path.parent.resolve()}")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
 
 
@@ -198,7 +196,7 @@ class RemotePlace:
         if _is_local(system):  # a link in it may lead elsewhere
             place_in(Path(self._root), name)
         folder = self._path(name).rpartition("/")[0]
-        _make_folder(system, folder)
+        _make_remote_folder(system, folder)
         temporary = f"{folder}/{TEMPORARY}{secrets.token_hex(6)}.tmp"
         try:
             put(system, temporary)
@@ -247,7 +245,7 @@ class RemotePlace:
             self._quiet_until_s = time.monotonic() + max(_LEAST_QUIET_S, _QUIET_FACTOR * took_s)
 
 
-def _make_folder(system: Any, folder: str) -> None:
+def _make_remote_folder(system: Any, folder: str) -> None:
     try:
         system.makedirs(folder, exist_ok=True)
     except Exception:
@@ -294,9 +292,9 @@ def open_folder(out: Path) -> ResultFolder:
     """Make a folder for an archive.
 
     Raises:
-        OutputError: It cannot be made.
+        OutputError: It cannot be created.
     """
-    _make_state(out)
+    make_folder(out)
     return ResultFolder(out)
 
 
@@ -313,16 +311,9 @@ def open_address(address: str, state: Path, protocols: Collection[str]) -> Remot
         OutputError: The address cannot be reached, its database cannot be fetched, or the folder cannot be written.
     """
     place = RemotePlace(address, protocols)
-    _make_state(state)
+    make_folder(state)
     _claim(state, place)
     return place
-
-
-def _make_state(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror or error}") from error
 
 
 def _claim(state: Path, place: RemotePlace) -> None:
@@ -398,7 +389,5 @@ def _note_in(state: Path) -> _Note:
 
 
 def _keep(state: Path, note: _Note) -> None:
-    try:
+    with writing(state / _NOTE):
         write_whole(state / _NOTE, json.dumps(asdict(note)).encode())
-    except OSError as error:
-        raise OutputError(f"{state / _NOTE}: cannot be written: {error.strerror or error}") from error

@@ -25,7 +25,7 @@ from tallformer_infer.archive.places import place_in
 from tallformer_infer.archive.results import file_name, stored_result
 from tallformer_infer.config import from_json
 from tallformer_infer.errors import ArchiveError, OutputError
-from tallformer_infer.files import replacing
+from tallformer_infer.files import replacing, writing
 from tallformer_infer.labels import (
     CELL,
     FOR_RESULTS,
@@ -248,11 +248,8 @@ def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, f
 
 
 def _replace(out: Path, write: Callable[[Path], int]) -> int:
-    try:
-        with replacing(out) as temporary:
-            return write(temporary)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    with writing(out), replacing(out) as temporary:
+        return write(temporary)
 
 
 def _write_parquet(path: Path, actions: Iterator[FoundAction]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from tallformer_infer.bundle.reading import DESCRIPTION, Bundle, load_bundle
 from tallformer_infer.config import Calibration
 from tallformer_infer.errors import BundleError, ConfigError, OutputError
-from tallformer_infer.files import replace_folder, replacing
+from tallformer_infer.files import replace_folder, replacing, writing
 from tallformer_infer.results import check_destination, write_document
 
 
@@ -97,18 +97,16 @@ def zip_folder(folder: Path, target: Path) -> None:
 def _write_copy(bundle: Bundle, description: dict[str, Any], place: Path) -> None:
     """Write all files of a bundle to a temporary folder, and rename it to `place`."""
     is_zip = place.suffix == ".zip" or place.is_file()
-    try:
-        with tempfile.TemporaryDirectory(
-            prefix=f".{place.name}.", dir=place.parent, ignore_cleanup_errors=True
-        ) as folder:
-            made = Path(folder) / "bundle"
-            made.mkdir()
-            for name, content in bundle.other_files():
-                (made / name).write_bytes(content)
-            write_document(description, made / DESCRIPTION)
-            if is_zip:
-                zip_folder(made, place)
-            else:
-                replace_folder(made, place)
-    except OSError as error:
-        raise OutputError(f"{place}: cannot be written: {error.strerror or error}") from error
+    with (
+        writing(place),
+        tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent, ignore_cleanup_errors=True) as folder,
+    ):
+        made = Path(folder) / "bundle"
+        made.mkdir()
+        for name, content in bundle.other_files():
+            (made / name).write_bytes(content)
+        write_document(description, made / DESCRIPTION)
+        if is_zip:
+            zip_folder(made, place)
+        else:
+            replace_folder(made, place)

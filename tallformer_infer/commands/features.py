@@ -62,12 +62,10 @@ def features(  # noqa: PLR0913, PLR0917 (one parameter per option of the command
     named = expand_videos(videos)
     import_interruptibly("tallformer_infer.pipeline")
 
-    from tallformer_infer.errors import OutputError, TallformerError
+    from tallformer_infer.errors import TallformerError
+    from tallformer_infer.files import make_folder
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made: {error.strerror or error}") from error
+    make_folder(out)
     failed = len(missing := missing_files(named))
     for video in missing:
         typer.echo(f"tallformer: error: {video}: no such file", err=True)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 from tallformer_infer.commands.tables import KnownSegments
 from tallformer_infer.errors import OutputError
+from tallformer_infer.files import make_folder
 from tallformer_infer.labels import (
     FORMATS,
     LabelledVideo,
@@ -25,7 +26,6 @@ from tallformer_infer.results import (
     Selection,
     actions_document,
     check_destination,
-    make_folder,
     write_content,
     write_document,
 )

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -135,13 +135,13 @@ def watch(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
 def _write(events: Iterator[Event], out: Path | None) -> None:
     """Write every event as it comes, and report gaps."""
-    from tallformer_infer.errors import OutputError
+    from tallformer_infer.files import writing
     from tallformer_infer.stopping import run_interruptibly
 
-    try:
-        file = sys.stdout if out is None or str(out) == "-" else out.open("a", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    file: TextIO = sys.stdout
+    if out is not None and str(out) != "-":
+        with writing(out):
+            file = out.open("a", encoding="utf-8")
     while (event := run_interruptibly(lambda: next(events, None))) is not None:
         file.write(json.dumps(event, ensure_ascii=False) + "\n")
         file.flush()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tallformer_infer.errors import ExtraError, OutputError
 from tallformer_infer.evaluation.scoring import ErrorKinds, Evaluation
-from tallformer_infer.files import write_whole
+from tallformer_infer.files import write_whole, writing
 from tallformer_infer.installing import install_command
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ def save_plot(evaluation: Evaluation, path: Path) -> None:
     check_plot(path)
     picture = io.BytesIO()
     _draw(evaluation).savefig(picture, format="png", dpi=150)
-    try:
+    with writing(path):
         write_whole(path, picture.getvalue())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def check_plot(path: Path) -> None:

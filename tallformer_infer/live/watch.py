@@ -22,7 +22,7 @@ import av
 from av.packet import Packet
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.files import replacing
+from tallformer_infer.files import make_folder, replacing
 from tallformer_infer.live.feed import Feed, Gap, Session, VideoPacket
 from tallformer_infer.pipeline import Detector, StreamStep
 from tallformer_infer.structures import Action
@@ -215,12 +215,9 @@ class Recorder:
         """Make the folder.
 
         Raises:
-            OutputError: It cannot be made.
+            OutputError: It cannot be created.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+        make_folder(folder)
         self._folder = folder
 
     def record(self, feed: Feed, session: Session, action: Action) -> Path | None:

@@ -24,7 +24,6 @@ from tallformer_infer.results.writing import (
     STDOUT,
     check_destination,
     encode_document,
-    make_folder,
     write_content,
     write_document,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "display_floor",
     "encode_document",
     "load_schema",
-    "make_folder",
     "result_html",
     "result_json",
     "result_text",

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import AnnotationError, ConfigError, OutputError
-from tallformer_infer.results.writing import encode_document, make_folder, write_document
+from tallformer_infer.files import make_folder
+from tallformer_infer.results.writing import encode_document, write_document
 from tallformer_infer.structures import Action, Provenance, Result, Selection, StageSeconds, VideoInfo
 
 SCHEMA_VERSION = "1.5"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tallformer_infer.errors import OutputError
-from tallformer_infer.files import name_beside, write_whole
+from tallformer_infer.files import name_beside, write_whole, writing
 
 STDOUT = Path("-")
 
@@ -30,7 +30,7 @@ def check_destination(out: Path, *, inputs: Sequence[str] = (), example: str = "
     if out == STDOUT:
         _check_stdout()
         return
-    try:
+    with writing(out):
         if out.is_dir():
             raise OutputError(f"{out}: is a folder; name a file in it, for example {out / example}")
         _check_folder(out)
@@ -38,20 +38,6 @@ def check_destination(out: Path, *, inputs: Sequence[str] = (), example: str = "
             _check_existing(out, inputs)
         if _is_replaced_whole(out):
             _probe(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder, and those above it, where they are missing.
-
-    Raises:
-        OutputError: It cannot be created, or a file is in its place.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be created: {error.strerror or error}") from error
 
 
 def write_document(document: dict[str, Any], out: Path) -> None:

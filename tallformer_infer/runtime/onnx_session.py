@@ -33,8 +33,8 @@ from typing import Literal, assert_never
 import onnxruntime as ort
 
 from tallformer_infer.devices import OnnxDevice
-from tallformer_infer.errors import BundleError, DeviceError, ExtraError, OutputError
-from tallformer_infer.files import user_cache_folder
+from tallformer_infer.errors import BundleError, DeviceError, ExtraError
+from tallformer_infer.files import make_folder, user_cache_folder
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, Gpu, Library, load_library, require_gpu
 
 _NO_TENSORRT = "device onnx-tensorrt cannot be had (--device auto takes what there is): {}"
@@ -216,10 +216,7 @@ class EngineCache:
             OutputError: They cannot be created.
         """
         for folder in (self.engines, self.timings):
-            try:
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            except OSError as error:
-                raise OutputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+            make_folder(folder, mode=0o700)
 
 
 def engine_cache(key: EngineKey, *, onnxruntime: str, folder: Path | None = None) -> EngineCache:

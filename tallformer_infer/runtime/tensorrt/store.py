@@ -27,7 +27,7 @@ from pathlib import Path
 from tallformer_infer.bundle import Bundle, GraphName
 from tallformer_infer.config import from_json, to_json
 from tallformer_infer.errors import ConfigError, EngineError, OutputError
-from tallformer_infer.files import user_cache_folder, write_whole
+from tallformer_infer.files import user_cache_folder, write_whole, writing
 from tallformer_infer.results import check_destination
 from tallformer_infer.runtime.tensorrt.keys import EngineKey, Gpu, Library, input_sizes, platform_name, runs_on
 
@@ -89,10 +89,8 @@ def folder_to_write(bundle: Bundle) -> Path:
     for folder in first:
         with contextlib.suppress(OutputError, OSError):
             return _make(folder)
-    try:
+    with writing(last):
         return _make(last)
-    except OSError as error:
-        raise OutputError(f"{last}: cannot be written: {error.strerror or error}") from error
 
 
 def stored_engines(bundle: Bundle) -> list[StoredEngine]:
@@ -158,7 +156,7 @@ def write_engine(folder: Path, key: EngineKey, content: bytes, *, build_s: float
         built_on=built_on,
         seal="",
     ).sealed()
-    try:
+    with writing(path):
         path.with_suffix(_RECORD).unlink(missing_ok=True)
         try:
             write_whole(path, content)
@@ -166,8 +164,6 @@ def write_engine(folder: Path, key: EngineKey, content: bytes, *, build_s: float
         except BaseException:  # Ctrl-C too
             path.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return StoredEngine(path, record, None)
 
 
@@ -178,10 +174,8 @@ def write_log(folder: Path, key: EngineKey, text: str) -> Path:
         OutputError: It cannot be written.
     """
     path = folder / f"{key.stem}{_LOG}"
-    try:
+    with writing(path):
         write_whole(path, text.encode(errors="replace"))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
 
 
@@ -200,11 +194,9 @@ def write_timing_cache(key: EngineKey, content: bytes) -> None:
         OutputError: It cannot be written.
     """
     path = _timing_file(key)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def accept_engine(stored: StoredEngine) -> StoredEngine:
@@ -373,7 +365,7 @@ def _make_seal_key() -> bytes:
     """Create the secret in a temporary file and link it, so that two programs at once end up with the same one."""
     file = _seal_key_file()
     temporary = file.with_name(f".{file.name}-{secrets.token_hex(6)}")
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
@@ -386,8 +378,6 @@ def _make_seal_key() -> bytes:
             pass
         finally:
             temporary.unlink()
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be written: {error.strerror or error}") from error
     made = _seal_key()
     if made is None:
         raise OutputError(f"{file}: cannot be read again")
