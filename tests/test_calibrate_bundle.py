@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tallformer_infer.bundle import DESCRIPTION, Bundle, bundled_models, load_bundle, write_calibration
+from tallformer_infer.bundle import DESCRIPTION, Bundle, bundled_models, load_bundle
+from tallformer_infer.bundle.writing import write_calibration
 from tallformer_infer.commands.tables import describe_calibration
 from tallformer_infer.config import Calibration, Cut
 from tallformer_infer.errors import BundleError, ConfigError, OutputError

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tallformer_infer import cli
-from tallformer_infer.bundle import load_bundle, write_calibration
+from tallformer_infer.bundle import load_bundle
+from tallformer_infer.bundle.writing import write_calibration
 from tallformer_infer.commands.eval import app as eval_app
 from tallformer_infer.config import NAMED_CLASSES, Cut, ScoreCurve
 from tallformer_infer.errors import ConfigError

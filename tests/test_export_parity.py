@@ -17,7 +17,8 @@ from tallformer_export.exporting import export_random
 from tallformer_export.parity import FP32_LIMITS, check_parity, compare_actions, measure_at_run_time, measure_parity
 from tallformer_export.sample import sample_video
 from tallformer_infer import cli
-from tallformer_infer.bundle import DESCRIPTION, Bundle, load_bundle, write_calibration
+from tallformer_infer.bundle import DESCRIPTION, Bundle, load_bundle
+from tallformer_infer.bundle.writing import write_calibration
 from tallformer_infer.config import (
     Difference,
     MatchedActions,

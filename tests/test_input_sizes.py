@@ -12,8 +12,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from tallformer_infer.bundle import load_bundle, reading, write_calibration
+from tallformer_infer.bundle import load_bundle, reading
 from tallformer_infer.bundle.onnx_files import with_input_sizes
+from tallformer_infer.bundle.writing import write_calibration
 from tallformer_infer.errors import BundleError
 from tests.calibration_samples import calibration
 from tests.small_bundle import CLASSES, write_bundle

@@ -23,7 +23,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tallformer_infer import Detector
-from tallformer_infer.bundle import Bundle, load_bundle, write_calibration
+from tallformer_infer.bundle import Bundle, load_bundle
+from tallformer_infer.bundle.writing import write_calibration
 from tallformer_infer.config import NAMED_CLASSES, Cut
 from tallformer_infer.config.class_groups import CLASS_GROUPS
 from tallformer_infer.labels import FORMATS, READABLE, Problems, read_annotations, read_labels

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tallformer_export.exporting import ExportOptions, export_checkpoint
-from tallformer_infer.bundle import load_bundle, zip_folder
+from tallformer_infer.bundle import load_bundle
+from tallformer_infer.bundle.writing import zip_folder
 from tallformer_infer.config import I3dConfig, preset
 from tallformer_infer.console import make_speaker
 from tallformer_infer.errors import CheckpointError

@@ -33,8 +33,8 @@ from tallformer_infer.bundle import (
     Precision,
     WeightStorage,
     load_bundle,
-    zip_folder,
 )
+from tallformer_infer.bundle.writing import zip_folder
 from tallformer_infer.config import I3dConfig, ParityReport, Recipe
 from tallformer_infer.errors import BundleError, CheckpointError, ExportError, OutputError
 from tallformer_infer.files import file_sha256, replace_folder, writing

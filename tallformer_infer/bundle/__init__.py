@@ -18,7 +18,6 @@ from tallformer_infer.bundle.reading import (
     load_bundle,
     read_member,
 )
-from tallformer_infer.bundle.writing import calibration_destination, write_calibration, zip_folder
 
 __all__ = [
     "DESCRIPTION",
@@ -33,9 +32,6 @@ __all__ = [
     "Precision",
     "WeightStorage",
     "bundled_models",
-    "calibration_destination",
     "load_bundle",
     "read_member",
-    "write_calibration",
-    "zip_folder",
 ]

@@ -193,7 +193,8 @@ def calibrate_bundle(options: CalibrateOptions, reporter: Reporter) -> int:
         TallformerError: The bundle could not be calibrated, and is unchanged.
         typer.BadParameter: An option is out of range.
     """
-    from tallformer_infer.bundle import calibration_destination, load_bundle, write_calibration
+    from tallformer_infer.bundle import load_bundle
+    from tallformer_infer.bundle.writing import calibration_destination, write_calibration
     from tallformer_infer.evaluation import calibrate, read_truth
     from tallformer_infer.labels import read_video_list
 
