@@ -63,3 +63,8 @@ def describe_losses(told_s: float | None, missing_s: float, decode_errors: int) 
     if decode_errors > len(parts):  # a missing end is itself one of them
         parts.append(f"{counted(decode_errors, 'place')} {'is' if decode_errors == 1 else 'are'} damaged or left out")
     return "; ".join(parts)
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message; its type if it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

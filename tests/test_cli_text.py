@@ -13,7 +13,7 @@ from rich.console import Console
 from tallformer_infer.commands.progress import JsonReporter, TerminalReporter
 from tallformer_infer.commands.tables import actions_table
 from tallformer_infer.stopping import run_interruptibly
-from tallformer_infer.text import clock, counted, printable, times
+from tallformer_infer.text import clock, counted, first_line, printable, times
 from tests.result_samples import action, result, untrained
 
 
@@ -47,6 +47,11 @@ def test_clock_is_within_half_of_its_last_digit(seconds, digits):
     read = sum(part * 60**power for power, part in enumerate(reversed(parts)))
     assert abs(read - seconds) <= 0.5 * 10**-digits + 1e-6
     assert all(part < 60 for part in parts[1:])
+
+
+def test_first_line_of_an_error_is_never_empty():
+    assert first_line(ValueError("no such op\nat node 3")) == "no such op"
+    assert first_line(MemoryError()) == "MemoryError"
 
 
 def test_one_and_many_are_counted():

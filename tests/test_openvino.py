@@ -361,6 +361,18 @@ def test_missing_openvino_is_answered_with_the_line_to_install_it(
         load_runtime(bundle, device="openvino")
 
 
+def test_openvino_that_cannot_be_imported_without_a_message_is_named(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise ImportError
+
+    monkeypatch.setattr(openvino, "import_without_telemetry", broken)
+
+    with pytest.raises(DeviceError, match=r"openvino cannot be imported: ImportError$"):
+        load_runtime(bundle, device="openvino")
+
+
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_below_one_are_refused(bundle: Bundle, threads: int) -> None:
     with pytest.raises(ValueError, match=f"threads={threads}: expected at least 1"):

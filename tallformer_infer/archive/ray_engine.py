@@ -19,6 +19,7 @@ from tallformer_infer.archive.processes import LEAST_S, LOADING_S, Doer
 from tallformer_infer.archive.tasks import Alive, Event, Failed, LabelSettings, Lost, Outcome, Task
 from tallformer_infer.errors import ArchiveError, ExtraError
 from tallformer_infer.installing import install_command
+from tallformer_infer.text import first_line
 
 LOCAL = "local"
 _ASK_EVERY_S = 0.5
@@ -158,7 +159,7 @@ class RayEngine:
         is_unsure = isinstance(error, self._ray.exceptions.ActorUnavailableError)  # Ray itself does not know yet
         if not self._is_node_alive(node, wait_s=_NODE_S if is_unsure else 1.0):
             return Lost(f"the node {str(node)[:8]} was lost")
-        return Failed("crash", f"the worker died: {str(error).splitlines()[0]}")
+        return Failed("crash", f"the worker died: {first_line(error)}")
 
     def _is_node_alive(self, node: str | None, *, wait_s: float) -> bool:
         """Whether Ray still counts a node as alive after `wait_s`; it learns of an actor's death much earlier."""

@@ -27,7 +27,7 @@ from tallformer_infer.bundle import GraphName
 from tallformer_infer.errors import DeviceError, StoppedError, TallformerError
 from tallformer_infer.runtime.onnx_session import GRAPH_ID, NOT_CAPTURED, capture_id
 from tallformer_infer.runtime.protocol import Cancellation, Port, split_batches
-from tallformer_infer.runtime.tensorrt.keys import first_line
+from tallformer_infer.text import first_line
 
 Opener = Callable[[GraphName, bool], ort.InferenceSession]
 """Opens a graph; whether it is to capture runs."""

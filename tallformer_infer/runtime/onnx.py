@@ -43,6 +43,7 @@ from tallformer_infer.runtime.onnx_session import (
 from tallformer_infer.runtime.protocol import Cancellation, WindowBatch, candidates_above_threshold, most_clips
 from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, engine_key, target_of
 from tallformer_infer.structures import Candidates, Proposals
+from tallformer_infer.text import first_line
 
 MOST_IN_GRAPH = 50_000
 """Candidates that graph 3 takes: its node compares all pairs in a bit mask, N * N / 8 bytes, 0.3 GB at that number."""
@@ -244,7 +245,7 @@ class OnnxRuntime:
         except TallformerError:
             raise
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise BundleError(f"{self._bundle.path}: onnxruntime cannot load graph {name}: {reason}") from error
 
     def _check_shapes(self) -> None:

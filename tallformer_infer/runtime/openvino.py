@@ -57,6 +57,7 @@ from tallformer_infer.files import keep_file, kept_file, user_cache_folder
 from tallformer_infer.installing import install_command
 from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.protocol import Cancellation, most_clips
+from tallformer_infer.text import first_line
 
 MOST_BYTES = 4 * 10**9
 """Of all kept models together; beyond that the oldest go."""
@@ -261,7 +262,7 @@ def _library() -> Any:
     except ModuleNotFoundError as error:
         raise ExtraError(f"openvino is not installed: {install_command('openvino')}") from error
     except ImportError as error:
-        raise DeviceError(f"openvino cannot be imported: {str(error).splitlines()[0]}") from error
+        raise DeviceError(f"openvino cannot be imported: {first_line(error)}") from error
 
 
 def import_without_telemetry(name: str) -> Any:

@@ -31,6 +31,7 @@ from tallformer_infer.bundle import Bundle, GraphInfo, GraphName
 from tallformer_infer.devices import DRIVER_LIBRARY, read_driver
 from tallformer_infer.errors import BundleError, ConfigError, DeviceError, EngineError, ExtraError
 from tallformer_infer.installing import install_command
+from tallformer_infer.text import first_line
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
@@ -109,11 +110,6 @@ def require_gpu(*, driver_library: str = DRIVER_LIBRARY) -> Gpu:
         raise DeviceError(str(facts["problem"]))
     first = facts["gpus"][0]
     return Gpu(name=first["name"], capability=int(first["compute_capability"].replace(".", "")))
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an error's message."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 PORTABLE = "portable"

@@ -48,12 +48,12 @@ from tallformer_infer.runtime.tensorrt.keys import (
     Gpu,
     Library,
     check_runs_here,
-    first_line,
     load_library,
     require_gpu,
 )
 from tallformer_infer.runtime.tensorrt.store import StoredEngine, find_engine
 from tallformer_infer.structures import Candidates
+from tallformer_infer.text import first_line
 
 _REFUSED = "device tensorrt cannot be had (--device auto takes what there is): {}"
 
