@@ -18,9 +18,7 @@ from tallformer_infer.stopping import run_interruptibly
 from tallformer_infer.text import counted, printable
 
 if TYPE_CHECKING:  # heavy imports would slow --help down
-    from tallformer_infer.diagnosis import Diagnosis
-    from tallformer_infer.diagnosis.findings import Decoding, EngineLibrary, Provider
-    from tallformer_infer.diagnosis.machine import Folder
+    from tallformer_infer.diagnosis import Decoding, Diagnosis, EngineLibrary, Folder, Provider
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

@@ -139,8 +139,7 @@ def serve(  # noqa: PLR0913, PLR0917 (one parameter per option of the command li
 
     from tallformer_infer.archive.processes import choose_threads, choose_workers
     from tallformer_infer.bundle import load_bundle
-    from tallformer_infer.serve import LabelStudioOptions, ServerOptions, create_app
-    from tallformer_infer.serve.driver import DriverOptions
+    from tallformer_infer.serve import DriverOptions, LabelStudioOptions, ServerOptions, create_app
 
     bundle = load_bundle(model)
     mapped = _label_map(label_map or (), bundle.recipe.classes)

@@ -10,6 +10,14 @@ sample_video  a video to measure on
 
 from __future__ import annotations
 
-from tallformer_infer.diagnosis.findings import DeviceVerdict, Diagnosis, diagnose
+from tallformer_infer.diagnosis.findings import (
+    Decoding,
+    DeviceVerdict,
+    Diagnosis,
+    EngineLibrary,
+    Provider,
+    diagnose,
+)
+from tallformer_infer.diagnosis.machine import Folder
 
-__all__ = ["DeviceVerdict", "Diagnosis", "diagnose"]
+__all__ = ["Decoding", "DeviceVerdict", "Diagnosis", "EngineLibrary", "Folder", "Provider", "diagnose"]
