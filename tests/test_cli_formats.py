@@ -140,7 +140,7 @@ def test_corrected_labels_become_truth_that_scores_what_was_not_changed_as_right
     score = evaluate(Predictions.of({"a": actions}), truth, protocol_named("thumos14"))
     assert truth.videos == ("a",)
     assert 0 < score.average < 1
-    assert "truth has no scores: they are left out" in capsys.readouterr().err
+    assert "truth has no scores: they are dropped" in capsys.readouterr().err
 
 
 def test_many_files_become_one_truth(folder):

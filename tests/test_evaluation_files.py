@@ -91,7 +91,7 @@ class TestTruth:
             truth_of(tmp_path, value)
         with pytest.raises(AnnotationError, match=r"no subset val; it has training \(1 video\), extra"):
             truth_of(tmp_path, value, "val")
-        with pytest.raises(AnnotationError, match="names no subsets, so leave out --subset val"):
+        with pytest.raises(AnnotationError, match="has no subsets; remove --subset val"):
             truth_of(tmp_path, database(GOOD), "val")
 
     def test_a_segment_without_length_is_kept_and_noted(self, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ class TestTruth:
             ({"database": {"v1": []}}, r'database.v1: expected an object with "annotations", got \[\]'),
             ({"database": {"v1": {"subset": 1}}}, "database.v1.subset: expected a name, got 1"),
             ({"database": {"v1": {"subset": "val"}, "v2": {}}}, 'database.v2: has no "subset"'),
-            ({"results": {}}, "has predictions, not truth; expected annotations"),
+            ({"results": {}}, "has predictions, not ground truth; expected annotations"),
             ({"taxonomy": []}, 'has no "database"'),
             ({"database": {"v1": {}}}, "annotations: expected a list of segments, got nothing"),
         ],
@@ -159,7 +159,7 @@ class TestTruth:
     def test_what_is_no_text_is_said_in_plain_words(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "video.mp4").write_bytes(content)
 
-        with pytest.raises(AnnotationError, match=r"video\.mp4: not JSON, and no text$"):
+        with pytest.raises(AnnotationError, match=r"video\.mp4: not JSON: not a text file$"):
             read_truth(tmp_path / "video.mp4", subset=None, defaults=THUMOS)
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ class TestPredictions:
                 {"videos": [{"path": f"{folder}/a.mp4", "actions": []} for folder in "xy"]},
                 r"videos\[1\].path: y/a.mp4 and x/a.mp4 are both the video a",
             ),
-            ({"database": {}}, "has truth, not predictions"),
+            ({"database": {}}, "has ground truth, not predictions"),
             ({"detections": {}}, 'has neither "videos"'),
         ],
     )

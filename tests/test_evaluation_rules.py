@@ -130,7 +130,7 @@ def test_one_video_in_both_spellings_is_refused(tmp_path: Path) -> None:
     entry = {"annotations": [annotation(1, 2, "a")]}
     path = write(tmp_path / "truth.json", {"database": {CAFE: entry, decomposed(CAFE): entry}})
 
-    with pytest.raises(AnnotationError, match=f"has the video {CAFE} twice, with composed and with decomposed letters"):
+    with pytest.raises(AnnotationError, match=f"has the video {CAFE} twice, with composed and with decomposed Unicode"):
         read_truth(path, subset=None, defaults=())
 
 

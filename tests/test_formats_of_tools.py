@@ -88,7 +88,7 @@ def test_header_of_hls_cue_settings_and_voices_are_passed_over(file):
     read = read_label_file(file("hls.vtt", text))
 
     assert spans(read.videos[0]) == JUMP
-    assert "X-TIMESTAMP-MAP is not applied" in read.notes[0]
+    assert "X-TIMESTAMP-MAP is ignored" in read.notes[0]
 
 
 def test_vtt_without_an_empty_line_after_its_header_is_read(file):
@@ -146,13 +146,13 @@ def test_tables_as_spreadsheet_programs_and_scripts_leave_them_are_read(file, na
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("video,start,end,label\na.mp4,1500,2500,jump\n", "start and end do not say their unit; call them start_s"),
+        ("video,start,end,label\na.mp4,1500,2500,jump\n", "start and end have no unit; rename them to start_s"),
         (
             'video,start_s,end_s,label\na.mp4,"1,500",3,jump\n',
             r'line 2: expected start and end in seconds, got \["1,500"',
         ),
-        ("video,start_s,end_s,label\na.mp4,1,2,jump,more\n", "line 2: has 5 cells, expected 4 as in the heading"),
-        ("sep=;\nvideo;start_s;end_s;label\n;1;2;jump\n", "line 3: names no video, though there is a column for it"),
+        ("video,start_s,end_s,label\na.mp4,1,2,jump,more\n", "line 2: has 5 cells, expected 4 as in the header"),
+        ("sep=;\nvideo;start_s;end_s;label\n;1;2;jump\n", "line 3: has an empty video column"),
     ],
 )
 def test_table_that_can_be_read_in_two_ways_is_refused(file, content, message):
@@ -164,7 +164,7 @@ def test_table_that_can_be_read_in_two_ways_is_refused(file, content, message):
     ("content", "message"),
     [
         ("start\tend\ttext\n1.5\t2.5\tjump\n", r"line 2: expected start and end in whole milliseconds .*start_s"),
-        ("start\tend\tlabel\n1\t2\tjump\n", "start and end do not say their unit; call them start_s"),
+        ("start\tend\tlabel\n1\t2\tjump\n", "start and end have no unit; rename them to start_s"),
     ],
 )
 def test_tsv_that_is_not_whispers_does_not_count_milliseconds(file, content, message):
@@ -204,7 +204,7 @@ def test_elan_tier_that_is_included_in_another_is_read(tmp_path):
     read = read_label_file(eaf(tmp_path, nested))
 
     assert by_name(read.videos) == {"a.mp4": [(0.0, 9.0, "trial 1"), (1.5, 2.5, "jump")]}
-    assert "tiers without times of their own were not read: remarks" in read.notes[0]
+    assert "tiers without times of their own were skipped: remarks" in read.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_label_studio_results_that_are_no_labels_in_time_are_named(file):
 
     assert spans(read.videos[0]) == JUMP
     assert read.notes[0].endswith(
-        "results that are no labels in time were not read: 1 choices, 1 labels, 2 videorectangle"
+        "results that are not temporal labels were skipped: 1 choices, 1 labels, 2 videorectangle"
     )
 
 
@@ -417,7 +417,7 @@ def test_boris_project_that_is_packed_or_of_windows_is_read(file):
 
 @pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}" * 100, mtime=0)[:20]], ids=["other", "cut"])
 def test_packed_file_that_is_damaged_is_refused(file, content):
-    with pytest.raises(AnnotationError, match=r"a\.boris\.gz: not gzip, or cut short"):
+    with pytest.raises(AnnotationError, match=r"a\.boris\.gz: not gzip, or truncated"):
         read_labels(file("a.boris.gz", content))
 
 
@@ -437,7 +437,7 @@ def test_boris_queue_without_lengths_is_refused(file):
     project = boris(["a.mp4", "b.mp4"], [61, 62])
     del project["observations"]["o"]["media_info"]["length"]["a.mp4"]
 
-    with pytest.raises(AnnotationError, match=r"observations\.o: does not say how long a\.mp4 is"):
+    with pytest.raises(AnnotationError, match=r"observations\.o: has no duration for a\.mp4"):
         read_labels(file("a.boris", json.dumps(project)))
 
 
@@ -515,7 +515,7 @@ def test_tables_that_boris_exports_are_read_in_the_time_of_each_file(file, name,
         (TABULAR.replace("112.500", "soon"), r"line 7: expected times in seconds, got \[\"soon\"\]"),
         (TABULAR.replace("POINT", "blob"), 'line 6: expected START, STOP, STATE or POINT as behavior type, got "BLOB"'),
         (TABULAR.partition(",START")[0], 'line 2: expected START, STOP, STATE or POINT as behavior type, got ""'),
-        (AGGREGATED.replace("10.000;10.000", "NA;NA"), r"does not say how long x/a b\.mp4 is"),
+        (AGGREGATED.replace("10.000;10.000", "NA;NA"), r"has no duration for x/a b\.mp4"),
     ],
     ids=["no end", "time", "type", "cut off", "length"],
 )

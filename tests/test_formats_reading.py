@@ -73,9 +73,9 @@ def test_csv_with_semicolons_and_commas_in_numbers_is_read(file):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "lacks the column start_s, end_s, label; expected a heading"),
+        ("", "lacks the column start_s, end_s, label; expected a header"),
         ("start_s,end_s\n1,2\n", "lacks the column label"),
-        ("start_s,end_s,label\n1,2\n", "line 2: has 2 cells, expected 3 as in the heading"),
+        ("start_s,end_s,label\n1,2\n", "line 2: has 2 cells, expected 3 as in the header"),
         ("start_s,end_s,label\n1,x,jump\n", r'line 2: expected start and end in seconds, got \["1", "x"\]'),
         ("start_s,end_s,label\n1,nan,jump\n", r"line 2: expected start and end in seconds"),
         ("start_s,end_s,label\n3,2,jump\n", "line 2: ends at 2 s, before it starts at 3 s"),
@@ -155,7 +155,7 @@ BOMB = (
         (b'<?xml version="1.0" encoding="nonsense"?><a/>', "not XML"),
         (elan(tier("jump", "&unknown;")), "not XML: undefined entity"),
         ("<html/>", "expected <ANNOTATION_DOCUMENT> of ELAN, got <html>"),
-        (elan("").replace("milliseconds", "frames"), "counts in frames, expected milliseconds"),
+        (elan("").replace("milliseconds", "frames"), "TIME_UNITS is frames, expected milliseconds"),
         (
             elan(tier("jump", "x", first="ts9")),
             r"annotation a1: expected start and end in seconds, got \[null, 3\.001\]",
@@ -229,9 +229,7 @@ def test_label_studio_annotation_that_was_skipped_does_not_count(file):
 def test_label_studio_frames_of_unknown_rate_need_one(file):
     path = file("a.json", exported([timeline(26, 50)]))
 
-    with pytest.raises(
-        AnnotationError, match="task 1: does not state its frame rate; `tallformer convert --fps X` sets it"
-    ):
+    with pytest.raises(AnnotationError, match="task 1: has no frame rate; set it with `tallformer convert --fps X`"):
         read_labels(path)
     assert spans(read_labels(path, fps=25)[0]) == [(1.0, 2.0, "jump")]
 
@@ -276,7 +274,7 @@ def test_via_project_in_which_the_label_is_not_clear_is_refused(file):
     project = json.loads(via({"type": 1}, "jump"))
     project["attribute"]["2"] = {"aname": "mood", "anchor_id": "FILE1_Z2_XY0", "type": 1}
 
-    with pytest.raises(AnnotationError, match=r"attributes for time are TEMPORAL-SEGMENTS, mood; expected one, or one"):
+    with pytest.raises(AnnotationError, match=r"temporal attributes are TEMPORAL-SEGMENTS, mood; expected one, or one"):
         read_labels(file("a.json", json.dumps(project)))
 
 
@@ -284,7 +282,7 @@ def test_boris_event_that_does_not_end_is_refused(file):
     project = json.loads(encode_labels([video(segment(1, 2), segment(5, 6))], "boris"))
     del project["observations"]["clip.mp4"]["events"][-1]
 
-    with pytest.raises(AnnotationError, match=r"observations\.clip\.mp4: 'jump' begins at 5 s and does not end"):
+    with pytest.raises(AnnotationError, match=r"observations\.clip\.mp4: 'jump' starts at 5 s and does not end"):
         read_labels(file("a.boris", json.dumps(project)))
 
 
@@ -337,7 +335,7 @@ def test_truth_of_all_subsets_keeps_them_and_the_lengths(file):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.doc", "x", r"a\.doc: unknown format; name it with `tallformer convert --from`: json, csv"),
+        ("a.doc", "x", r"a\.doc: unknown format; set it with `tallformer convert --from`: json, csv"),
         ("a.json", "{}", r'a\.json: has none of "database", "results" and "videos"'),
         ("a.json", '{"results": {"v": [{"segment": [1], "label": "x"}]}}', r"results\.v\[0\]: expected .segment."),
         ("a.json", '{"database": {"v": {"annotations": 3}}}', r"database\.v\.annotations: expected a list"),

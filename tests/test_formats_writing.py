@@ -307,7 +307,7 @@ def test_two_videos_of_one_name_are_refused(form):
 def test_action_before_zero_is_told_where_a_format_cannot_hold_it():
     early = [video(segment(-0.5, 1), segment(2, 3))]
 
-    assert notes_on(early, "srt") == ("srt counts from 0: 1 that begins before it begin there",)
+    assert notes_on(early, "srt") == ("srt has no negative times: 1 action starts at 0 instead",)
     assert notes_on(early, "csv") == ()
     assert notes_on([video(segment(0, 1))], "srt") == ()
     assert b"00:00:00,000 --> 00:00:01,000" in encode_labels(early, "srt")

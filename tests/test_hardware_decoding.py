@@ -174,7 +174,7 @@ def test_a_video_that_is_not_for_the_device_is_decoded_with_a_note_or_refused(tm
 
     with open_video(film, SAMPLING, hardware=AUTO) as stream:
         pictures = np.stack(list(stream))
-        assert stream.notes == ("decoded by the processor: cuda does not decode ffv1",)
+        assert stream.notes == ("decoded on the CPU: cuda does not decode ffv1",)
         assert stream.info.hwaccel is None
 
     assert np.array_equal(pictures, pictures_of(film, SOFTWARE))
@@ -189,7 +189,7 @@ def test_a_device_that_no_longer_opens_leaves_the_video_to_the_processor(path) -
     with open_video(path, SAMPLING, hardware=AUTO) as stream:
         pictures = np.stack(list(stream))
         assert len(stream.notes) == 1
-        assert stream.notes[0].startswith("decoded by the processor: cannot be opened as video: ")
+        assert stream.notes[0].startswith("decoded on the CPU: cannot be opened as video: ")
 
     assert np.array_equal(pictures, pictures_of(path, SOFTWARE))
 
@@ -225,12 +225,12 @@ def test_where_a_device_gives_the_frames_of_the_processor_it_starts_over_with_al
     with open_video(path, SAMPLING, hardware=AUTO) as stream:
         pictures = np.stack(list(stream))
         assert stream.info.hwaccel is None
-        assert stream.notes == ("decoded by the processor: cuda does not take this profile or size",)
+        assert stream.notes == ("decoded on the CPU: cuda does not support this profile or size",)
         assert stream.decode_errors == 0
 
     assert device == [None, "cuda", None]
     assert np.array_equal(pictures, pictures_of(path, SOFTWARE))
-    with pytest.raises(MediaError, match="cannot be decoded by cuda: cuda does not take this profile or size"):
+    with pytest.raises(MediaError, match="cannot be decoded by cuda: cuda does not support this profile or size"):
         open_video(path, SAMPLING, hardware=REQUIRED)
 
 
@@ -249,7 +249,7 @@ def test_a_pipe_is_left_to_the_processor(tmp_path, device) -> None:
     with open_video(Pipe(), SAMPLING, hardware=AUTO) as stream:
         assert len(list(stream)) > 0
         assert stream.info.hwaccel is None
-        assert stream.notes == ("decoded by the processor: what is read from a pipe cannot be opened twice",)
+        assert stream.notes == ("decoded on the CPU: a pipe cannot be reopened",)
 
 
 def test_the_device_is_written_beside_the_codec_and_read_back() -> None:

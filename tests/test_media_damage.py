@@ -108,7 +108,7 @@ def test_a_file_with_nothing_decodable_says_so(tmp_path):
     path = tmp_path / "bad.mov"
     path.write_bytes(data.replace(b"\x89PNG", b"\x00BAD"))  # the first bytes of each frame
 
-    with pytest.raises(MediaError, match=r"bad.mov: nothing in it can be decoded \(errors: 20\)"):
+    with pytest.raises(MediaError, match=r"bad.mov: no frame can be decoded \(errors: 20\)"):
         open_video(path, AS_STORED)
 
 

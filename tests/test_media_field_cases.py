@@ -63,7 +63,7 @@ def test_a_gap_is_kept_and_reported(tmp_path):
 
     assert numbers == [*range(30), *[29] * 300 * FPS, *range(30, 60)]
     assert video.decode_errors == 0
-    assert video.notes == ("times jump ahead in 1 place, by 300.0 s in all; the picture before stands there",)
+    assert video.notes == ("timestamps jump ahead in 1 place, by 300.0 s in total; the frame before is repeated",)
 
 
 def test_a_time_lapse_keeps_its_times(tmp_path):

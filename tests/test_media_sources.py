@@ -258,7 +258,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
 
-    with pytest.raises(MediaError, match="cannot be kept in a temporary file: No space left on device"):
+    with pytest.raises(MediaError, match="cannot be written to a temporary file: No space left on device"):
         numbers_of_stream(last)
 
 

@@ -85,13 +85,13 @@ def test_redirects_are_not_followed(site, tmp_path):
     put(site, tmp_path, "secret.mkv")
     site.redirects["/a.mkv"] = f"{site.address}/secret.mkv"
 
-    with pytest.raises(MediaError, match=r"a.mkv: redirects to http://.*/secret.mkv; name that address itself"):
+    with pytest.raises(MediaError, match=r"a.mkv: redirects to http://.*/secret.mkv; use that address"):
         numbers(f"{site.address}/a.mkv")
     assert site.hits == ["/a.mkv"]
 
 
 def test_what_the_server_refuses_is_told(site):
-    with pytest.raises(MediaError, match=r"/missing.mp4: the server says 404 Not Found"):
+    with pytest.raises(MediaError, match=r"/missing.mp4: the server answered 404 Not Found"):
         numbers(f"{site.address}/missing.mp4")
 
 

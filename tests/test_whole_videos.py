@@ -36,7 +36,7 @@ def test_a_video_with_few_frames_keeps_its_rate_and_a_longer_one_gets_as_many_as
 @pytest.mark.parametrize("covered_s", [None, 1e5])
 def test_videos_of_unknown_or_endless_length_need_windows(covered_s: float | None) -> None:
     with pytest.raises(
-        MediaError, match=r"^a\.mp4: .*use windows of some seconds \(`tallformer detect --windows \d+`\)"
+        MediaError, match=r"^a\.mp4: .*use windows of a fixed length \(`tallformer detect --windows \d+`\)"
     ):
         rate(source_fps=25, covered_s=covered_s)
 

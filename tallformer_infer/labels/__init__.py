@@ -5,8 +5,8 @@ Result ─ labelled_video ─▶ LabelledVideo ─ encode_labels ─▶ bytes of
 
 segments     a segment, a labelled video, and names of videos
 formats      every format: one row of a table, with its reader and writer
-files        reading and writing with care, and lists of problems
-truth        the annotated segments of one subset, for eval, calibrate and train
+files        file reading, escapes, and lists of problems
+truth        annotated segments of one subset, for eval, calibrate and train
 activitynet, boris, editing, elan, label_studio, subtitles, tables, via: one module per family of formats
 """
 

@@ -1,6 +1,6 @@
-"""The ActivityNet forms: `database`, the truth that `eval` and `train` read, and `results`, what a model found.
+"""ActivityNet formats: `database`, ground truth that `eval` and `train` read, and `results`, predictions of a model.
 
-Rows of many segments are converted to arrays at once, which is fast.
+All rows are converted to arrays at once, which is fast.
 
 Source: the ActivityNet challenge's annotation and submission files, by their published form.
 """
@@ -33,10 +33,10 @@ from tallformer_infer.structures import Result, Selection
 
 
 def truth_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
-    """The `database` form; scores are left out.
+    """Build a `database` document; scores are dropped.
 
     Raises:
-        OutputError: Two videos have the same name without folder and ending.
+        OutputError: Two videos have the same name without folder and suffix.
     """
     database = {}
     for name, video in zip(bare_names(videos), videos, strict=True):
@@ -51,10 +51,10 @@ def truth_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
 
 
 def results_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
-    """The `results` form, most certain first; a segment without a score is certain.
+    """Build a `results` document, highest scores first; a segment without a score gets 1.0.
 
     Raises:
-        OutputError: Two videos have the same name without folder and ending.
+        OutputError: Two videos have the same name without folder and suffix.
     """
     return {
         "version": "tallformer",
@@ -70,17 +70,17 @@ def results_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
 
 
 def bare_names(videos: Sequence[LabelledVideo]) -> list[str]:
-    """The name of each video without folder and ending.
+    """Name of each video without folder and suffix.
 
     Raises:
-        OutputError: Two are the same; the message names both.
+        OutputError: Two names are the same; the message gives both videos.
     """
     seen: dict[str, str] = {}
     for video in videos:
         name = video.bare_name
         if name in seen:
             raise OutputError(
-                f"{seen[name]} and {video.name}: both would be {name!r}; rename one, or convert them apart"
+                f"{seen[name]} and {video.name}: both would be {name!r}; rename one, or convert them separately"
             )
         seen[name] = video.name
     return list(seen)
@@ -89,15 +89,15 @@ def bare_names(videos: Sequence[LabelledVideo]) -> list[str]:
 def activitynet_document(
     results: Sequence[Result], *, selection: Selection | None = None, failures: Sequence[Failure] = ()
 ) -> dict[str, Any]:
-    """The ActivityNet `results` form: actions by video name, and everything else under `external_data`.
+    """Build an ActivityNet `results` document: actions by video name, and everything else under `external_data`.
 
     Args:
-        results: One or more, all of one model, device and window layout, in the order of the inputs.
-        selection: Filters that were applied; None takes those of the first result.
-        failures: Inputs of the same run that gave no result.
+        results: At least one, all with the same model, device and window layout, in input order.
+        selection: Filters that were applied; None uses those of the first result.
+        failures: Inputs of the same run that failed.
 
     Raises:
-        OutputError: Two videos have the same name without folder and ending.
+        OutputError: Two videos have the same name without folder and suffix.
         ValueError: There are no results, or they do not come from one run.
 
     Source: the submission form of the ActivityNet challenge, as its evaluation code reads it.
@@ -119,10 +119,10 @@ def activitynet_document(
 
 
 def video_ids(paths: Sequence[str]) -> list[str]:
-    """The name of each video in the ActivityNet form: its file name without folder and ending.
+    """Name of each video in the ActivityNet format: its file name without folder and suffix.
 
     Raises:
-        OutputError: Two are the same; the message names both files.
+        OutputError: Two names are the same; the message gives both files.
     """
     seen: dict[str, str] = {}
     for path in paths:
@@ -130,17 +130,17 @@ def video_ids(paths: Sequence[str]) -> list[str]:
         if name in seen:
             raise OutputError(
                 f"{seen[name]} and {path}: both would be {name!r} in the activitynet format; "
-                "rename one, run them apart, or use --format json"
+                "rename one, run them separately, or use --format json"
             )
         seen[name] = path
     return list(seen)
 
 
 def videos_of_document(document: dict[str, Any], problems: Problems, path: Path) -> tuple[LabelledVideo, ...]:
-    """Videos of a `database` (every subset), of `results`, or of `actions.json`.
+    """Read the videos of a `database` (all subsets), of `results`, or of `actions.json`.
 
     Raises:
-        AnnotationError: It is none of these, or has wrong segments in it; one line each.
+        AnnotationError: The document is none of these, or has malformed segments; one line each.
     """
     found = GatheredVideos(problems)
     if "database" in document:
@@ -170,9 +170,9 @@ def videos_of_document(document: dict[str, Any], problems: Problems, path: Path)
 
 
 def video_of_entry(name: str, entry: Any, problems: Problems) -> LabelledVideo:
-    """A video of a `database` and its segments that are well-formed; what is not goes to `problems`.
+    """Read a video of a `database` with its well-formed segments; report the others to `problems`.
 
-    Numbers may be written as strings, as some THUMOS14 files do.
+    Numbers may be strings, as in some THUMOS14 files.
     """
     key = f"database.{name}"
     if not isinstance(entry, dict):
@@ -197,7 +197,7 @@ def video_of_entry(name: str, entry: Any, problems: Problems) -> LabelledVideo:
 
 
 def result_rows(document: dict[str, Any], problems: Problems, path: Path) -> tuple[list[str], Rows]:
-    """Names of the videos of `results`, or of `actions.json`, and their rows as they stand there.
+    """Names of the videos in `results` or `actions.json`, and their unchecked rows.
 
     Raises:
         AnnotationError: The document is neither.
@@ -208,7 +208,7 @@ def result_rows(document: dict[str, Any], problems: Problems, path: Path) -> tup
         return _actions_form(document["videos"], problems)
     if "database" in document:
         raise AnnotationError(
-            f"{path}: has truth, not predictions; expected what a model found (were two files swapped?)"
+            f"{path}: has ground truth, not predictions; expected the output of a model (were two files swapped?)"
         )
     raise AnnotationError(f'{path}: has neither "videos" (actions.json) nor "results" (ActivityNet form)')
 
@@ -297,20 +297,20 @@ def _add_all(found: GatheredVideos, video: str, key: str, rows: object, problems
 
 @dataclass(frozen=True)
 class Rows:
-    """The segments of some videos as they stand in a file: {"segment", "label"} and perhaps "score" each."""
+    """Unchecked segments of videos, as in the file: objects with "segment", "label" and optionally "score"."""
 
     keys: list[str]
-    """Where the list of each video stands, for messages: `results.v1`."""
+    """Key of each video's list in the file, for messages: `results.v1`."""
     lists: list[list[Any]]
-    """The list of each video."""
+    """Rows of each video."""
 
     @cached_property
     def ends(self) -> list[int]:
-        """Number of rows up to and with each list."""
+        """Cumulative number of rows, including each list."""
         return list(accumulate(len(rows_of_video) for rows_of_video in self.lists))
 
     def key(self, row: int) -> str:
-        """Where the row with number `row`, counted over all lists, stands."""
+        """Key in the file of a row, by its index over all lists."""
         place = bisect_right(self.ends, row)
         first = self.ends[place] - len(self.lists[place])
         return f"{self.keys[place]}[{row - first}]"
@@ -321,21 +321,21 @@ class Columns:
     """Rows as arrays."""
 
     labels: tuple[str, ...]
-    """In the order of their first appearance."""
+    """Distinct labels, in order of first appearance."""
     list_indices: NDArray[np.int64]
-    """Number of the list each row is from, shape (N,)."""
+    """Index of the list that each row comes from, shape (N,)."""
     class_indices: NDArray[np.int64]
-    """Row of `labels`, shape (N,)."""
+    """Index into `labels`, shape (N,)."""
     segments_s: NDArray[np.float64]
     """Start and end in seconds, shape (N, 2)."""
     scores: NDArray[np.float64]
-    """Shape (N,)."""
+    """Confidence, shape (N,)."""
 
 
 def to_columns(rows: Rows, problems: Problems) -> Columns:
-    """Turn rows into arrays; what is wrong goes to `problems`, and the result is only good if nothing is.
+    """Convert rows to arrays; malformed rows are reported to `problems`, and invalidate the result.
 
-    Numbers may be written as strings, as some THUMOS14 files do.
+    Numbers may be strings, as in some THUMOS14 files.
     """
     flat = [row for rows_of_video in rows.lists for row in rows_of_video]
     columns = _convert(rows, flat)
@@ -361,7 +361,7 @@ def _convert(rows: Rows, flat: Sequence[Any]) -> Columns | None:
     well_formed = segments_s.shape == (len(flat), 2) or not flat
     if not well_formed or scores.ndim != 1 or not all(isinstance(label, str) and label for label in labels):
         return None
-    if len(names) < len(labels):  # one label in two spellings
+    if len(names) < len(labels):  # one label in composed and decomposed form
         places = {name: place for place, name in enumerate(names)}
         merged = np.array([places[composed(label)] for label in labels], np.int64)
         class_indices = merged[np.asarray(class_indices, np.int64)].tolist()
@@ -375,7 +375,7 @@ def _convert(rows: Rows, flat: Sequence[Any]) -> Columns | None:
 
 
 def _find_malformed(rows: Rows, flat: Sequence[Any], problems: Problems) -> list[dict[str, Any]]:
-    """Note what is wrong with each row; if nothing is, the rows with their numbers as floats, else none."""
+    """Report the problems of each row; return the rows with numbers as floats, or none if there are problems."""
     before = problems.count
     for index, row in enumerate(flat):
         if not isinstance(row, dict):

@@ -1,7 +1,7 @@
-"""BORIS: projects (.boris), with an observation per video and a state event per class, and exported tables of events.
+"""BORIS: projects (.boris), with an observation per video and a state event per class, and exported event tables.
 
-In BORIS, an event of a subject begins where its code is noted, and ends where it is noted again. So actions of one
-class that overlap are put on different subjects.
+In BORIS, a state event of a subject starts at one entry of its code and ends at the next. Overlapping actions of one
+class are therefore assigned to different subjects.
 
 Source: BORIS user guide and project files of version 7, by their published form; tables as BORIS 8.27.4 writes them.
 """
@@ -37,7 +37,7 @@ class _Event:
 
 
 def boris_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
-    """A project with every video as an observation of its own; scores are comments."""
+    """Build a project with one observation per video; scores are comments."""
     labels = list(by_class(segment for video in videos for segment in video.segments))
     most = max((len(_lanes(segments)) for video in videos for segments in by_class(video.segments).values()), default=0)
     return {
@@ -63,13 +63,13 @@ def boris_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
 
 
 def videos_of_observations(project: dict[str, Any], problems: Problems) -> tuple[LabelledVideo, ...]:
-    """Videos of a project and their state events; point events and observations without a video are passed over.
+    """Read the videos and state events of a project; point events and observations without a video are skipped.
 
-    BORIS counts the time of an observation through all files of its first player, one after another, and adds the
-    observation's time offset and, where the observation says so, the time at which the file was made.
+    The time of a BORIS observation runs through all files of its first player in sequence, plus the observation's time
+    offset and, if the observation is set up that way, the creation time of the file.
 
     Raises:
-        AnnotationError: An event begins and does not end, or the length of a queued file is not known; one line each.
+        AnnotationError: An event starts and does not end, or the duration of a queued file is unknown; one line each.
     """
     found = GatheredVideos(problems)
     behaviours = project.get("behaviors_conf")
@@ -83,12 +83,12 @@ def videos_of_observations(project: dict[str, Any], problems: Problems) -> tuple
         key = f"observations.{name}"
         files = _files_of(observation)
         if files is None:
-            problems.note(f"{key}: has no video, but is of type {shown(_at(observation, 'type'))}; it was not read")
+            problems.note(f"{key}: skipped: has no video, and is of type {shown(_at(observation, 'type'))}")
             continue
         queue = _Queue(key, observation, files, problems)
         for file in files:
             if file in seen:
-                problems.note(f"{key}: {file} is in {seen[file]}, too; the actions of both were put together")
+                problems.note(f"{key}: {file} is also in {seen[file]}; the actions of both were merged")
             seen[file] = key
             facts = {field: number(_at(observation, "media_info", fact, file)) for field, fact in _FACTS.items()}
             found.add_video(file, **facts)
@@ -100,21 +100,21 @@ def videos_of_observations(project: dict[str, Any], problems: Problems) -> tuple
 
 
 def is_event_table(columns: Collection[str]) -> bool:
-    """Whether these are the columns of BORIS's tabular events (a row per START and STOP) or aggregated events."""
+    """Whether these are the columns of BORIS's tabular events (rows for START and STOP) or aggregated events."""
     return {"observation_id", "label", "behavior_type"} <= set(columns) and (
         "time" in columns or {"start_s", "end_s"} <= set(columns)
     )
 
 
 def project_of_events(rows: Iterable[tuple[str, Mapping[str, str]]], problems: Problems) -> dict[str, Any]:
-    """The project that a table of events was exported from, as far as its actions need it.
+    """Rebuild the parts of a project that its actions need, from an exported event table.
 
-    Times of both tables are those of the project: they count through all files of a player, and include the time
-    offset. `Media file name` says in which file an event begins; `Source` has all of them.
+    The times in both tables are those of the project: they run through all files of a player, and include the time
+    offset. `Media file name` is the file in which an event starts; `Source` lists all files.
 
     Args:
-        rows: What names a row in a message, and its cells by column, as `is_event_table` takes them.
-        problems: Takes rows that are wrong.
+        rows: Name of each row for messages, and its cells by column name, as in `is_event_table`.
+        problems: Receives malformed rows.
     """
     observations: dict[str, dict[str, Any]] = {}
     for place, row in rows:
@@ -130,7 +130,7 @@ def project_of_events(rows: Iterable[tuple[str, Mapping[str, str]]], problems: P
             problems.add(place, "has no behavior")
         elif kind != "POINT" and None in times_s:
             problems.add(place, f"expected times in seconds, got {shown(cells)}")
-        elif kind != "POINT":  # a state is told apart by its modifiers, too
+        elif kind != "POINT":  # states with different modifiers are different states
             subject = " ".join(row[column] for column in row if column == "subject" or column.startswith("modifier"))
             comment = row.get("comment") or row.get("comment_start") or ""
             observation["events"] += [[time_s, subject, label, "", comment] for time_s in times_s]
@@ -157,7 +157,7 @@ def _observation_of(row: Mapping[str, str]) -> dict[str, Any]:
 
 
 class _Queue:
-    """The files of an observation, one after another on its time line."""
+    """The files of an observation, in sequence on its timeline."""
 
     def __init__(self, key: str, observation: Any, files: list[str], problems: Problems) -> None:
         self._files = files
@@ -167,11 +167,11 @@ class _Queue:
         lengths_s = [number(_at(observation, "media_info", "length", file)) for file in files[:-1]]
         for file, length_s in zip(files, lengths_s, strict=False):
             if length_s is None:
-                problems.add(key, f"does not say how long {file} is, so where the next file begins is not known")
+                problems.add(key, f"has no duration for {file}, so the start of the next file is unknown")
         self._starts_s = [0.0, *itertools.accumulate(length_s or 0.0 for length_s in lengths_s)]
 
     def parts(self, start_s: float, end_s: float) -> Iterator[tuple[str, list[float]]]:
-        """The file of an action and its ends there; one that goes on in the next file is cut in two."""
+        """File of an action, and [start, end] in that file, in seconds; an action that spans files is split."""
         start_s, end_s = round(start_s - self._offset_s, 6), round(end_s - self._offset_s, 6)
         first = max(0, bisect.bisect_right(self._starts_s, start_s) - 1)
         last = max(first, bisect.bisect_left(self._starts_s, end_s) - 1)
@@ -182,7 +182,7 @@ class _Queue:
 
 
 def _files_of(observation: Any) -> list[str] | None:
-    """The files of the first player that has any."""
+    """Files of the first player that has any."""
     players = _at(observation, "file")
     for player in sorted(players) if isinstance(players, dict) else ():
         files = players[player]
@@ -192,7 +192,7 @@ def _files_of(observation: Any) -> list[str] | None:
 
 
 def _at(value: Any, *keys: str) -> Any:
-    """What stands under these keys; None where there is nothing."""
+    """Value under nested keys; None if absent."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -211,7 +211,7 @@ def _events(observation: Any, name: str, points: set[str], problems: Problems) -
 
 
 def _lanes(segments: Sequence[Any]) -> list[list[Any]]:
-    return lanes(segments, may_touch=False)  # two notes of one code at one time would be ambiguous
+    return lanes(segments, may_touch=False)  # two entries of one code at the same time would be ambiguous
 
 
 def _subject(lane: int) -> str:
@@ -219,7 +219,7 @@ def _subject(lane: int) -> str:
 
 
 def _names(videos: Sequence[LabelledVideo]) -> list[str]:
-    """A name for each observation that no other has."""
+    """Unique name of each observation."""
     names: list[str] = []
     for video in videos:
         candidates = itertools.chain([video.name], (f"{video.name} #{number}" for number in itertools.count(2)))
@@ -276,7 +276,7 @@ def _observation(video: LabelledVideo) -> dict[str, Any]:
 
 
 def _pairs(events: list[_Event], key: str, problems: Problems) -> Iterator[tuple[float, float, _Event]]:
-    """Start and end of every action, and the event that it begins with."""
+    """Start and end of every action in seconds, and its start event."""
     begun: dict[tuple[str, str], _Event] = {}
     for event in events:
         first = begun.pop((event.subject, event.code), None)
@@ -285,4 +285,4 @@ def _pairs(events: list[_Event], key: str, problems: Problems) -> Iterator[tuple
         else:
             yield first.time_s, event.time_s, first
     for event in begun.values():
-        problems.add(key, f"{event.code!r} begins at {event.time_s:g} s and does not end")
+        problems.add(key, f"{event.code!r} starts at {event.time_s:g} s and does not end")

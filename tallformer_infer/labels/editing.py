@@ -1,7 +1,7 @@
-"""Editing programs, through the library OpenTimelineIO: its own files, CMX 3600 edit lists, Final Cut Pro 7 XML.
+"""Formats of editing programs, through OpenTimelineIO: its own files, CMX 3600 edit lists, Final Cut Pro 7 XML.
 
-`otio` and `fcp7` show where actions are: a track per class, each action at its place. `edl`, which has one track only,
-is a reel of the actions one after another.
+`otio` and `fcp7` show where actions are: a track per class, with each action at its time. `edl`, which has only one
+track, is a reel of consecutive actions.
 
 Source: opentimelineio 0.18 and its adapters, ASWF (Apache-2.0).
 """
@@ -26,10 +26,10 @@ _ADAPTERS = {"edl": ("otio_cmx3600_adapter",), "fcp7": ("otio_fcp_adapter",)}
 
 
 def encode_timeline(videos: Sequence[LabelledVideo], form: EditingFormat) -> str:
-    """One video's actions for an editing program.
+    """Encode the actions of one video for an editing program.
 
-    Times are whole frames of the video, for `edl` and `fcp7` of the nearest rate that time codes know; exact times are
-    in the metadata of `otio`. A video whose rate is not known gets 25.
+    Times are whole frames of the video; `edl` and `fcp7` use the nearest standard timecode rate. Exact times are in the
+    metadata of `otio`. A video with an unknown rate gets 25 frames per second.
 
     Raises:
         ExtraError: OpenTimelineIO, or its adapter for the format, is not installed.
@@ -53,10 +53,10 @@ def encode_timeline(videos: Sequence[LabelledVideo], form: EditingFormat) -> str
 
 
 def require_editing(form: EditingFormat) -> None:
-    """Refuse a format whose libraries are not installed.
+    """Raise if a library that the format needs is not installed.
 
     Raises:
-        ExtraError: Says what to install.
+        ExtraError: A library is missing; the message gives the install command.
     """
     for module in ("opentimelineio", *_ADAPTERS.get(form, ())):
         try:
@@ -69,7 +69,7 @@ def require_editing(form: EditingFormat) -> None:
 
 
 class _Frames:
-    """Times of a video as OpenTimelineIO counts them."""
+    """Convert times of a video to OpenTimelineIO frames."""
 
     def __init__(self, rate: float) -> None:
         from opentimelineio import opentime  # noqa: PLC0415 (an extra)
@@ -115,7 +115,7 @@ def _fill(track: Track, lane: list[Segment], video: LabelledVideo, frames: _Fram
 
 
 def _spans(lane: list[Segment], frames: _Frames) -> Iterator[tuple[int, int]]:
-    """First frame and number of frames, at least one; rounding never makes neighbours overlap."""
+    """First frame and number of frames (at least one) of each segment; rounding never makes neighbours overlap."""
     reached = 0
     for segment in lane:
         first = max(reached, frames.at(segment.start_s))
@@ -150,5 +150,5 @@ def _clip(segment: Segment, video: LabelledVideo, frames: _Frames, first: int, c
 
 
 def _name(text: str) -> str:
-    """On one line, as edit lists need it."""
+    """`text` on one line, as edit lists require."""
     return escape(text, LINE)

@@ -1,7 +1,6 @@
-"""ELAN annotation documents (.eaf): a tier per class, and more where actions of one class overlap.
+"""ELAN annotation documents (.eaf): a tier per class, and further tiers where actions of one class overlap.
 
-The value of an annotation is its label; the score stands in an annotation of its own that belongs to it, on a tier
-`... score`, which ELAN shows below.
+The value of an annotation is its label; the score is a child annotation on a tier `... score`, which ELAN shows below.
 
 Source: EAF 3.0 schema and its description, Max Planck Institute for Psycholinguistics.
 """
@@ -33,7 +32,7 @@ from tallformer_infer.labels.segments import (
 _ACTION, _SCORE, _SCORE_TYPE = "action", "score", "tallformer-score"
 _HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
-    # ELAN wants a date; a fixed one keeps the same actions the same bytes, and ELAN writes its own when it saves.
+    # ELAN requires a date; a fixed one makes the output reproducible, and ELAN writes its own on saving.
     '<ANNOTATION_DOCUMENT AUTHOR="tallformer" DATE="1970-01-01T00:00:00+00:00" FORMAT="3.0" VERSION="3.0"'
     ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
     ' xsi:noNamespaceSchemaLocation="http://www.mpi.nl/tools/elan/EAFv3.0.xsd">\n'
@@ -54,11 +53,14 @@ class _Tier:
 
 
 def encode_eaf(videos: Sequence[LabelledVideo], folder: Path | None) -> str:
-    """One video as ELAN reads it.
+    """Encode one video as an ELAN document.
 
     Args:
-        videos: One.
-        folder: Where the file will lie; if it is on this machine, the video is named relative to it, too.
+        videos: Exactly one video.
+        folder: Folder of the file, to which the video is also named by a relative path; None if not on this machine.
+
+    Raises:
+        OutputError: There is not exactly one video.
     """
     video = only_video(videos, "eaf")
     tiers = _tiers(video)
@@ -71,20 +73,19 @@ def encode_eaf(videos: Sequence[LabelledVideo], folder: Path | None) -> str:
 
 
 def read_eaf(path: Path, problems: Problems, *, tiers: Sequence[str] = ()) -> tuple[LabelledVideo, ...]:
-    """Read the annotations that have times; a label that is empty is the name of its tier.
+    """Read the time-aligned annotations; an annotation with an empty value is labelled with the name of its tier.
 
-    Tiers with times are those of their own time line and those below others whose annotations have times of their own
-    ("Included In", "Time Subdivision"). A tier of labels for the annotations of another ("Symbolic Association") is
-    read where it is asked for, with the times of those.
+    Time-aligned tiers are independent tiers and child tiers of type "Included In" or "Time Subdivision". A child tier
+    of type "Symbolic Association" is read only if it is in `tiers`, with the times of its parent annotations.
 
     Args:
         path: The file.
-        problems: Gets what is wrong, and which tiers were passed over.
-        tiers: Names of the tiers to read; none for all that have times.
+        problems: Receives errors, and notes on tiers that were skipped.
+        tiers: Names of the tiers to read; empty for all time-aligned ones.
 
     Raises:
-        AnnotationError: The file cannot be read, is no ELAN document, lacks one of `tiers`, or has annotations without
-            time.
+        AnnotationError: The file cannot be read, is not an ELAN document, lacks one of `tiers`, or has annotations
+            without times.
     """
     root = parse_xml(read_bytes(path), str(path))
     if root.tag != "ANNOTATION_DOCUMENT":
@@ -119,7 +120,7 @@ class _Document:
         }
 
     def chosen(self, wanted: Sequence[str], path: Path) -> list[ET.Element]:
-        """The tiers of these names, or all that have times."""
+        """Tiers with these names, or all time-aligned ones."""
         names = [tier.get("TIER_ID", "") for tier in self._tiers]
         if missing := [name for name in wanted if name not in names]:
             raise AnnotationError(f"{path}: has no tier {missing[0]!r}; it has {', '.join(map(repr, names)) or 'none'}")
@@ -128,13 +129,13 @@ class _Document:
         timeless = [tier.get("TIER_ID", "") for tier in self._tiers if tier.find(".//REF_ANNOTATION") is not None]
         if timeless:
             self._problems.note(
-                f"tiers without times of their own were not read: {', '.join(timeless)}; "
+                f"tiers without times of their own were skipped: {', '.join(timeless)}; "
                 "`tallformer convert --tier NAME` reads one"
             )
         return [tier for tier in self._tiers if tier.find(".//REF_ANNOTATION") is None]
 
     def annotations(self, tier: ET.Element) -> Iterator[tuple[str, str, list[float | None]]]:
-        """Identity, value, start and end in seconds of every annotation of a tier."""
+        """ID, value, and [start, end] in seconds of every annotation of a tier."""
         parents: set[str] = set()
         for annotation in tier.iter():
             if annotation.tag not in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION"):
@@ -144,7 +145,7 @@ class _Document:
             if annotation.tag == "REF_ANNOTATION":
                 parent = annotation.get("ANNOTATION_REF", "")
                 if parent in parents:
-                    self._problems.add(f"annotation {identity}", f"shares the time of {parent} with another, undivided")
+                    self._problems.add(f"annotation {identity}", f"has the same times as another child of {parent}")
                 parents.add(parent)
                 ends = self._ends[identity] = self._ends.get(parent, [None, None])
             yield identity, value, ends
@@ -154,7 +155,7 @@ class _Document:
 
 
 def _fill_between(tier: ET.Element, times_s: dict[str, float]) -> None:
-    """Give ends without a time, which neighbours on a tier share, even steps between those that have one, as ELAN."""
+    """Interpolate time slots without a time evenly between those of their neighbours on the tier, as ELAN does."""
     chain: list[str] = []
     for annotation in tier.iter("ALIGNABLE_ANNOTATION"):
         first, last = (annotation.get(f"TIME_SLOT_REF{end}", "") for end in (1, 2))
@@ -171,7 +172,7 @@ def _fill_between(tier: ET.Element, times_s: dict[str, float]) -> None:
 
 
 def _tiers(video: LabelledVideo) -> list[_Tier]:
-    """Named after classes; further tiers of a class, and names that would clash, get a number."""
+    """Tiers named after classes; further tiers of a class, and clashing names, get a number."""
     tiers: list[_Tier] = []
     names: set[str] = set()
     for label, segments in by_class(video.segments).items():
@@ -186,7 +187,7 @@ def _tiers(video: LabelledVideo) -> list[_Tier]:
 
 
 def _firsts(tiers: list[_Tier]) -> Iterator[int]:
-    """Number of the first segment of each tier."""
+    """Number of the first segment of each tier, from 1."""
     first = 1
     for tier in tiers:
         yield first
@@ -236,15 +237,15 @@ def _tier(tier: _Tier, first: int, numbers: Iterator[int]) -> str:
 
 
 def _media_of(root: ET.Element, path: Path) -> tuple[str, float]:
-    """Name of the video, empty where there is none, and the time of it at which the document is at 0, in seconds."""
+    """Name of the video, empty if there is none, and the video time at which the document starts, in seconds."""
     header = root.find("HEADER")
     if header is not None and header.get("TIME_UNITS", "milliseconds") != "milliseconds":
         raise AnnotationError(
-            f"{path}: counts in {header.get('TIME_UNITS')}, expected milliseconds; save it anew in ELAN"
+            f"{path}: TIME_UNITS is {header.get('TIME_UNITS')}, expected milliseconds; save it again in ELAN"
         )
     descriptors = sorted(
         root.iter("MEDIA_DESCRIPTOR"), key=lambda media: not media.get("MIME_TYPE", "").startswith("video/")
-    )  # sound may come first
+    )  # audio may come first
     media = next(iter(descriptors), None)
     address = "" if media is None else media.get("RELATIVE_MEDIA_URL") or media.get("MEDIA_URL") or ""
     origin = "0" if media is None else media.get("TIME_ORIGIN", "0")
@@ -259,7 +260,7 @@ def _times_s(root: ET.Element, origin_s: float, problems: Problems) -> dict[str,
     for slot in root.iter("TIME_SLOT"):
         identity, value = slot.get("TIME_SLOT_ID", ""), slot.get("TIME_VALUE")
         if value is None:
-            continue  # a time that ELAN works out from its neighbours; refused where an action needs it
+            continue  # interpolated in `_fill_between`
         if re.fullmatch(r"\d{1,12}", value):
             times[identity] = round(int(value) / 1000 + origin_s, 3)
         else:
@@ -268,7 +269,7 @@ def _times_s(root: ET.Element, origin_s: float, problems: Problems) -> dict[str,
 
 
 def _scores_of(root: ET.Element) -> dict[str, str]:
-    """Scores by the annotation they belong to."""
+    """Scores by the ID of their annotation."""
     return {
         annotation.get("ANNOTATION_REF", ""): annotation.findtext("ANNOTATION_VALUE") or ""
         for tier in root.iter("TIER")

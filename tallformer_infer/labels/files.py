@@ -1,10 +1,10 @@
 r"""Read and write label files: bytes, text, JSON and XML, lists of problems, and escapes for labels.
 
 Note [labels with escapes]
-    A label is written as it is wherever the format can hold it. Where it cannot (a line break in a subtitle, a control
-    character in XML), or where it would be taken for an escape, `\` becomes `\\` and forbidden characters become `\n`,
-    `\r`, `\t` or `\u` with four digits. Other backslashes in a file mean themselves, so `C:\x` in a hand-written file
-    stays what it is.
+    A label is written unchanged if the format can represent it. If it cannot (a line break in a subtitle, a control
+    character in XML), or if it would be read as an escape, `\` becomes `\\` and forbidden characters become `\n`,
+    `\r`, `\t` or `\u` with four digits. Other backslashes in a file are literal, so `C:\x` in a hand-written file is
+    left unchanged.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from xml.parsers import expat
 from tallformer_infer.errors import AnnotationError
 
 SHOWN = 20
-"""Problems that are written out; of the others only the number."""
+"""Maximum number of problems listed; the others are only counted."""
 MOST_UNPACKED_BYTES = 1 << 29
-"""Content of a packed file; labels of a thousand hours are a hundredth of it."""
+"""Maximum size of a decompressed file; the labels of a thousand hours take a hundredth of it."""
 
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 SUBTITLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]|-(?=->)|\A\s|\s\Z")
-"""What would break a line of a subtitle, end it, or be trimmed from it."""
+"""What would break or end a subtitle line, or be trimmed from it."""
 SUBRIP = re.compile(
     rf"{SUBTITLE.pattern}|<(?=/?(?:[bius]|font|c|v|lang|ruby|rt)[\s.>])|\{{(?=\\|/?[bius]\}})", re.IGNORECASE
 )
-"""The same in SubRip, where some tags and braces are markup and nothing else stands for them."""
+"""The same in SubRip, where some tags and braces are markup and have no escape sequence."""
 XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML 1.0 document may hold, not even as a reference."""
+"""Characters forbidden in XML 1.0, even as references."""
 LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
-"""What cannot stand in a line of text, or in XML."""
+"""Characters that are not allowed in a line of text, or in XML."""
 CELL = re.compile(r"[\x00\ud800-\udfff]")
-"""What cannot stand in a quoted cell."""
+"""Characters that are not allowed in a quoted CSV cell."""
 CHAPTER = re.compile(r"[\x00\r\ud800-\udfff]")
-"""What cannot stand in FFmpeg's metadata, where a line break may, behind a backslash."""
+"""Characters that are not allowed in FFmpeg metadata; line breaks are, after a backslash."""
 
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _ESCAPE = re.compile(r"\\(?:([\\nrt])|u([0-9a-fA-F]{4}))")
@@ -51,27 +51,27 @@ _FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
 
 
 _LONGEST_LINE = 500
-"""Characters of a message; keys and labels of a damaged file may be of any length."""
+"""Maximum length of a message, in characters; keys and labels of a damaged file may be of any length."""
 
 
 class Problems:
-    """The problems of one file, in the order in which they were found."""
+    """Problems of one file, in the order they were found."""
 
     def __init__(self, source: str, *, most: int | None = SHOWN) -> None:
-        """No problem yet.
+        """Create an empty list.
 
         Args:
-            source: The file, for messages.
-            most: Problems that are written out; None for all.
+            source: Name of the file, for messages.
+            most: Maximum number of problems listed; None for all.
         """
         self._source, self._most = source, most
         self.lines: list[str] = []
-        """One per problem: file, key, what is wrong."""
+        """One line per problem: file, key, what is wrong."""
         self.notes: list[str] = []
-        """What was passed over although nothing is wrong with it, one line each."""
+        """One line for each valid part of the file that was skipped."""
 
     def add(self, key: str, problem: str) -> None:
-        """Note a problem at `key` (a path into the file, or a line of it)."""
+        """Add a problem at `key` (a path into the file, or a line number)."""
         self.lines.append(f"{self._source}: {_shortened(f'{key}: {problem}')}")
 
     def take(self, others: Problems) -> None:
@@ -80,16 +80,16 @@ class Problems:
         self.notes += others.notes
 
     def note(self, text: str) -> None:
-        """Note what was passed over."""
+        """Add a note on what was skipped."""
         self.notes.append(f"{self._source}: {_shortened(text)}")
 
     @property
     def count(self) -> int:
-        """Problems so far."""
+        """Number of problems so far."""
         return len(self.lines)
 
     def raise_if_any(self) -> None:
-        """Refuse the file if there is a problem.
+        """Raise if there is any problem.
 
         Raises:
             AnnotationError: One line per problem.
@@ -103,10 +103,10 @@ class Problems:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file; of one that ends in `.gz`, what is packed in it.
+    """Read a file; one with the suffix `.gz` is decompressed.
 
     Raises:
-        AnnotationError: It cannot be read or unpacked.
+        AnnotationError: The file cannot be read or decompressed, or its content exceeds `MOST_UNPACKED_BYTES`.
     """
     try:
         if path.suffix.lower() != ".gz":
@@ -114,7 +114,7 @@ def read_bytes(path: Path) -> bytes:
         with gzip.open(path) as packed:
             content = packed.read(MOST_UNPACKED_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise AnnotationError(f"{path}: not gzip, or cut short: {error}") from error
+        raise AnnotationError(f"{path}: not gzip, or truncated: {error}") from error
     except OSError as error:
         raise AnnotationError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     if len(content) > MOST_UNPACKED_BYTES:
@@ -126,7 +126,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file whose top level is an object.
 
     Raises:
-        AnnotationError: There is no such file, it is not JSON, a key appears twice, or it is not an object.
+        AnnotationError: The file cannot be read, is not JSON, has a duplicate key, or is not an object.
     """
     try:
         value = json.loads(read_bytes(path), object_pairs_hook=_object_without_duplicates)
@@ -135,7 +135,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except _DuplicateKeyError as error:
         raise AnnotationError(f"{path}: the key {error} appears twice in one object; keep one of them") from error
     except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: not JSON, and no text") from error
+        raise AnnotationError(f"{path}: not JSON: not a text file") from error
     except ValueError as error:
         raise AnnotationError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -144,7 +144,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """A short picture of a JSON value for messages."""
+    """Abbreviate a JSON value for messages."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -154,7 +154,7 @@ def _shortened(text: str) -> str:
 
 
 def number(value: object) -> float | None:
-    """A finite number, also one written as text; None for anything else."""
+    """Convert a number, or a string with one, to a finite float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
@@ -165,10 +165,10 @@ def number(value: object) -> float | None:
 
 
 def read_decoded(path: Path) -> str:
-    """The content of a text file in UTF-8, or in UTF-16 with a byte order mark.
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        AnnotationError: It cannot be read, or is neither.
+        AnnotationError: The file cannot be read, or has another encoding.
     """
     content = read_bytes(path)
     encoding = _BYTE_ORDER_MARKS.get(content[:2], "utf-8-sig")
@@ -180,33 +180,33 @@ def read_decoded(path: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """As `read_decoded`; every line ends with one line feed.
+    r"""Like `read_decoded`, with line ends converted to `\n`.
 
     Raises:
-        AnnotationError: It cannot be read, or is not text.
+        AnnotationError: The file cannot be read, or is not text.
     """
     return read_decoded(path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_xml(content: bytes, source: str) -> ET.Element:
-    """The root element of an XML document.
+    """Parse an XML document and return its root element.
 
-    A document type is refused: it is where entities are declared, which can make a small file expand to gigabytes or
-    name other files; formats for labels have none.
+    Document types are rejected: they declare entities, which can make a small file expand to gigabytes or refer to
+    other files. Label formats have none.
 
     Args:
         content: The document.
-        source: Its file, for messages.
+        source: Name of the file, for messages.
 
     Raises:
-        AnnotationError: It is not XML, or has a document type.
+        AnnotationError: The content is not XML, or has a document type.
     """
     builder = ET.TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True
 
     def refuse(*_declaration: object) -> None:
-        raise AnnotationError(f"{source}: has a document type (<!DOCTYPE>), in which XML can hide traps; remove it")
+        raise AnnotationError(f"{source}: has a document type (<!DOCTYPE>), which is not read for safety; remove it")
 
     parser.StartDoctypeDeclHandler = refuse
     parser.StartElementHandler = builder.start
@@ -214,7 +214,7 @@ def parse_xml(content: bytes, source: str) -> ET.Element:
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(content, True)
-    except (expat.ExpatError, LookupError, ValueError) as error:  # LookupError: an encoding that there is not
+    except (expat.ExpatError, LookupError, ValueError) as error:  # LookupError: unknown encoding
         raise AnnotationError(f"{source}: not XML: {error}") from error
     return builder.close()
 
@@ -232,11 +232,11 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def escape(text: str, forbidden: re.Pattern[str]) -> str:
-    """`text` without what is forbidden; see Note [labels with escapes].
+    """Escape forbidden characters in `text`; see Note [labels with escapes].
 
     Args:
-        text: Anything.
-        forbidden: Matches characters of the basic plane, one at a time.
+        text: Any text.
+        forbidden: Matches single characters of the Basic Multilingual Plane.
     """
     if not forbidden.search(text) and unescape(text) == text:
         return text
@@ -244,12 +244,12 @@ def escape(text: str, forbidden: re.Pattern[str]) -> str:
 
 
 def unescape(text: str) -> str:
-    """The text that `escape` was given."""
+    """Inverse of `escape`."""
     return _ESCAPE.sub(_meaning, text)
 
 
 def guard_formula(text: str) -> str:
-    """`text` such that no spreadsheet program computes it: an apostrophe goes before what begins like a formula.
+    """Prefix text that starts like a formula with an apostrophe, so that no spreadsheet program evaluates it.
 
     Source: OWASP, "CSV Injection".
     """
@@ -257,18 +257,18 @@ def guard_formula(text: str) -> str:
 
 
 def unguard_formula(text: str) -> str:
-    """The text that `guard_formula` was given."""
+    """Inverse of `guard_formula`."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text
 
 
 def xml_text(text: str) -> str:
-    """`text` as content of an XML element; what XML cannot hold is escaped first."""
+    """`text` as the content of an XML element; characters that XML forbids are escaped first."""
     safe = escape(text, XML).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return safe.replace("\r", "&#13;")  # a bare one would be read as a line feed
+    return safe.replace("\r", "&#13;")  # parsers convert a literal one to a line feed
 
 
 def xml_attribute(text: str) -> str:
-    """`text` as value of an XML attribute, with its quotation marks."""
+    """`text` as the value of an XML attribute, including the quotation marks."""
     safe = xml_text(text).replace('"', "&quot;").replace("\n", "&#10;").replace("\t", "&#9;")
     return f'"{safe}"'
 

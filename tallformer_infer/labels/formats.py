@@ -1,9 +1,9 @@
-"""Every format of labels: files to videos with their segments, and back.
+"""All label formats: read files into labelled videos, and write them.
 
 # Note [where times begin]
-Our own files, and those for evaluation, have times of the video's own time line: a transport stream that begins at
-600 s has its first action after that. Players and the tools that are built on them count from the first frame. So
-what is written for these has the start of the video taken off, and `convert` adds it again where it finds the video.
+Our own files, and those for evaluation, use the video's own timeline: in a transport stream that starts at 600 s all
+actions are later than that. Players, and tools built on them, count from the first frame. For these the start of the
+video is subtracted on writing, and `convert` adds it again if it finds the video.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _Read = Callable[[Path, Problems, "_Asked"], tuple[LabelledVideo, ...]]
 
 @dataclass(frozen=True)
 class _Asked:
-    """What only some readers need."""
+    """Arguments that only some readers use."""
 
     fps: float | None
     tiers: Sequence[str]
@@ -68,35 +68,35 @@ class _Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A format of labels."""
+    """A label format."""
 
     suffix: str
-    """Ending of its files."""
+    """Suffix of its files."""
     write: _Write | None = None
-    """Videos, and the folder of the file, to text or JSON values; None where labels are not written in it here."""
+    """Converts videos, and the folder of the file, to text or JSON values; None if it is not written here."""
     read: _Read | None = None
-    """A file to its videos; None where it cannot be read."""
+    """Reads the videos of a file; None if it cannot be read."""
     has_own_suffix: bool = True
-    """The ending of a file says the format."""
+    """Whether the suffix identifies the format."""
     is_for_results: bool = True
-    """`detect` and `label` write it."""
+    """Whether `detect` and `label` write it."""
     holds_one_video: bool = False
-    """A file holds the actions of one video."""
+    """Whether a file holds the actions of exactly one video."""
     has_negative_times: bool = True
-    """It can hold an action that begins before 0."""
+    """Whether an action may start before 0."""
     counts_from_zero: bool = True
-    """Its times count from the first frame; see Note [where times begin]."""
+    """Whether times count from the first frame; see Note [where times begin]."""
     require: Callable[[], None] | None = None
-    """Refuses it where the libraries that it needs are not installed."""
+    """Raises if a library that the format needs is not installed."""
 
 
 def _own(suffix: str, **facts: Any) -> Format:
-    """With times of the video's own time line."""
+    """A format that uses the video's own timeline."""
     return Format(suffix=suffix, counts_from_zero=False, **facts)
 
 
 def _one(suffix: str, **facts: Any) -> Format:
-    """Of one video."""
+    """A format that holds one video per file."""
     return Format(suffix=suffix, holds_one_video=True, has_negative_times=False, **facts)
 
 
@@ -127,7 +127,7 @@ def _read_via(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
 def _with(document: dict[str, Any], path: Path, *keys: str) -> dict[str, Any]:
     for key in keys:
         if not isinstance(document.get(key), dict):
-            raise AnnotationError(f'{path}: expected an object "{key}" in it; is it of another format?')
+            raise AnnotationError(f'{path}: expected an object "{key}" in it; is it in another format?')
     return document
 
 
@@ -193,30 +193,29 @@ FORMATS: dict[str, Format] = {
         has_own_suffix=False,
     ),
 }
-"""Every format by its name on the command line: its one place. What can be done with which is told by its row."""
+"""All formats by their names on the command line. To add a format, add its module and a row here."""
 
 WRITABLE = tuple(name for name, form in FORMATS.items() if form.write)
-"""What labels can be written in."""
+"""Formats in which labels can be written."""
 READABLE = tuple(name for name, form in FORMATS.items() if form.read)
-"""What labels can be read from; `json` is ActivityNet truth or results, or `actions.json`."""
+"""Formats from which labels can be read; `json` is ActivityNet truth or results, or `actions.json`."""
 FOR_RESULTS = tuple(name for name, form in FORMATS.items() if form.is_for_results)
-"""What results can be written in; `json` is `actions.json`."""
+"""Formats in which results can be written; `json` is `actions.json`."""
 BY_SUFFIX = {form.suffix: name for name, form in FORMATS.items() if form.has_own_suffix}
-"""The format of files of an ending that only one has."""
+"""Format by suffix, for suffixes that identify one."""
 
 
 def encode_labels(videos: Sequence[LabelledVideo], form: str, *, folder: Path | None = Path()) -> bytes:
-    """Videos and their labels as the content of a file.
+    """Encode videos and their labels as the content of a file.
 
     Args:
-        videos: One where the format holds one video, else any number.
+        videos: Exactly one if the format holds one video, otherwise any number.
         form: Name of the format.
-        folder: Where the file will lie, None for elsewhere than on this machine; formats that name videos by their
-            place use it.
+        folder: Folder of the file, for formats with relative paths to videos; None if it is not on this machine.
 
     Raises:
-        OutputError: The format cannot hold them; the message says why.
-        ValueError: It is not one of `WRITABLE`.
+        OutputError: The format cannot represent them; the message gives the reason.
+        ValueError: `form` is not one of `WRITABLE`.
         ExtraError: A library that the format needs is not installed.
     """
     facts = FORMATS[form]
@@ -231,7 +230,7 @@ def encode_labels(videos: Sequence[LabelledVideo], form: str, *, folder: Path | 
 
 
 def notes_on(videos: Sequence[LabelledVideo], form: str) -> tuple[str, ...]:
-    """What a file of this format cannot tell of these videos, one sentence each."""
+    """Information that is lost or changed when these videos are written in this format, one sentence each."""
     facts = FORMATS[form]
     segments = [segment for video in videos for segment in video.segments]
     early = sum(
@@ -241,17 +240,18 @@ def notes_on(videos: Sequence[LabelledVideo], form: str) -> tuple[str, ...]:
     )
     notes = []
     if early and not facts.has_negative_times:
-        notes.append(f"{form} counts from 0: {early} that begin{'s' if early == 1 else ''} before it begin there")
+        actions = "1 action starts" if early == 1 else f"{early} actions start"
+        notes.append(f"{form} has no negative times: {actions} at 0 instead")
     if form == "truth" and any(segment.score is not None for segment in segments):
-        notes.append("truth has no scores: they are left out")
+        notes.append("truth has no scores: they are dropped")
     return tuple(notes)
 
 
 def require_libraries(form: str) -> None:
-    """Refuse a format whose libraries are not installed, before hours are spent on what is to be written in it.
+    """Raise if a library that the format needs is not installed; call it before a long run.
 
     Raises:
-        ExtraError: Says what to install.
+        ExtraError: A library is missing; the message gives the install command.
     """
     require = FORMATS[form].require
     if require is not None:
@@ -260,22 +260,22 @@ def require_libraries(form: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFile:
-    """What was in a file of labels."""
+    """Content of a label file."""
 
     path: Path
     """The file."""
     form: str
-    """Its format."""
+    """Name of its format."""
     videos: tuple[LabelledVideo, ...]
-    """In the order of the file."""
+    """Videos, in the order of the file."""
     notes: tuple[str, ...]
-    """What was passed over, one line each."""
+    """What was skipped, one line each."""
 
 
 def read_labels(
     path: Path, *, form: str | None = None, fps: float | None = None, tiers: Sequence[str] = ()
 ) -> tuple[LabelledVideo, ...]:
-    """The videos of `read_label_file`."""
+    """Read the videos of a label file; see `read_label_file`."""
     return read_label_file(path, form=form, fps=fps, tiers=tiers).videos
 
 
@@ -285,13 +285,13 @@ def read_label_file(
     """Read videos and their labels.
 
     Args:
-        path: A file; one that ends in `.gz` is unpacked.
-        form: Its format; None goes by its ending, and for `.json` and `.txt` by what is in it.
-        fps: Frames per second of videos of which the file does not say it, for formats that count frames.
-        tiers: For ELAN, names of the tiers to read; none for all that have times.
+        path: The file; one with the suffix `.gz` is decompressed.
+        form: Name of its format; None detects it by the suffix, and for `.json` and `.txt` by the content.
+        fps: Frames per second of videos for which the file gives none, in formats that count frames.
+        tiers: For ELAN, names of the tiers to read; empty for all time-aligned ones.
 
     Raises:
-        AnnotationError: The file cannot be read, is of another format, or has wrong segments; one line each.
+        AnnotationError: The file cannot be read, is in another format, or has malformed segments; one line each.
         ExtraError: A library that the format needs is not installed.
         ValueError: `form` is not one of `READABLE`.
     """
@@ -305,10 +305,10 @@ def read_label_file(
 
 
 def format_of(path: Path) -> str:
-    """The format of a file.
+    """Detect the format of a file by its suffix, and for `.json` and `.txt` by its content.
 
     Raises:
-        AnnotationError: It cannot be told.
+        AnnotationError: The format is unknown, or the file cannot be read.
     """
     name = Path(path.stem) if path.suffix.lower() == ".gz" else path
     suffix = name.suffix.lower().replace(".ndjson", ".jsonl")
@@ -319,9 +319,7 @@ def format_of(path: Path) -> str:
     if BY_SUFFIX.get(suffix) in READABLE:
         return BY_SUFFIX[suffix]
     if suffix != ".json":
-        raise AnnotationError(
-            f"{path}: unknown format; name it with `tallformer convert --from`: {', '.join(READABLE)}"
-        )
+        raise AnnotationError(f"{path}: unknown format; set it with `tallformer convert --from`: {', '.join(READABLE)}")
     return _form_of_json(path)
 
 
@@ -337,7 +335,7 @@ def _form_of_json(path: Path) -> str:
 
 
 def encode_json(document: Any) -> bytes:
-    """JSON values as the content of a file; what UTF-8 cannot hold, such as half of a pair, is written as `\\u`.
+    """Encode JSON values as the content of a file; lone surrogates, which UTF-8 cannot encode, are written as `\\u`.
 
     Raises:
         ValueError: A number is not finite.

@@ -1,9 +1,9 @@
-"""Label Studio: a task per video with the actions as a prediction, and the tasks that it exports.
+"""Label Studio: write a task per video with the actions as a prediction, and read exported tasks.
 
-Its timelines count whole frames from 1, both ends included; its labels on sound and on series of numbers, which its own
-template for video uses, count seconds. The exact times travel along in the task's data: a range
-that nobody moved keeps its time to the microsecond, one that was moved has that of its frames. Labels are as in the
-labelling interface, which is XML; see Note [labels with escapes].
+Its timelines use whole frames, counted from 1, with both ends included; its labels on audio and on time series, which
+its own video template uses, are in seconds. The exact times are stored in the task's data: a range that nobody moved
+keeps its time to the microsecond, and a moved one gets the time of its frames. Labels are escaped as in the labelling
+interface, which is XML; see Note [labels with escapes].
 
 Source: Label Studio's documentation of TimelineLabels, Video, and of the JSON format of tasks and predictions.
 """
@@ -25,7 +25,7 @@ from tallformer_infer.labels.files import XML, Problems, escape, number, parse_x
 from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, Segment, by_class, in_time_order
 
 DEFAULT_FPS = 24.0
-"""What the editor counts with where the labelling interface states no frame rate."""
+"""Frame rate that the editor assumes if the labelling interface gives none."""
 
 _FROM, _TO, _KIND, _EXACT, _NAME = "timelineLabels", "video", "timelinelabels", "tallformer_exact", "tallformer_video"
 _IN_SECONDS = ("labels", "timeserieslabels")
@@ -34,23 +34,23 @@ _MEDIA = re.compile(
     r"(?i)\.(mp4|mkv|webm|avi|mov|m4v|mpe?g|ts|mts|m2ts|flv|wmv|3gp|og[vga]|mp3|wav|flac|m4a)(?=$|[?#&])"
 )
 _TAG = re.compile(r"""<video\b[^>]*?\bsrc=["']?([^"'\s>]+)""", re.IGNORECASE)
-"""How data was given for interfaces that show a video as HTML."""
+"""Video address in the data of interfaces that show a video as HTML."""
 _UPLOAD = re.compile(r"(?:.*/)?data/upload/(?:\d+/)?(?:[0-9a-f]{8}-)?([^/]+)")
 _LOCAL = re.compile(r"(?:.*/)?data/local-files/?\?(?:.*&)?d=([^&]*)")
 _Exact = dict[tuple[int, int, str], list[tuple[float, float]]]
 
 
 def label_studio_tasks(videos: Sequence[LabelledVideo], *, model_version: str = "tallformer") -> list[dict[str, Any]]:
-    """Tasks to import, one per video; `data` has `video` and `fps`, as `label_studio_config` wants them.
+    """Build tasks to import, one per video; `data` has the keys `video` and `fps` that `label_studio_config` uses.
 
     Raises:
-        OutputError: A video's frames per second are not known.
+        OutputError: The frame rate of a video is unknown.
     """
     return [_task(video, model_version) for video in videos]
 
 
 def label_studio_config(videos: Sequence[LabelledVideo]) -> str:
-    """The labelling interface of a project that such tasks can be imported into."""
+    """Build the labelling interface of a project for such tasks."""
     labels = "".join(
         f"    <Label value={xml_attribute(label)}/>\n"
         for label in by_class(segment for video in videos for segment in video.segments)
@@ -66,28 +66,28 @@ class TimelineLabel:
     """A label of a labelling interface."""
 
     name: str
-    """As results have it: `alias`, else `value`."""
+    """Name in results: `alias`, otherwise `value`."""
     meanings: tuple[str, ...]
-    """Names that may stand for it: `value`, `alias`, and those in `predicted_values` and `aliases`."""
+    """Class names that map to it: `value`, `alias`, and those in `predicted_values` and `aliases`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """The labels on the timeline of a video, in a labelling interface."""
+    """The timeline labels of a video in a labelling interface."""
 
     name: str
-    """Of the TimelineLabels, `from_name` of results."""
+    """Name of the TimelineLabels tag: `from_name` in results."""
     video: str
-    """Of the Video, `to_name` of results."""
+    """Name of the Video tag: `to_name` in results."""
     labels: tuple[TimelineLabel, ...]
-    """In their order."""
+    """Labels, in the order of the interface."""
     data_key: str
-    """Where a task's data has the address of the video."""
+    """Key of the video address in a task's data."""
     frame_rate: str
-    """As the interface states it: a number, or `$` and a key of the task's data."""
+    """Frame rate as given by the interface: a number, or `$` and a key of the task's data."""
 
     def fps_of(self, data: dict[str, Any]) -> float:
-        """The rate at which the editor counts frames of a task, in frames per second."""
+        """Frame rate that the editor uses for a task, in frames per second."""
         stated = data.get(self.frame_rate[1:]) if self.frame_rate.startswith("$") else self.frame_rate
         try:
             fps = float(stated)  # type: ignore[arg-type]
@@ -97,10 +97,10 @@ class Timeline:
 
 
 def timeline_of_config(config: str) -> Timeline:
-    """The timeline of a labelling interface.
+    """Read the timeline of a labelling interface.
 
     Raises:
-        AnnotationError: It is not XML, or has not one TimelineLabels with labels on a Video.
+        AnnotationError: The interface is not XML, or does not have exactly one TimelineLabels with labels on a Video.
     """
     root = parse_xml(config.encode(), "labelling interface")
     videos = {tag.get("name"): tag for tag in root.iter("Video")}
@@ -123,7 +123,7 @@ def timeline_of_config(config: str) -> Timeline:
 def _timeline_label(tag: Element) -> TimelineLabel:
     value, alias = tag.get("value", ""), tag.get("alias", "")
     others = [name for key in ("predicted_values", "aliases") for name in tag.get(key, "").split(",")]
-    whole = [tag.get(key, "") for key in ("predicted_values", "aliases")]  # a class whose name has a comma in it
+    whole = [tag.get(key, "") for key in ("predicted_values", "aliases")]  # for class names that contain a comma
     names = (unescape(name.strip()) for name in (value, alias, *others, *whole))
     return TimelineLabel(alias or value, tuple(dict.fromkeys(name for name in names if name)))
 
@@ -131,13 +131,13 @@ def _timeline_label(tag: Element) -> TimelineLabel:
 def label_studio_prediction(
     segments: Sequence[Segment], timeline: Timeline, *, fps: float, model_version: str
 ) -> dict[str, Any]:
-    """What a machine learning backend answers for a task.
+    """Build the response of a machine learning backend for a task.
 
     Args:
-        segments: With the labels of the interface.
-        timeline: Of the interface.
-        fps: Rate at which the editor counts frames, in frames per second.
-        model_version: Name of the model, for people.
+        segments: Segments, with labels of the interface.
+        timeline: Timeline of the interface.
+        fps: Frame rate that the editor uses, in frames per second.
+        model_version: Name of the model, for display.
     """
     result = [
         _region(f"a{place}", _frames(segment, fps), segment, segment.label)
@@ -150,17 +150,17 @@ def label_studio_prediction(
 
 
 def videos_of_tasks(tasks: Sequence[Any], problems: Problems, *, fps: float | None = None) -> tuple[LabelledVideo, ...]:
-    """Videos of tasks that Label Studio exported as JSON or JSON-MIN, or of tasks to import.
+    """Read the videos of tasks that Label Studio exported as JSON or JSON-MIN, or of tasks to import.
 
-    Where any task was labelled, tasks that nobody labelled are left out: their predictions were checked by no one.
+    If any task was labelled, unlabelled tasks are skipped, as nobody has checked their predictions.
 
     Args:
         tasks: The list in the file.
-        problems: Gets what is wrong, and which kinds of results were passed over.
-        fps: Frames per second of the videos whose task does not say it.
+        problems: Receives errors, and notes on results that were skipped.
+        fps: Frames per second of videos whose task does not give it.
 
     Raises:
-        AnnotationError: A task cannot be understood, or was labelled twice; one line each.
+        AnnotationError: A task is malformed, or was labelled more than once; one line each.
     """
     found = GatheredVideos(problems)
     read = [_Task(task, f"task {place}", problems, fps) for place, task in enumerate(tasks, start=1)]
@@ -173,18 +173,18 @@ def videos_of_tasks(tasks: Sequence[Any], problems: Problems, *, fps: float | No
             skipped.update(task.add_to(found))
     if skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
-        problems.note(f"results that are no labels in time were not read: {kinds}")
+        problems.note(f"results that are not temporal labels were skipped: {kinds}")
     return found.videos()
 
 
 def _keep_names_apart(tasks: list[_Task], problems: Problems) -> None:
-    """Tasks of different videos whose names are the same without what Label Studio put before them keep that."""
+    """Use the whole address as the name of videos whose names clash without the prefix that Label Studio added."""
     addresses: dict[str, set[str]] = defaultdict(set)
     for task in tasks:
         addresses[task.name].add(task.address)
     for task in tasks:
         if len(addresses[task.name]) > 1:
-            problems.note(f"{task.address}: another task has a video {task.name}; it keeps its whole address")
+            problems.note(f"{task.address}: another task also has a video {task.name}; its name is the whole address")
             task.name = task.address
 
 
@@ -193,7 +193,7 @@ def _task(video: LabelledVideo, model_version: str) -> dict[str, Any]:
     if not fps:
         raise OutputError(
             f"{video.name}: Label Studio counts frames, and the frame rate is unknown; "
-            "`tallformer convert --fps X` sets it"
+            "set it with `tallformer convert --fps X`"
         )
     rows = [(_frames(segment, fps), segment) for segment in in_time_order(video.segments)]
     result = [
@@ -234,7 +234,7 @@ class _Task:
 
     def __init__(self, task: Any, key: str, problems: Problems, fps: float | None) -> None:
         self._key, self._problems = key, problems
-        if isinstance(task, dict) and isinstance(task.get("task"), dict):  # an annotation of its own, with its task
+        if isinstance(task, dict) and isinstance(task.get("task"), dict):  # a single annotation with its task
             task = {**task["task"], "annotations": [task]}
         if isinstance(task, dict) and not isinstance(task.get("data"), dict):
             task = _unfolded(task)
@@ -256,7 +256,7 @@ class _Task:
             problems.add(key, f"{self.name} was labelled {len(self.annotations)} times; mark one as ground truth")
 
     def add_to(self, found: GatheredVideos) -> Counter[str]:
-        """Note the video and its labels; gives the kinds of results that are none."""
+        """Add the video and its labels; return the number of skipped results by type."""
         found.add_video(self.name, fps=self._fps)
         skipped: Counter[str] = Counter()
         for source in (self.annotations or self._predictions)[:1]:
@@ -271,7 +271,7 @@ class _Task:
         return skipped
 
     def _find_video(self, data: dict[str, Any], file_upload: Any) -> None:
-        """The address in the task's data: that of `video`, or the only one that looks like a video or sound."""
+        """Find the address in the task's data: under `video`, or the only one that looks like video or audio."""
         texts = {
             key: tag[1] if (tag := _TAG.search(value)) else value
             for key, value in data.items()
@@ -288,7 +288,7 @@ class _Task:
         if len(likely) != 1:
             keys = ", ".join(data) or "none"
             self._problems.add(
-                self._key, f'cannot tell which of its data is the video ({keys}); call the key "video": {shown(data)}'
+                self._key, f'cannot tell which of its data is the video ({keys}); name the key "video": {shown(data)}'
             )
             return
         self.address = likely[0]
@@ -317,7 +317,7 @@ class _Task:
         elif self._fps:
             start_s, end_s = max(0, first - 1) / self._fps, last / self._fps
         else:
-            self._problems.add(self._key, "does not state its frame rate; `tallformer convert --fps X` sets it")
+            self._problems.add(self._key, "has no frame rate; set it with `tallformer convert --fps X`")
             return
         found.add(self.name, self._key, [start_s, end_s], unescape(label), score=score)
 
@@ -332,7 +332,7 @@ class _Task:
 
 
 def _unfolded(task: dict[str, Any]) -> dict[str, Any]:
-    """A task of the JSON-MIN form, in which data and results stand side by side, as one of the full form."""
+    """Convert a task from JSON-MIN, where data and results share one object, to the full format."""
     result = [
         {"type": kind, "value": value}
         for rows in task.values()
@@ -348,7 +348,7 @@ def _unfolded(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name_at(address: str) -> str:
-    """The name of a video at an address of Label Studio: of an upload without the hash that was put before it."""
+    """Name of a video at a Label Studio address; for an upload, without the hash prefix."""
     if local := _LOCAL.fullmatch(address):
         return unquote(local[1].replace("+", " "))
     if upload := _UPLOAD.fullmatch(address):
@@ -361,7 +361,7 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 
 
 def _exact_times(table: Any) -> _Exact:
-    """Times by first frame, last frame and label; two actions may share these."""
+    """Exact times by first frame, last frame and label; several actions may share a key."""
     exact: _Exact = defaultdict(list)
     for row in table if isinstance(table, list) else ():
         numbers = [number(each) for each in (*row[:2], *row[3:])] if isinstance(row, list) and len(row) == 5 else [None]
@@ -372,10 +372,10 @@ def _exact_times(table: Any) -> _Exact:
 
 
 def parse_tasks(content: bytes, path: Path) -> list[Any]:
-    """The list of tasks of a file.
+    """Parse the list of tasks of a file.
 
     Raises:
-        AnnotationError: It is not a JSON list.
+        AnnotationError: The content is neither a JSON list of tasks nor a single task.
     """
     try:
         tasks = json.loads(content)
@@ -389,7 +389,7 @@ def parse_tasks(content: bytes, path: Path) -> list[Any]:
 
 
 def is_task(document: dict[str, Any]) -> bool:
-    """Whether a JSON object is one task, or one annotation with its task, as Label Studio fills storages."""
+    """Whether a JSON object is one task, or one annotation with its task, as Label Studio writes to storages."""
     if isinstance(document.get("task"), dict):
         return isinstance(document.get("result"), list)
     return isinstance(document.get("data"), dict) and ("annotations" in document or "predictions" in document)

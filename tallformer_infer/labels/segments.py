@@ -1,4 +1,4 @@
-"""Labelled segments and videos, common to all formats; and video names: which mean the same video, and where it is."""
+"""Labelled segments and videos, common to all formats; and matching video names to files."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from tallformer_infer.labels.files import Problems, number, shown
 from tallformer_infer.structures import Result
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\|[^/]*\\[^/]*\Z")
-"""A drive, a share, or backslashes without a slash."""
+"""Windows path: a drive, a share, or backslashes without a slash."""
 
 SUFFIXES = frozenset(
     {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"}
 )
-"""Files of a folder that are taken for videos."""
+"""Suffixes of the files in a folder that count as videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A segment with its class: found by a model, or drawn by a person."""
+    """A segment with its class, predicted by a model or annotated by a person."""
 
     start_s: float
-    """Start on the file's own time line, in seconds."""
+    """Start on the file's own timeline, in seconds."""
     end_s: float
     """End (exclusive), in seconds; not before the start."""
     label: str
-    """Name of the action, not empty."""
+    """Class name, not empty."""
     score: float | None = None
-    """Confidence in [0, 1]; None where a person said so."""
+    """Confidence in [0, 1]; None for a manual annotation."""
     key: str = field(default="", compare=False)
-    """Where it stands in its file, for messages."""
+    """Position in its file, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,37 +47,37 @@ class LabelledVideo:
     """A video and its segments."""
 
     name: str
-    """Path, address or bare name, as the source of the labels has it."""
+    """Path, address or bare name, as in the source of the labels."""
     segments: tuple[Segment, ...] = ()
-    """In any order."""
+    """Segments in any order."""
     duration_s: float | None = None
-    """Time of the end in seconds, where known; of a file that begins at 0, as nearly all do, its length."""
+    """End time in seconds, if known; the duration of a file that starts at 0, as nearly all do."""
     start_s: float = 0.0
     """Time of the first frame, in seconds."""
     fps: float | None = None
-    """Frames per second of the file, where known."""
+    """Frames per second of the file, if known."""
     subset: str | None = None
-    """`training`, `validation` ..., where the source says."""
+    """`training`, `validation` ..., if the source gives it."""
     has_bare_name: bool = False
-    """`name` has no ending of a file, so that what looks like one is part of it."""
+    """Whether `name` has no file suffix, so that anything that looks like one is part of the name."""
     is_elsewhere: bool = False
-    """`name` is no path of this machine, but what another one calls its file."""
+    """Whether `name` is a path on another machine."""
     key: str = field(default="", compare=False)
-    """Where it stands in its file, for messages."""
+    """Position in its file, for messages."""
 
     @property
     def address(self) -> str:
-        """The URL of the video, for formats that name it by one."""
+        """URL of the video, for formats that use one."""
         return address_elsewhere(self.name) if self.is_elsewhere else address_of(self.name)
 
     @property
     def bare_name(self) -> str:
-        """The name by which truth and predictions know it: without folder and ending."""
+        """Name used in truth and predictions: without folder and suffix."""
         return self.name if self.has_bare_name else bare_name_of(self.name)
 
 
 def labelled_video(result: Result) -> LabelledVideo:
-    """What a model found in one video, without how it was found."""
+    """Convert a result to a labelled video; model and settings are dropped."""
     return LabelledVideo(
         name=result.video.path,
         segments=tuple(
@@ -91,7 +91,7 @@ def labelled_video(result: Result) -> LabelledVideo:
 
 
 def shifted(video: LabelledVideo, by_s: float) -> LabelledVideo:
-    """The same video with all its times later by `by_s` seconds."""
+    """Copy of a video with all times shifted by `by_s` seconds."""
     if not by_s:
         return video
     return dataclasses.replace(
@@ -111,12 +111,12 @@ def in_time_order(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def milliseconds(seconds: float) -> int:
-    """The nearest whole millisecond."""
+    """Convert seconds to milliseconds, rounded."""
     return round(seconds * 1000)
 
 
 def by_class(segments: Iterable[Segment]) -> dict[str, list[Segment]]:
-    """Segments in order of time, by label; labels in order of their first appearance."""
+    """Group segments by label, sorted by time; labels are in order of first appearance."""
     found: dict[str, list[Segment]] = {}
     for segment in in_time_order(segments):
         found.setdefault(segment.label, []).append(segment)
@@ -124,14 +124,14 @@ def by_class(segments: Iterable[Segment]) -> dict[str, list[Segment]]:
 
 
 def lanes(segments: Iterable[Segment], *, may_touch: bool = True) -> list[list[Segment]]:
-    """Spread segments over as few lanes as it takes for none to overlap another on its lane.
+    """Distribute segments over the minimum number of lanes such that no two on a lane overlap.
 
     Args:
-        segments: In any order. They are compared at whole milliseconds, and a segment shorter than that takes one.
-        may_touch: One may begin on a lane in the millisecond in which the one before ends.
+        segments: Segments in any order. They are compared in whole milliseconds, and shorter ones count as 1 ms.
+        may_touch: Whether a segment may start in the same millisecond in which the previous one on its lane ends.
 
     Returns:
-        Lanes in the order of their first segment; each in order of time.
+        Lanes ordered by their first segment, each sorted by time.
     """
     found: list[list[Segment]] = []
     ends_ms: list[int] = []
@@ -148,18 +148,18 @@ def lanes(segments: Iterable[Segment], *, may_touch: bool = True) -> list[list[S
 
 
 def only_video(videos: Sequence[LabelledVideo], format_name: str) -> LabelledVideo:
-    """The one video of a format that holds no more.
+    """Return the only video, for a format that holds one per file.
 
     Raises:
-        OutputError: There are several, or none.
+        OutputError: There is not exactly one.
     """
     if len(videos) != 1:
-        raise OutputError(f"{format_name} holds one video per file, got {len(videos)}; write one file for each")
+        raise OutputError(f"{format_name} holds one video per file, got {len(videos)}; write one file per video")
     return videos[0]
 
 
 class GatheredVideos:
-    """Videos in the order of their first appearance, and the segments that were read so far."""
+    """Collects videos and their segments while a file is read, in order of first appearance."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
@@ -167,16 +167,16 @@ class GatheredVideos:
         self._segments: dict[str, list[Segment]] = {}
 
     def add_video(self, name: str, **facts: Any) -> None:
-        """Note a video; `facts` are fields of `LabelledVideo`."""
+        """Add a video; `facts` are fields of `LabelledVideo`."""
         self._segments.setdefault(name, [])
         self._facts.setdefault(name, {}).update(facts)
 
     def refuse(self, key: str, problem: str) -> None:
-        """Note what is wrong at `key`."""
+        """Add a problem at `key`."""
         self._problems.add(key, problem)
 
     def add(self, video: str, key: str, ends_s: Sequence[object], label: object, *, score: object = None) -> None:
-        """Note a segment from its start and end; what is wrong with it goes to the problems, at `key`."""
+        """Add a segment with [start, end] in seconds, or report what is wrong with it as a problem at `key`."""
         self.add_video(video)
         times = [number(end_s) for end_s in ends_s]
         if len(times) != 2 or times[0] is None or times[1] is None:
@@ -194,10 +194,10 @@ class GatheredVideos:
             self._segments[video].append(segment)
 
     def videos(self) -> tuple[LabelledVideo, ...]:
-        """Everything that was noted.
+        """All videos with their segments.
 
         Raises:
-            AnnotationError: There were problems.
+            AnnotationError: There were problems; one line each.
         """
         self._problems.raise_if_any()
         return tuple(
@@ -207,7 +207,7 @@ class GatheredVideos:
 
 
 def named_after(path: Path) -> LabelledVideo:
-    """The video that a file of labels is about where it names none: `a.srt` is about `a`, `a.mp4.srt` about `a.mp4`."""
+    """Video of a label file that names none: `a` for `a.srt`, `a.mp4` for `a.mp4.srt`."""
     name = path.name
     for suffix in (".gz", path.suffix if path.suffix.lower() != ".gz" else Path(path.stem).suffix, ".ffmetadata"):
         name = name.removesuffix(suffix) if len(name) > len(suffix) else name
@@ -215,7 +215,7 @@ def named_after(path: Path) -> LabelledVideo:
 
 
 def bare_name_of(name: str) -> str:
-    """The name of a video without folder and ending: of a path, also one of Windows, or of an address."""
+    """Name of a video without folder and suffix, from a path (POSIX or Windows) or an address."""
     if "://" in name:
         path = re.split(r"[?#]", name.partition("://")[2])[0]
         return PurePosixPath(unquote(path, errors="surrogateescape")).stem
@@ -223,18 +223,18 @@ def bare_name_of(name: str) -> str:
 
 
 def composed(text: str) -> str:
-    """The same text in Unicode's composed form (NFC): macOS writes file names decomposed, most tools do not."""
+    """Normalize text to Unicode NFC: macOS writes decomposed file names, most tools composed ones."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def match_video(video: str, known: Container[str]) -> str | None:
-    """The name in `known` that means `video`: the same, or else the one with or without a leading `v_`.
+    """Find `video` in `known`: the same name, or the one with or without a leading `v_`; None if there is none.
 
-    ActivityNet's video files and annotations disagree about that `v_`.
+    ActivityNet's video files have that `v_`, its annotations do not.
 
     Args:
         video: Any name.
-        known: Names as `composed` gives them.
+        known: Names normalized by `composed`.
     """
     video = composed(video)
     other = video.removeprefix("v_") if video.startswith("v_") else f"v_{video}"
@@ -242,25 +242,25 @@ def match_video(video: str, known: Container[str]) -> str | None:
 
 
 def composed_names(names: Iterable[str], source: str) -> tuple[str, ...]:
-    """Names of videos as `composed` gives them.
+    """Video names normalized by `composed`.
 
     Raises:
-        AnnotationError: Two of them are the same then.
+        AnnotationError: Two names are the same after normalization.
     """
     found = Counter(composed(name) for name in names)
     if found and max(found.values()) > 1:
         raise AnnotationError(
-            f"{source}: has the video {found.most_common(1)[0][0]} twice, with composed and with decomposed letters; "
+            f"{source}: has the video {found.most_common(1)[0][0]} twice, with composed and with decomposed Unicode; "
             "keep one"
         )
     return tuple(found)
 
 
 def read_video_list(path: Path) -> frozenset[str]:
-    """Read a text file with one video name per line; empty lines, and what follows a `#`, are passed over.
+    """Read a text file with one video name per line; empty lines and comments after `#` are ignored.
 
     Raises:
-        AnnotationError: The file cannot be read, or names no video.
+        AnnotationError: The file cannot be read, or lists no video.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -275,10 +275,10 @@ def read_video_list(path: Path) -> frozenset[str]:
 
 
 def find_videos(folder: Path) -> dict[str, list[Path]]:
-    """Every video file in a folder and below it, by name without suffix.
+    """Find video files in a folder, recursively; return their paths by name without suffix.
 
     Raises:
-        AnnotationError: There is no such folder, or no video in it.
+        AnnotationError: The folder does not exist, or contains no video.
     """
     if not folder.is_dir():
         raise AnnotationError(f"{folder}: no such folder; expected the folder of the videos")
@@ -292,7 +292,7 @@ def find_videos(folder: Path) -> dict[str, list[Path]]:
 
 
 def files_of(name: str, found: dict[str, list[Path]]) -> list[Path]:
-    """The files of a video, by its name as it is, without suffix, or with or without a leading `v_`."""
+    """Files of a video, by its exact name, without suffix, or with or without a leading `v_`."""
     for candidate in _spellings(name):
         match = match_video(candidate, found)
         if match is not None:
@@ -308,7 +308,7 @@ def _spellings(name: str) -> Iterable[str]:
 
 
 def address_of(video: str) -> str:
-    """The URL of a video: of a file on this machine, `file:` and its whole path; an address as it is, quoted."""
+    """URL of a video: `file:` with the absolute path for a local file; addresses are only percent-encoded."""
     if _is_address(video):
         return quote(video.encode("utf-8", "surrogatepass"), safe="!#$%&'()*+,/:;=?@[]~")
     path = Path(os.path.abspath(video))  # noqa: PTH100 (links stay)
@@ -316,12 +316,12 @@ def address_of(video: str) -> str:
 
 
 def address_elsewhere(video: str) -> str:
-    """The URL of a video that does not lie on this machine: relative to wherever the file that names it will lie."""
+    """URL of a video that is not on this machine: a path relative to the file that refers to it, or an address."""
     return address_of(video) if _is_address(video) else _quoted(video.replace("\\", "/"))
 
 
 def relative_address_of(video: str, folder: Path) -> str | None:
-    """The URL of a video relative to `folder`; None where there is none."""
+    """URL of a video relative to `folder`; None for an address, or on another drive."""
     if _is_address(video):
         return None
     try:
@@ -334,7 +334,7 @@ def relative_address_of(video: str, folder: Path) -> str | None:
 def _quoted(path: str) -> str:
     try:
         return quote(path.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:  # no name of a file, but of a video in somebody's labels
+    except UnicodeEncodeError:  # not a file name, but a video name from foreign labels
         return quote(path.encode("utf-8", "surrogatepass"))
 
 

@@ -3,8 +3,8 @@
 A cue has the label on its first line and the score on its second. FFmpeg reads chapters with
 `ffmpeg -i video.mp4 -i chapters.txt -map_metadata 1 -codec copy out.mp4`.
 
-Markup in labels (`<i>`, `<font ...>`, `<v Ann>`, `{\\an8}`) is how they look, and is taken off. The library pysubs2
-reads both formats, too, but passes over lines that it does not understand; here they are errors, so tests use it only.
+Markup in labels (`<i>`, `<font ...>`, `<v Ann>`, `{\\an8}`) is formatting, and is removed. The library pysubs2 also
+reads both formats, but silently skips malformed lines; here they are errors, so only the tests use it.
 
 Source: WebVTT, W3C; FFmpeg's documentation, "Metadata"; SubRip has no standard: what FFmpeg,
 players and Whisper write and read.
@@ -53,13 +53,13 @@ _EQUALS = re.compile(r"(?<!\\)=")
 
 
 def encode_srt(videos: Sequence[LabelledVideo]) -> str:
-    """One video as SubRip."""
+    """Encode one video as SubRip."""
     cues = _cues(only_video(videos, "srt"), comma=",", clean=lambda text: escape(text, SUBRIP))
     return "".join(f"{number}\n{cue}\n" for number, cue in enumerate(cues, start=1))
 
 
 def encode_vtt(videos: Sequence[LabelledVideo]) -> str:
-    """One video as WebVTT; `&`, `<` and `>` become references."""
+    """Encode one video as WebVTT; `&`, `<` and `>` become character references."""
     cues = _cues(
         only_video(videos, "vtt"), comma=".", clean=lambda text: html.escape(escape(text, SUBTITLE), quote=False)
     )
@@ -70,24 +70,24 @@ def read_srt(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
     """Read SubRip; the video is named after the file.
 
     Raises:
-        AnnotationError: The file cannot be read, or has lines that belong to no cue.
+        AnnotationError: The file cannot be read, or has lines outside cues.
     """
     lines = read_text(path).split("\n")
     return _read(path, lines, problems, first=0, plain=lambda text: _SUBRIP_MARKUP.sub("", text))
 
 
 def read_vtt(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
-    """Read WebVTT; the video is named after the file. The header, notes, styles, regions and tags are passed over.
+    """Read WebVTT; the video is named after the file. The header, notes, styles, regions and tags are ignored.
 
     Raises:
-        AnnotationError: The file cannot be read, or has lines that belong to no cue.
+        AnnotationError: The file cannot be read, or has lines outside cues.
     """
     lines = read_text(path).split("\n")
     if not re.match(r"WEBVTT(\s|$)", lines[0]):
         raise AnnotationError(f"{path}: expected WEBVTT on the first line, got {lines[0][:40]!r}")
     first = next((place for place, line in enumerate(lines) if place and (not line.strip() or "-->" in line)), 1)
     if any(line.startswith("X-TIMESTAMP-MAP") for line in lines[:first]):
-        problems.note("X-TIMESTAMP-MAP is not applied: times are those of the cues, from the start of the video")
+        problems.note("X-TIMESTAMP-MAP is ignored: cue times are relative to the start of the video")
     return _read(path, lines, problems, first=first, plain=lambda text: html.unescape(_TAG.sub("", text)))
 
 
@@ -131,7 +131,7 @@ def _read(
 
 
 def _blocks(lines: list[str], first: int) -> Iterator[tuple[int, list[str]]]:
-    """Runs of lines that are not empty, with the number of their first line, from 1."""
+    """Runs of non-empty lines, with the number of their first line, from 1."""
     block: list[str] = []
     for line_number, line in enumerate([*lines[first:], ""], start=first + 1):
         if line.strip():
@@ -145,7 +145,7 @@ def _segment(times: str, text: list[str]) -> Segment | None:
     found = _TIMES.fullmatch(times)
     assert found is not None
     groups = [int(group or 0) for group in found.groups()]
-    # "0:01,5" is half a second after one: digits after the comma are a fraction
+    # "0:01,5" is 1.5 s: digits after the comma are a fraction
     parts = [found[4] or "0", found[8] or "0"]
     start_s, end_s = (
         (hours * 3600 + minutes * 60 + seconds) + int(part.ljust(3, "0")) / 1000
@@ -162,7 +162,7 @@ def _segment(times: str, text: list[str]) -> Segment | None:
 
 
 def encode_ffmetadata(videos: Sequence[LabelledVideo]) -> str:
-    """One video's actions as chapters, in order of time. Chapters that overlap are kept; players show the last one."""
+    """Encode the actions of one video as chapters, sorted by time. Overlaps are kept; players show the last chapter."""
     chapters = [
         f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={max(0, milliseconds(segment.start_s))}\n"
         f"END={max(0, milliseconds(segment.end_s))}\ntitle={_value(segment.label)}\n"
@@ -172,10 +172,10 @@ def encode_ffmetadata(videos: Sequence[LabelledVideo]) -> str:
 
 
 def read_ffmetadata(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
-    """Read chapters; the video is named after the file. Metadata of the file and of its streams is passed over.
+    """Read chapters; the video is named after the file. Metadata of the file and its streams is ignored.
 
     Raises:
-        AnnotationError: The file cannot be read, is no FFmpeg metadata, or has a chapter without times or title.
+        AnnotationError: The file cannot be read, is not FFmpeg metadata, or has a chapter without times or title.
     """
     text = read_text(path)
     if not text.startswith(";FFMETADATA"):
@@ -198,7 +198,7 @@ def read_ffmetadata(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]
 
 
 def _values(section: str) -> dict[str, str]:
-    """Keys in small letters and their values, without the backslashes before characters that mean something."""
+    """Lower-case keys and their values, unescaped."""
     values = {}
     for line in re.findall(r"(?:\\[\s\S]|[^\\\n])+", section):
         if line[0] not in ";#[":

@@ -1,7 +1,7 @@
-"""CSV, TSV and JSON lines: a row per action, of as many videos as there are.
+"""CSV, TSV, JSON lines and Parquet: a row per action, for any number of videos.
 
-A video without actions is a row of which only the video is filled in. CSV and JSON lines count in seconds. TSV counts
-in milliseconds and begins with `start`, `end`, `text`, as Whisper's does.
+A video without actions is a row with only the video filled in. Times are in seconds, except in TSV, which uses
+milliseconds and starts with the columns `start`, `end`, `text`, as Whisper's TSV does.
 
 Source: RFC 4180; the columns of Whisper's TSV as its writer has them.
 """
@@ -38,7 +38,7 @@ from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, in_t
 CSV_COLUMNS = ("video", "start_s", "end_s", "label", "score")
 TSV_COLUMNS = ("start", "end", "text", "score", "video")
 REQUIRED = ("start_s", "end_s", "label")
-"""Columns without which there is nothing to read."""
+"""Required columns."""
 _ALIASES = {
     alias: name
     for name, aliases in {
@@ -52,13 +52,13 @@ _ALIASES = {
     }.items()
     for alias in aliases.split()
 }
-"""Other programs' names of columns."""
+"""Column names used by other programs."""
 _SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\r?\n', re.IGNORECASE)
 _CLOCK = re.compile(r"(-?)(?:(\d+):)?([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
 
 
 def encode_csv(videos: Sequence[LabelledVideo]) -> str:
-    """Videos as CSV in UTF-8 with every text quoted; what begins like a formula gets an apostrophe before it."""
+    """Encode videos as CSV with all text quoted; text that starts like a formula is prefixed with an apostrophe."""
     text = io.StringIO()
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\r\n")
     writer.writerow(CSV_COLUMNS)
@@ -69,7 +69,7 @@ def encode_csv(videos: Sequence[LabelledVideo]) -> str:
 
 
 def encode_tsv(videos: Sequence[LabelledVideo]) -> str:
-    """Videos as lines of cells between tabs, times in whole milliseconds."""
+    """Encode videos as TSV, with times in whole milliseconds."""
     lines = ["\t".join(TSV_COLUMNS)]
     for row in _rows(videos, times=milliseconds):
         cells = (row["start_s"], row["end_s"], row["label"], row["score"], row["video"])
@@ -83,27 +83,27 @@ def encode_tsv(videos: Sequence[LabelledVideo]) -> str:
 
 
 def encode_jsonl(videos: Sequence[LabelledVideo]) -> str:
-    """Videos as one JSON object per line."""
+    """Encode videos as JSON lines, one object per action."""
     return "".join(f"{_json(row)}\n" for row in _rows(videos, times=_seconds))
 
 
 def read_csv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
-    """Read cells with a heading, as spreadsheet programs save them.
+    """Read CSV with a header row, as saved by spreadsheet programs.
 
-    Columns, in any order and in capitals or not: `start_s`, `end_s` (seconds, or hours:minutes:seconds) and `label`,
-    perhaps `video` or `path`, and `score`; `start` and `end` where the cells are such clocks. A file without a video
-    column is of one video, named after the file. Cells are separated by commas, semicolons, tabs or bars, or by what a
-    line `sep=` before the heading says.
+    Columns, in any order and letter case: `start_s`, `end_s` (seconds, or hours:minutes:seconds) and `label`;
+    optionally `video` or `path`, and `score`. `start` and `end` are accepted if all their cells are clock times. A file
+    without a video column is about one video, named after the file. The separator is a comma, semicolon, tab or bar, or
+    the one given in a line `sep=` before the header.
 
     Raises:
-        AnnotationError: The file cannot be read, lacks a column, or has wrong rows; one line each.
+        AnnotationError: The file cannot be read, lacks a column, or has malformed rows; one line each.
     """
     separator, table = _table(path)
     return _read_table(path, table, problems, _time_or_thousands if separator == "," else _time)
 
 
 def read_columns(path: Path) -> list[str]:
-    """The columns of a table by their names here, from its heading alone.
+    """Read the normalized column names of a table; reads only its header row.
 
     Raises:
         AnnotationError: The file cannot be read.
@@ -113,7 +113,7 @@ def read_columns(path: Path) -> list[str]:
 
 
 def read_rows(path: Path, problems: Problems) -> list[tuple[str, dict[str, str]]]:
-    """Rows of a table: what names a row in a message, and its cells by the columns of `read_columns`.
+    """Read the rows of a table: the name of each row for messages, and its cells by column, as in `read_columns`.
 
     Raises:
         AnnotationError: The file cannot be read.
@@ -123,17 +123,17 @@ def read_rows(path: Path, problems: Problems) -> list[tuple[str, dict[str, str]]
     rows = [(f"line {place}", _cells_of(heading, cells)) for place, cells in table[1:]]
     for place, row in rows:
         if row is None:
-            problems.add(place, f"has another number of cells than the heading, {len(heading)}")
+            problems.add(place, f"has a different number of cells than the header ({len(heading)})")
     return [(place, row) for place, row in rows if row is not None]
 
 
 def _table(path: Path, *, most_lines: int | None = None) -> tuple[str, list[tuple[int, list[str]]]]:
-    """What separates cells, and the number and cells of every line that has any."""
+    """Separator of a CSV file, and the line number and cells of every non-empty line."""
     text, first_line = read_decoded(path), 1
-    if told := _SEPARATOR.match(text):
-        text, first_line = text[told.end() :], 2
+    if declared := _SEPARATOR.match(text):
+        text, first_line = text[declared.end() :], 2
     heading = text.lstrip("\r\n").partition("\n")[0]
-    separator = told[1] if told else max(",;\t|", key=heading.count)
+    separator = declared[1] if declared else max(",;\t|", key=heading.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         lines = ((rows.line_num + first_line - 1, row) for row in rows if any(cell.strip() for cell in row))
@@ -144,12 +144,12 @@ def _table(path: Path, *, most_lines: int | None = None) -> tuple[str, list[tupl
 
 
 def read_tsv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
-    """Read cells between tabs with a heading: `start`, `end` (milliseconds) and `text`, perhaps `score` and `video`.
+    """Read TSV with a header row: `start`, `end` (milliseconds) and `text`, optionally `score` and `video`.
 
-    With other columns than Whisper's three, it is read as CSV.
+    A file without these three columns of Whisper's is read by `read_csv`.
 
     Raises:
-        AnnotationError: The file cannot be read, lacks a column, or has wrong rows; one line each.
+        AnnotationError: The file cannot be read, lacks a column, or has malformed rows; one line each.
     """
     lines = read_text(path).split("\n")
     table = [(place, line.split("\t")) for place, line in enumerate(lines, start=1) if line.strip()]
@@ -159,10 +159,10 @@ def read_tsv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
 
 
 def read_jsonl(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
-    """Read one JSON object per line: `start_s`, `end_s` and `label`, perhaps `video` or `path`, and `score`.
+    """Read one JSON object per line: `start_s`, `end_s` and `label`, optionally `video` or `path`, and `score`.
 
     Raises:
-        AnnotationError: The file cannot be read, or has wrong lines; one line each.
+        AnnotationError: The file cannot be read, or has malformed lines; one line each.
     """
     found = GatheredVideos(problems)
     for place, line in enumerate(read_text(path).split("\n"), start=1):
@@ -186,10 +186,10 @@ def read_jsonl(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
 
 
 def read_parquet(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
-    """Read the columns of `archive export`: `path`, `start_s`, `end_s`, `label` and `score`.
+    """Read Parquet with the columns of `archive export`: `path`, `start_s`, `end_s`, `label` and `score`.
 
     Raises:
-        AnnotationError: The file cannot be read, lacks a column, or has wrong rows; one line each.
+        AnnotationError: The file cannot be read, lacks a column, or has malformed rows; one line each.
         ExtraError: pyarrow is not installed.
     """
     try:
@@ -232,7 +232,7 @@ def _seconds(value: float) -> float:
 
 def _json(row: dict[str, Any]) -> str:
     text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    return json.dumps(row) if CELL.search(text) or LINE.search(text) else text  # only \u escapes can carry those
+    return json.dumps(row) if CELL.search(text) or LINE.search(text) else text  # these need \u escapes
 
 
 def _read_table(
@@ -244,7 +244,7 @@ def _read_table(
     are_milliseconds: bool = False,
 ) -> tuple[LabelledVideo, ...]:
     heading = [_column(cell) for cell in table[0][1]] if table else []
-    while heading and not heading[-1]:  # commas that a spreadsheet program puts after the last column
+    while heading and not heading[-1]:  # trailing commas written by spreadsheet programs
         heading.pop()
     clocks = {"start": "start_s", "end": "end_s"}
     if are_milliseconds or _has_clocks(heading, table):
@@ -254,7 +254,7 @@ def _read_table(
     for place, cells in table[1:]:
         row = _cells_of(heading, cells)
         if row is None:
-            problems.add(f"line {place}", f"has {len(cells)} cells, expected {len(heading)} as in the heading")
+            problems.add(f"line {place}", f"has {len(cells)} cells, expected {len(heading)} as in the header")
             continue
         row["score"] = str(row.get("score") or "").replace(",", ".")
         unit = "whole milliseconds (columns for seconds are start_s, end_s)" if are_milliseconds else "seconds"
@@ -263,7 +263,7 @@ def _read_table(
 
 
 def _column(name: str) -> str:
-    """The name of a column as it is called here: `Path` is `video`, `Start (s)` is `start_s`."""
+    """Normalize the name of a column: `Path` is `video`, `Start (s)` is `start_s`."""
     key = re.sub(r"[\s_-]+", "_", name.strip().casefold().replace("(", " ").replace(")", " ")).strip("_")
     return _ALIASES.get(key, key)
 
@@ -272,21 +272,21 @@ def _require_columns(path: Path, heading: list[str], *, names: tuple[str, str, s
     missing = [name for name, key in zip(names, REQUIRED, strict=True) if key not in heading]
     if not missing:
         return
-    told = f"; expected a heading with {', '.join(names)}"
+    hint = f"; expected a header row with {', '.join(names)}"
     if missing == ["start_s", "end_s"] and {"start", "end"} <= set(heading):
-        told = ": start and end do not say their unit; call them start_s and end_s if they are seconds"
-    raise AnnotationError(f"{path}: lacks the column {', '.join(missing)}{told}")
+        hint = ": start and end have no unit; rename them to start_s and end_s if they are in seconds"
+    raise AnnotationError(f"{path}: lacks the column {', '.join(missing)}{hint}")
 
 
 def _has_clocks(heading: list[str], table: list[tuple[int, list[str]]]) -> bool:
-    """Whether every cell below `start` and `end` is hours:minutes:seconds, which needs no unit."""
+    """Whether all cells of `start` and `end` are clock times (hours:minutes:seconds), which need no unit."""
     columns = [heading.index(name) for name in ("start", "end") if name in heading]
     cells = [cells[column] for _, cells in table[1:] for column in columns if column < len(cells)]
     return bool(cells) and all(_CLOCK.fullmatch(cell.strip()) for cell in cells if cell.strip())
 
 
 def _cells_of(heading: list[str], cells: list[str]) -> dict[str, Any] | None:
-    """Cells by column; of columns of one name, the first. None where a cell is missing or too many."""
+    """Cells by column, the first one of duplicate columns; None if a required cell is missing or there are too many."""
     if any(cell.strip() for cell in cells[len(heading) :]):
         return None
     if any(name in REQUIRED for name in heading[len(cells) :]):
@@ -303,7 +303,7 @@ def _add_row(
     to_seconds: Callable[[object], float | None],
     unit: str = "seconds",
 ) -> None:
-    """Note an action, or, where only the video is filled in, a video without one."""
+    """Add an action, or a video without actions if only the video is filled in."""
     video = row.get("video")
     values = [row.get(name) for name in REQUIRED]
     if video is None:
@@ -311,7 +311,7 @@ def _add_row(
         video = about.name
         found.add_video(video, has_bare_name=about.has_bare_name)
     elif not video:
-        found.refuse(key, "names no video, though there is a column for it")
+        found.refuse(key, "has an empty video column; expected the name of a video")
         return
     elif all(value in (None, "") for value in values):
         found.add_video(video)
@@ -325,7 +325,7 @@ def _add_row(
 
 
 def _time(value: object) -> float | None:
-    """Seconds of a number, also with a decimal comma, or of hours:minutes:seconds; None for anything else."""
+    """Parse a number of seconds, also with a decimal comma, or a clock time; None for anything else."""
     if not isinstance(value, str):
         return number(value)
     text = value.strip()
@@ -337,12 +337,12 @@ def _time(value: object) -> float | None:
 
 
 def _time_or_thousands(value: object) -> float | None:
-    """The same, but None for `1,500`, whose comma may as well stand between thousands."""
+    """Like `_time`, but None for `1,500`, whose comma may also be a thousands separator."""
     return None if isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d{3}\s*", value) else _time(value)
 
 
 def _time_in_milliseconds(value: object) -> float | None:
-    """The same of a whole number of milliseconds; None for another, which is likely to be in seconds."""
+    """Like `_time` for a whole number of milliseconds, returned in seconds; None for a fraction (likely seconds)."""
     found = _time(value)
     if found is None or (isinstance(value, str) and ":" in value):
         return found

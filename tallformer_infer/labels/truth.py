@@ -1,7 +1,7 @@
 """Annotated segments of one subset: ActivityNet-form JSON, or the text folder of THUMOS14.
 
-`eval`, `calibrate` and `train` read them here. Segments that are well-formed are returned as they stand: what
-counts, and what fits a video, is decided there.
+Used by `eval`, `calibrate` and `train`. Well-formed segments are returned unchanged; the callers decide which ones
+count, and whether they fit the video.
 
 Source: ActivityNet-1.3, HACS Segments and THUMOS14 annotation files, by their published form.
 """
@@ -22,7 +22,7 @@ from tallformer_infer.labels.files import Problems, number, read_json_object, sh
 from tallformer_infer.labels.segments import LabelledVideo, Segment, composed, composed_names
 
 SUBSET_NAMES = {"train": "training", "val": "validation", "valid": "validation", "test": "testing"}
-"""Short names of subsets, as some files and most users write them."""
+"""Short names of subsets, as used in some files and by most users."""
 
 _CLASS_FILE = re.compile(r"(?P<label>[A-Za-z].*)_(?P<subset>train|val|validation|test)\.txt", re.IGNORECASE)
 
@@ -34,13 +34,13 @@ class Annotations:
     source: str
     """File or folder."""
     subset: str | None
-    """None where the file names no subsets."""
+    """Name of the subset; None if the file has no subsets."""
     videos: tuple[LabelledVideo, ...]
-    """In the order of the file; names and labels are composed (NFC), starts and ends are finite numbers."""
+    """Videos, in file order; names and labels are composed (NFC), starts and ends are finite numbers."""
     others: frozenset[str] = frozenset()
-    """Videos of other subsets."""
+    """Names of videos in other subsets."""
     is_folder: bool = False
-    """They are of a folder, which lists videos by their segments only."""
+    """Whether the source is a folder of text files, which lists only videos that have segments."""
 
 
 def read_annotations(
@@ -56,13 +56,13 @@ def read_annotations(
     Args:
         path: ActivityNet-form JSON (`database`: ActivityNet, HACS Segments, THUMOS14 as JSON, FineAction ...), or a
             folder of THUMOS14 text files, one `Class_test.txt` per class with lines `video start end` in seconds.
-        subset: Name of the subset; None takes the only one there is, or else the first of `defaults` that there is.
-        defaults: Names as `fold_subset` writes them.
-        problems: Gets what is no number or no name; the segments that are well-formed are returned.
-        check_durations: A length that is no positive number is a problem; else it is None.
+        subset: Name of the subset; None selects the only one, otherwise the first of `defaults` that exists.
+        defaults: Names as returned by `fold_subset`.
+        problems: Receives malformed values; well-formed segments are returned.
+        check_durations: Whether a duration that is not a positive number is a problem; if not, it becomes None.
 
     Raises:
-        AnnotationError: The file cannot be read at all, or has no such subset.
+        AnnotationError: The file cannot be read, or has no such subset.
     """
     if path.is_dir():
         return _read_folder(path, subset, defaults, problems)
@@ -77,7 +77,7 @@ def read_annotations(
         videos.append(_composed(video_of_entry(name, entry, problems)))
         length = entry.get("duration", 1.0) if isinstance(entry, dict) else 1.0
         if check_durations and (number(length) or 0.0) <= 0:
-            problems.add(f"database.{name}.duration", f"expected a length in seconds, got {shown(length)}")
+            problems.add(f"database.{name}.duration", f"expected a duration in seconds, got {shown(length)}")
     composed_names((video.name for video in videos), str(path))
     others = frozenset(composed(name) for name, found in subsets.items() if found != chosen)
     return Annotations(source=str(path), subset=chosen, videos=tuple(videos), others=others)
@@ -89,7 +89,7 @@ def _composed(video: LabelledVideo) -> LabelledVideo:
 
 
 def fold_subset(name: str) -> str:
-    """One spelling per subset: lower case, and `validation` for `val`, `testing` for `test`, `training` for `train`."""
+    """Normalize a subset name: lower case, and `validation` for `val`, `testing` for `test`, `training` for `train`."""
     folded = name.strip().lower()
     return SUBSET_NAMES.get(folded, folded)
 
@@ -97,13 +97,13 @@ def fold_subset(name: str) -> str:
 def choose_subset(
     available: Mapping[str | None, int], *, wanted: str | None, defaults: tuple[str, ...], source: str
 ) -> str | None:
-    """Decide which subset is taken.
+    """Select a subset.
 
     Args:
-        available: Number of videos per folded subset; None counts videos of a file that names no subsets.
-        wanted: As the user wrote it; None lets the file decide.
-        defaults: The first of these that there is is taken if the file has several.
-        source: File, for messages.
+        available: Number of videos per folded subset name; the key is None for a file without subsets.
+        wanted: Name given by the user; None selects automatically.
+        defaults: Names tried in order if the file has several subsets.
+        source: Name of the file, for messages.
 
     Raises:
         AnnotationError: There is no such subset.
@@ -119,7 +119,7 @@ def choose_subset(
     if wanted is None:
         raise AnnotationError(f"{source}: has no subset {' or '.join(defaults)}, but {named}; choose one with --subset")
     if not named:
-        raise AnnotationError(f"{source}: names no subsets, so leave out --subset {wanted}")
+        raise AnnotationError(f"{source}: has no subsets; remove --subset {wanted}")
     raise AnnotationError(f"{source}: has no subset {wanted}; it has {named}")
 
 
@@ -130,12 +130,14 @@ def _database_of(document: dict[str, Any], path: Path) -> dict[str, Any]:
     if "database" in document:
         raise AnnotationError(f"{path}: database: expected an object with a key per video, got {shown(database)}")
     if "results" in document or "videos" in document:
-        raise AnnotationError(f"{path}: has predictions, not truth; expected annotations (were two files swapped?)")
+        raise AnnotationError(
+            f"{path}: has predictions, not ground truth; expected annotations (were two files swapped?)"
+        )
     raise AnnotationError(f'{path}: has no "database"; expected ActivityNet-form JSON, {{"database": {{video: ...}}}}')
 
 
 def _subsets_of(database: dict[str, Any], problems: Problems) -> dict[str, str | None]:
-    """Folded subset of every video; None for all of them where the file names no subsets."""
+    """Folded subset of every video; None for all if the file has no subsets."""
     given = {name: entry["subset"] for name, entry in database.items() if isinstance(entry, dict) and "subset" in entry}
     for name in database if given else ():
         if name not in given:

@@ -1,4 +1,4 @@
-"""VGG Image Annotator 3 (VIA) projects: temporal segments with an attribute `label`, and one for the score.
+"""VGG Image Annotator 3 (VIA) projects: temporal segments with attributes for label and score.
 
 Source: VIA 3's project format, `CodeDoc.md` and `_via_attribute.js`, `_via_file.js` of the VIA project (BSD-2-Clause).
 """
@@ -14,7 +14,7 @@ from tallformer_infer.labels.files import Problems, shown
 from tallformer_infer.labels.segments import GatheredVideos, LabelledVideo, by_class, in_time_order
 
 _TEMPORAL = "FILE1_Z2_XY0"
-"""Anchor of attributes of a stretch of time, without a place in the picture."""
+"""Anchor of attributes of temporal segments, without a region in the picture."""
 _TEXT, _CHECKBOX, _SELECT = 1, 2, 4
 _VIDEO = 4
 _AT_ADDRESS, _IN_FILE = 2, 3
@@ -22,7 +22,7 @@ _LABEL, _SCORE = "1", "2"
 
 
 def via_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
-    """A project with every video as a view of its own."""
+    """Build a project with one view per video."""
     labels = list(by_class(segment for video in videos for segment in video.segments))
     options = {label: str(place) for place, label in enumerate(labels)}
     numbered = [(str(place), video) for place, video in enumerate(videos, start=1)]
@@ -60,10 +60,10 @@ def via_document(videos: Sequence[LabelledVideo]) -> dict[str, Any]:
 
 
 def videos_of_project(project: dict[str, Any], problems: Problems, path: Path) -> tuple[LabelledVideo, ...]:
-    """Videos of a project and their temporal segments; regions of pictures are passed over.
+    """Read the videos and temporal segments of a project; spatial regions are skipped.
 
     Raises:
-        AnnotationError: A part cannot be understood, or it is not clear which attribute is the label; one line each.
+        AnnotationError: A part is malformed, or the label attribute is ambiguous; one line each.
     """
     found = GatheredVideos(problems)
     label, score = _attributes(project.get("attribute"), path)
@@ -122,7 +122,7 @@ def _part(project: dict[str, Any], name: str) -> list[tuple[str, dict[str, Any]]
 
 
 def _attributes(attributes: Any, path: Path) -> tuple[str, str | None]:
-    """The attributes that are the label and the score: those of these names, or else the only one for time."""
+    """Keys of the attributes `label` and `score`; the label may be the only temporal attribute, whatever its name."""
     temporal = {
         key: each
         for key, each in (attributes.items() if isinstance(attributes, dict) else ())
@@ -134,7 +134,7 @@ def _attributes(attributes: Any, path: Path) -> tuple[str, str | None]:
     chosen = named if named else others
     if len(chosen) != 1:
         names = ", ".join(str(temporal[key].get("aname")) for key in others) or "none"
-        raise AnnotationError(f'{path}: attributes for time are {names}; expected one, or one that is called "label"')
+        raise AnnotationError(f'{path}: temporal attributes are {names}; expected one, or one named "label"')
     return chosen[0], score
 
 
@@ -149,7 +149,7 @@ def _name_of_view(project: dict[str, Any], view: dict[str, Any], key: str, probl
 
 
 def _texts(attribute: dict[str, Any], value: Any) -> list[Any]:
-    """Labels of one value: a text, the option that it names, or several options between commas."""
+    """Labels of one value: a text, the option it refers to, or several options separated by commas."""
     options = attribute.get("options")
     options = options if isinstance(options, dict) else {}
     if attribute.get("type") == _TEXT or not isinstance(value, str):

@@ -4,9 +4,9 @@
 
 A video file may come from anybody, and several formats are lists of other files and addresses: HLS and DASH playlists,
 concat scripts, QuickTime data references, image patterns. So this package opens what the user named, and FFmpeg reads
-its bytes through a callback. FFmpeg never sees a path or an address; its protocol whitelist is empty, so it can open
-nothing by itself; and only demuxers of self-contained video formats are allowed (`decoding.py`). A name with a colon
-or with `%03d` in it is therefore just a name, and the bytes decide the format, not the suffix.
+its bytes through a callback. FFmpeg never sees a path or an address; its protocol whitelist is empty, so it cannot
+open anything itself; and only demuxers of self-contained video formats are allowed (`decoding.py`). A name with a colon
+or with `%03d` in it is therefore just a name, and the bytes determine the format, not the suffix.
 
 Only `label` uses fsspec: for `detect`, a name such as `file://x` or `ftp://x` is just a name. Byte ranges are requested
 ahead of where FFmpeg reads; nothing is copied to disk.
@@ -14,8 +14,8 @@ ahead of where FFmpeg reads; nothing is copied to disk.
 # Note [MP4 from a pipe]
 
 An MP4 or QuickTime file whose index (`moov`) follows its pictures (`mdat`) cannot be read from front to back. Cameras
-and phones write such files. From a pipe, or a server without ranges, they are spooled to a temporary file. All others,
-also MP4 with its index first, are passed on as they come.
+and phones write such files. From a pipe, or a server without range requests, they are spooled to a temporary file. All
+others, including MP4 with its index first, are streamed.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from tallformer_infer.media.web import (
 )
 
 HASHED_AT_ONCE = 1 << 22
-"""Bytes that are read at once for a hash alone."""
+"""Bytes per read when the only purpose is hashing."""
 STDIN_NAMES = ("-", "pipe:", "pipe:0")
 _WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 T = TypeVar("T")
 _BLOCK_BYTES = 1 << 22
-"""Bytes requested at a time: about a second of ordinary video."""
+"""Bytes per request: about a second of ordinary video."""
 
 MAX_SPOOLED_BYTES = 8 << 30
-"""Largest file that is spooled."""
+"""Maximum size of a spooled file, in bytes."""
 _BEGINNINGS = frozenset({b"ftyp", b"wide", b"free", b"skip", b"mdat", b"moov", b"pnot"})
 """Boxes that an MP4 or QuickTime file can start with."""
 _INDEX = frozenset({b"moov", b"moof", b"sidx"})
@@ -65,13 +65,13 @@ _SPOOL_BLOCK_BYTES = 1 << 20
 
 
 class ByteSource(Protocol):
-    """Byte stream of one video, read by one thread; only `abort` may be called from another."""
+    """Byte stream of one video, read by one thread; only `abort` may be called from another thread."""
 
     failure: str | None
-    """Why reading ended early; None at a normal end. `read` does not raise: FFmpeg sees the end of the file."""
+    """Why reading ended early; None at a normal end. `read` does not raise; FFmpeg sees an end of file instead."""
 
     def read(self, size: int) -> bytes:
-        """Read up to `size` bytes from the current position; empty at the end, after a failure and after `abort`."""
+        """Read up to `size` bytes; empty at the end of the file, after a failure and after `abort`."""
         ...
 
     def seekable(self) -> bool:
@@ -79,15 +79,15 @@ class ByteSource(Protocol):
         ...
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position and return it, counted from the start."""
+        """Move to a position and return it, in bytes from the start."""
         ...
 
     def tell(self) -> int:
-        """Current position, counted from the start."""
+        """Current position, in bytes from the start."""
         ...
 
     def abort(self) -> None:
-        """Make a waiting `read`, and every later one, return at once."""
+        """Unblock a waiting `read`; it and all later reads return empty bytes."""
         ...
 
     def close(self) -> None:
@@ -98,11 +98,11 @@ class ByteSource(Protocol):
 def open_source(source: str | Path | WebBytes | RemoteBytes) -> ByteSource:
     """Open what the user named: a regular file, a named pipe, `-` (standard input) or an http(s) address.
 
-    A `Path` is always a file. Sources that fsspec reads are passed in already opened, see `remote.py`. Redirects are
-    not followed.
+    A `Path` is always a file. fsspec sources are passed in already opened, as `RemoteBytes`. Redirects are not
+    followed.
 
     Raises:
-        MediaError: It does not exist, cannot be read, or is something else.
+        MediaError: The source does not exist, cannot be read, or is a directory or device.
     """
     if isinstance(source, str):
         if source in STDIN_NAMES:
@@ -115,7 +115,7 @@ def open_source(source: str | Path | WebBytes | RemoteBytes) -> ByteSource:
 
 
 def seek_hint(source: ByteSource) -> str:
-    """Text to append to an error message where the source itself may be the cause."""
+    """Text to append to an error message when a source that cannot seek may be the cause."""
     return "" if source.seekable() else "; a pipe, or a server without ranges, cannot seek: save the file first"
 
 
@@ -217,7 +217,7 @@ class FileBytes:
         return data
 
     def seekable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -230,7 +230,7 @@ class FileBytes:
         return self._place
 
     def sha256(self) -> str | None:
-        """Hash of the whole file, reading what was skipped so far; None after a failure and after `abort`."""
+        """Hash of the whole file; reads any bytes not hashed yet. None after a failure and after `abort`."""
         self.seek(self._hashed)
         while self.read(HASHED_AT_ONCE):
             pass
@@ -266,7 +266,7 @@ class PipeBytes:
         self._closing = threading.RLock()  # the garbage collector may call `abort` in the reading thread
 
     def read(self, size: int) -> bytes:
-        """See `ByteSource`. Waits for data without blocking in the kernel, so that `abort` gets through."""
+        """See `ByteSource`. Waits in `select`, not in `read`, so that `abort` can interrupt it."""
         try:
             ready, _, _ = select.select([self._descriptor, self._wake_read], [], [])
             if self._aborted or self._descriptor not in ready:
@@ -279,12 +279,12 @@ class PipeBytes:
         return data
 
     def seekable(self) -> bool:
-        """Never."""
+        """Always False."""
         return False
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Refused."""
-        raise OSError(f"a pipe cannot go to {offset} ({whence})")
+        """Always raise OSError."""
+        raise OSError(f"cannot seek in a pipe (offset {offset}, whence {whence})")
 
     def tell(self) -> int:
         """See `ByteSource`."""
@@ -306,15 +306,15 @@ class PipeBytes:
 
 
 def file_system(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> tuple[Any, str]:
-    """fsspec file system of an address, and the path in it.
+    """fsspec file system of an address, and the path within it.
 
     Raises:
-        MediaError: Its protocol is not allowed, or fsspec is not installed or does not know it.
+        MediaError: The protocol is not allowed, or fsspec is not installed or does not support it.
     """
     check_protocol(address, allowed)
     try:
         found: tuple[Any, str] = _fsspec(address).core.url_to_fs(address)
-    except Exception as failure:  # every protocol has its own errors, for wrong names and for packages that are missing
+    except Exception as failure:  # each protocol raises its own errors for wrong names and missing packages
         raise MediaError(f"{address}: cannot be opened: {_one_line(failure)}") from failure
     return found
 
@@ -322,7 +322,7 @@ def file_system(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> t
 def version_of_address(
     address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS, *, only_public: bool = False
 ) -> tuple[str, int | None]:
-    """Version of the bytes at an address, as far as the server gives one, and their number.
+    """Version string of the file at an address, if the server gives one, and its size in bytes, or None if unknown.
 
     Args:
         address: The address.
@@ -330,7 +330,7 @@ def version_of_address(
         only_public: See `WebBytes`.
 
     Raises:
-        MediaError: It cannot be reached, or there is nothing.
+        MediaError: The address cannot be reached, or nothing is there.
     """
     if is_web_address(address):
         told = version_on_web(address, only_public=only_public)
@@ -346,13 +346,13 @@ def version_of_address(
 
 
 class RemoteBytes:
-    """Bytes behind an address that fsspec reads."""
+    """Bytes at an address, read through fsspec."""
 
     def __init__(self, address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -> None:
-        """Open it.
+        """Open the address.
 
         Raises:
-            MediaError: It cannot be opened, or its protocol is not allowed.
+            MediaError: The address cannot be opened, or its protocol is not allowed.
         """
         self.failure: str | None = None
         self._address = address
@@ -383,7 +383,7 @@ class RemoteBytes:
             return b""
 
     def seekable(self) -> bool:
-        """Whether the protocol reads ranges."""
+        """Whether the protocol supports range requests."""
         return self._file.seekable()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -420,10 +420,10 @@ class _AbortedError(Exception):
 
 
 def _in_time(ask: Callable[[], T], aborting: threading.Event | None = None) -> T:
-    """Call `ask` with a limit of `PATIENCE_S`: protocols have time limits of their own, or none.
+    """Call `ask` with a timeout of `PATIENCE_S`, as protocols have different timeouts or none.
 
     Raises:
-        TimeoutError: No answer in time; the thread is abandoned and ends with the process at the latest.
+        TimeoutError: No answer in time; the daemon thread is abandoned.
     """
     answers: list[T] = []
     failures: list[BaseException] = []
@@ -496,14 +496,14 @@ class SpooledBytes:
         return data
 
     def seekable(self) -> bool:
-        """Whether the source is spooled. Reads as much as is needed to decide, and then to spool."""
+        """Whether the source is spooled. Reads enough to decide, then spools the whole source if needed."""
         self._prepare()
         return self._file is not None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """See `ByteSource`."""
         if self._file is None:
-            raise OSError(f"cannot go to {offset} ({whence})")
+            raise OSError(f"cannot seek (offset {offset}, whence {whence})")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -527,13 +527,13 @@ class SpooledBytes:
         self._is_prepared = True
         if self._has_index_last():
             try:
-                self._keep()
+                self._spool()
             except OSError as error:
-                self.failure = f"cannot be kept in a temporary file: {error.strerror or error}"
+                self.failure = f"cannot be written to a temporary file: {error.strerror or error}"
         self.failure = self.failure or self._source.failure
 
     def _has_index_last(self) -> bool:
-        """Whether pictures come before their index; reads the beginning box by box."""
+        """Whether `mdat` precedes the index; reads the beginning box by box."""
         start = 0
         while start < _MAX_BEGINNING_BYTES:
             while len(self._beginning) < start + 16 and (data := self._source.read(start + 16 - len(self._beginning))):
@@ -551,7 +551,7 @@ class SpooledBytes:
             start += size
         return False
 
-    def _keep(self) -> None:
+    def _spool(self) -> None:
         self._file = file = tempfile.TemporaryFile(prefix="tallformer-")  # noqa: SIM115 (closed with this)
         kept, data = 0, self._beginning
         while data and not self._is_aborted:

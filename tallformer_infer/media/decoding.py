@@ -37,29 +37,29 @@ GENERATE_TIMES = 0x0001
 READ_BYTES = 1 << 17
 """Bytes requested from a source at a time."""
 PLAYLIST_SIGNATURES = (b"#EXTM3U", b"\xef\xbb\xbf#EXTM3U")
-"""First bytes of M3U and HLS. As FFmpeg's demuxer for them is not allowed, it reports them as damaged data."""
+"""First bytes of M3U and HLS files. Their demuxer is not allowed, so FFmpeg reports them as damaged data."""
 MADE_BY_SYNTHETIC = '"made by": "tallformer-synthetic'
-"""What `tallformer_training.synthetic` writes into the comment of its videos."""
+"""Comment tag that `tallformer_training.synthetic` writes into its videos."""
 _OLD_PYAV = int(av.__version__.split(".")[0]) < 19
-# PyAV up to 18 refuses a file whose title is not UTF-8 unless told otherwise; 19 takes it, and this argument is gone.
+# PyAV up to 18 rejects non-UTF-8 metadata unless given this argument; PyAV 19 accepts it and removed the argument.
 _OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if _OLD_PYAV else {}
 
 UNKNOWN_RATE = Fraction(25)
-"""What FFmpeg, too, takes for a stream that tells no rate."""
+"""Frame rate assumed for a stream that gives none, as in FFmpeg."""
 MAX_PIXEL_ASPECT = Fraction(4)
-"""Most that a pixel is wider than high, or higher than wide; the largest in use is 32:11."""
+"""Largest accepted pixel aspect ratio, or its inverse; the largest in use is 32:11."""
 MAX_REORDERED_FRAMES = 16
-"""Most frames that H.264 and HEVC show between the picture of one packet and that of the next."""
+"""Maximum frame reordering in H.264 and HEVC: frames shown between the pictures of two consecutive packets."""
 
 _MOST_THREADS = 16
-"""More are not recommended by libavcodec."""
+"""Maximum recommended by libavcodec."""
 
 WITH_HEADERS = frozenset({"mov", "matroska", "avi", "flv", "mxf"})
-"""Demuxers that read lengths from a header. For others FFmpeg estimates from the size or the last packets."""
+"""Demuxers that read durations from a header. For others FFmpeg estimates from the file size or the last packets."""
 COUNTED_FROM_ZERO = frozenset({"matroska", "nut"})
-"""Demuxers whose length is the time of the end: a stream from 100 s to 110 s has length 110 s."""
+"""Demuxers whose duration is the end time: a stream from 100 s to 110 s has duration 110 s."""
 WRAPPING = frozenset({"mpegts", "mpeg"})
-"""Demuxers of formats with a clock of 33 bits at 1/90000 s, which wraps every 26.5 hours."""
+"""Demuxers of formats with a 33-bit clock at 90 kHz, which wraps every 26.5 hours."""
 WRAP_TICKS = 1 << 33
 """Ticks of that clock."""
 MICROSECONDS = 1_000_000
@@ -67,21 +67,21 @@ MICROSECONDS = 1_000_000
 _TAGGED_TIME = re.compile(r"(\d{1,9}):(\d\d):(\d\d(?:\.\d{1,9})?)")
 
 SKIPPED_CODECS = frozenset({"h264"})
-"""Codecs that say of a frame that no other at all is predicted from it. HEVC says it of one temporal layer only."""
+"""Codecs that mark frames that no other frame refers to. HEVC marks them within one temporal layer only."""
 KNOWN_PACKETS = 64
-"""Latest packets among which the frame that is shown next is looked for."""
+"""Number of recent packets searched for the frame that is shown next."""
 
 
 def open_container(source: ByteSource, path: str, *, hwaccel: str | None = None) -> InputContainer:
     """Open the container whose bytes `source` gives. See Note [FFmpeg is only handed bytes].
 
     Args:
-        source: At its start.
-        path: For messages.
-        hwaccel: Kind of device that decodes the streams that it can; None: the processor.
+        source: The bytes, at their start.
+        path: Name for error messages.
+        hwaccel: Kind of device for the streams that it supports; None for the CPU.
 
     Raises:
-        MediaError: Not one of `SELF_CONTAINED_FORMATS`, damaged beyond opening, or no such device opens.
+        MediaError: Not one of `SELF_CONTAINED_FORMATS`, too damaged to open, or no such device can be opened.
     """
     seen = _FirstBytes(source)
     whitelists = {"protocol_whitelist": "", "format_whitelist": SELF_CONTAINED_FORMATS}
@@ -92,7 +92,7 @@ def open_container(source: ByteSource, path: str, *, hwaccel: str | None = None)
         )
     except (FFmpegError, OSError, ValueError) as error:
         raise MediaError(_cannot_open(error, source, path, first=seen.first)) from error
-    # PyAV asks FFmpeg to invent missing presentation times, which go wrong for B-frames in AVI; `FrameClock` does it.
+    # PyAV makes FFmpeg generate missing presentation times, which are wrong for B-frames in AVI; see `FrameClock`.
     container.flags = container.flags & ~GENERATE_TIMES
     return container
 
@@ -103,7 +103,7 @@ def moving_pictures(container: InputContainer) -> list[VideoStream]:
 
 
 def is_generated(container: InputContainer) -> bool:
-    """Whether the container says that `tallformer_training.synthetic` made it."""
+    """Whether the video was written by `tallformer_training.synthetic`, according to its comment tag."""
     return MADE_BY_SYNTHETIC in container.metadata.get("comment", "")
 
 
@@ -112,8 +112,8 @@ def best_video(container: InputContainer, path: str, wanted: int | None = None) 
 
     Args:
         container: The file.
-        path: For messages.
-        wanted: Number of the stream among `moving_pictures`, from 0; None takes the main one.
+        path: Name for error messages.
+        wanted: Index of the stream in `moving_pictures`, from 0; None selects the main one.
 
     Raises:
         MediaError: No such video stream, or none that this build of FFmpeg can decode.
@@ -135,7 +135,7 @@ def best_video(container: InputContainer, path: str, wanted: int | None = None) 
 
 
 def as_fraction(rational: Fraction | None) -> Fraction | None:
-    """Convert PyAV's rational (a Fraction, or from 19 on its own type) to a Fraction; None for None and 0."""
+    """Convert PyAV's rational (a Fraction; a type of its own since 19) to a Fraction; None for None and 0."""
     return Fraction(rational.numerator, rational.denominator) if rational else None
 
 
@@ -144,7 +144,7 @@ def _picture_px(stream: VideoStream) -> int:
 
 
 class _FirstBytes:
-    """Adapter from a source to what PyAV needs; it keeps the first bytes for error messages."""
+    """Adapter from a source to PyAV's file interface; it keeps the first bytes for error messages."""
 
     def __init__(self, source: ByteSource) -> None:
         self.first = b""
@@ -160,7 +160,7 @@ class _FirstBytes:
 def _cannot_open(error: Exception, source: ByteSource, path: str, *, first: bytes) -> str:
     if source.failure:
         return f"{path}: cannot be read: {source.failure}"
-    not_listed = isinstance(error, av.error.ArgumentError)  # what FFmpeg says of a format that is not on the whitelist
+    not_listed = isinstance(error, av.error.ArgumentError)  # FFmpeg's error for a format that is not whitelisted
     if not_listed or first.startswith(PLAYLIST_SIGNATURES):
         return f"{path}: not a video file (playlists, scripts and images that name other files are not read)"
     reason = error.strerror if isinstance(error, FFmpegError) and error.strerror else str(error)
@@ -168,7 +168,7 @@ def _cannot_open(error: Exception, source: ByteSource, path: str, *, first: byte
 
 
 def codec_threads() -> int:
-    """Number of codec threads that decodes a single video fastest: threads wait for the frames they predict from."""
+    """Number of codec threads that decodes a single video fastest: more than cores, as some wait for other frames."""
     cores = available_cores()
     return 1 if cores == 1 else min(cores + 2, _MOST_THREADS)
 
@@ -188,19 +188,19 @@ class Decoder:
         """Open the container; nothing is decoded yet.
 
         Args:
-            source: The bytes.
-            path: For error messages.
-            threads: Threads of the codec; None takes some more than there are cores, see `codec_threads`.
-            video_stream: Which of the moving pictures in it, from 0; None takes the main one.
-            hardware: What decodes besides the processor.
+            source: The bytes of the video file.
+            path: Name for error messages.
+            threads: Codec threads; None uses slightly more than there are cores, see `codec_threads`.
+            video_stream: Index of the video stream, from 0, not counting cover images; None selects the main one.
+            hardware: Hardware decoder to use, see `choose_hardware`.
 
         Raises:
-            MediaError: Not a video, no such video in it, or not for the hardware that is required.
+            MediaError: Not a video, no such video stream, or the required hardware cannot decode it.
         """
         self.hwaccel: str | None = None
-        """Kind of device that decodes; None: the processor. Settled with the first frame."""
+        """Kind of device that decodes; None for the CPU. Final after the first frame."""
         self.notes: list[str] = []
-        """Why the processor decodes what a device was meant to, one line each."""
+        """Reasons for falling back to the CPU, one line each."""
         self.damage = _Damage()
         """Damage found so far."""
         self._source = source
@@ -211,11 +211,11 @@ class Decoder:
         codec = self._stream.codec_context.codec
         moving = moving_pictures(self._container)
         self.stream = moving.index(self._stream) if self._stream in moving else 0
-        """Which of the moving pictures is decoded, from 0."""
+        """Index of the decoded stream in `moving_pictures`."""
         self.streams = max(len(moving), 1)
-        """Moving pictures in the container."""
+        """Number of video streams in the container, without cover images."""
         self.is_generated = is_generated(self._container)
-        """Whether the container says that `tallformer_training.synthetic` made it."""
+        """See `is_generated`."""
         self.codec = str(getattr(codec, "canonical_name", codec.name))
         self.time_base = as_fraction(self._stream.time_base) or Fraction(1, 90_000)
         self.average_fps = as_fraction(self._stream.average_rate)
@@ -233,16 +233,16 @@ class Decoder:
             self._move_to_device(hardware.kind)
 
     def skip_unused(self, first: VideoFrame, rate: Fraction) -> None:
-        """Start skipping frames that are never sampled; call before the second frame is taken. See `FrameSkipper`.
+        """Start skipping frames that are never sampled; call before the second frame is read. See `FrameSkipper`.
 
         Args:
-            first: The first frame, as it was decoded.
-            rate: Pictures per second that are taken.
+            first: The first decoded frame.
+            rate: Sampling rate, in frames per second.
         """
         self._skipper.start(first, rate=rate, time_base=self.time_base)
 
     def frames(self) -> Generator[VideoFrame | LeftOut]:
-        """Every decodable frame in presentation order, or the times of a skipped one. Can be iterated once."""
+        """Yield decoded frames, or the times of skipped ones, in presentation order. Can be iterated once."""
         for frame in self._decoded():
             if isinstance(frame, FFmpegError):
                 self.damage.add_error()
@@ -268,7 +268,7 @@ class Decoder:
             yield from left_out
 
     def length(self, first_frame_s: float) -> ToldLength:
-        """Length according to the file, given the time of its first frame; call before `close`."""
+        """Duration according to the container; `first_frame_s` as in `told_length`. Call before `close`."""
         return told_length(self._container, self._stream, time_base=self.time_base, first_frame_s=first_frame_s)
 
     def close(self) -> None:
@@ -276,15 +276,15 @@ class Decoder:
         self._container.close()
 
     def _move_to_device(self, kind: str) -> None:
-        """Open the container again on a device, if it takes this stream; see `_decoded` for what is seen later."""
+        """Reopen the container on a device, if it supports this stream; `_decoded` checks the first frame."""
         problem = why_unfit(self._stream.codec_context, self._hardware)
         if problem is None and not self._source.seekable():
-            problem = "what is read from a pipe cannot be opened twice"
+            problem = "a pipe cannot be reopened"
         if problem is None:
             self._container.close()
             self._source.seek(0)
             try:
-                # One thread: a device has its own, and each thread would take pictures of its memory.
+                # One thread: the device decodes in parallel itself, and each thread would hold pictures in its memory.
                 self._container, self._stream = self._open(1, hwaccel=kind)
             except MediaError as error:
                 problem = str(error).removeprefix(f"{self._path}: ")
@@ -295,20 +295,20 @@ class Decoder:
             self._leave_device(problem)
 
     def _leave_device(self, problem: str) -> None:
-        """Note why the processor decodes, or refuse to."""
+        """Fall back to the CPU with a note, or raise if the device is required."""
         kind, self.hwaccel = self._hardware.kind, None
         if self._hardware.is_required:
             raise MediaError(f"{self._path}: cannot be decoded by {kind}: {problem}; use --hwaccel auto or none")
-        self.notes.append(f"decoded by the processor: {problem}")
+        self.notes.append(f"decoded on the CPU: {problem}")
 
     def _open_again(self) -> None:
-        """Open the container from its start, for the processor."""
+        """Reopen the container at its start, for the CPU."""
         self._container.close()
         self._source.seek(0)
         self._container, self._stream = self._open(self._threads)
 
     def _decoded(self) -> Iterator[VideoFrame | FFmpegError]:
-        """What the codec gives; by the processor, from the start, if the first frame does not come from the device."""
+        """Decoded frames and errors; restarts on the CPU if the first frame does not come from the device."""
         decoded = self._decode(self._container, self._stream, self._skipper)
         if self.hwaccel is not None:
             first: list[VideoFrame | FFmpegError] = []
@@ -319,7 +319,7 @@ class Decoder:
             if first and is_on_device(self._stream.codec_context, self.hwaccel) and isinstance(first[-1], VideoFrame):
                 decoded = chain(first, decoded)
             else:
-                self._leave_device(f"{self.hwaccel} does not take this profile or size")
+                self._leave_device(f"{self.hwaccel} does not support this profile or size")
                 self._open_again()
                 self._packets = 0
                 self._skipper = FrameSkipper(is_on=self.codec in SKIPPED_CODECS)
@@ -356,12 +356,12 @@ class Decoder:
         while True:
             try:
                 packet = next(packets, None)
-            except FFmpegError as error:  # nothing can be read after it; what the codec still holds is good
+            except FFmpegError as error:  # no more packets can be read; frames already in the codec are still good
                 yield error
                 packet = None
-            except IndexError:  # PyAV (18.1) at the end, over a stream that appeared while reading; ours is at its end
+            except IndexError:  # PyAV (18.1) raises it at the end of a file if a stream appeared while reading
                 packet = None
-            if packet is not None and not packet.size:  # to the codec this would mean the end
+            if packet is not None and not packet.size:  # an empty packet would flush the codec
                 continue
             self._packets += packet is not None and not packet.is_discard
             yield packet
@@ -369,11 +369,11 @@ class Decoder:
                 return
 
     def _tail(self) -> Iterator[VideoFrame]:
-        """Decode the end again, without threads, from the last key frame before where frames stopped coming.
+        """Decode the end again with one thread, from the last key frame before the last frame received.
 
-        A codec with threads holds as many packets as it has threads. When the file ends it is drained, and PyAV (18.1)
-        drops all that is still in it behind the first damaged packet, without a word: a file that was cut short
-        would lose up to 16 good frames, and how many would depend on the number of cores.
+        A multithreaded codec holds as many packets as it has threads. When it is drained at the end of the file,
+        PyAV (18.1) silently drops everything after the first damaged packet: a truncated file would lose up to 16 good
+        frames, and how many would depend on the number of cores.
         """
         self._container.close()
         self._source.seek(0)
@@ -399,23 +399,24 @@ class _Damage:
 
     # Note [one damage, two symptoms]
 
-    A packet that cannot be decoded is lost. A picture of which a part is lost comes all the same, patched from its
-    neighbours and marked by the decoder. Where the end of one picture and the start of the next are hit together, both
-    happen, and the marked picture may be shown up to `MAX_REORDERED_FRAMES` later: it is not counted again.
-    With several threads, libavcodec (62) now and then hands out a picture before it marks it; only one thread counts
-    all. Of 15 damaged files, each read 120 times, one with B-frames lost its only mark 8 times, the others none.
+    A packet that cannot be decoded is lost. A picture that is partly lost is still returned: the decoder conceals the
+    damage from neighbouring pictures and marks the frame as corrupt. Damage across a picture boundary causes both, and
+    the marked picture may be shown up to `MAX_REORDERED_FRAMES` later: it is not counted again.
+    With several threads, libavcodec (62) occasionally returns a picture before it marks it; only single-threaded
+    decoding counts all. Of 15 damaged files, each read 120 times, one with B-frames lost its only mark 8 times, the
+    others none.
     """
 
     def __init__(self) -> None:
         self.errors = 0
         """Packets that could not be read or decoded."""
         self.patched_frames = 0
-        """Frames that came damaged, without those beside a packet that is counted already."""
+        """Corrupt frames, without those next to a packet that is already counted."""
         self._frames_since_error = MAX_REORDERED_FRAMES
 
     @property
     def is_last(self) -> bool:
-        """Whether no frame came after the last packet that could not be read or decoded."""
+        """Whether no frame followed the last packet that could not be read or decoded."""
         return self._frames_since_error == 0
 
     def add_error(self) -> None:
@@ -430,13 +431,13 @@ class _Damage:
 
 
 class _Place:
-    """Position of the decoder, in terms that a second pass over the file can find again."""
+    """Position of the decoder, in a form that a second pass over the file can find again."""
 
     def __init__(self) -> None:
         self.ticks: int | None = None
-        """The last known time of a frame."""
+        """Time of the last frame that had one."""
         self.frames_since = 0
-        """Frames after that one, which had none."""
+        """Frames without a time since that frame."""
         self.errors = 0
         """Errors since the last frame."""
 
@@ -448,7 +449,7 @@ class _Place:
 
 
 def _pixel_aspect(stream: VideoStream) -> Fraction:
-    """Width of a pixel over its height: 1 if the file gives none, or one outside `MAX_PIXEL_ASPECT`."""
+    """Width of a pixel over its height; 1 if the file gives no value, or one outside `MAX_PIXEL_ASPECT`."""
     told = as_fraction(stream.sample_aspect_ratio)
     return told if told is not None and 1 / MAX_PIXEL_ASPECT <= told <= MAX_PIXEL_ASPECT else Fraction(1)
 
@@ -460,7 +461,7 @@ class ToldLength:
     duration_s: float | None
     """From the first frame to the end, in seconds; None if unknown."""
     promised_end_s: float | None
-    """End on the file's own time line, in seconds; known only if a header gives it for the video stream alone, so that
+    """End on the file's own timeline, in seconds; known only if a header gives it for the video stream alone, so that
     longer audio does not count."""
 
 
@@ -472,21 +473,21 @@ def wrap_ticks(container: InputContainer) -> int | None:
 def told_length(
     container: InputContainer, stream: VideoStream, *, time_base: Fraction, first_frame_s: float
 ) -> ToldLength:
-    """Read the length of `stream` from its container.
+    """Read the duration of `stream` from its container.
 
     Args:
         container: The file.
         stream: Its video stream.
         time_base: Seconds per tick of the stream's times.
-        first_frame_s: Time of the first frame on the file's own time line, in seconds.
+        first_frame_s: Time of the first frame on the file's own timeline, in seconds.
     """
     formats = frozenset(container.format.name.split(","))
     start_s = first_frame_s if stream.start_time is None else float(stream.start_time * time_base)
     own_s = _own_length_s(formats, stream, time_base)
     length_s = own_s or max(container.duration or 0, 0) / MICROSECONDS
     if formats & WRAPPING and length_s > float(WRAP_TICKS // 2 * time_base):
-        return ToldLength(None, None)  # joined files: a clock that went back looks as if it had wrapped
-    if formats & COUNTED_FROM_ZERO and length_s > first_frame_s:  # else some writer has left the start out already
+        return ToldLength(None, None)  # concatenated files: a clock that restarts looks like one that wrapped
+    if formats & COUNTED_FROM_ZERO and length_s > first_frame_s:  # else the writer already subtracted the start
         start_s, length_s = first_frame_s, length_s - first_frame_s
     if not length_s:
         return ToldLength(None, None)
@@ -496,12 +497,12 @@ def told_length(
 
 def _own_length_s(formats: frozenset[str], stream: VideoStream, time_base: Fraction) -> float | None:
     if "avi" in formats and stream.frames:
-        # Of a file cut short FFmpeg shrinks `duration` in proportion to its size; an AVI's time base is one frame.
+        # For a truncated file FFmpeg scales `duration` down with the file size. An AVI's time base is one frame.
         return float(stream.frames * time_base)
     if "matroska" in formats:  # FFmpeg and mkvmerge write a tag for each track
         tag = _TAGGED_TIME.fullmatch(stream.metadata.get("DURATION", ""))
         return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else None
-    if "flv" in formats or not stream.duration or stream.duration < 0:  # an FLV's length is that of all its streams
+    if "flv" in formats or not stream.duration or stream.duration < 0:  # FLV: the duration covers all streams
         return None
     return float(stream.duration * time_base)
 
@@ -516,26 +517,27 @@ class LeftOut:
 
 
 class FrameSkipper:
-    """Decide which packets need no decoding, and list the frames skipped for it.
+    """Decide which packets need not be decoded, and list the frames skipped as a result.
 
     # Note [frames that are never used]
 
-    Of the frames that round to one point of the recipe's grid the last is taken (`fps` in `PictureSampler`). A frame
-    of which another one at the same point is known to follow matters only to the frames that are predicted from it. Its
-    packet is decoded with `skip_frame=NONREF`: the decoder leaves it out if no frame is predicted from it, and decodes
-    it if one is. Its time still goes to the `FrameClock`. Damage in a packet that is left out is not seen, and with
-    what a decoder patches the pictures behind a damage depends on the frames that it has, as on its threads.
+    When several frames round to the same point of the recipe's grid, the last one is sampled (`fps` in
+    `PictureSampler`). A frame that is known to be followed by another at the same point is needed only as a reference
+    for other frames. Its packet is decoded with `skip_frame=NONREF`: the decoder skips it if no frame refers to it, and
+    decodes it otherwise. Its time still goes to the `FrameClock`. Damage in a skipped packet is not detected, and error
+    concealment in the pictures after a damaged place depends on which frames were decoded, as it does on the threads.
 
-    Whatever could tell frames and packets apart ends skipping for the rest of the file: damage; times that are missing,
-    come twice or go back; a packet that no frame came of. A new picture size would start a new grid, so after the
-    packet of each key frame nothing is left out until that frame is there and is like the first.
+    Anything that breaks the pairing of frames and packets ends skipping for the rest of the file: damage; times that
+    are missing, repeated or decreasing; a packet without a frame. A new picture size would start a new grid, so after
+    the packet of each key frame nothing is skipped until that frame has been decoded and has the properties of the
+    first one.
     """
 
     def __init__(self, *, is_on: bool = True) -> None:
-        """Start without skipping.
+        """Create a skipper; skipping begins with `start`.
 
         Args:
-            is_on: False leaves nothing out ever.
+            is_on: False never skips anything.
         """
         self._is_on = is_on
         self._grid: _Grid | None = None
@@ -545,11 +547,11 @@ class FrameSkipper:
         self._pending: dict[int, LeftOut | None] = {}
 
     def start(self, first: VideoFrame, *, rate: Fraction, time_base: Fraction) -> None:
-        """Start skipping once all packets that the decoder already holds are through.
+        """Start skipping after the packets that the decoder already holds.
 
         Args:
-            first: The first frame of the video, as it was decoded.
-            rate: Frames per second that are taken.
+            first: The first decoded frame of the video.
+            rate: Sampling rate, in frames per second.
             time_base: Seconds per tick.
         """
         if first.pts is None:
@@ -567,7 +569,7 @@ class FrameSkipper:
 
         Args:
             packet: A packet with data.
-            following: The one after it in the file; None where there is none, or it is damaged.
+            following: The next packet in the file; None at the end, or if it is damaged.
         """
         if not self._is_on or packet.is_discard:
             return False
@@ -601,7 +603,7 @@ class FrameSkipper:
         return [mark for mark in marks if mark is not None]
 
     def _learn(self, packet: Packet[VideoStream]) -> int | None:
-        """Store the times of a packet; return its presentation time, or None if the times do not rise."""
+        """Store the times of a packet; return its presentation time, or None if times are missing or not increasing."""
         pts, dts, last_dts = packet.pts, packet.dts, self._last_dts
         if pts is None or pts in self._known or (dts is not None and last_dts is not None and dts <= last_dts):
             return None
@@ -633,13 +635,13 @@ class FrameSkipper:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Points in time at which pictures are sampled."""
+    """Times at which pictures are sampled."""
 
     first_ticks: int
     points_per_tick: Fraction
     time_base: Fraction
     looks: tuple[object, ...]
-    """Of the first frame."""
+    """Properties of the first frame, see `_looks`."""
 
     def point(self, ticks: int) -> int:
         """Grid point of `ticks`, rounded half up like the filter `fps=round=near`."""
@@ -648,5 +650,5 @@ class _Grid:
 
 
 def _looks(frame: VideoFrame) -> tuple[object, ...]:
-    """Properties that a filter graph is built for."""
+    """Properties that determine the filter graph."""
     return frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)

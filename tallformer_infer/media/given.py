@@ -1,4 +1,4 @@
-"""What a program hands over as a video: a path, a file object, an array, or pictures with their times."""
+"""Video inputs of the Python API: a path, a file object, an array, or pictures with timestamps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tallformer_infer.structures import VideoInfo
 
 Picture = NDArray[np.uint8]
 VideoInput = str | os.PathLike[str] | BinaryIO | Picture | Iterable[tuple[float, Picture]]
-"""A path or address; a binary file object; an array (T, H, W, 3) with `fps`; pairs of seconds and pictures."""
+"""A path or address; a binary file object; a uint8 array (T, H, W, 3) with `fps`; or pairs (seconds, picture)."""
 
 FRAMES_NAME = "<frames>"
 FILE_NAME = "<file>"
@@ -31,21 +31,21 @@ _MICROSECOND = Fraction(1, 1_000_000)
 
 
 def given_video(video: object, *, fps: float | None = None) -> GivenVideo:
-    """Tell what was handed over, and refuse what is no video before anything is started.
+    """Normalize a video input, and reject anything else before work starts.
 
     Args:
         video: See `VideoInput`.
-        fps: Frames per second of an array, or of an iterator of pictures without times.
+        fps: Frames per second of an array, or of an iterable of pictures without times.
 
     Raises:
-        TypeError: It is something else, or `fps` is missing or has no meaning for it.
-        ValueError: An array of another shape, or `fps` is not above 0.
+        TypeError: `video` is not a `VideoInput`, or `fps` is missing or does not apply to it.
+        ValueError: The array has another shape or dtype, or `fps` is not a finite number above 0.
     """
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"fps={fps:g}: expected frames per second, above 0")
     if isinstance(video, (str, os.PathLike)) or _is_file_object(video):
         if fps is not None:
-            raise TypeError(f"fps={fps:g}: only for pictures; a file has its own times")
+            raise TypeError(f"fps={fps:g}: only for arrays and pictures; a file has its own timestamps")
         if isinstance(video, str) or _is_file_object(video):
             return cast(str | BinaryIO, video)
         return Path(os.fsdecode(cast(os.PathLike[str], video)))
@@ -59,7 +59,7 @@ def given_video(video: object, *, fps: float | None = None) -> GivenVideo:
 
 
 def name_of(video: GivenVideo) -> str:
-    """What results call a video."""
+    """Name of a video in results and messages."""
     if isinstance(video, GivenFrames):
         return FRAMES_NAME
     if isinstance(video, (str, Path)):
@@ -69,13 +69,13 @@ def name_of(video: GivenVideo) -> str:
 
 
 class FileObjectBytes:
-    """Bytes of a binary file object, read from its start; whoever opened it closes it."""
+    """Bytes of a binary file object, read from its start; the caller closes it."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Go to the start, where the file can.
+        """Seek to the start, if the file can seek.
 
         Raises:
-            TypeError: It gives text.
+            TypeError: The file is in text mode.
         """
         if isinstance(file.read(0), str):
             raise TypeError("video: got a file in text mode; open it with mode 'rb'")
@@ -91,14 +91,14 @@ class FileObjectBytes:
             return b""
         try:
             data = self._file.read(size)
-        except (OSError, ValueError) as error:  # ValueError: it was closed
+        except (OSError, ValueError) as error:  # ValueError: the file was closed
             self.failure = str(error)
             return b""
         self._place += len(data)
         return data
 
     def seekable(self) -> bool:
-        """Whether the file object is."""
+        """Whether the file object is seekable."""
         return self._can_seek
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -115,14 +115,14 @@ class FileObjectBytes:
         self._is_aborted = True
 
     def close(self) -> None:
-        """Nothing to do: the file is not ours."""
+        """No-op: the caller owns the file."""
 
 
 class GivenFrames:
-    """Pictures in the order they are shown, each with its tick."""
+    """Pictures in presentation order, each with its time in ticks."""
 
     failure: str | None = None
-    """As of a `ByteSource`; errors of an iterator are raised as they are."""
+    """Always None; see `ByteSource.failure`. Errors raised by the iterator propagate unchanged."""
 
     def __init__(
         self,
@@ -132,13 +132,13 @@ class GivenFrames:
         fps: float | None = None,
         duration_s: float | None = None,
     ) -> None:
-        """Nothing is taken yet.
+        """Store the iterator; no picture is read yet.
 
         Args:
-            pictures: Ticks, strictly rising, and RGB pictures of shape (H, W, 3).
+            pictures: Pairs of strictly increasing ticks and RGB uint8 pictures of shape (H, W, 3).
             time_base: Seconds per tick.
-            fps: Frames per second, where they are the same throughout.
-            duration_s: Length, where it is known.
+            fps: Frames per second, if constant.
+            duration_s: Duration in seconds, if known.
         """
         self.pictures = pictures
         self.time_base = time_base
@@ -147,18 +147,18 @@ class GivenFrames:
         self.is_aborted = False
 
     def abort(self) -> None:
-        """Take no further picture."""
+        """Stop reading pictures."""
         self.is_aborted = True
 
     def close(self) -> None:
-        """Close a generator."""
+        """Close the iterator if it is a generator."""
         close = getattr(self.pictures, "close", None)
         if close is not None:
             close()
 
 
 GivenVideo = str | Path | BinaryIO | GivenFrames
-"""A video as `open_video` takes it."""
+"""A video as accepted by `open_video`."""
 
 
 class OpenedFrames:
@@ -171,16 +171,16 @@ class OpenedFrames:
     pixel_aspect = SQUARE
 
     def __init__(self, given: GivenFrames) -> None:
-        """Take the first picture.
+        """Read the first picture.
 
         Raises:
-            MediaError: There is none.
+            MediaError: There is no picture.
         """
         self._given = given
         self.time_base = given.time_base
         first = next(given.pictures, None)
         if first is None:
-            raise MediaError(f"{FRAMES_NAME}: no picture in it")
+            raise MediaError(f"{FRAMES_NAME}: got no pictures, expected at least one")
         self._first = first
         self._last_ticks = first[0]
         self._last_duration_ticks = max(round(1 / (given.fps or 25) / self.time_base), 1)
@@ -201,7 +201,7 @@ class OpenedFrames:
         return self._last_ticks + self._last_duration_ticks - self._first[0]
 
     def frames(self, _rate: Fraction) -> Generator[tuple[VideoFrame, int]]:
-        """Pictures with the time they are shown, in ticks after the first one's."""
+        """Pictures with their presentation times, in ticks after the first one."""
         for ticks, picture in chain([self._first], self._given.pictures):
             if self._given.is_aborted:
                 return
@@ -211,7 +211,7 @@ class OpenedFrames:
             yield VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"), ticks - self._first[0]
 
     def close(self) -> None:
-        """Nothing to do: see `GivenFrames.close`."""
+        """No-op: see `GivenFrames.close`."""
 
 
 def _is_file_object(video: object) -> bool:
@@ -240,7 +240,7 @@ def _from_iterable(video: Iterable[Any], fps: float | None) -> GivenFrames:
     if first is not None and not has_times and fps is None:
         raise TypeError("video: pictures without times need their frames per second: detect(pictures, fps=25)")
     if has_times and fps is not None:
-        raise TypeError(f"fps={fps:g}: the pictures have times of their own")
+        raise TypeError(f"fps={fps:g}: only for pictures without times")
     every = chain(() if first is None else (first,), items)
     if fps is not None:
         return GivenFrames(_numbered(every), time_base=1 / exact_rate(fps), fps=fps)

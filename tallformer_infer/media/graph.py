@@ -2,21 +2,22 @@
 
 # Note [the same pixels as ffmpeg]
 
-The reference extracts frames with `ffmpeg -vf fps=15 -s 256x256`. Two graphs here hold the same filters: `fps` (rounds
-to the nearest), then, for each frame that it picks, rotation, `scale` with `flags=bicubic` (or `bilinear`, see
-`resize_filter`), `format=rgb24`. A frame that is picked again and again (a still, a gap) is converted once. Colour is
-left to that command's defaults on purpose, as the weights were trained on them: `scale` takes matrix and range from
-what the stream is tagged with (BT.709 and full range included) and untagged video as limited-range BT.601, whatever its
-size. Tags that it refuses: `make_supported`.
+The reference extracts frames with `ffmpeg -vf fps=15 -s 256x256`. Two graphs here apply the same filters: `fps` (rounds
+to the nearest), then, for each selected frame, rotation, `scale` with `flags=bicubic` (or `bilinear`, see
+`resize_filter`), and `format=rgb24`. A frame that is selected repeatedly (a still, a gap) is converted once. Colour
+conversion deliberately uses that command's defaults, as the weights were trained on them: `scale` uses the matrix and
+range that the stream is tagged with (including BT.709 and full range) and reads untagged video as limited-range BT.601,
+whatever its size. For tags that it rejects, see `make_supported`.
 One thing differs: the grid of `fps` starts at the first frame instead of at time 0, so a file at the recipe's rate
 that starts between two grid points, or has its times rounded to milliseconds, gives each of its frames exactly once.
 
 # Note [red, green and blue apart]
 
-For an odd width, swscale interpolates chroma to every pixel, and then writes planes of red, green and blue (`gbrp`)
-with vector instructions but `rgb24` without: 0.8 and 1.5 ms for 1280x720 to 455x256. Both are computed by the same
-formula, so planes are asked for, and interleaved in the crop. Only where the height shrinks: for filters of one or two
-lines `rgb24` rounds in another way. `test_planes_of_an_odd_width_are_the_pixels_of_rgb24` holds them together.
+For an odd width, swscale interpolates chroma to every pixel, and then writes planar RGB (`gbrp`) with vector
+instructions but `rgb24` without: 0.8 against 1.5 ms for 1280x720 to 455x256. Both use the same formula, so the graph
+outputs planes, which are interleaved while cropping. This is done only if the height shrinks: for vertical filters of
+one or two lines `rgb24` rounds differently. `test_planes_of_an_odd_width_are_the_pixels_of_rgb24` checks that both give
+the same pixels.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from tallformer_infer.structures import VideoInfo
 SQUARE = Fraction(1)
 """Width over height of a square pixel."""
 MAX_DENOMINATOR = 1001
-"""Rates are whole numbers or NTSC's n/1001."""
+"""Largest denominator of a frame rate: rates are whole numbers or NTSC's n/1001."""
 
 _PLANES = "gbrp"
 """Planes of green, blue and red, in this order."""
@@ -53,7 +54,7 @@ BT2020 = 9
 SUPPORTED_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 """Matrix coefficients that swscale 7 to 9 supports; all others are errors."""
 NEAREST_MATRICES = {10: BT2020, 11: BT2020, 14: BT2020, 15: BT2020}
-"""BT.2020 constant luminance, SMPTE 2085, ICtCp and IPT: all of wide-gamut video."""
+"""BT.2020 constant luminance, SMPTE 2085, ICtCp and IPT, all used for wide-gamut video."""
 DERIVED_MATRICES = frozenset({12, 13})
 """Matrices derived from the primaries, with or without constant luminance."""
 MATRIX_OF_PRIMARIES = {1: 1, 4: 4, 5: 5, 6: 6, 7: 7, 9: 9}
@@ -89,7 +90,7 @@ def resized_px(
     Args:
         width_px: Width of the picture.
         height_px: Height of the picture.
-        sampling: How it is resized. Only `short_side` keeps the shape, as shown: with square pixels.
+        sampling: Resizing mode and size. Only `short_side` keeps the displayed aspect ratio.
         pixel_aspect: Width of a pixel over its height.
     """
     side_px = sampling.resize_px
@@ -128,7 +129,7 @@ class PictureSampler:
             time_base: Seconds per tick of the frames' times.
             orientation: How stored pictures become upright ones.
             pixel_aspect: Width of a stored pixel over its height.
-            threads: Threads of the filters; None lets them choose.
+            threads: Filter threads; None leaves the number to libavfilter.
 
         Raises:
             MediaError: The resized picture is smaller than the crop.
@@ -152,19 +153,19 @@ class PictureSampler:
         self._picture: NDArray[np.uint8] | None = None
 
     def push(self, frame: VideoFrame, ticks: int) -> Iterator[NDArray[np.uint8]]:
-        """Take a frame that is shown from `ticks` on; yield the pictures that this determines.
+        """Add a frame that is shown from `ticks` on; yield the pictures that are final as a result.
 
-        Pictures are RGB, shape (crop_px, crop_px, 3), contiguous, and belong to the caller.
+        Pictures are RGB uint8, shape (crop_px, crop_px, 3), contiguous, and owned by the caller.
 
         Raises:
-            MediaError: The picture has changed its size to one that is smaller than the crop.
+            MediaError: The picture size changed to one smaller than the crop.
         """
         note = make_supported(frame)
         if note:
             self.notes[note] = None
         traits = _Traits.of(frame)
         if self._traits != traits:
-            # A new graph starts its grid at the time of its first frame, so the old one is run up to exactly there.
+            # A new graph starts its grid at the time of its first frame, so run the old one up to that time.
             yield from self._run_to(ticks)
             self._build(traits)
         frame.pts = ticks
@@ -189,7 +190,7 @@ class PictureSampler:
             yield self._convert(picked)
 
     def _convert(self, picked: VideoFrame) -> NDArray[np.uint8]:
-        """Convert a frame, or copy the last picture if the frame is the same; it is held so that its memory stays."""
+        """Convert a frame, or copy the last picture if the frame is the same; holding the frame keeps its buffer."""
         assert self._converter is not None, "built with the first frame"
         if self._picture is not None and self._picked is not None and _is_same(self._picked, picked):
             return self._picture.copy()
@@ -217,14 +218,14 @@ class PictureSampler:
         if min(resized) < crop_px:
             raise MediaError(
                 f"{self._path}: picture of {width_px}x{height_px} px is below the crop of {crop_px}x{crop_px} px "
-                f"(resize={self._sampling.resize}); take a recipe that resizes, or has a smaller crop_px"
+                f"(resize={self._sampling.resize}); use a recipe that resizes, or has a smaller crop_px"
             )
         return resized
 
 
 @dataclass(frozen=True)
 class _Traits:
-    """Properties that a filter graph is built for; frames with others need another graph."""
+    """Properties that a filter graph is built for; a frame with other properties needs a new graph."""
 
     width_px: int
     height_px: int
@@ -244,7 +245,7 @@ class _FilterGraph:
         self, traits: _Traits, time_base: Fraction, steps: list[tuple[str, str]], *, threads: int | None
     ) -> None:
         self._graph = Graph()
-        if threads and hasattr(self._graph, "threads"):  # not in every PyAV that is supported
+        if threads and hasattr(self._graph, "threads"):  # missing in some supported versions of PyAV
             self._graph.threads = threads
         self._source = self._graph.add(
             "buffer",
@@ -277,7 +278,7 @@ def _is_same(one: VideoFrame, other: VideoFrame) -> bool:
 
 
 def _centre_crop(picture: VideoFrame, crop_px: int) -> NDArray[np.uint8]:
-    """Copy the middle of an RGB picture, whose lines are padded and whose memory goes back to a pool."""
+    """Copy the centre of an RGB picture, whose lines are padded and whose buffer returns to a pool."""
     top, left = (picture.height - crop_px) // 2, (picture.width - crop_px) // 2
     rows, columns = slice(top, top + crop_px), slice(left, left + crop_px)
     crop = np.empty((crop_px, crop_px, 3), np.uint8)
@@ -304,9 +305,9 @@ class Orientation:
     filters: tuple[tuple[str, str], ...] = ()
     """libavfilter filters and their arguments."""
     clockwise_deg: Quarter = 0
-    """Rotation that the filters apply; mirroring is not included."""
+    """Rotation that the filters apply, without mirroring."""
     is_transposed: bool = False
-    """Whether width and height change places."""
+    """Whether width and height are swapped."""
 
     def upright_px(self, width_px: int, height_px: int) -> tuple[int, int]:
         """Width and height as shown."""
@@ -338,7 +339,7 @@ def orientation_of(frame: VideoFrame) -> Orientation:
     """Orientation from a frame's display matrix, to the nearest quarter turn, including mirroring."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV below 19 fails on any frame with side data of a kind that it does not know
+    except ValueError:  # PyAV before 19 fails on any frame with side data of an unknown type
         return _from_angle(frame.rotation)
     return UPRIGHT if matrix is None else from_matrix(bytes(cast(memoryview, matrix)))
 
@@ -374,7 +375,7 @@ def make_supported(frame: VideoFrame) -> str | None:
     Transfer and primaries do not affect the conversion to RGB; they are cleared, as swscale rejects some values.
 
     Returns:
-        What was replaced, one line; None if nothing was.
+        One line describing what was replaced; None if nothing was.
     """
     notes = []
     if int(frame.color_range) not in RANGES:

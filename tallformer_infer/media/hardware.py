@@ -1,17 +1,17 @@
-"""Hardware decoders: which kinds this FFmpeg can use, whether a device opens, and which videos are left to it.
+"""Hardware decoders: which kinds this FFmpeg supports, whether a device can be opened, and which videos it decodes.
 
 Note [the same pixels from hardware]
-    H.264, HEVC, VP8, VP9 and AV1 are defined to the bit, so a device decodes the same numbers as the processor. They
-    come back as nv12 (p010 for 10 bits), which is 4:2:0 with its two planes of chroma interleaved, and go through the
-    same filters: swscale gives the same RGB for nv12 as for yuv420p, to the bit (tests/test_hardware_decoding.py).
-    MPEG-2, MPEG-4 Part 2 and VC-1 are not: two decoders may differ by a level or two. `auto` leaves them to the
-    processor; a kind that was named takes them. How a decoder patches damaged pictures is defined for no codec.
+    Decoding of H.264, HEVC, VP8, VP9 and AV1 is specified bit-exactly, so a device gives the same values as the CPU.
+    Frames are returned as nv12 (p010 for 10 bits), which is 4:2:0 with interleaved chroma, and pass through the same
+    filters: swscale gives bit-identical RGB for nv12 and yuv420p (tests/test_hardware_decoding.py). MPEG-2, MPEG-4
+    Part 2 and VC-1 are not bit-exact: two decoders may differ by a level or two. `auto` decodes them on the CPU; an
+    explicitly named kind decodes them, too. Error concealment in damaged pictures is not specified for any codec.
 
 Note [decoders that FFmpeg selects]
-    A container gets FFmpeg's own decoder of a codec, and a device helps that one. Decoders that belong to a device
-    (`h264_qsv`, `h264_cuvid`, `h264_amf`) must be named and set up by hand, which loses what only the container tells:
-    colours, and how far frames are reordered. So Intel's Quick Sync and AMD's AMF are not among the kinds here; both
-    vendors' devices are reached through VAAPI and D3D11VA.
+    A container uses FFmpeg's own decoder of a codec, which the device accelerates. Device-specific decoders
+    (`h264_qsv`, `h264_cuvid`, `h264_amf`) must be selected and configured by hand, which loses what only the container
+    provides: colour tags, and the frame reordering depth. Intel Quick Sync and AMD AMF are therefore not among the
+    kinds here; the devices of both vendors are used through VAAPI and D3D11VA.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from tallformer_infer.devices import Hwaccel
 from tallformer_infer.errors import DeviceError
 
 KINDS = ("cuda", "videotoolbox", "d3d11va", "vaapi")
-"""FFmpeg's names of the kinds that can be used, in the order in which `auto` tries them."""
+"""FFmpeg's names of the supported kinds of devices, in the order in which `auto` tries them."""
 EXACT_CODECS = ("h264", "hevc", "vp8", "vp9", "av1")
-"""Codecs that are defined to the bit, see Note [the same pixels from hardware]."""
+"""Codecs with bit-exact decoding, see Note [the same pixels from hardware]."""
 PIXEL_FORMATS = frozenset({"yuv420p", "yuvj420p", "nv12", "yuv420p10le", "p010le"})
-"""Formats whose frames come back from a device as nv12 or p010: 4:2:0 in 8 or 10 bits."""
+"""Formats that a device returns as nv12 or p010: 4:2:0 in 8 or 10 bits."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What decodes videos, besides the processor."""
+    """Choice of a hardware decoder."""
 
     kind: str | None
-    """FFmpeg's name of the kind of device; None: the processor decodes everything."""
+    """FFmpeg's name of the kind of device; None decodes everything on the CPU."""
     is_required: bool
-    """Whether a video that the device does not take is an error; False: the processor decodes it."""
+    """Whether a video that the device cannot decode is an error; otherwise the CPU decodes it."""
     reason: str
-    """Why, in one line."""
+    """Reason for the choice, in one line."""
 
 
 SOFTWARE = Hardware(None, is_required=False, reason="the processor decodes")
 
 
 def choose_hardware(asked: Hwaccel) -> Hardware:
-    """What `--hwaccel` stands for on this machine.
+    """Resolve `--hwaccel` on this machine.
 
     Args:
         asked: `none`, `auto`, or a kind of device.
 
     Raises:
-        DeviceError: A kind was named that this FFmpeg does not have, or of which no device opens.
+        DeviceError: The named kind is not in this build of FFmpeg, or no device of it can be opened.
     """
     if asked == "none":
         return SOFTWARE
@@ -82,17 +82,17 @@ def choose_hardware(asked: Hwaccel) -> Hardware:
 
 
 def offered_kinds() -> tuple[str, ...]:
-    """Kinds of devices that this build of FFmpeg can use for a codec of `EXACT_CODECS`, whether or not one is here."""
+    """Kinds of devices that this build of FFmpeg supports for any of `EXACT_CODECS`, whether or not one is present."""
     found = {config.device_type.name for name in EXACT_CODECS for config in _configs(name)}
     return tuple(kind for kind in KINDS if kind in found)
 
 
 def why_closed(kind: str, decoder: str | None = None) -> str | None:
-    """Why no device of a kind can be opened; None if the default one opens.
+    """Reason why no device of a kind can be opened; None if the default one can.
 
     Args:
-        kind: FFmpeg's name.
-        decoder: Name of a decoder that can use it; None takes one of `EXACT_CODECS`.
+        kind: FFmpeg's name of the kind of device.
+        decoder: Name of a decoder that supports it; None uses one of `EXACT_CODECS`.
     """
     name = decoder or next(name for name in EXACT_CODECS if _config(name, kind) is not None)
     level = av.logging.get_level()
@@ -109,13 +109,13 @@ def why_closed(kind: str, decoder: str | None = None) -> str | None:
 
 
 def why_unfit(context: VideoCodecContext, hardware: Hardware) -> str | None:
-    """Why a stream is not left to a device; None if it is.
+    """Reason why a stream is not decoded by a device; None if it is.
 
     Args:
-        context: Of the stream, opened without a device.
-        hardware: With a kind.
+        context: Codec context of the stream, opened without a device.
+        hardware: A choice with a kind.
     """
-    assert hardware.kind is not None, "asked only of a device"
+    assert hardware.kind is not None, "called only with a device"
     codec = context.codec
     if _config(codec.name, hardware.kind) is None:
         return f"{hardware.kind} does not decode {codec.canonical_name}"
@@ -127,16 +127,16 @@ def why_unfit(context: VideoCodecContext, hardware: Hardware) -> str | None:
 
 
 def is_on_device(context: VideoCodecContext, kind: str) -> bool:
-    """Whether the frames that a context gives were decoded by the device; known once there is one.
+    """Whether the frames of a context are decoded by the device; known after the first frame.
 
-    FFmpeg goes over to its own decoder where a device refuses a profile or a size.
+    FFmpeg falls back to software if the device does not support a profile or size.
     """
     config = _config(context.codec.name, kind)
     return config is not None and config.format is not None and context.pix_fmt == config.format.name
 
 
 def hardware_codecs(decoder: str) -> list[tuple[str, str]]:
-    """Kinds of devices that a decoder can use, each with the codec that it decodes; none for an encoder."""
+    """Kinds of devices that a decoder supports, each with its codec; empty for an encoder."""
     return [(config.device_type.name, Codec(decoder, "r").canonical_name) for config in _configs(decoder)]
 
 

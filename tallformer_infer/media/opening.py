@@ -26,26 +26,27 @@ from tallformer_infer.media.web import WebBytes
 from tallformer_infer.structures import VideoInfo
 
 MIN_MISSING_S = 1.0
-"""Tolerated difference between header and last frame."""
+"""Tolerated difference between header and last frame, in seconds."""
 MIN_MISSING_PART = 0.02
-"""The same, relative to the whole length."""
+"""The same as a fraction of the duration."""
 
 MAX_WAITING = 64
-"""Most packets that wait for those shown before them."""
+"""Size of the reorder buffer, in packets."""
 MIN_DIFFERENCE_S = 1.0
-"""A header is believed if it is off by at most this."""
+"""A duration from a header is used if it is off by at most this, in seconds."""
 MIN_DIFFERENCE_PART = 0.02
-"""The same, relative to the length in the header."""
+"""The same as a fraction of the duration in the header."""
 _NEAR_END_S = 10.0
 SLOWEST_FPS, FASTEST_FPS = 0.01, 1000.0
-"""Limits of recipes; 768 frames of a whole video cover 21 hours at most. A file's own rate outside them is damaged."""
+"""Frame rate limits of recipes; 768 frames of a whole video cover at most 21 hours. A file's own rate outside these
+limits is treated as damaged."""
 
 
 def probe(source: str | Path) -> VideoInfo:
     """Describe a video. This consumes the beginning of a pipe.
 
     Raises:
-        MediaError: It cannot be opened, has no video, or nothing in it can be decoded.
+        MediaError: The file cannot be opened, has no video stream, or no frame of it can be decoded.
     """
     opened = open_source(source)
     data = opened if opened.seekable() else SpooledBytes(opened)
@@ -72,8 +73,8 @@ class OpenedVideo:
         """Open `source` and decode up to the first frame.
 
         Raises:
-            MediaError: Not a video, nothing in it can be decoded, it has no such stream, or one that is not for the
-                hardware that is required.
+            MediaError: Not a video, no such stream, no frame of it can be decoded, or the required hardware cannot
+                decode it.
         """
         self._decoder = Decoder(source, path, threads=threads, video_stream=video_stream, hardware=hardware)
         self.time_base = self._decoder.time_base
@@ -86,12 +87,12 @@ class OpenedVideo:
         )
         self._frames = self._clock.run(self._decoded)
         first, self._first_ticks = next(self._frames, (None, 0))
-        if not isinstance(first, VideoFrame):  # nothing is left out before it
+        if not isinstance(first, VideoFrame):  # skipping starts after the first frame
             self.close()
             reason = source.failure or f"errors: {self._decoder.damage.errors}"
-            raise MediaError(f"{path}: nothing in it can be decoded ({reason}){seek_hint(source)}")
+            raise MediaError(f"{path}: no frame can be decoded ({reason}){seek_hint(source)}")
         self.missing_s = 0.0
-        """What the header promises and the file does not hold at its end, in seconds; known after the last frame."""
+        """Video missing at the end, compared with the header, in seconds; known after the last frame."""
         self._first = first
         self.orientation = orientation_of(first)
         self.pixel_aspect = self._decoder.pixel_aspect
@@ -107,14 +108,14 @@ class OpenedVideo:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on what decodes and on the times so far, one line each."""
+        """Notes on the decoder and on the timestamps so far, one line each."""
         clock = self._clock
         if not clock.gaps:
             return self._decoder.notes
         places = "1 place" if clock.gaps == 1 else f"{clock.gaps} places"
         return [
             *self._decoder.notes,
-            f"times jump ahead in {places}, by {clock.gap_s:.1f} s in all; the picture before stands there",
+            f"timestamps jump ahead in {places}, by {clock.gap_s:.1f} s in total; the frame before is repeated",
         ]
 
     @property
@@ -126,7 +127,7 @@ class OpenedVideo:
         """Frames with their presentation times, in ticks after the first one. Can be iterated once.
 
         Args:
-            rate: Pictures per second that are taken; frames that none is taken from may be left out.
+            rate: Sampling rate, in frames per second; frames that are never sampled may be skipped.
         """
         self._decoder.skip_unused(self._first, rate)
         yield self._first, self._first_ticks
@@ -145,7 +146,7 @@ class OpenedVideo:
         if told.duration_s is None or told.promised_end_s is None or clock.jumps:
             return 0.0
         missing_s = told.promised_end_s - clock.start_s - float(clock.end_ticks * self.time_base)
-        longest_still_s = float(clock.longest_ticks * self.time_base)  # the last frame may stand as long
+        longest_still_s = float(clock.longest_ticks * self.time_base)  # the last frame may be shown as long
         may_miss_s = max(MIN_MISSING_S, MIN_MISSING_PART * told.duration_s, longest_still_s)
         return missing_s if missing_s > may_miss_s else 0.0
 
@@ -175,19 +176,19 @@ class _Times(NamedTuple):
 
 
 def whole_length_s(source: ByteSource, path: str, *, video_stream: int | None = None) -> float | None:
-    """Length of a video from its first frame on, in seconds: from its header if that is about right, else measured.
+    """Duration of a video from its first frame, in seconds: from its header if roughly correct, otherwise measured.
 
-    Headers of truncated or joined files, or files with damaged times, are wrong. Local files are read to their end,
-    without decoding. For an address that would be a second download: its header is believed if packets are found near
+    Headers of truncated or concatenated files, or of files with damaged times, are wrong. Local files are read to the
+    end, without decoding. For an address that would be a second download: its header is used if there are packets near
     the end that it gives.
 
     Args:
-        source: At its start; it is left there if it can seek, and not touched if it cannot.
-        path: For messages.
-        video_stream: As of `best_video`.
+        source: At its start; rewound afterwards if it can seek, and not read otherwise.
+        path: Name for error messages.
+        video_stream: As `wanted` in `best_video`.
 
     Returns:
-        None where the source cannot seek, or nothing in it has a time.
+        The duration; None if the source cannot seek, or no packet has a time.
 
     Raises:
         MediaError: Not a video, or no video in it.
@@ -217,14 +218,15 @@ def video_rate(sampling: SamplingConfig, path: str, *, source_fps: float | None,
     """Rate at which frames of a video are sampled, in frames per second.
 
     Args:
-        sampling: With `most_frames`, the video's own rate is kept, or lowered so far that `covered_s` have no more.
-        path: For messages.
-        source_fps: The video's own rate, where it is known.
-        covered_s: Seconds for which `most_frames` are taken: the length of the video, or of a window; None where it is
-            not known.
+        sampling: With `most_frames`, the video's own rate is used, or lowered to give at most `most_frames` in
+            `covered_s`.
+        path: Name for error messages.
+        source_fps: The video's own rate, if known.
+        covered_s: Duration that `most_frames` must cover, in seconds: that of the video or of a window; None if
+            unknown.
 
     Raises:
-        MediaError: The whole video must have `most_frames`, and its length is not known or too great.
+        MediaError: `most_frames` is set, and the duration is unknown or too long.
     """
     if sampling.most_frames is None:
         return sampling.sample_fps
@@ -232,8 +234,8 @@ def video_rate(sampling: SamplingConfig, path: str, *, source_fps: float | None,
     own_fps = source_fps if source_fps is not None and is_known else sampling.sample_fps
     if covered_s is None:
         raise MediaError(
-            f"{path}: its length is unknown, and this model sees whole videos; "
-            "use windows of some seconds (`tallformer detect --windows 60`), or save the video as a file"
+            f"{path}: duration unknown, and this model processes whole videos; "
+            "use windows of a fixed length (`tallformer detect --windows 60`), or save the video to a file"
         )
     if own_fps * covered_s < sampling.most_frames + 0.5:
         return float(exact_rate(own_fps))
@@ -241,7 +243,7 @@ def video_rate(sampling: SamplingConfig, path: str, *, source_fps: float | None,
     if rate_fps < SLOWEST_FPS:
         raise MediaError(
             f"{path}: {covered_s:.0f} s are too long for {sampling.most_frames} frames; "
-            "use windows of some seconds (`tallformer detect --windows 600`)"
+            "use windows of a fixed length (`tallformer detect --windows 600`)"
         )
     return rate_fps
 
@@ -270,7 +272,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[
 
 
 def _as_shown(packets: Iterator[Packet[VideoStream]]) -> Iterator[_Times]:
-    """Times of packets in presentation order: no frame is shown before its decoding time."""
+    """Sort the times of packets into presentation order, given that no frame is shown before its decoding time."""
     waiting: list[tuple[int, int, _Times]] = []
     last_dts: int | None = None
     for number, packet in enumerate(packets):

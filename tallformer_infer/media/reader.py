@@ -35,11 +35,12 @@ from tallformer_infer.structures import VideoInfo
 
 Picture = NDArray[np.uint8]
 CLOSE_TIMEOUT_S = 5.0
-"""Longest wait for the thread in `close`: decoding of one packet, or a server that neither answers nor hangs up."""
+"""Timeout for joining the thread in `close`: it may be decoding a packet, or waiting for a silent server."""
 
 DECODED_AHEAD = 8
-"""Most decoded frames that wait to be resized. Overlapping decoding and resizing was measured 1.1 times as fast
-when every other frame is taken and 1.2 times when all are (720p H.264, two shared cores, median of 8 paired runs)."""
+"""Maximum number of decoded frames that wait to be resized. Overlapping decoding and resizing was measured to be 1.1
+times as fast when every other frame is sampled and 1.2 times when all are (720p H.264, two shared cores, median of 8
+paired runs)."""
 
 Item = TypeVar("Item")
 
@@ -60,21 +61,23 @@ def open_video(
     """Open a video and start decoding it in a thread.
 
     Args:
-        source: A regular file, a named pipe, `-` for standard input, an http(s) address, bytes that fsspec reads, a
-            binary file object, or pictures that a program hands over (`given.py`).
+        source: A regular file, a named pipe, `-` for standard input, an http(s) address, an fsspec source, a binary
+            file object, or pictures from the Python API (`given.py`).
         sampling: Frame rate, resizing and crop.
-        threads: Threads of the video codec, and of the filters that resize; None lets both choose by the number of
-            cores. 1 does everything in one thread, best where every core has a video of its own. (A PyAV without
-            `Graph.threads` leaves the filters their own choice.)
-        queue_frames: Frames decoded ahead, at most.
-        span_s: Seconds for which `sampling.most_frames` are taken; None: for the whole video, which then gives no more.
-        video_stream: Which of the file's video streams, from 0; None takes the main one.
-        is_hashed: Whether a regular file that is named is hashed as it is read, see `FrameStream.sha256`.
-        hardware: What decodes besides the processor, see `choose_hardware`.
+        threads: Threads for the video codec and for the resize filters; None chooses both by the number of cores. 1
+            does everything in one thread, which is best when each core has its own video. (With a PyAV without
+            `Graph.threads`, libavfilter chooses.)
+        queue_frames: Maximum number of frames decoded ahead.
+        span_s: Duration covered by `sampling.most_frames`, in seconds; None: the whole video, which then yields at most
+            that many frames.
+        video_stream: Index of the video stream, from 0; None selects the main one.
+        is_hashed: Whether to hash a regular file given by name while reading it, see `FrameStream.sha256`.
+        hardware: Hardware decoder to use, see `choose_hardware`.
 
     Raises:
-        MediaError: It cannot be opened, has no video, nothing in it can be decoded, its length must be known and is
-            not, or it is not for the hardware that is required.
+        MediaError: The video cannot be opened, has no video stream, no frame of it can be decoded, its duration is
+            needed and unknown, or the required hardware cannot decode it.
+        ValueError: `threads` is below 1.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, got {threads}")
@@ -87,21 +90,21 @@ def open_video(
 class FrameStream:
     """Iterator over the frames of a video: RGB uint8, shape (crop_px, crop_px, 3), contiguous.
 
-    Frame k stands for the time t = `info.start_s + k / sample_fps`. It is the last picture that begins before
-    t + 1/2 / sample_fps: the one that is shown at t, or one that begins less than half a frame later.
+    Frame k represents the time t = `info.start_s + k / sample_fps`. It is the last picture that starts before
+    t + 1/2 / sample_fps: the one shown at t, or one that starts less than half a frame later.
 
     Close the stream, or use it in a `with` statement.
     """
 
     info: VideoInfo
-    """What was read from the file."""
+    """Description of the video."""
 
     def __init__(self, work: _Work) -> None:
         """See `open_video`."""
         self.frame_count = 0
         """Frames taken so far."""
         self._work = work
-        # The thread knows the work, not this object, so that forgetting the stream, too, ends the thread.
+        # The thread references the work, not this object, so that garbage collection of the stream ends the thread.
         self._forget = weakref.finalize(self, self._work.stop)
         self._thread = threading.Thread(target=self._work.run, name="tallformer-frames", daemon=True)
         self._thread.start()
@@ -114,7 +117,7 @@ class FrameStream:
 
     @property
     def sample_fps(self) -> float:
-        """Rate at which frames are taken, in frames per second."""
+        """Sampling rate, in frames per second."""
         return self._work.sampling.sample_fps
 
     @property
@@ -124,7 +127,7 @@ class FrameStream:
 
     @property
     def missing_s(self) -> float:
-        """What the header promises and the file does not hold at its end, in seconds; known after the last frame."""
+        """Video missing at the end, compared with the header, in seconds; known after the last frame."""
         return self._work.missing_s
 
     @property
@@ -134,17 +137,17 @@ class FrameStream:
 
     @property
     def sha256(self) -> str | None:
-        """Hash of the file, known after the last frame; None if it is no regular file or hashing was not requested."""
+        """SHA-256 of the file, known after the last frame; None if not a regular file, or hashing was not requested."""
         return self._work.sha256
 
     @property
     def decode_s(self) -> float:
-        """Time the decoding thread was busy so far, in seconds."""
+        """Time that the decoding thread has been busy so far, in seconds."""
         return self._work.busy_s
 
     @property
     def position_s(self) -> float:
-        """Media time reached: the end of the last frame taken, in seconds on the file's own time line."""
+        """Media time reached: the end of the last frame taken, in seconds on the file's own timeline."""
         return self.info.start_s + self.frame_count / self._rate_fps
 
     def __iter__(self) -> Iterator[Picture]:
@@ -156,7 +159,7 @@ class FrameStream:
         return frame
 
     def close(self) -> None:
-        """Stop the thread at any point; frames not taken yet are lost. Can be called repeatedly."""
+        """Stop the thread; frames not taken yet are dropped. Can be called repeatedly."""
         self._forget()
         self._thread.join(CLOSE_TIMEOUT_S)
 
@@ -170,7 +173,7 @@ class FrameStream:
 
 
 class _Work:
-    """Work and results of the decoding thread."""
+    """Task and results of the decoding thread."""
 
     def __init__(
         self,
@@ -183,7 +186,7 @@ class _Work:
         video_stream: int | None,
     ) -> None:
         self.sampling = sampling
-        """Once the video is opened, with its rate."""
+        """Sampling config; its rate is final once the video is open."""
         self.opened: FrameQueue[VideoInfo] = FrameQueue(1)
         self.frames: FrameQueue[Picture] = FrameQueue(queue_frames)
         self.busy_s = 0.0
@@ -223,7 +226,7 @@ class _Work:
         error: BaseException | None = None
         try:
             self._decode()
-        except BaseException as raised:  # it surfaces in the thread that takes the frames
+        except BaseException as raised:  # re-raised in the thread that takes the frames
             error = raised
         finally:
             self._source.close()
@@ -264,7 +267,7 @@ class _Work:
             self._is_changed = self._source.is_changed()
 
     def _length_s(self) -> float | None:
-        """Length of the video, if the rate depends on it and the source can be read twice."""
+        """Duration in seconds, if the rate depends on it and the source can be read twice."""
         if self._most_frames is None or isinstance(self._source, GivenFrames):
             return None
         return whole_length_s(self._source, self._path, video_stream=self._video_stream)
@@ -290,7 +293,7 @@ class _Work:
         yield from self._limited(sampler, sampler.finish(video.end_ticks))
 
     def _limited(self, sampler: PictureSampler, pictures: Iterator[Picture]) -> Iterator[Picture]:
-        """Limit the number of pictures: a header that is slightly short must not produce a second window."""
+        """Limit the number of pictures: a slightly short duration in the header must not cause a second window."""
         for picture in pictures:
             if self._most_frames is None or sampler.count <= self._most_frames:
                 yield picture
@@ -303,10 +306,10 @@ def _opened(source: str | Path | WebBytes | RemoteBytes | BinaryIO) -> ByteSourc
 
 
 class FrameQueue(Generic[Item]):
-    """A `queue.Queue` that can end: with the last item, with an error, or because the consumer stopped."""
+    """Bounded queue that can end: after the last item, with an error, or because the consumer stopped."""
 
     def __init__(self, size: int) -> None:
-        """Hold at most `size` items, at least 1."""
+        """Create a queue of at most `size` items (at least 1)."""
         if size < 1:
             raise ValueError(f"expected a queue of at least 1 item, got {size}")
         self._size = size
@@ -317,7 +320,7 @@ class FrameQueue(Generic[Item]):
         self._is_closed = False
 
     def put(self, item: Item) -> bool:
-        """Wait for a free place and add `item`; False if the consumer has stopped."""
+        """Wait for a free slot and add `item`; return False if the consumer has stopped."""
         with self._change:
             self._change.wait_for(lambda: self._is_closed or len(self._items) < self._size)
             if not self._is_closed:
@@ -326,7 +329,7 @@ class FrameQueue(Generic[Item]):
             return not self._is_closed
 
     def end(self, error: BaseException | None = None) -> None:
-        """Mark the end; `error` is raised when the consumer asks for the next item."""
+        """Mark the end; `error` is raised in `take` after the last item."""
         with self._change:
             self._error = error
             self._is_ended = True
@@ -336,11 +339,11 @@ class FrameQueue(Generic[Item]):
         """Wait for the next item.
 
         Raises:
-            StopIteration: No item follows.
+            StopIteration: The queue has ended.
         """
         with self._change:
             while not (self._items or self._is_ended or self._is_closed):
-                self._change.wait(_POLL_S)  # not for ever, so that Ctrl-C is seen on every platform
+                self._change.wait(_POLL_S)  # with a timeout, so that Ctrl-C works on every platform
             if self._is_closed or not self._items:
                 error, self._error = self._error, None
                 raise error or StopIteration
@@ -372,14 +375,14 @@ def run_ahead(
 ) -> Generator[Item]:
     """Iterate `items` in a thread that runs at most `size` items ahead.
 
-    Closing the generator ends the thread, at its next item. Errors of `items` come out here.
+    Closing the generator ends the thread at its next item. Errors raised by `items` are re-raised here.
 
     Args:
         items: Consumed in the thread.
-        size: Items that may wait, at least 1.
-        thread_name: For people who look at threads.
-        interrupt: Called on an early end, to stop what the thread is busy with.
-        join_s: How long to wait for the thread to end; None waits for ever.
+        size: Maximum number of items that wait, at least 1.
+        thread_name: Name of the thread, for debugging.
+        interrupt: Called when the generator is closed early, to interrupt what the thread is doing.
+        join_s: Timeout for joining the thread, in seconds; None waits indefinitely.
     """
     queue: FrameQueue[Item] = FrameQueue(size)
     is_at_end = False
@@ -409,6 +412,6 @@ def run_ahead(
             yield item
     finally:
         queue.close()
-        if interrupt is not None and not is_at_end:  # a thread that has ended has nothing left to be interrupted
+        if interrupt is not None and not is_at_end:
             interrupt()
         thread.join(join_s)

@@ -1,4 +1,4 @@
-"""Presentation times of decoded frames, from timestamps as real files have them."""
+"""Presentation times of decoded frames, from the missing, damaged and jumping timestamps of real files."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from statistics import median_low
 from typing import Generic, Protocol, TypeVar
 
 MAX_STILL_S = 3600.0
-"""Longest duration of one frame that is believed."""
+"""Longest plausible duration of one frame, in seconds."""
 MAX_UNTIMED_S = 20.0
-"""Longest duration of a frame that is believed if there are no timestamps: in a bare stream one damaged number sets it
-for all frames. A slide show at a frame per 20 s still passes."""
+"""Longest plausible duration of a frame without timestamps, in seconds: in a raw stream one damaged number sets the
+duration of all frames. A slide show with a frame every 20 s is still accepted."""
 MAX_GAP_S = 86_400.0
-"""Longest jump between two frames that is believed."""
+"""Longest plausible jump between two frames, in seconds."""
 MIN_GAP_S = 10.0
-"""Shortest jump that is reported as a gap."""
+"""Shortest jump reported as a gap, in seconds."""
 MAX_LAST_STILL_S = 60.0
-"""Longest jump that is believed of the last frames alone, where too few follow to confirm it."""
+"""Longest jump accepted at the end of the file, where too few frames follow to confirm it, in seconds."""
 JITTER_S = 1.0
-"""A step back of at most this is a late frame and not counted as damage."""
+"""A step back of at most this many seconds is a late frame and not counted as damage."""
 LOOK_AHEAD_FRAMES = 16
-"""Frames that are read ahead to judge a jump, and so the longest run of damaged times that is repaired."""
+"""Frames read ahead to judge a jump, and therefore the longest run of damaged times that is repaired."""
 USUAL_STEPS = 3
-"""A step of at most so many usual ones is accepted without looking ahead."""
+"""A step of at most this many usual steps is accepted without looking ahead."""
 _CONFIRMING_FRAMES = 3
-"""Frames behind a jump at the end of the file, its own included, that confirm it."""
+"""Frames after a jump at the end of the file, including the one that jumped, needed to confirm it."""
 _GAP_STEPS = 10
-"""A gap is longer than so many usual steps; a time-lapse has none."""
+"""A gap is longer than this many usual steps; a time-lapse has none."""
 _SQUEEZED = 5
-"""Late frames are put in front of the next good one at no less than the usual step divided by this."""
+"""Late frames are placed before the next good one at intervals of at least the usual step divided by this."""
 
 
 class Timed(Protocol):
@@ -43,36 +43,36 @@ class Timed(Protocol):
 
     @property
     def dts(self) -> int | None:
-        """Decoding time of the packet that brought the frame out."""
+        """Decoding time of the packet that produced the frame."""
 
     @property
     def duration(self) -> int | None:
-        """How long it is shown; 0 or None where unknown."""
+        """Display duration; 0 or None where unknown."""
 
 
 Frame = TypeVar("Frame", bound=Timed)
 
 
 class FrameClock:
-    """Assign presentation times to frames, in the order of the decoder, which is presentation order.
+    """Assign presentation times to frames in decoder output order, which is presentation order.
 
     # Note [which time a frame has]
 
-    A frame is shown at its presentation time. Where the first frame has none (AVI), decoding times are used for all:
-    they rise in the same steps, and count from the start of the stream. Where a file has neither (a bare H.264 stream),
-    frames follow one another by their durations, up to `MAX_UNTIMED_S`.
+    A frame is shown at its presentation time. If the first frame has none (AVI), decoding times are used for all: they
+    increase by the same steps, from the start of the stream. If a file has neither (a raw H.264 stream), each frame
+    follows the last by its duration, up to `MAX_UNTIMED_S`.
 
     # Note [jumps]
 
     A step that is not positive, or longer than `USUAL_STEPS` usual ones, is judged by the next `LOOK_AHEAD_FRAMES`
     frames:
 
-    - Times return to the old line: those in between are damaged, and interpolated.
-    - Times stay ahead: the jump is real (a camera trap, a time-lapse, a recording that was interrupted). It is kept,
-      up to `MAX_GAP_S`, and counted as a gap. Of the last frames alone only `MAX_LAST_STILL_S` is believed.
-    - Times stay behind: the file's clock started again (files joined end to end). Later times are shifted along, so
-      that the first frame after the jump comes right after the last one before it. The same holds for a jump ahead
-      of more than half the range of a clock that wraps: it is a jump back, as FFmpeg unwraps it.
+    - Times return to the old timeline: those in between are damaged, and interpolated.
+    - Times stay ahead: the jump is real (a camera trap, a time-lapse, an interrupted recording). It is kept, up to
+      `MAX_GAP_S`, and counted as a gap. At the end of the file only `MAX_LAST_STILL_S` is accepted.
+    - Times stay behind: the file's clock restarted (concatenated files). Later times are shifted so that the first
+      frame after the jump directly follows the last one before it. The same applies to a jump ahead of more than half
+      the range of a clock that wraps: it is a jump back that FFmpeg unwrapped.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class FrameClock:
 
         Args:
             time_base: Seconds per tick of all times below.
-            nominal_ticks: Duration of a frame where nothing else tells it, at least 1.
-            start_ticks: Time of the first frame where frames have no presentation time.
-            wrap_ticks: Ticks after which the file's clock starts again at 0; None: it never does.
+            nominal_ticks: Duration of a frame that has none of its own, at least 1.
+            start_ticks: Time of the first frame if frames have no presentation time.
+            wrap_ticks: Ticks after which the file's clock wraps to 0; None if it never does.
         """
         self.jumps = 0
-        """Places where times were damaged or started again."""
+        """Places where times were damaged or restarted."""
         self.gaps = 0
         """Jumps ahead that were kept."""
         self.gap_s = 0.0
@@ -95,7 +95,7 @@ class FrameClock:
         self.longest_ticks = 0
         """Longest time between two frames so far."""
         self.first_ticks: int | None = None
-        """Time of the first frame on the file's own time line; None before it."""
+        """Time of the first frame on the file's own timeline; None before that frame."""
         self._time_base = time_base
         self._nominal_ticks = nominal_ticks
         self._start_ticks = start_ticks
@@ -112,7 +112,7 @@ class FrameClock:
 
     @property
     def start_s(self) -> float:
-        """Time of the first frame on the file's own time line, in seconds."""
+        """Time of the first frame on the file's own timeline, in seconds."""
         return float((self.first_ticks or 0) * self._time_base)
 
     @property
@@ -121,9 +121,9 @@ class FrameClock:
         return self._last_ticks + self._last_duration_ticks - (self.first_ticks or 0)
 
     def run(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, int]]:
-        """Frames with their times in ticks after the first frame: 0 for that one, then strictly rising.
+        """Frames with their times in ticks after the first frame: 0, then strictly increasing.
 
-        At most `LOOK_AHEAD_FRAMES` are read ahead, and only to judge a jump; one at the start.
+        Reads one frame ahead at the start, and up to `LOOK_AHEAD_FRAMES` to judge a jump.
         """
         waiting = _Waiting(frames)
         while waiting.fill(1):
@@ -135,7 +135,7 @@ class FrameClock:
             yield frame, self._place(frame, self._planned.popleft())
 
     def _begin(self, waiting: _Waiting[Frame]) -> None:
-        """Plan the first frame, or the first few where their times are damaged."""
+        """Plan the first frame, or the first few if their times are damaged."""
         waiting.fill(2)
         first = waiting.frames[0]
         self._uses_dts = first.pts is None and first.dts is not None
@@ -160,10 +160,10 @@ class FrameClock:
         return second is None or 0 < second - first <= USUAL_STEPS * self._last_duration_ticks
 
     def _strays_at_start(self, reads: Sequence[int | None]) -> int:
-        """Number of frames at the start with damaged times, judged by at least as many frames after them."""
+        """Number of frames with damaged times at the start, judged by at least as many frames after them."""
         known = [(index, read) for index, read in enumerate(reads) if read is not None]
         near_ticks = 2 * USUAL_STEPS * self._last_duration_ticks
-        if len(known) > 2 and 0 < known[2][1] - known[0][1] <= near_ticks:  # the second is the damaged one
+        if len(known) > 2 and 0 < known[2][1] - known[0][1] <= near_ticks:  # only the second is damaged
             return 0
         for place, (index, read) in enumerate(known[1:], 1):
             later = [time for _, time in known[place + 1 :]]
@@ -208,7 +208,7 @@ class FrameClock:
             self.jumps += step > 0 or -step > self._jitter_ticks
 
     def _return_to_line(self, reads: Sequence[int | None], usual: int) -> int:
-        """Index of the first frame whose time is back on the old line; 0 if there is none."""
+        """Index of the first frame whose time is back on the old timeline; 0 if there is none."""
         last, jumped = self._last_ticks, reads[0]
         assert jumped is not None, "only a known time jumps"
         for index, read in enumerate(reads[1:], 1):
@@ -223,7 +223,7 @@ class FrameClock:
         return 0
 
     def _note_gap(self, step: int, usual: int, reads: Sequence[int | None]) -> None:
-        """Count a jump that was kept, unless the next step is as long: a time-lapse."""
+        """Count a jump that was kept, unless the next step is similarly long (a time-lapse)."""
         jumped, following = reads[0], reads[1] if len(reads) > 1 else None
         is_steady = jumped is not None and following is not None and _GAP_STEPS * (following - jumped) >= step
         if step > _GAP_STEPS * usual and step * self._time_base >= MIN_GAP_S and not is_steady:
@@ -231,7 +231,7 @@ class FrameClock:
             self.gap_s += float((step - usual) * self._time_base)
 
     def _is_lone(self, step: int, following: int) -> bool:
-        """Whether a jump is longer than any before and too few frames follow to confirm it."""
+        """Whether a jump is much longer than any before and too few frames follow to confirm it."""
         if following >= _CONFIRMING_FRAMES or not self._steps:
             return False
         return step > max(MAX_LAST_STILL_S / self._time_base, _GAP_STEPS * self.longest_ticks)
@@ -249,7 +249,7 @@ class FrameClock:
         return None if ticks is None else ticks + self._shift_ticks
 
     def _place(self, frame: Timed, ticks: int) -> int:
-        """Record where a frame was placed; return its time after the first frame."""
+        """Record the time of a frame; return it in ticks after the first frame."""
         since_last = ticks - self._last_ticks
         is_timed = self._read(frame) is not None
         self._last_duration_ticks = self._duration(frame.duration, since_last=since_last, is_timed=is_timed)
@@ -271,14 +271,14 @@ class FrameClock:
 
 
 class _Waiting(Generic[Frame]):
-    """Frames that were read ahead."""
+    """Frames read ahead."""
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self.frames: deque[Frame] = deque()
         self._more = iter(frames)
 
     def fill(self, count: int) -> bool:
-        """Read until `count` frames wait, or the end; return whether any waits."""
+        """Read until `count` frames are buffered, or the end; return whether there are any."""
         self.frames.extend(islice(self._more, max(count - len(self.frames), 0)))
         return bool(self.frames)
 
@@ -287,7 +287,7 @@ class _Waiting(Generic[Frame]):
 
 
 def _between(last: int, end: int, count: int, usual: int) -> list[int]:
-    """Times of `count` frames between `last` and `end`: evenly spaced, or by the usual step if that leaves a gap."""
+    """Times of `count` frames between `last` and `end`: evenly spaced, or at the usual step if there is a gap."""
     room = end - last
     if 2 * room > 3 * (count + 1) * usual:
         return [last + usual * (index + 1) for index in range(count)]

@@ -1,4 +1,4 @@
-"""Read bytes of a video from an http(s) address, and decide which addresses may be read at all.
+"""Read the bytes of a video from an http(s) address, and decide which addresses may be read.
 
 This uses Python's own client, not FFmpeg's: it checks certificates, follows no redirects, and can be interrupted.
 See Note [FFmpeg is only handed bytes].
@@ -9,13 +9,13 @@ Note [a file that changes]
 
 Note [how long a server may be silent]
     A worker of `label` counts as hanging after 60 s (`archive/processes.py`). Reading therefore fails `PATIENCE_S`
-    after the last byte, with a reason, regardless of how many connections were tried.
+    after the last byte, with a reason, regardless of the number of attempts.
 
 Note [addresses that others name]
     A list fetched from an address is untrusted. It must not make this machine read local files or contact hosts that
     only this machine can reach: loopback, private and link-local ones, where cloud machines serve credentials. Such a
-    list may therefore name no file and only public hosts. Host names are resolved when sources are listed, and again
-    for each connection, which goes to the address that was checked. The command line and local lists may name anything.
+    list may therefore not name files, and only public hosts. Host names are resolved when sources are listed, and again
+    for each connection, which uses the address that was checked. The command line and local lists may name anything.
 
 Note [chains]
     fsspec reads `a::b` as a file system inside another (`zip::https://…`, `reference::…`), and some of these evaluate
@@ -51,18 +51,18 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 _CHAIN_ON_WEB = re.compile(r"::[a-z][a-z0-9+._-]*://", re.IGNORECASE)
 
 TIMEOUT_S = 15.0
-"""Longest silence of a server before the next attempt."""
+"""Time without a byte before the next attempt, in seconds."""
 PATIENCE_S = 45.0
-"""Longest time without a byte, over all attempts."""
+"""Time without a byte over all attempts, in seconds, after which reading fails."""
 RECONNECTS = 3
-"""Attempts without a byte after which a dropped connection is given up."""
+"""Consecutive attempts without a byte after which reading fails."""
 _WAIT_S = 0.5
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 _WEAK_TAG = "W/"
 _NO_HEAD = frozenset({401, 403, 404, 405, 501})
-"""Answers to HEAD from servers that would answer GET: addresses signed for GET only, or HEAD not supported."""
+"""Status codes for HEAD from servers that may accept GET: addresses signed for GET only, or HEAD not supported."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers that are worth a retry."""
+"""Status codes that are retried."""
 
 
 def is_address(source: str) -> bool:
@@ -85,7 +85,7 @@ def check_protocol(address: str, allowed: Collection[str] = ALLOWED_PROTOCOLS) -
     Raises:
         MediaError: The protocol is not allowed, or the address is a chain.
     """
-    # A web address is read by our own client, and may have colons in it: http://[::1]/
+    # A web address is read by our own client, and may contain `::`, as in http://[::1]/
     chained = _CHAIN_ON_WEB.search(address) if is_web_address(address) else "::" in address
     if chained:
         raise MediaError(f"{address}: chains of protocols (::) are not read; name the file itself")
@@ -116,13 +116,13 @@ def check_foreign(address: str) -> None:
     except ValueError as error:
         raise MediaError(f"{address}: not an address: {error}") from error
     if not host:
-        raise MediaError(f"{address}: names no host")
+        raise MediaError(f"{address}: no host in the address")
     try:
         public_addresses(host, port or 443)
     except PermissionError as error:
         raise MediaError(f"{address}: {error}") from error
     except OSError as error:
-        if not is_web_address(address):  # whose reader checks again; a host that is away for now fails on its own
+        if not is_web_address(address):  # web addresses are resolved again on connecting, so they may fail then
             raise MediaError(f"{address}: {error.strerror or error}") from error
 
 
@@ -178,7 +178,7 @@ class Version:
 
     @staticmethod
     def of(answer: http.client.HTTPResponse) -> Version:
-        """From the headers of a response, with or without a range."""
+        """Read the version from the headers of a full or partial response."""
         headers = answer.headers
         found = _CONTENT_RANGE.match(headers.get("Content-Range", "")) if answer.status == 206 else None
         length = headers.get("Content-Length", "")
@@ -187,11 +187,11 @@ class Version:
 
     @property
     def validator(self) -> str:
-        """Value for `If-Range`: a strong tag, else the date, else empty."""
+        """Value for `If-Range`: a strong tag, otherwise the date, otherwise empty."""
         return self.date if not self.tag or self.tag.startswith(_WEAK_TAG) else self.tag
 
     def differs_from(self, other: Version) -> bool:
-        """Whether both give a value and it differs; responses to ranges need not repeat every header."""
+        """Whether any value given by both differs; partial responses need not repeat every header."""
         pairs = [(self.tag, other.tag), (self.date, other.date), (self.size, other.size)]
         return any(one and another and one != another for one, another in pairs)
 
@@ -254,7 +254,7 @@ class WebBytes:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """See `ByteSource`. The next `read` reconnects."""
         if self._size is None:
-            raise OSError("the server answers to no ranges")
+            raise OSError("the server does not support range requests")
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
         if base + offset != self._place:
             self._drop()
@@ -294,7 +294,7 @@ class WebBytes:
             self._aborting.wait(_WAIT_S)
 
     def _connect(self) -> tuple[str | None, bool]:
-        """Request the bytes from the current position on; return a reason for failure or None, and whether to retry."""
+        """Request bytes from the current position; return the reason for a failure or None, and whether to retry."""
         headers = _headers(Range=f"bytes={self._place}-")
         if self._version is not None and self._version.validator:
             headers["If-Range"] = self._version.validator
@@ -316,7 +316,7 @@ class WebBytes:
         return None, True
 
     def _take(self, response: http.client.HTTPResponse) -> str | None:
-        """Check that a response continues the file at the current position; return a reason if not."""
+        """Check that a response continues the file at the current position; return the reason if not."""
         version = Version.of(response)
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
         if self._version is not None and version.differs_from(self._version):
@@ -364,8 +364,8 @@ def refusal_of(refusal: error.HTTPError) -> str:
     """Describe why a server refused."""
     if 300 <= refusal.code < 400:
         target = refusal.headers.get("Location", "another address")
-        return f"redirects to {target}; name that address itself if you trust it"
-    return f"the server says {refusal.code} {refusal.reason}"
+        return f"redirects to {target}; use that address if you trust it"
+    return f"the server answered {refusal.code} {refusal.reason}"
 
 
 def _headers(**more: str) -> dict[str, str]:
@@ -386,7 +386,7 @@ class _RefuseRedirects(request.HTTPRedirectHandler):
 
 
 def _connect_to_public(address: tuple[str, int], *arguments: Any, **options: Any) -> socket.socket:
-    """As `socket.create_connection`, to the first address of a host if all are public."""
+    """Like `socket.create_connection`, to the first address of a host if all are public."""
     host, port = address
     return socket.create_connection((public_addresses(host, port)[0], port), *arguments, **options)
 
@@ -405,13 +405,13 @@ class _PublicHttpsConnection(http.client.HTTPSConnection):
 
 class _PublicHttp(request.HTTPHandler):
     def http_open(self, req: request.Request) -> http.client.HTTPResponse:
-        """Connect to public hosts only; a configured proxy connects by itself."""
+        """Connect to public hosts only; with a configured proxy, the proxy connects."""
         return self.do_open(http.client.HTTPConnection if req.has_proxy() else _PublicHttpConnection, req)
 
 
 class _PublicHttps(request.HTTPSHandler):
     def https_open(self, req: request.Request) -> http.client.HTTPResponse:
-        """As `_PublicHttp`."""
+        """See `_PublicHttp.http_open`."""
         is_proxied = getattr(req, "_tunnel_host", None) is not None
         connection = http.client.HTTPSConnection if is_proxied else _PublicHttpsConnection
         return self.do_open(connection, req)  # with the default context, which checks certificates
