@@ -76,7 +76,7 @@ class TestCalibrate:
         assert (jump.truths, jump.predictions) == (0, 0)
         assert jump.cuts["max-f1"].threshold == run.cuts["max-f1"].threshold
         assert jump.cuts["max-f1"].recall is None
-        assert "predictions of classes without any truth did not count: jump (3)" in report.notes
+        assert "predictions of classes without any truth were ignored: jump (3)" in report.notes
 
     def test_calibrated_scores_are_nearer_to_the_share_that_is_right(self) -> None:
         report = calibrated({"run": GOOD, "jump": FEEBLE})
@@ -166,7 +166,7 @@ class TestRefusals:
 
         report = calibrate(predictions, more, classes=("run",))
 
-        assert report.notes == ("truths of classes that the model does not have were passed over: swim (3)",)
+        assert report.notes == ("truths of classes that the model does not have were ignored: swim (3)",)
         assert report.calibration.points["max-f1"].recall == 1
 
     def test_truth_without_any_segment(self) -> None:
@@ -180,7 +180,7 @@ class TestRefusals:
         more = Truth.of({**_segments(truth), "lost": [(0, 1, "run")]})
 
         with pytest.raises(
-            AnnotationError, match=r"predictions: lacks 1 of the 4 videos of truth: lost; detect in them"
+            AnnotationError, match=r"predictions: lacks 1 of the 4 videos of truth: lost; run detect on them"
         ):
             calibrate(predictions, more, classes=("run",))
 

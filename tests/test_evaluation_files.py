@@ -98,7 +98,7 @@ class TestTruth:
         truth = truth_of(tmp_path, database([*GOOD, {"segment": [3, 3], "label": "Run"}]))
 
         assert len(rows_of(truth)) == 2
-        assert truth.notes == ("truth segments without length: 1; no prediction with a length can find them",)
+        assert truth.notes == ("truth segments of zero length: 1; no prediction longer than zero can match them",)
 
     @pytest.mark.parametrize(
         ("annotations", "message"),

@@ -79,7 +79,7 @@ def test_two_segments_without_length_match_as_in_the_activitynet_toolkit(
     evaluation = score(tmp_path, truth, results(found), protocol)
 
     assert evaluation.average == pytest.approx(average)
-    assert evaluation.notes == ("truth segments without length: 2; no prediction with a length can find them",)
+    assert evaluation.notes == ("truth segments of zero length: 2; no prediction longer than zero can match them",)
 
 
 def test_truth_as_prediction_is_perfect_by_the_toolkit(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_ambiguous_in_json_is_no_class(tmp_path: Path) -> None:
 
     assert [each.label for each in evaluation.classes] == ["a", "b"]
     assert evaluation.average == 1.0
-    assert evaluation.notes == ("truth segments marked Ambiguous, which is no class: 1; left out",)
+    assert evaluation.notes == ("truth segments marked Ambiguous, which is not a class: 1; excluded",)
 
 
 def test_names_and_labels_match_whether_composed_or_not(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_truth_outside_of_its_video_is_counted_in_one_line(tmp_path: Path) -> No
     evaluation = score(tmp_path, database(rows, duration=15), results([annotation(10, 14, "a", score=0.5)]))
 
     assert evaluation.truth_count == 4
-    assert evaluation.notes == ("truth segments outside of their video: 2 of 4; they count as the file has them",)
+    assert evaluation.notes == ("truth segments outside their video: 2 of 4; used unchanged",)
 
 
 def test_files_without_a_common_video_are_refused_with_two_names_of_each(tmp_path: Path, capsys: Any) -> None:
@@ -159,7 +159,7 @@ def test_files_without_a_common_video_are_refused_with_two_names_of_each(tmp_pat
     assert cli.run(["eval", *map(str, paths)]) == 1
 
     said = capsys.readouterr().err
-    assert "have no video in common: predictions are of x.mp4, y.mp4, ...; truth is of x, y, ..." in said
+    assert "have no video in common: predictions are for x.mp4, y.mp4, ...; truth is for x, y, ..." in said
     assert len(said.splitlines()) == 1
 
 
@@ -173,5 +173,5 @@ def test_videos_of_another_subset_are_named_as_such(tmp_path: Path) -> None:
     read = read_truth(write(tmp_path / "truth.json", truth), subset="validation", defaults=())
     found = Predictions.of({"training": []})
 
-    with pytest.raises(AnnotationError, match="1 are in another subset, which --subset chooses"):
+    with pytest.raises(AnnotationError, match="1 are in another subset, see --subset"):
         require_common_videos(found, read)

@@ -332,7 +332,7 @@ def test_label_studio_uploads_of_one_name_stay_apart(file):
     read = read_label_file(file("a.json", json.dumps(tasks)))
 
     assert [each.name for each in read.videos] == [each["data"]["video"] for each in tasks]
-    assert "another task has a video a.mp4" in read.notes[0]
+    assert "another task also has a video a.mp4" in read.notes[0]
 
 
 def test_label_studio_results_that_are_no_labels_in_time_are_named(file):
@@ -430,7 +430,7 @@ def test_boris_observations_without_a_video_are_named(file):
 
     assert by_name(read.videos) == {"a.mp4": JUMP * 2}
     assert "observations.seen: has no video" in read.notes[0]
-    assert "observations.again: a.mp4 is in observations.o, too" in read.notes[1]
+    assert "observations.again: a.mp4 is also in observations.o" in read.notes[1]
 
 
 def test_boris_queue_without_lengths_is_refused(file):
@@ -511,7 +511,7 @@ def test_tables_that_boris_exports_are_read_in_the_time_of_each_file(file, name,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (TABULAR.replace("STOP,113.000", "START,113.000").rpartition("\n")[0], "'wave' begins at 112.5 s and does not"),
+        (TABULAR.replace("STOP,113.000", "START,113.000").rpartition("\n")[0], "'wave' starts at 112.5 s and does not"),
         (TABULAR.replace("112.500", "soon"), r"line 7: expected times in seconds, got \[\"soon\"\]"),
         (TABULAR.replace("POINT", "blob"), 'line 6: expected START, STOP, STATE or POINT as behavior type, got "BLOB"'),
         (TABULAR.partition(",START")[0], 'line 2: expected START, STOP, STATE or POINT as behavior type, got ""'),

@@ -353,7 +353,7 @@ def test_missing_file_is_refused(tmp_path):
 
 
 def test_file_of_another_format_than_said_is_refused(file):
-    with pytest.raises(AnnotationError, match='expected an object "metadata" in it; is it of another format'):
+    with pytest.raises(AnnotationError, match='expected an object "metadata" in it; is it in another format'):
         read_labels(file("a.json", '{"database": {}}'), form="via")
 
 

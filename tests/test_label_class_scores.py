@@ -95,7 +95,7 @@ def test_video_that_the_file_does_not_have_fails_and_is_done_once_it_has(model, 
 
     (failed,) = [row for row in content_of(tmp_path / "out")[0].values() if row["status"] == "failed"]
     assert (done.run.totals.done, failed["error_kind"]) == (2, "scores")
-    assert failed["error"] == f"{file}: has no class scores of the video c"
+    assert failed["error"] == f"{file}: has no class scores for the video c"
 
     again = label(videos, out=tmp_path / "out", model=model, class_scores=scores(tmp_path, **FIRST))
 

@@ -146,7 +146,7 @@ def test_rates_are_noted_unless_there_is_only_the_recipes_own() -> None:
         ((-5,), "-5 must be above 0"),
         ((float("nan"),), "nan must be above 0"),
         ((0.1,), "0.1 must be at least 0.15 for this recipe"),
-        ((), "none was given"),
+        ((), "expected at least one rate"),
     ],
 )
 def test_other_rates_are_refused(rates: tuple[float, ...], message: str) -> None:
@@ -156,7 +156,7 @@ def test_other_rates_are_refused(rates: tuple[float, ...], message: str) -> None
 
 def test_models_whose_windows_share_no_clips_have_one_rate() -> None:
     with pytest.raises(
-        ConfigError, match="the recipe anet-swin-b sees whole videos at once; its localizer has one rate"
+        ConfigError, match="the recipe anet-swin-b processes whole videos at once; its localizer has one rate"
     ):
         choose_layout(preset("anet-swin-b"), "shared", (30, 10))
     with pytest.raises(

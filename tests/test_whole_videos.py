@@ -93,7 +93,7 @@ def test_class_scores_are_found_by_name_with_or_without_v(tmp_path: Path) -> Non
 
     assert scores.of("v_one") == {"b": 0.25, "a": 0.0}
     assert scores.of("two") == {"b": 1.0, "a": 0.5}
-    with pytest.raises(AnnotationError, match="has no class scores of the video three"):
+    with pytest.raises(AnnotationError, match="has no class scores for the video three"):
         scores.of("three")
 
 
@@ -106,7 +106,7 @@ def test_labels_are_class_scores_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"results": {}}, "class: expected a list of different names, got null"),
+        ({"results": {}}, "class: expected a list of distinct names, got null"),
         ({"class": ["a", "a"], "results": {}}, "expected a list of different names"),
         ({"class": ["a"], "results": []}, "results: expected an object with a key per video"),
         ({"class": ["a"], "results": {"v": [1, 2]}}, r"results\.v: expected 1 scores, one per class"),

@@ -1,4 +1,4 @@
-"""Evaluation of predictions against truth: NumPy only, every benchmark's own rules."""
+"""Evaluation of predictions against ground truth, in NumPy, with the rules of each benchmark."""
 
 from tallformer_infer.evaluation.annotations import (
     ClassScores,

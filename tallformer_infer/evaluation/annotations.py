@@ -1,4 +1,4 @@
-"""Truth, predictions and class scores of a set of videos: read from files, and aligned with each other."""
+"""Read ground truth, predictions and class scores of a set of videos from files, and align them."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ from tallformer_infer.structures import Action
 
 _AMBIGUOUS = "ambiguous"
 _MAY_END_LATE_S = 1.0
-"""How far behind the end of its video a segment may end without a note; annotations are rounded."""
+"""Tolerance for segments that end after their video, in seconds; annotations are rounded."""
 
 SkipReason = Literal["no truth", "other subset", "no annotated segment", "left out"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """The annotated segments of one subset; one row each, in the order of the file."""
+    """The annotated segments of one subset, one row each, in file order."""
 
     source: str
     """File or folder, for messages."""
     subset: str | None
-    """Subset the rows were taken from; None where the file names no subsets."""
+    """Subset that the rows belong to; None if the file has no subsets."""
     videos: tuple[str, ...]
     """Every video of the subset, with or without annotated segments; names and labels are composed (NFC)."""
     labels: tuple[str, ...]
-    """Classes of the segments, in the order of their first appearance; each has at least one segment."""
+    """Classes of the segments, in order of first appearance; each has at least one segment."""
     video_indices: NDArray[np.int64]
-    """Row of `videos` of each segment, shape (N,)."""
+    """Index into `videos` of each segment, shape (N,)."""
     class_indices: NDArray[np.int64]
-    """Row of `labels` of each segment, shape (N,)."""
+    """Index into `labels` of each segment, shape (N,)."""
     segments_s: NDArray[np.float64]
     """Half-open segments (start, end) in seconds, shape (N, 2)."""
     other_subset_videos: frozenset[str] = frozenset()
-    """Videos that the file has in other subsets."""
+    """Videos in other subsets of the file."""
     left_out_videos: frozenset[str] = frozenset()
-    """Videos that were taken out by `without`."""
+    """Videos removed by `without`."""
     notes: tuple[str, ...] = ()
-    """What a reader should know, one sentence each."""
+    """Notes for the user, one sentence each."""
 
     def __post_init__(self) -> None:
         _check_rows(self.segments_s, self.video_indices, self.class_indices)
 
     @staticmethod
     def of(segments: Mapping[str, Sequence[tuple[float, float, str]]], *, source: str = "truth") -> Truth:
-        """Truth from {video: [(start_s, end_s, label), ...]}; a video may have no segment."""
+        """Create truth from {video: [(start_s, end_s, label), ...]}; a video may have no segments."""
         labels: dict[str, int] = {}
         rows = [(video, *row) for video, (_, found) in enumerate(segments.items()) for row in found]
         return Truth(
@@ -81,7 +81,7 @@ class Truth:
         )
 
     def without(self, videos: Collection[str]) -> Truth:
-        """The same truth without `videos` and their segments; a note counts the names that it does not have."""
+        """Copy without `videos` and their segments; a note gives the number of unknown names."""
         matched = {match_video(video, self.videos) for video in videos}
         left_out = matched - {None}
         unknown = sum(match_video(video, self.videos) is None for video in videos)
@@ -105,31 +105,31 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Predicted segments; one row each, in the order of the file."""
+    """Predicted segments, one row each, in file order."""
 
     source: str
     """File, for messages."""
     videos: tuple[str, ...]
-    """Every video that was predicted on, with or without a segment; names and labels are composed (NFC)."""
+    """Every video in the predictions, with or without a segment; names and labels are composed (NFC)."""
     labels: tuple[str, ...]
-    """Classes, in the order of their first appearance."""
+    """Classes, in order of first appearance."""
     video_indices: NDArray[np.int64]
-    """Row of `videos` of each segment, shape (N,)."""
+    """Index into `videos` of each segment, shape (N,)."""
     class_indices: NDArray[np.int64]
-    """Row of `labels` of each segment, shape (N,)."""
+    """Index into `labels` of each segment, shape (N,)."""
     segments_s: NDArray[np.float64]
     """Half-open segments (start, end) in seconds, shape (N, 2)."""
     scores: NDArray[np.float64]
     """Confidence, higher is better, shape (N,)."""
     notes: tuple[str, ...] = ()
-    """What a reader should know, one sentence each."""
+    """Notes for the user, one sentence each."""
 
     def __post_init__(self) -> None:
         _check_rows(self.segments_s, self.video_indices, self.class_indices, self.scores)
 
     @staticmethod
     def of(actions: Mapping[str, Sequence[Action]], *, source: str = "predictions") -> Predictions:
-        """Predictions from {video: [action, ...]}; a video may have no action."""
+        """Create predictions from {video: [action, ...]}; a video may have no actions."""
         labels: dict[str, int] = {}
         rows = [(video, action) for video, (_, found) in enumerate(actions.items()) for action in found]
         return Predictions(
@@ -152,12 +152,12 @@ def read_truth(path: Path, *, subset: str | None, defaults: tuple[str, ...]) -> 
     """Read the annotated segments of one subset.
 
     Args:
-        path: As `read_annotations` takes it: ActivityNet-form JSON, or the text folder of THUMOS14.
-        subset: Name of the subset; None takes the only one there is, or else the first of `defaults` that there is.
-        defaults: Names as `fold_subset` writes them.
+        path: ActivityNet-form JSON, or the text folder of THUMOS14, see `read_annotations`.
+        subset: Name of the subset; None selects the only one, otherwise the first of `defaults` that exists.
+        defaults: Names as returned by `fold_subset`.
 
     Raises:
-        AnnotationError: The file cannot be read, has no such subset, or has wrong segments in it; one line each.
+        AnnotationError: The file cannot be read, has no such subset, or has malformed segments; one line each.
     """
     problems = Problems(str(path))
     annotations = read_annotations(path, subset=subset, defaults=defaults, problems=problems)
@@ -167,10 +167,11 @@ def read_truth(path: Path, *, subset: str | None, defaults: tuple[str, ...]) -> 
             problems.add(segment.key, f"ends at {segment.end_s:g} s, before it starts at {segment.start_s:g} s")
     problems.raise_if_any()
     if not any(video.segments for video in videos):
-        raise AnnotationError(
-            f"{path}: no annotated segment in subset {annotations.subset}; there is nothing to score against"
-        )
-    notes = (*_note(ambiguous, "truth segments marked Ambiguous, which is no class: {}; left out"), *_notes_on(videos))
+        raise AnnotationError(f"{path}: no annotated segment in subset {annotations.subset}, expected at least one")
+    notes = (
+        *_note(ambiguous, "truth segments marked Ambiguous, which is not a class: {}; excluded"),
+        *_notes_on(videos),
+    )
     rows = {video.name: [(row.start_s, row.end_s, row.label) for row in video.segments] for video in videos}
     truth = Truth.of(rows, source=str(path))
     return dataclasses.replace(truth, subset=annotations.subset, other_subset_videos=annotations.others, notes=notes)
@@ -180,11 +181,11 @@ def read_predictions(path: Path) -> Predictions:
     """Read predicted segments.
 
     Args:
-        path: `actions.json` as `tallformer detect` writes it, where a video goes by its file name without folder and
-            ending; or ActivityNet-form JSON, `{"results": {video: [{"segment", "label", "score"}]}}`.
+        path: `actions.json` from `tallformer detect`, where the name of a video is its file name without folder and
+            suffix; or ActivityNet-form JSON, `{"results": {video: [{"segment", "label", "score"}]}}`.
 
     Raises:
-        AnnotationError: The file cannot be read, or has wrong segments in it; one line each.
+        AnnotationError: The file cannot be read, or has malformed segments; one line each.
     """
     document = read_json_object(path)
     problems = Problems(str(path))
@@ -205,18 +206,18 @@ def read_predictions(path: Path) -> Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Of predictions that `tallformer detect` wrote, in either dialect."""
+    """How predictions were made by `tallformer detect`, from either output format."""
 
     bundle_sha256: str
     """Hash of the `bundle.json` of the model."""
     operating_point: str | None
-    """Point that decided which actions were kept; None where scores are the model's own."""
+    """Operating point that was applied; None if scores are the model's own."""
     filters: tuple[str, ...]
-    """Options that left actions out: `--threshold`, `--top-k`, `--classes`."""
+    """Options that removed actions: `--threshold`, `--top-k`, `--classes`."""
 
 
 def origin_of(document: dict[str, Any]) -> Origin | None:
-    """How the predictions of a document were made; None where it does not say."""
+    """How the predictions of a document were made; None if the document does not say."""
     run = document.get("external_data", document)
     settings = run.get("settings") if isinstance(run, dict) else None
     if not isinstance(settings, dict) or not isinstance(run.get("bundle_sha256"), str):
@@ -233,7 +234,7 @@ def origin_of(document: dict[str, Any]) -> Origin | None:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """How the predictions of a file were made; None where it does not say, or is no JSON object."""
+    """How the predictions of a file were made; None if the file does not say, or is not a JSON object."""
     try:
         return origin_of(read_json_object(path))
     except AnnotationError:
@@ -242,22 +243,22 @@ def read_origin(path: Path) -> Origin | None:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """What each video shows, by name of the class."""
+    """Video-level class scores."""
 
     source: str
     """File, for messages."""
     videos: Mapping[str, Mapping[str, float]]
-    """Scores of the classes, by video; classes that are not there have 0."""
+    """Scores by class name, by video; missing classes have a score of 0."""
 
     def of(self, video: str) -> Mapping[str, float]:
-        """Scores of one video, found with or without a leading `v_`.
+        """Scores of one video; its name matches with or without a leading `v_`.
 
         Raises:
-            AnnotationError: The file has none.
+            AnnotationError: The file has no scores of this video.
         """
         name = match_video(video, self.videos)
         if name is None:
-            raise AnnotationError(f"{self.source}: has no class scores of the video {video}")
+            raise AnnotationError(f"{self.source}: has no class scores for the video {video}")
         return self.videos[name]
 
 
@@ -266,18 +267,18 @@ def read_class_scores(path: Path) -> ClassScores:
 
     Args:
         path: JSON of the form `{"class": [names], "results": {video: [scores]}}`, in which scores of published
-            classifiers are passed on (CUHK, UntrimmedNet), or annotations in ActivityNet form, whose classes have a
-            score of 1: what would be found if the classes were known.
+            classifiers are distributed (CUHK, UntrimmedNet), or annotations in ActivityNet form, whose classes get a
+            score of 1: the result if the classes were known.
 
     Raises:
-        AnnotationError: The file cannot be read, or its parts do not fit together; the message names the key.
+        AnnotationError: The file cannot be read, or is inconsistent; the message names the key.
     """
     document = read_json_object(path)
     if "database" in document:
         return ClassScores(str(path), _of_truth(document["database"], path))
     names, results = document.get("class"), document.get("results")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-        raise AnnotationError(f"{path}: class: expected a list of different names, got {shown(names)}")
+        raise AnnotationError(f"{path}: class: expected a list of distinct names, got {shown(names)}")
     if not isinstance(results, dict):
         raise AnnotationError(f"{path}: results: expected an object with a key per video, got {shown(results)}")
     return ClassScores(
@@ -291,41 +292,41 @@ def read_class_scores(path: Path) -> ClassScores:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoReport:
-    """What became of every video of the truth's subset and of the predictions."""
+    """Which videos of the truth's subset and of the predictions were scored, and why others were not."""
 
     scored: tuple[str, ...]
-    """Videos whose predictions count, by their name in the truth, in its order."""
+    """Videos whose predictions count, by their names and in their order in the truth."""
     without_prediction: tuple[str, ...]
-    """Those of `scored` that the predictions do not have at all; every truth in them counts as missed."""
+    """Those of `scored` that are missing from the predictions; all their truths count as missed."""
     skipped: Mapping[SkipReason, tuple[str, ...]]
-    """Videos that do not count. `no truth`: predicted, but not in the truth. `other subset`: predicted, but the truth
-    has them in another subset. `no annotated segment`: in the subset, but with nothing to find (only where the protocol
-    leaves them out). `left out`: taken out on request."""
+    """Videos that do not count. `no truth`: predicted, but not in the truth. `other subset`: predicted, but in another
+    subset of the truth. `no annotated segment`: in the subset, but without segments (only if the protocol excludes
+    them). `left out`: excluded on request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aligned:
-    """Predictions that count, in the rows of the truth."""
+    """Predictions that count, with the video and class indices of the truth."""
 
     video_indices: NDArray[np.int64]
-    """Row of `Truth.videos`, shape (N,)."""
+    """Index into `Truth.videos`, shape (N,)."""
     class_indices: NDArray[np.int64]
-    """Row of `Truth.labels`, shape (N,)."""
+    """Index into `Truth.labels`, shape (N,)."""
     segments_s: NDArray[np.float64]
     """Start and end in seconds, shape (N, 2)."""
     scores: NDArray[np.float64]
-    """Shape (N,)."""
+    """Confidence, shape (N,)."""
     videos: VideoReport
-    """What became of every video."""
+    """Which videos were scored."""
     unknown_labels: Mapping[str, int]
-    """Predictions in scored videos that were dropped because no truth has their label, per label."""
+    """Number of predictions in scored videos that were dropped because no truth has their label, by label."""
 
 
 def require_common_videos(predictions: Predictions, truth: Truth) -> None:
-    """Refuse predictions and truth that were not made for one another.
+    """Check that predictions and truth have a video in common.
 
     Raises:
-        AnnotationError: They have no video in common; the message has two names of each.
+        AnnotationError: They have no video in common; the message gives two names of each.
     """
     known = frozenset(truth.videos) | truth.left_out_videos
     if not predictions.videos or any(match_video(video, known) for video in predictions.videos):
@@ -334,25 +335,25 @@ def require_common_videos(predictions: Predictions, truth: Truth) -> None:
         ", ".join(videos[:2]) + (", ..." if len(videos) > 2 else "") for videos in (predictions.videos, truth.videos)
     )
     elsewhere = sum(match_video(video, truth.other_subset_videos) is not None for video in predictions.videos)
-    hint = f"; {elsewhere} are in another subset, which --subset chooses" if elsewhere else ""
+    hint = f"; {elsewhere} are in another subset, see --subset" if elsewhere else ""
     raise AnnotationError(
-        f"{predictions.source} and {truth.source} have no video in common: predictions are of {found}; "
-        f"truth is of {expected}{hint}"
+        f"{predictions.source} and {truth.source} have no video in common: predictions are for {found}; "
+        f"truth is for {expected}{hint}"
     )
 
 
 def align(predictions: Predictions, truth: Truth, *, empty_videos_count: bool) -> Aligned:
-    """Keep the predictions that count, in the order of the file.
+    """Select the predictions that count, in file order.
 
-    Videos match by name, with or without a leading `v_`, as ActivityNet's files have it both ways.
+    Videos match by name, with or without a leading `v_`, as ActivityNet's files use both.
 
     Args:
-        predictions: What was predicted.
-        truth: What there is.
-        empty_videos_count: True where predictions on videos without annotated segments count (as false positives).
+        predictions: Predicted segments.
+        truth: Annotated segments.
+        empty_videos_count: Whether predictions on videos without annotated segments count (as false positives).
 
     Raises:
-        AnnotationError: Two videos of the predictions are the same video of the truth.
+        AnnotationError: Two videos of the predictions match the same video of the truth.
     """
     rows = {video: row for row, video in enumerate(truth.videos)}
     matched = {video: match_video(video, rows) for video in predictions.videos}
@@ -380,7 +381,7 @@ def align(predictions: Predictions, truth: Truth, *, empty_videos_count: bool) -
 
 
 def _without_ambiguous(annotations: Annotations) -> tuple[list[LabelledVideo], int]:
-    """Videos without segments of `Ambiguous`, which THUMOS14 has for what is no class, and how many these were."""
+    """Remove segments labelled `Ambiguous`, which THUMOS14 uses for unclear actions; return videos and their number."""
     videos, count = [], 0
     for video in annotations.videos:
         kept = tuple(segment for segment in video.segments if segment.label.casefold() != _AMBIGUOUS)
@@ -398,8 +399,8 @@ def _notes_on(videos: Sequence[LabelledVideo]) -> tuple[str, ...]:
         for segment in video.segments
     )
     lengthless = sum(segment.start_s == segment.end_s for segment in segments)
-    outside_of = f"truth segments outside of their video: {{}} of {len(segments)}; they count as the file has them"
-    without_length = "truth segments without length: {}; no prediction with a length can find them"
+    outside_of = f"truth segments outside their video: {{}} of {len(segments)}; used unchanged"
+    without_length = "truth segments of zero length: {}; no prediction longer than zero can match them"
     return (*_note(outside, outside_of), *_note(lengthless, without_length))
 
 
@@ -408,16 +409,16 @@ def _note(count: int, text: str) -> tuple[str, ...]:
 
 
 def _notes_of(document: dict[str, Any]) -> tuple[str, ...]:
-    """What `actions.json` says about itself: an untrained model, an operating point, videos that could not be read."""
+    """Warnings from `actions.json`: an untrained model, an operating point, videos that could not be read."""
     model, failures = document.get("model"), document.get("failures")
     notes = []
     if isinstance(model, dict) and model.get("trained") is False:
-        notes.append(f"the predictions are of the untrained model {model.get('name')} and mean nothing")
+        notes.append(f"the predictions are from the untrained model {model.get('name')} and are meaningless")
     origin = origin_of(document)
     if origin is not None and origin.operating_point not in (None, ALL_ACTIONS):
         notes.append(
-            f"the predictions are those of operating point {origin.operating_point}, without the less sure ones, which "
-            f"mAP counts too: for mAP, detect with --operating-point {RAW_SCORES}"
+            f"the predictions were filtered by operating point {origin.operating_point}, but mAP also counts "
+            f"low-scored ones: for mAP, detect with --operating-point {RAW_SCORES}"
         )
     if isinstance(failures, list) and failures:
         paths = ", ".join(str(failure.get("path")) for failure in failures if isinstance(failure, dict))

@@ -2,12 +2,12 @@
 
 # Note [few truths]
 A threshold fitted to a handful of truths overfits. A class with fewer than `ENOUGH_TRUTHS` truths gets the curve and
-thresholds of all classes together and is reported as pooled. Nor does one lucky prediction make a precision: at least
-`ENOUGH_RIGHT` right predictions must lie above a threshold.
+thresholds of all classes together and is reported as pooled. A precision also needs more than one lucky prediction: at
+least `ENOUGH_RIGHT` correct predictions must lie above a threshold.
 
 # Note [points on other videos]
-Thresholds look better on the videos they were chosen on than on others. So they are also cross-validated in `FOLDS`
-folds of videos; precision and recall on the left-out folds are the `held_out` ones.
+Thresholds look better on the videos they were chosen on than on others. They are therefore also cross-validated in
+`FOLDS` folds of videos; `held_out` precision and recall are measured on the folds left out.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from tallformer_infer.evaluation.scoring import choose_threshold
 from tallformer_infer.labels import composed, match_video
 
 ENOUGH_TRUTHS = 10
-"""From so many truths on a class has cuts of its own. See Note [few truths]."""
+"""Minimum number of truths for a class to get its own thresholds. See Note [few truths]."""
 ENOUGH_RIGHT = 3
-"""So many right ones must lie above a score to believe in its precision. See Note [few truths]."""
+"""Minimum number of correct predictions above a threshold. See Note [few truths]."""
 FOLDS = 5
-"""See Note [points on other videos]."""
+"""Number of cross-validation folds. See Note [points on other videos]."""
 BEST_F1 = "max-f1"
 """Name of the point with the highest F1 of each class."""
 
@@ -42,31 +42,31 @@ NAMES_SHOWN = 8
 Array = NDArray[np.float64]
 
 IDENTITY = ScoreCurve(low=1.0, high=1.0, shift=0.0)
-"""Leaves scores as they are."""
+"""Curve that leaves scores unchanged."""
 
 DECIMALS = 6
-"""Parameters are rounded, so that machines which add in another order write the same bundle."""
+"""Digits to which parameters are rounded, so that another summation order still gives the same bundle."""
 
 _FLATTEST = 0.01
-"""Least `low`: what keeps the order of scores that say nothing."""
+"""Minimum of `low`, which preserves the order of uninformative scores."""
 _STEPS = 100
 _SMALLEST_STEP = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationReport:
-    """A calibration, and what a reader should know about it."""
+    """A calibration, with its errors and notes."""
 
     calibration: Calibration
-    """To be stored in the bundle."""
+    """Calibration to be stored in the bundle."""
     error_before: float
-    """Expected calibration error of the scores as they were, in [0, 1]."""
+    """Expected calibration error of the original scores, in [0, 1]."""
     error_after: float
-    """The same of the calibrated scores, on the predictions they were calibrated with."""
+    """Expected calibration error of the calibrated scores, on the predictions used for calibration."""
     videos: VideoReport
-    """Which videos counted, and which did not and why."""
+    """Which videos were used, and why others were not."""
     notes: tuple[str, ...]
-    """One sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 def calibrate(
@@ -78,18 +78,18 @@ def calibrate(
     precisions: Sequence[float] = (0.9,),
     default: str = BEST_F1,
 ) -> CalibrationReport:
-    """Find how sure a model's scores are, and from which score on its actions are worth keeping.
+    """Fit calibrated scores, and the score thresholds of operating points.
 
     Args:
-        predictions: All that the model finds in the videos of the truth, with its own scores.
-        truth: What there is. Predictions on its videos in which nothing is annotated are wrong.
-        classes: Names that the model can give.
-        tiou_threshold: Overlap from which a prediction is right, in (0, 1].
-        precisions: Beside the point `max-f1`, one is made for each of these least precisions, in (0, 1].
-        default: What `detect` will use unless told otherwise: a point, `all` or `none`.
+        predictions: All predictions of the model on the videos of the truth, with its own scores.
+        truth: Annotated segments. Predictions on its videos without annotations are false positives.
+        classes: Class names of the model.
+        tiou_threshold: Overlap from which a prediction is correct, in (0, 1].
+        precisions: Target precisions in (0, 1]; an operating point is made for each, in addition to `max-f1`.
+        default: Default of `detect`: an operating point, `all` or `none`.
 
     Raises:
-        AnnotationError: Predictions and truth do not fit together, or to the model; or nothing is right.
+        AnnotationError: Predictions and truth do not match each other or the model, or no prediction is correct.
         ConfigError: An option is out of range.
     """
     if not 0 < tiou_threshold <= 1:
@@ -118,7 +118,7 @@ def calibrate(
 
 
 def points_for(precisions: Sequence[float]) -> dict[str, float | None]:
-    """Names of the points that are made, and the least precision of each: 0.9 makes `precision-0.90`.
+    """Names of the operating points, and the target precision of each: 0.9 gives `precision-0.90`.
 
     Raises:
         ConfigError: A precision is out of range.
@@ -134,23 +134,23 @@ def points_for(precisions: Sequence[float]) -> dict[str, float | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Predictions from the highest score to the lowest, each right or wrong, and the truths."""
+    """Predictions sorted by decreasing score, each correct or not, and the truths."""
 
     scores: NDArray[np.float64]
-    """Falling, shape (N,)."""
+    """Decreasing, shape (N,)."""
     is_right: NDArray[np.bool_]
-    """Whether each found a truth, shape (N,)."""
+    """Whether each prediction matched a truth, shape (N,)."""
     classes: NDArray[np.int64]
-    """Row of the model's classes, shape (N,)."""
+    """Index into the model's classes, shape (N,)."""
     videos: NDArray[np.int64]
-    """Row of the truth's videos, shape (N,)."""
+    """Index into the truth's videos, shape (N,)."""
     truth_classes: NDArray[np.int64]
-    """Row of the model's classes of each truth, shape (M,)."""
+    """Index into the model's classes for each truth, shape (M,)."""
     truth_videos: NDArray[np.int64]
-    """Row of the truth's videos of each truth, shape (M,)."""
+    """Index into the truth's videos for each truth, shape (M,)."""
 
     def take(self, rows: NDArray[np.bool_], truths: NDArray[np.bool_]) -> Judged:
-        """The predictions and truths of two masks. What is right stays so if videos or classes are taken whole."""
+        """Select predictions and truths by masks. Matches stay valid if whole videos or classes are selected."""
         return Judged(
             scores=self.scores[rows],
             is_right=self.is_right[rows],
@@ -161,7 +161,7 @@ class Judged:
         )
 
     def of_class(self, row: int) -> Judged:
-        """One class."""
+        """Select one class."""
         return self.take(self.classes == row, self.truth_classes == row)
 
 
@@ -171,16 +171,16 @@ def judge(
     """Match predictions with truths, greedily by score; on videos without truths, all predictions are wrong.
 
     Args:
-        predictions: All that the model finds in the videos of the truth.
-        truth: What there is.
-        classes: Names that the model can give.
-        tiou_threshold: Overlap from which a prediction is right, in (0, 1].
+        predictions: All predictions of the model on the videos of the truth.
+        truth: Annotated segments.
+        classes: Class names of the model.
+        tiou_threshold: Overlap from which a prediction is correct, in (0, 1].
 
     Returns:
-        The predictions, which videos counted, and what a reader should know.
+        The judged predictions, which videos were used, and notes for the user.
 
     Raises:
-        AnnotationError: Predictions and truth do not fit together, or to the model; or nothing is right.
+        AnnotationError: Predictions and truth do not match each other or the model, or no prediction is correct.
     """
     classes = [composed(name) for name in classes]
     _check_predictions(predictions, classes)
@@ -207,35 +207,35 @@ def judge(
     if not judged.is_right.any():
         raise AnnotationError(
             f"{predictions.source}: none of {len(judged.scores)} predictions overlaps a truth of its class in "
-            f"{truth.source} by tIoU {tiou_threshold:g}; calibrate with a model that finds something"
+            f"{truth.source} by tIoU {tiou_threshold:g}; calibration needs at least one correct prediction"
         )
     if aligned.unknown_labels:
         dropped = listed([f"{label} ({count})" for label, count in aligned.unknown_labels.items()])
-        notes = (*notes, f"predictions of classes without any truth did not count: {dropped}")
+        notes = (*notes, f"predictions of classes without any truth were ignored: {dropped}")
     return judged, aligned.videos, (*truth.notes, *predictions.notes, *notes)
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
+    """Join the first names of a list, with the number of the others."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def fit_curve(scores: Array, is_right: NDArray[np.bool_], *, prior: ScoreCurve = IDENTITY) -> ScoreCurve:
-    """The curve that makes right and wrong predictions the most likely.
+    """Fit a score curve by maximum a posteriori estimation.
 
-    Each parameter may leave that of `prior` at the price of a normal distribution of deviation 1: little beside
-    hundreds of predictions, and enough that a handful which are all right, or all wrong, still gives a curve.
+    Each parameter has a normal prior with standard deviation 1 around `prior`: weak against hundreds of predictions,
+    but enough for a well-defined curve if only a few predictions are given and all are correct, or all wrong.
 
     Args:
-        scores: In [0, 1], shape (N,); none give `prior`.
-        is_right: Whether each prediction found a truth, shape (N,).
-        prior: What is thought without having seen any.
+        scores: Scores in [0, 1], shape (N,); with none, the result is `prior`.
+        is_right: Whether each prediction matched a truth, shape (N,).
+        prior: Centre of the prior.
     """
     columns, right = _columns(scores), is_right.astype(np.float64)
     centre = np.array([prior.low, prior.high, prior.shift])
     bounds = np.array([_FLATTEST, 0.0, -np.inf])
-    # The cost is convex: a minimum within the bounds is the answer; else it is the best with a bound held.
+    # The cost is convex: if the minimum is out of bounds, the best point on a bound is the solution.
     best, best_cost = centre, np.inf
     for held in ([], [0], [1], [0, 1]):
         free = np.setdiff1d(np.arange(3), held)
@@ -256,15 +256,15 @@ def shares_right(curve: ScoreCurve, scores: Array) -> Array:
 
 
 def expected_calibration_error(shares: Array, is_right: NDArray[np.bool_], *, bins: int = 10) -> float:
-    """Mean distance between what scores claim and the share that is right, over bins of equal width.
+    """Mean difference between predicted and actual precision, over bins of equal width.
 
     Args:
-        shares: What is claimed, in [0, 1], shape (N,).
-        is_right: Whether each prediction found a truth, shape (N,).
+        shares: Predicted probability of being correct, in [0, 1], shape (N,).
+        is_right: Whether each prediction matched a truth, shape (N,).
         bins: Number of bins.
 
     Returns:
-        In [0, 1]; 0 for no predictions.
+        Error in [0, 1]; 0 without predictions.
 
     Source: Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
     """
@@ -278,7 +278,7 @@ def expected_calibration_error(shares: Array, is_right: NDArray[np.bool_], *, bi
 def _calibrated_classes(
     judged: Judged, is_own: NDArray[np.bool_], labels: Sequence[str], cuts: dict[str, list[float | None]]
 ) -> tuple[dict[str, CalibratedClass], NDArray[np.float64]]:
-    """Every class, and the calibrated score of every prediction, shape (N,)."""
+    """Calibration of every class, and the calibrated score of every prediction, shape (N,)."""
     pooled_curve = fit_curve(judged.scores, judged.is_right)
     shares = np.zeros(len(judged.scores))
     classes: dict[str, CalibratedClass] = {}
@@ -297,7 +297,7 @@ def _calibrated_classes(
 
 
 def _thresholds(judged: Judged, is_own: NDArray[np.bool_], wanted_precision: float | None) -> list[float | None]:
-    """The threshold of each class; of those with few truths, that of all together."""
+    """Threshold of each class; for classes with few truths, the pooled one."""
     pooled = _threshold(judged, wanted_precision)
     return [
         _threshold(judged.of_class(row), wanted_precision) if own else pooled for row, own in enumerate(is_own.tolist())
@@ -321,7 +321,7 @@ def _cut(found: Judged, threshold: float | None) -> Cut:
 
 
 def _kept_and_hits(judged: Judged, lowest: NDArray[np.float64]) -> tuple[int, int]:
-    """How many predictions have at least the score `lowest`, one for each; and how many of these are right."""
+    """Number of predictions that reach their thresholds `lowest`, shape (N,), and how many of them are correct."""
     kept = judged.scores >= lowest
     return int(kept.sum()), int(judged.is_right[kept].sum())
 
@@ -331,14 +331,14 @@ def _lowest(judged: Judged, thresholds: Sequence[float | None]) -> NDArray[np.fl
 
 
 def _held_out(judged: Judged, is_own: NDArray[np.bool_], wanted_precision: float | None) -> tuple[int, int] | None:
-    """How many are kept, and how many of them are right, on videos that the thresholds were not chosen on.
+    """Number of predictions kept, and how many of them are correct, on held-out videos.
 
-    None where all truths are in one video. See Note [points on other videos].
+    None if all truths are in one video. See Note [points on other videos].
     """
     videos = np.unique(judged.truth_videos)
     if len(videos) < 2:
         return None
-    # Videos with truths take turns; one without goes with the one before it.
+    # Videos with truths are assigned to folds in turn; one without truths joins the fold of the previous video.
     turn = np.maximum(np.searchsorted(videos, judged.videos, side="right"), 1) % FOLDS
     truth_turn = np.searchsorted(videos, judged.truth_videos, side="right") % FOLDS
     kept_and_hits = np.zeros(2, np.int64)
@@ -371,16 +371,16 @@ def _check_predictions(predictions: Predictions, classes: Sequence[str]) -> None
     if others := [label for label in predictions.labels if label not in classes]:
         raise AnnotationError(
             f"{predictions.source}: predicts classes that the model does not have: {listed(others)}; "
-            "give predictions that were made with this model"
+            "use predictions made with this model"
         )
     wrong = np.flatnonzero((predictions.scores < 0) | (predictions.scores > 1))
     if len(wrong):
         score = float(predictions.scores[wrong[0]])
-        raise AnnotationError(f"{predictions.source}: has score {score:g}; expected scores in [0, 1], as models give")
+        raise AnnotationError(f"{predictions.source}: has score {score:g}; expected scores in [0, 1]")
 
 
 def _of_known_classes(truth: Truth, classes: Sequence[str]) -> tuple[Truth, tuple[str, ...]]:
-    """The truth without segments of classes that the model does not have, and what is to be said about them."""
+    """Remove truths of classes that the model does not have; return the others and notes about them."""
     if not len(truth.segments_s):
         raise AnnotationError(f"{truth.source}: no annotated segment is left to calibrate with")
     is_known = np.array([label in classes for label in truth.labels])[truth.class_indices]
@@ -401,7 +401,7 @@ def _of_known_classes(truth: Truth, classes: Sequence[str]) -> tuple[Truth, tupl
         segments_s=truth.segments_s[is_known],
     )
     named = listed([f"{label} ({count})" for label, count in counts.items()])
-    return known, (f"truths of classes that the model does not have were passed over: {named}",)
+    return known, (f"truths of classes that the model does not have were ignored: {named}",)
 
 
 def _check_videos(aligned: Aligned, predictions: Predictions, truth: Truth) -> None:
@@ -410,7 +410,7 @@ def _check_videos(aligned: Aligned, predictions: Predictions, truth: Truth) -> N
     if missing:
         raise AnnotationError(
             f"{predictions.source}: lacks {len(missing)} of the {len(aligned.videos.scored)} videos of {truth.source}: "
-            f"{listed(missing)}; detect in them too, or leave them out with --leave-out FILE"
+            f"{listed(missing)}; run detect on them, or exclude them with --leave-out FILE"
         )
 
 
@@ -422,10 +422,10 @@ def _columns(scores: Array) -> Array:
 def _descend(
     columns: Array, right: Array, *, start: Array, centre: Array, free: NDArray[np.int64]
 ) -> tuple[Array, float]:
-    """Newton's method with halved steps, on the parameters that are free.
+    """Newton's method with step halving, on the free parameters.
 
     Returns:
-        Parameters, shape (3,), and their cost: negative log-likelihood, and half the squared distance from `centre`.
+        Parameters, shape (3,), and their cost: negative log-likelihood plus half the squared distance from `centre`.
     """
 
     def cost_at(place: Array) -> float:

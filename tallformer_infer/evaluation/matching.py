@@ -2,33 +2,33 @@
 
 # Note [two metrics]
 The field uses two evaluators that look alike and differ in four rules. Both rank the predictions of a class by score
-and give each, in turn, the best-overlapping truth that is still free.
+and give each, in turn, the best-overlapping unmatched truth.
 
-1. Videos of the subset that have no annotated segment: the ActivityNet toolkit as this field uses it leaves predictions
-   on them out, the VOC-style metric of the THUMOS14 test tool counts each as a false positive.
-2. Equal scores, and equal overlaps: the toolkit takes the last in the file first, the VOC-style metric the first.
+1. Videos of the subset without annotated segments: the ActivityNet toolkit, as used in this field, ignores predictions
+   on them; the VOC-style metric of the THUMOS14 test tool counts each as a false positive.
+2. Equal scores, and equal overlaps: the toolkit processes the last in the file first, the VOC-style metric the first.
    (Both sort unstably; these are the rules of the same code with a stable sort.)
-3. Two segments without length overlap by 0/0. The toolkit's comparison with "not a number" lets the prediction have the
-   truth, wherever both are; ActivityNet-1.3 has three such truths in its validation subset. The VOC-style metric counts
-   such truths as missed.
-4. Arithmetic: float64 against float32, where a prediction within 1e-7 of a threshold can fall on either side.
+3. Two segments of zero length overlap by 0/0. The toolkit's comparison with NaN matches the prediction to the truth,
+   wherever both are; ActivityNet-1.3 has three such truths in its validation subset. The VOC-style metric counts such
+   truths as missed.
+4. Arithmetic: float64 or float32, where a prediction within 1e-7 of a threshold can fall on either side.
 
 # Note [lists of videos]
 Published numbers differ by the videos that were scored. THUMOS14 test: 213 annotated videos in the official files, 211
-where 0000270 and 0001292 are dropped, 210 where 0001496 is dropped too. ActivityNet-1.3 validation: 4,728 where the
-videos that have left the web are ignored. Spans that THUMOS14 marks `Ambiguous` are no class: a prediction there is a
-false positive. Every CliffDiving of THUMOS14 is annotated as Diving too.
+without 0000270 and 0001292, 210 also without 0001496. ActivityNet-1.3 validation: 4,728 without the videos that are no
+longer online. Spans that THUMOS14 marks `Ambiguous` are not a class: a prediction there is a false positive. Every
+CliffDiving of THUMOS14 is also annotated as Diving.
 
 Source: the ActivityNet evaluation toolkit (MIT) and the mean-average-precision module of vedatad (Apache-2.0), by their
 published behaviour; re-implemented.
 
 # Note [greedy matching in rounds]
-The rule is sequential: predictions of a class, from the highest score down, each take the best-overlapping truth that
-is still free and overlaps by at least the threshold. Read as a matching problem, all truths rank the predictions alike
-(by score), and then the outcome of deferred acceptance is that of the sequential rule: in each round every prediction
-without a truth asks for its best one that has not refused it, every truth keeps the best-scored of those that ask and
-refuses the others. All classes and videos of a data set take part in the same rounds, so a few array operations per
-round replace a loop over predictions; the number of rounds is that of refusals in a row, not of predictions.
+The rule is sequential: predictions of a class, in order of decreasing score, each take the best-overlapping unmatched
+truth that overlaps by at least the threshold. As a matching problem, all truths rank the predictions the same way (by
+score), so deferred acceptance gives the same result: in each round every unmatched prediction proposes to its best
+truth that has not rejected it, and every truth keeps the highest-scored proposer and rejects the others. All classes
+and videos of a dataset take part in the same rounds, so a few array operations per round replace a loop over
+predictions; the number of rounds depends on the longest chain of rejections, not on the number of predictions.
 Source: Gale and Shapley, "College Admissions and the Stability of Marriage", 1962, for deferred acceptance.
 """
 
@@ -55,17 +55,17 @@ class Protocol:
     name: ProtocolName
     """Name on the command line."""
     tiou_thresholds: tuple[float, ...]
-    """Overlaps in (0, 1] from which a prediction counts as right; the average mAP is the mean over them."""
+    """Overlaps in (0, 1] from which a prediction is correct; the average mAP is the mean over them."""
     subsets: tuple[str, ...]
-    """Subset that is scored unless another is asked for: the first of these that the truth has. Folded names."""
+    """Default subsets (folded names): the first of these that the truth has is scored."""
     empty_videos_count: bool
-    """True where predictions on videos without annotated segments are false positives."""
+    """Whether predictions on videos without annotated segments are false positives."""
     ties: Literal["first", "last"]
-    """Which of several equal scores, or equally good truths, comes first: the first or the last in the file."""
+    """Which of equal scores, or equally good truths, comes first: the first or the last in the file."""
     matches_nothing: bool
-    """True where a prediction without length finds a truth without length."""
+    """Whether a prediction of zero length matches a truth of zero length."""
     single_precision: bool
-    """True where scores and overlaps are rounded to float32 before they are compared."""
+    """Whether scores and overlaps are rounded to float32 before they are compared."""
 
     def __post_init__(self) -> None:
         if not self.tiou_thresholds or not all(0 < threshold <= 1 for threshold in self.tiou_thresholds):
@@ -108,36 +108,36 @@ def _toolkit(name: ProtocolName, tiou_thresholds: tuple[float, ...], subsets: tu
 Ties = Literal["first", "last"]
 
 SAME_TIOU = 0.5
-"""Overlap from which an action and a true segment of its class are the same."""
+"""Overlap from which an action matches a true segment of its class."""
 
 FloatArray = NDArray[np.floating[Any]]
 """float64 or float32."""
 
 PAIRS_AT_ONCE = 1 << 21
-"""Pairs expanded at a time: about 200 MB, however many predictions and truths share a group."""
+"""Maximum number of pairs expanded at a time: about 200 MB, however many predictions and truths share a group."""
 
 _SMALLEST_UNION = 1e-6
-"""Unions are floored here, so that two segments without length overlap by 0 and not by 0/0."""
+"""Lower limit of a union, so that two segments of zero length overlap by 0 instead of 0/0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """Predictions that count, one row each, from the highest score to the lowest."""
+    """Predictions that count, one row each, sorted by decreasing score."""
 
     scores: NDArray[np.float64]
-    """Falling, shape (N,)."""
+    """Decreasing, shape (N,)."""
     classes: NDArray[np.int64]
-    """Row of `Truth.labels`, shape (N,)."""
+    """Index into `Truth.labels`, shape (N,)."""
     videos: NDArray[np.int64]
-    """Row of `Truth.videos`, shape (N,)."""
+    """Index into `Truth.videos`, shape (N,)."""
     segments: FloatArray
     """Start and end in seconds, in the precision of the protocol, shape (N, 2)."""
     found: NDArray[np.int64]
-    """Row of the truth each found at each threshold, or -1 for none, shape (T, N)."""
+    """Index of the matched truth at each threshold, or -1 for none, shape (T, N)."""
 
 
 def rank(aligned: Aligned, truth: Truth, protocol: Protocol) -> Ranked:
-    """Order predictions by score and give each its truth, by the rules of `protocol`."""
+    """Sort predictions by score and match them with truths, by the rules of `protocol`."""
     kind = np.dtype(np.float32 if protocol.single_precision else np.float64)
     segments: FloatArray = aligned.segments_s.astype(kind)
     order = by_falling_score(aligned.scores.astype(kind), aligned.video_indices, ties=protocol.ties)
@@ -167,7 +167,7 @@ def rank(aligned: Aligned, truth: Truth, protocol: Protocol) -> Ranked:
 
 @dataclass(frozen=True)
 class Pair:
-    """A found action and the true segment that it is; one of both is None where there is no other."""
+    """A predicted action and the true segment it matches; one of them is None if there is no match."""
 
     action: Action | None
     known: Segment | None
@@ -176,18 +176,18 @@ class Pair:
 
     @property
     def start_s(self) -> float:
-        """Where it begins, as found, or as known."""
+        """Start of the action, otherwise of the true segment, in seconds."""
         either = self.action or self.known
         assert either is not None
         return either.start_s
 
 
 def pair_up(actions: Sequence[Action], known: Sequence[Segment]) -> list[Pair]:
-    """Pair actions with true segments: surest action first, each with the segment of its class that it overlaps most.
+    """Match actions with true segments: in order of decreasing score, each with the best-overlapping one of its class.
 
     Returns:
-        A pair for every action and every segment, in order of time; those that overlap by less than `SAME_TIOU` stand
-        alone.
+        Pairs that include every action and every segment, sorted by time; those that overlap by less than `SAME_TIOU`
+        are unmatched.
     """
     left = list(known)
     pairs = []
@@ -205,12 +205,12 @@ def pair_up(actions: Sequence[Action], known: Sequence[Segment]) -> list[Pair]:
 
 
 def by_falling_score(scores: FloatArray, videos: NDArray[np.int64], *, ties: Ties) -> NDArray[np.int64]:
-    """Rows from the highest score to the lowest.
+    """Row indices sorted by decreasing score, shape (N,).
 
     Args:
-        scores: Shape (N,).
-        videos: Row of the video in the truth, shape (N,).
-        ties: Order of equal scores: `first` follows the truth's videos, then the rows; `last` is against the rows.
+        scores: Confidence, shape (N,).
+        videos: Index of the video in the truth, shape (N,).
+        ties: Order of equal scores: `first` is by the truth's videos, then by row; `last` is by row, reversed.
     """
     if ties == "first":
         return np.lexsort((videos, -scores))
@@ -220,17 +220,17 @@ def by_falling_score(scores: FloatArray, videos: NDArray[np.int64], *, ties: Tie
 def match_greedily(
     pairs: Pairs, order: NDArray[np.int64], *, truth_count: int, tiou_thresholds: tuple[float, ...], ties: Ties
 ) -> NDArray[np.int64]:
-    """Give each prediction its truth, at each threshold. See Note [greedy matching in rounds].
+    """Match each prediction with a truth, at each threshold. See Note [greedy matching in rounds].
 
     Args:
         pairs: Predictions and truths of the same class and video that overlap by at least the lowest threshold.
-        order: Rows of all N predictions, the one that chooses first in front.
+        order: Indices of all N predictions in the order in which they choose.
         truth_count: Number of truths.
         tiou_thresholds: T overlaps.
         ties: Which of two equally good truths a prediction takes.
 
     Returns:
-        Row of the truth each prediction found, or -1 for a false positive, shape (T, N).
+        Index of the truth that each prediction matched, or -1 for a false positive, shape (T, N).
     """
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
@@ -249,12 +249,12 @@ def match_greedily(
 
 @dataclass(frozen=True)
 class Pairs:
-    """Predictions and truths that overlap, ordered by prediction, then truth."""
+    """Predictions and truths that overlap, sorted by prediction, then truth."""
 
     predictions: NDArray[np.int64]
-    """Row of the prediction, shape (P,)."""
+    """Index of the prediction, shape (P,)."""
     truths: NDArray[np.int64]
-    """Row of the truth, shape (P,)."""
+    """Index of the truth, shape (P,)."""
     tiou: FloatArray
     """Their overlap in (0, 1], shape (P,)."""
 
@@ -265,13 +265,13 @@ def tiou_of_pairs(a: FloatArray, b: FloatArray, *, of_nothing: float = 0.0) -> F
     Args:
         a: Half-open segments (start, end), shape (N, 2).
         b: Half-open segments (start, end), shape (N, 2), same unit and type as `a`.
-        of_nothing: Overlap of two segments without length, which is 0/0; see Note [two metrics].
+        of_nothing: Overlap of two segments of zero length (0/0), see Note [two metrics].
 
     Returns:
         Overlaps in [0, 1], shape (N,). Segments that only touch overlap by 0.
     """
     shared = np.maximum(np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0]), 0)
-    # The order of these sums is the evaluators': another one moves results across a threshold by one rounding.
+    # Same order of operations as the evaluators: rounding in another order would move results across a threshold.
     union = (b[:, 1] - b[:, 0]) + (a[:, 1] - a[:, 0]) - shared
     overlap: FloatArray = shared / np.maximum(union, union.dtype.type(_SMALLEST_UNION))
     if of_nothing:
@@ -288,7 +288,7 @@ def overlapping_pairs(
     at_least: float,
     of_nothing: float = 0.0,
 ) -> Pairs:
-    """Find all pairs of the same group that overlap by `at_least`.
+    """Find all pairs of the same group that overlap by at least `at_least`.
 
     Args:
         prediction_groups: Group of each prediction (a video, or a class in a video), shape (N,).
@@ -296,10 +296,10 @@ def overlapping_pairs(
         truth_groups: Group of each truth, shape (M,).
         truth_segments: Segments (start, end), shape (M, 2), same unit and type.
         at_least: Smallest tIoU kept, above 0.
-        of_nothing: As `tiou_of_pairs` takes it.
+        of_nothing: See `tiou_of_pairs`.
 
     Returns:
-        The pairs, in memory proportional to their number, not to the number of comparisons.
+        The pairs; memory is proportional to their number, not to the number of comparisons.
     """
     by_group = np.argsort(truth_groups, kind="stable")
     first = np.searchsorted(truth_groups[by_group], prediction_groups, side="left")
@@ -321,12 +321,12 @@ def overlapping_pairs(
 def _match_in_rounds(
     ranks: NDArray[np.int64], truths: NDArray[np.int64], truth_count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Deferred acceptance over pairs that are sorted by rank and, within a rank, from the best wish to the last.
+    """Deferred acceptance over pairs sorted by rank and, within a rank, by decreasing preference.
 
     Returns:
-        Ranks that found a truth, and their truths, both shape (matches,).
+        Ranks that matched a truth, and their truths, both shape (matches,).
     """
-    askers, wish = np.unique(ranks, return_index=True)  # `wish`: the pair each asker is at
+    askers, wish = np.unique(ranks, return_index=True)  # `wish`: index of the current pair of each proposer
     beyond = np.append(wish[1:], len(ranks))
     nobody = len(askers)
     holder = np.full(truth_count, nobody, np.int64)
@@ -336,7 +336,7 @@ def _match_in_rounds(
         before = holder[asked]
         np.minimum.at(holder, asked, active)
         is_kept = holder[asked] == active
-        displaced = before[is_kept & (before < nobody)]  # each truth keeps one of those that asked, so no duplicates
+        displaced = before[is_kept & (before < nobody)]  # each truth keeps one proposer, so no duplicates
         active = np.concatenate([active[~is_kept], displaced])
         wish[active] += 1
         active = active[wish[active] < beyond[active]]
@@ -350,7 +350,7 @@ def _overlaps(action: Action, known: Sequence[Segment]) -> np.ndarray:
 
 
 def _parts(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Predictions that have any truth to compare with, in runs of about `PAIRS_AT_ONCE` comparisons."""
+    """Indices of predictions with truths to compare, in chunks of about `PAIRS_AT_ONCE` comparisons."""
     busy = np.flatnonzero(counts)
     number = np.cumsum(counts[busy]) // PAIRS_AT_ONCE
     yield from np.split(busy, np.flatnonzero(np.diff(number)) + 1) if len(busy) else ()

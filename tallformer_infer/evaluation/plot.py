@@ -1,4 +1,4 @@
-"""A picture of an evaluation: precision against recall, and why predictions are wrong."""
+"""Plot an evaluation: precision against recall, and the kinds of errors."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ ERROR_COLOURS = {
     "background": "#757575",
     "missed": "#455a64",
 }
-"""Kinds from the top of the picture down, each with its colour."""
+"""Kinds of errors from top to bottom, each with its colour."""
 
 
 def save_plot(evaluation: Evaluation, path: Path) -> None:
-    """Draw an evaluation as PNG. The file is written whole or not at all.
+    """Plot an evaluation as PNG. The file is written atomically.
 
     Raises:
         ExtraError: matplotlib is not installed.
-        OutputError: `path` does not end in `.png`, or cannot be written.
+        OutputError: `path` does not have the suffix `.png`, or cannot be written.
     """
     check_plot(path)
     picture = io.BytesIO()
@@ -42,22 +42,22 @@ def save_plot(evaluation: Evaluation, path: Path) -> None:
 
 
 def check_plot(path: Path) -> None:
-    """Refuse what `save_plot` would refuse, before time is spent on its content.
+    """Check that `save_plot` can write to `path`, before the evaluation runs.
 
     Raises:
         ExtraError: matplotlib is not installed.
-        OutputError: `path` does not end in `.png`, or its folder is missing.
+        OutputError: `path` does not have the suffix `.png`, or its folder is missing.
     """
     if path.suffix.lower() != ".png":
         raise OutputError(f"{path}: the plot is written as PNG; name it {path.stem}.png")
     if not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
+        raise OutputError(f"{path}: there is no folder {path.parent}; create it first")
     if importlib.util.find_spec("matplotlib") is None:
         raise ExtraError(f"--plot needs matplotlib, which is not installed: {install_command('train')}")
 
 
 def _draw(evaluation: Evaluation) -> Figure:
-    # A Figure of its own, without pyplot: nothing global, no display, nothing to close.
+    # A Figure without pyplot has no global state, needs no display and is freed automatically.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")

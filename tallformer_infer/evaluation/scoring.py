@@ -1,18 +1,18 @@
 """Mean average precision, precision and recall above a score, and why predictions are wrong; also as JSON.
 
 Note [kinds of errors]
-    Every prediction that is looked at is of exactly one kind, the first of these that holds:
+    Every prediction considered has exactly one kind, the first of these that applies:
 
-    1. `right`: it found a truth of its class (tIoU at least `tiou_threshold`, greedy by score).
-    2. `duplicate`: it overlaps a truth of its class that well, but a higher-scored prediction has it.
-    3. `confusion`: it overlaps a truth of another class that well.
+    1. `right`: it matches a truth of its class (tIoU at least `tiou_threshold`, greedy by score).
+    2. `duplicate`: it overlaps a truth of its class as well, but a higher-scored prediction matched it.
+    3. `confusion`: it overlaps a truth of another class as well.
     4. `localization`: it overlaps a truth of its class by at least `BACKGROUND_TIOU`.
     5. `confusion`: it overlaps a truth of another class by at least `BACKGROUND_TIOU`.
-    6. `background`: it overlaps nothing.
+    6. `background`: it overlaps no truth by that much.
 
-    `missed` counts truths that no prediction found.
-    Source: kinds after Alwassel et al., "Diagnosing Error in Temporal Action Detectors", ECCV 2018, where the two cases
-    of confusion are apart; their cut at as many predictions as there are truths is the default here.
+    `missed` counts truths that no prediction matches.
+    Source: kinds after Alwassel et al., "Diagnosing Error in Temporal Action Detectors", ECCV 2018, which separates the
+    two cases of confusion; its limit of as many predictions as truths is the default here.
 """
 
 from __future__ import annotations
@@ -30,47 +30,47 @@ from tallformer_infer.evaluation.annotations import Predictions, Truth, VideoRep
 from tallformer_infer.evaluation.matching import FloatArray, Protocol, ProtocolName, Ranked, overlapping_pairs, rank
 
 SCHEMA_VERSION = "1.0"
-"""The number after the dot rises when a key is added, the one before it when a key changes or goes."""
+"""Version of the JSON document: minor for added keys, major for changed or removed ones."""
 
 _ROUNDING = 1e-12
-"""9 right of 10 are a precision of 0.9, whichever way the product is rounded."""
+"""Tolerance for rounding errors: 9 correct of 10 reach a precision of 0.9."""
 
 BACKGROUND_TIOU = 0.1
-"""Below this overlap a prediction has nothing to do with a truth."""
+"""Minimum overlap for a prediction to be related to a truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well predictions fit the truth."""
+    """Result of an evaluation of predictions against ground truth."""
 
     protocol: ProtocolName
     """Rules that were used."""
     subset: str | None
     """Subset that was scored."""
     tiou_thresholds: tuple[float, ...]
-    """T overlaps from which a prediction is right."""
+    """T overlaps from which a prediction is correct."""
     mean_average_precision: tuple[float, ...]
     """mAP at each threshold: the mean over classes, in [0, 1]."""
     average: float
     """Mean of the above: the number that papers report."""
     classes: tuple[ClassScore, ...]
-    """In the order of their first appearance in the truth."""
+    """Scores per class, in order of first appearance in the truth."""
     truth_count: int
-    """Annotated segments of all classes."""
+    """Number of annotated segments of all classes."""
     prediction_count: int
-    """Predictions that were scored."""
+    """Number of predictions that were scored."""
     videos: VideoReport
     """Which videos were scored, which were skipped and why."""
     unknown_labels: Mapping[str, int]
-    """Predictions in scored videos that were dropped because no truth has their label, per label."""
+    """Number of predictions in scored videos that were dropped because no truth has their label, by label."""
     operating_point: OperatingPoint | None
-    """Precision and recall over all classes, where a score threshold was asked for."""
+    """Precision and recall over all classes; None without a score threshold."""
     errors: ErrorKinds
-    """Why predictions are wrong."""
+    """Predictions by kind of error."""
     curves: tuple[Curve, ...]
     """Precision against recall over all classes, at each threshold."""
     notes: tuple[str, ...]
-    """What a reader should know, one sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 def evaluate(
@@ -79,13 +79,13 @@ def evaluate(
     """Score predictions against truth.
 
     Args:
-        predictions: What was predicted.
-        truth: What there is.
+        predictions: Predicted segments.
+        truth: Annotated segments.
         protocol: Thresholds and rules.
         score_threshold: Lowest score for precision, recall and the kinds of errors; mAP always uses all predictions.
 
     Raises:
-        AnnotationError: The truth is empty, or two videos of the predictions are the same video of the truth.
+        AnnotationError: The truth is empty, or two videos of the predictions match the same video of the truth.
     """
     if not len(truth.segments_s):
         raise AnnotationError(f"{truth.source}: no annotated segment is left to score against")
@@ -114,53 +114,53 @@ def evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class."""
+    """Scores of one class."""
 
     label: str
     """Name of the class."""
     truth_count: int
-    """Its annotated segments."""
+    """Number of its annotated segments."""
     prediction_count: int
-    """Its predictions that were scored."""
+    """Number of its predictions that were scored."""
     average_precision: tuple[float, ...]
     """At each tIoU threshold, in [0, 1]."""
     average: float
     """Mean over the thresholds."""
     operating_point: OperatingPoint | None
-    """Precision and recall, where a score threshold was asked for."""
+    """Precision and recall; None without a score threshold."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision against recall, at each score where another truth is found."""
+    """Precision against recall, at each score where recall increases."""
 
     recall: NDArray[np.float64]
-    """Rising, in (0, 1], shape (N,)."""
+    """Increasing, in (0, 1], shape (N,)."""
     precision: NDArray[np.float64]
     """In (0, 1], shape (N,)."""
     scores: NDArray[np.float64]
-    """Score of the prediction that found the truth, falling, shape (N,)."""
+    """Score of the prediction that matched the truth, decreasing, shape (N,)."""
 
     @property
     def average_precision(self) -> float:
-        """Area under the curve made monotone: at each recall, the best precision at that recall or a higher one."""
+        """Area under the interpolated curve: at each recall, the best precision at that recall or a higher one."""
         rises = np.diff(self.recall, prepend=0.0)
         return float(np.dot(rises, np.maximum.accumulate(self.precision[::-1])[::-1]))
 
 
 def curve(is_right: NDArray[np.bool_], scores: NDArray[np.float64], *, truth_count: int) -> Curve:
-    """Precision against recall of predictions in the order of falling score.
+    """Precision-recall curve of predictions sorted by decreasing score.
 
-    Only the points where recall rises are kept: between them precision falls, so that neither the area nor the best
-    precision from some recall on changes.
+    Only points where recall increases are kept: precision decreases between them, so the area and the interpolated
+    precision do not change.
 
     Args:
-        is_right: Whether each prediction found a truth, shape (N,).
-        scores: Falling, shape (N,).
-        truth_count: Truths there are, at least 1.
+        is_right: Whether each prediction matched a truth, shape (N,).
+        scores: Decreasing, shape (N,).
+        truth_count: Number of truths, at least 1.
 
     Raises:
-        ValueError: There is no truth.
+        ValueError: `truth_count` is below 1.
     """
     if truth_count < 1:
         raise ValueError(f"expected at least one truth, got {truth_count = }")
@@ -178,13 +178,13 @@ def average_precision_per_class(
     """Average precision of each class at each threshold.
 
     Args:
-        is_right: Whether each prediction found a truth, predictions in the order of falling score, shape (T, N).
-        scores: Falling, shape (N,).
+        is_right: Whether each prediction matched a truth, predictions sorted by decreasing score, shape (T, N).
+        scores: Decreasing, shape (N,).
         classes: Class of each prediction, in [0, K), shape (N,).
-        truth_counts: Truths of each class, at least 1, shape (K,).
+        truth_counts: Number of truths of each class, at least 1, shape (K,).
 
     Returns:
-        Shape (T, K), in [0, 1]; 0 for a class that was never predicted.
+        Average precision in [0, 1], shape (T, K); 0 for a class that was never predicted.
     """
     by_class = np.argsort(classes, kind="stable")
     bounds = np.searchsorted(classes[by_class], np.arange(len(truth_counts) + 1))
@@ -198,16 +198,16 @@ def average_precision_per_class(
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """How good the predictions of at least some score are, at each tIoU threshold."""
+    """Precision and recall at a score threshold, for each tIoU threshold."""
 
     score_threshold: float
     """Lowest score kept."""
     kept: int
-    """Predictions kept."""
+    """Number of predictions kept."""
     precision: tuple[float | None, ...]
-    """Share of kept predictions that found a truth, in [0, 1]; None where none is kept."""
+    """Share of kept predictions that matched a truth, in [0, 1]; None if none is kept."""
     recall: tuple[float, ...]
-    """Share of truths that were found, in [0, 1]."""
+    """Share of truths that were matched, in [0, 1]."""
 
 
 def operating_points(
@@ -216,8 +216,8 @@ def operating_points(
     """Precision and recall over all classes, and of each class.
 
     Args:
-        ranked: Predictions with the truth that each found; dropping the low scores changes none of these.
-        truth_counts: Truths of each class, at least 1, shape (K,).
+        ranked: Predictions with their matches, which do not change when low scores are dropped.
+        truth_counts: Number of truths of each class, at least 1, shape (K,).
         score_threshold: Lowest score kept.
     """
     kept = ranked.scores >= score_threshold
@@ -242,24 +242,24 @@ def choose_threshold(
     wanted_precision: float | None = None,
     least_right: int = 1,
 ) -> float | None:
-    """The score from which on predictions are worth keeping.
+    """Choose a score threshold.
 
-    It lies halfway between the lowest score kept and the highest left out, so that rounding moves nothing across it.
+    It is halfway between the lowest score kept and the highest one dropped, so that rounding cannot change the result.
 
     Args:
-        scores: Falling, shape (N,).
-        is_right: Whether each prediction found a truth, shape (N,).
-        truth_count: Truths there are, at least 1.
-        wanted_precision: Keep as many right ones as can be had at this precision, in (0, 1], or a better one;
-            None: keep what makes F1, the harmonic mean of precision and recall, the highest. Of equals, the fewest.
-        least_right: Right ones that must be kept to believe in a wanted precision.
+        scores: Decreasing, shape (N,).
+        is_right: Whether each prediction matched a truth, shape (N,).
+        truth_count: Number of truths, at least 1.
+        wanted_precision: Maximize recall at this precision or better, in (0, 1]; None maximizes F1, the harmonic mean
+            of precision and recall. Ties are broken in favour of fewer predictions.
+        least_right: Minimum number of correct predictions kept for a target precision.
 
     Returns:
-        The threshold; None where nothing is right, or no score has the wanted precision.
+        The threshold; None if no prediction is correct, or no score reaches the target precision.
     """
     if not is_right.any():
         return None
-    ends = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))  # equal scores are kept or left out together
+    ends = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))  # equal scores are kept or dropped together
     hits, kept = np.cumsum(is_right)[ends], ends + 1
     if wanted_precision is None:
         best = int(np.argmax(2 * hits / (kept + truth_count)))
@@ -276,45 +276,46 @@ def choose_threshold(
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorKinds:
-    """How many predictions are of each kind, see Note [kinds of errors]."""
+    """Number of predictions of each kind, see Note [kinds of errors]."""
 
     tiou_threshold: float
-    """Overlap from which a prediction is right."""
+    """Overlap from which a prediction is correct."""
     score_threshold: float | None
-    """Lowest score looked at; None: of each class, as many of the highest scores as it has truths."""
+    """Lowest score considered; None: the highest-scored predictions of each class, as many as it has truths."""
     looked_at: int
-    """Predictions looked at: the sum of the next five."""
+    """Number of predictions considered: the sum of the next five."""
     right: int
-    """Found a truth."""
+    """Predictions that match a truth."""
     duplicate: int
-    """Found a truth that was taken."""
+    """Predictions of a truth that is already matched."""
     confusion: int
-    """Found a truth of another class."""
+    """Predictions that overlap a truth of another class."""
     localization: int
-    """Found a truth of its class, but start or end are too far off."""
+    """Predictions that overlap a truth of their class, but not enough."""
     background: int
-    """Found nothing."""
+    """Predictions that overlap no truth."""
     missed: int
-    """Truths that nothing found."""
+    """Truths without a matching prediction."""
 
     @property
     def described(self) -> str:
-        """Which predictions were looked at, in words."""
+        """Describe which predictions were considered."""
         if self.score_threshold is None:
-            return f"the best {self.looked_at} predictions, per class as many as truths"
-        return f"{self.looked_at} predictions of score {self.score_threshold:g} or more"
+            return f"the best {self.looked_at} predictions, as many per class as truths"
+        return f"{self.looked_at} predictions with a score of at least {self.score_threshold:g}"
 
 
 def error_kinds(
     truth: Truth, ranked: Ranked, tiou_thresholds: tuple[float, ...], *, score_threshold: float | None
 ) -> ErrorKinds:
-    """Sort predictions into kinds, at the threshold nearest to 0.5.
+    """Classify predictions by kind of error, at the threshold nearest to 0.5.
 
     Args:
-        truth: What there is.
-        ranked: Predictions from the highest score to the lowest, with the truth that each found.
+        truth: Annotated segments.
+        ranked: Predictions sorted by decreasing score, with their matches.
         tiou_thresholds: Thresholds of `ranked.found`.
-        score_threshold: Lowest score looked at; None: of each class, as many of the highest scores as it has truths.
+        score_threshold: Lowest score considered; None: the highest-scored predictions of each class, as many as it has
+            truths.
     """
     row = int(np.argmin(np.abs(np.array(tiou_thresholds) - 0.5)))
     looked_at = _top_of_each_class(ranked, truth) if score_threshold is None else ranked.scores >= score_threshold
@@ -337,12 +338,12 @@ def error_kinds(
 
 
 def evaluation_document(evaluation: Evaluation, *, predictions: str, truth: str) -> dict[str, Any]:
-    """Everything about an evaluation as JSON values; shares are in [0, 1], times in seconds.
+    """Convert an evaluation to JSON values; shares are in [0, 1], times in seconds.
 
     Args:
-        evaluation: What was found.
-        predictions: Where the predictions are from.
-        truth: Where the truth is from.
+        evaluation: The evaluation.
+        predictions: Source of the predictions.
+        truth: Source of the truth.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -428,7 +429,7 @@ def _point_of(score_threshold: float, kept: int, hits: list[int], truth_count: i
 
 
 def _top_of_each_class(ranked: Ranked, truth: Truth) -> NDArray[np.bool_]:
-    """Which predictions are among the first of their class, as many as the class has truths."""
+    """Mask of the highest-scored predictions of each class, as many as it has truths, shape (N,)."""
     truth_counts = np.bincount(truth.class_indices, minlength=len(truth.labels))
     by_class = np.argsort(ranked.classes, kind="stable")
     sorted_classes = ranked.classes[by_class]

@@ -1,4 +1,4 @@
-"""From a video file to actions."""
+"""The detection pipeline: from a video to actions."""
 
 from __future__ import annotations
 

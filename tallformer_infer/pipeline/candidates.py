@@ -1,17 +1,17 @@
-"""The candidates of a video: the localizer that gives them, where their classes come from, and which are final.
+"""Candidates of a video: localizers, class scores, and which candidates are final.
 
 Note [where classes come from]
-    The graphs give every segment its classes. For models of proposals (head `refined`) there are two other ways: a file
-    with class scores of whole videos, and the official code's order (`windows=reference`), which suppresses proposals
-    before they get classes. In both, the localizer gives proposals, kept as candidates of one class, and their classes
-    are added later: so other class scores need neither the videos nor the localizer.
+    By default the graphs classify every segment. For proposal models (head `refined`) there are two alternatives: a
+    file with video-level class scores, and the order of the official code (`windows=reference`), which suppresses
+    proposals before they get classes. In both, the localizer returns proposals, stored as candidates of one class, and
+    classes are added later: other class scores then need neither the videos nor the localizer.
 
 # Note [which rate answers for what]
-A lower rate sees less of short actions, and its boundaries are coarser. It is responsible for what windows of the next
-higher rate may cut: actions longer than what two neighbouring windows share; shorter ones lie whole in one of them. A
-rate finds pieces of what its windows cut, and suppression leaves them beside the whole, as they overlap it too little.
-So where a lower rate follows, a rate is responsible for actions of up to half a window only. Measured on generated
-videos, see `docs/demo.md`.
+A lower rate sees less of short actions, and its boundaries are coarser. It is responsible for actions that windows of
+the next higher rate may cut: those longer than the overlap of two neighbouring windows, as shorter ones are complete in
+one of them. A rate also detects pieces of the actions that its windows cut, which suppression does not remove, as they
+overlap the complete action too little. If a lower rate follows, a rate is therefore only responsible for actions of up
+to half a window. Measured on generated videos, see `docs/demo.md`.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from tallformer_infer.structures import Candidates, Proposals, Windows
 from tallformer_infer.timeline import FeatureWindow
 
 OwnScores = NDArray[np.float32]
-"""What a model says a whole video shows, background first, shape (1 + K,)."""
+"""Video-level class scores of the model, background first, shape (1 + K,)."""
 
 
 def localizer_of(
     recipe: Recipe, runtime: Runtime, windows: Windows, *, has_scores: bool, scores: Mapping[str, float] | None = None
 ) -> Localizer | ProposingLocalizer:
-    """The localizer of a run.
+    """Create the localizer of a run.
 
     Args:
-        recipe: Of the model.
+        recipe: Recipe of the model.
         runtime: Runs its graphs.
-        windows: `reference` does as the official code.
-        has_scores: A file says what the videos show.
-        scores: What it says of this one, by name; None: it will be asked later.
+        windows: `reference` follows the official code.
+        has_scores: Whether class scores come from a file.
+        scores: Class scores of this video from that file, by name; None if they are applied later.
 
     Raises:
-        ConfigError: There is a file for a model without proposals, or the runtime cannot give them.
+        ConfigError: Class scores are given for a model without proposals, or the runtime cannot return proposals.
     """
     is_refined = isinstance(recipe.model.head, RefinedHeadConfig)
     if has_scores:
@@ -55,12 +55,12 @@ def localizer_of(
     if not is_refined or not (has_scores or windows == "reference"):
         return Localizer(runtime)
     if not isinstance(runtime, ProposingRuntime):
-        raise ConfigError(f"{runtime.name} cannot give proposals without classes; take another runtime")
+        raise ConfigError(f"{runtime.name} cannot return proposals without classes; use another runtime")
     return ProposingLocalizer(runtime, recipe, scores, is_reference=windows == "reference")
 
 
 class Localizer:
-    """Windows to candidates by the localizer's graph, which gives them their classes."""
+    """Localizer whose graph classifies every segment: windows to candidates."""
 
     gives_classes = True
     own_scores: OwnScores | None = None
@@ -74,7 +74,7 @@ class Localizer:
 
 
 class ProposingLocalizer:
-    """Windows to proposals, see Note [where classes come from]; with scores at hand, they get their classes at once."""
+    """Localizer that returns proposals, see Note [where classes come from]; classified at once if scores are given."""
 
     def __init__(
         self, runtime: ProposingRuntime, recipe: Recipe, scores: Mapping[str, float] | None, *, is_reference: bool
@@ -84,12 +84,12 @@ class ProposingLocalizer:
         self._scores = None if is_reference else scores
         self._is_reference = is_reference
         self.gives_classes = self._scores is not None
-        """Whether candidates have classes; else all are of one and the same."""
+        """Whether candidates have classes; if not, all have the same one."""
         self.own_scores: OwnScores | None = np.zeros(1 + len(recipe.classes), np.float32) if is_reference else None
-        """What the model says the video shows, where its order is the official code's."""
+        """Video-level class scores of the model, with `windows=reference`."""
 
     def localize(self, window: FeatureWindow) -> Candidates:
-        """Proposals of one window, or candidates."""
+        """Proposals or candidates of one window."""
         # The official code limits proposals to the padded window, and to the video only after suppression.
         real_frames = self._recipe.window.window_frames if self._is_reference else window.real_frames
         proposals = self._runtime.propose(_batch(window, real_frames))
@@ -106,10 +106,10 @@ def _batch(window: FeatureWindow, real_frames: int) -> WindowBatch:
 
 
 def check_takes_scores(recipe: Recipe) -> None:
-    """Refuse class scores for a model that scores every segment itself.
+    """Check that the model can use video-level class scores.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: It scores every segment itself.
     """
     if not isinstance(recipe.model.head, RefinedHeadConfig):
         raise ConfigError(
@@ -119,15 +119,15 @@ def check_takes_scores(recipe: Recipe) -> None:
 
 
 def classify(proposals: Candidates, recipe: Recipe, scores: Mapping[str, float]) -> Candidates:
-    """Candidates of a video from its proposals and what it shows, those above the recipe's lowest score.
+    """Candidates of a video from its proposals and video-level class scores, above the recipe's minimum score.
 
     Args:
-        proposals: Of all windows, from a `ProposingLocalizer`.
-        recipe: Of the model.
-        scores: What the video shows, by name.
+        proposals: Proposals of all windows, from a `ProposingLocalizer`.
+        recipe: Recipe of the model.
+        scores: Class scores of the video, by name.
 
     Raises:
-        ConfigError: A name is none of the model's.
+        ConfigError: A name is not a class of the model.
     """
     nothing = np.zeros(0, np.float32)
     found = proposals_with_classes(
@@ -141,14 +141,14 @@ def classify(proposals: Candidates, recipe: Recipe, scores: Mapping[str, float])
 def reference_candidates(
     proposals: Candidates, recipe: Recipe, own: OwnScores, scores: Mapping[str, float] | None, *, frames: int
 ) -> Candidates:
-    """What the official code keeps of a video: it suppresses proposals, and gives those that are left classes.
+    """Candidates of a video as in the official code: suppress proposals, then classify the remaining ones.
 
     Args:
-        proposals: Of all windows.
-        recipe: Of the model.
-        own: What the model says the video shows.
-        scores: What a file says it shows, by name; None takes the model's.
-        frames: Length of the video.
+        proposals: Proposals of all windows.
+        recipe: Recipe of the model.
+        own: Video-level class scores of the model.
+        scores: Class scores from a file, by name; None uses those of the model.
+        frames: Number of frames of the video.
     """
     chosen = own
     if scores is not None:
@@ -159,10 +159,10 @@ def reference_candidates(
 
 
 def scores_by_class(scores: Mapping[str, float], classes: tuple[str, ...]) -> NDArray[np.float32]:
-    """Scores in the order of the model's classes, shape (K,); those that are not named have 0.
+    """Scores in the order of the model's classes, shape (K,); missing ones are 0.
 
     Raises:
-        ConfigError: A name is none of the model's.
+        ConfigError: A name is not a class of the model.
     """
     unknown = [name for name in scores if name not in classes]
     if unknown:
@@ -178,15 +178,15 @@ def _most_classes(recipe: Recipe) -> int:
 
 
 def length_ranges(window: WindowConfig, step_frames: int, factors: tuple[int, ...]) -> dict[int, tuple[float, float]]:
-    """Shortest and longest candidates that count at each factor, in frames; see Note [which rate answers for what].
+    """Length range of the candidates kept at each factor, in frames; see Note [which rate answers for what].
 
     Args:
-        window: Length of windows.
-        step_frames: Between their starts.
-        factors: Rising.
+        window: Window config.
+        step_frames: Frames between the starts of windows.
+        factors: Subsampling factors, increasing.
     """
     shared_frames = window.window_frames - step_frames
-    half_frames = max(window.window_frames / 2, shared_frames)  # no length may be left to nobody
+    half_frames = max(window.window_frames / 2, shared_frames)  # the ranges must cover all lengths
     shortest = [0.0, *(float(factor * shared_frames) for factor in factors[:-1])]
     longest = [*(factor * half_frames for factor in factors[:-1]), math.inf]
     return dict(zip(factors, zip(shortest, longest, strict=True), strict=True))
@@ -195,13 +195,13 @@ def length_ranges(window: WindowConfig, step_frames: int, factors: tuple[int, ..
 def in_video_frames(
     candidates: Candidates, factor: int, *, lengths_frames: tuple[float, float], frames: int
 ) -> Candidates:
-    """Candidates of a window in frames of the video, without those that another rate answers for.
+    """Convert candidates of a window to frames of the video, and drop those that another rate is responsible for.
 
     Args:
-        candidates: In frames of the window's rate.
-        factor: Frames of the video in each.
-        lengths_frames: Shortest and longest that count.
-        frames: Of the video so far; a window of a lower rate may end up to `factor` frames later.
+        candidates: Candidates, in frames of the window's rate.
+        factor: Frames of the video per frame of the window.
+        lengths_frames: Shortest and longest length kept, in frames of the video.
+        frames: Frames of the video so far; a window of a lower rate may end up to `factor` frames later.
     """
     segments = candidates.segments_frames
     if factor > 1:
@@ -214,8 +214,8 @@ def in_video_frames(
 class CandidatePool:
     """Collects candidates and keeps the best `limit` of them.
 
-    A trained model has a few candidates per second above its score threshold, and the limit is never reached. It is
-    there for what is not: random weights, a threshold near 0, a day of video.
+    A trained model has a few candidates per second above its score threshold and never reaches the limit. It bounds
+    memory for random weights, a threshold near 0, or a day of video.
     """
 
     def __init__(self, limit: int | None) -> None:
@@ -225,32 +225,32 @@ class CandidatePool:
         self._count = 0
 
     def add(self, candidates: Candidates) -> None:
-        """Take candidates, which come after all taken before."""
+        """Append candidates."""
         self._parts.append(candidates)
         self._count += len(candidates)
         if self._limit is not None and self._count > 2 * self._limit:
             self.replace(best_candidates(Candidates.concatenate(self._parts), self._limit))
 
     def all(self) -> Candidates:
-        """The best candidates, in the order in which they came."""
+        """The best candidates, in the order in which they were added."""
         candidates = Candidates.concatenate(self._parts)
         return best_candidates(candidates, self._limit)
 
     def replace(self, candidates: Candidates) -> None:
-        """Hold these instead of all taken so far."""
+        """Replace the content of the pool."""
         self._parts = [candidates]
         self._count = len(candidates)
 
 
 class CandidatePools:
-    """A pool for each rate, so that none of them crowds out another."""
+    """One pool per rate, so that no rate crowds out another."""
 
     def __init__(self, limit: int | None, factors: tuple[int, ...]) -> None:
-        """Start empty; `limit` is that of each."""
+        """Start empty; `limit` applies to each pool."""
         self._pools = {factor: CandidatePool(limit) for factor in factors}
 
     def add(self, factor: int, candidates: Candidates) -> None:
-        """Take candidates of a rate, in frames of the video."""
+        """Append candidates of a rate, in frames of the video."""
         self._pools[factor].add(candidates)
 
     def all(self) -> Candidates:
@@ -258,7 +258,7 @@ class CandidatePools:
         return Candidates.concatenate([pool.all() for pool in self._pools.values()])
 
     def take_settled(self, next_start_frame: float) -> Candidates:
-        """Take out those that no later candidate can change, see `are_settled`."""
+        """Remove and return the final candidates, see `are_settled`."""
         parts = [pool.all() for pool in self._pools.values()]
         candidates = Candidates.concatenate(parts)
         settled = are_settled(candidates, next_start_frame)
@@ -269,7 +269,7 @@ class CandidatePools:
 
 
 def best_candidates(candidates: Candidates, limit: int | None) -> Candidates:
-    """The `limit` of highest score, of equal scores the earlier, in the order given; None: all."""
+    """The `limit` highest-scored candidates (earlier ones first among equals), in input order; None keeps all."""
     if limit is None or len(candidates) <= limit:
         return candidates
     order = np.argsort(-candidates.scores, kind="stable")[:limit]
@@ -277,24 +277,24 @@ def best_candidates(candidates: Candidates, limit: int | None) -> Candidates:
 
 
 def are_settled(candidates: Candidates, next_start_frame: float) -> NDArray[np.bool_]:
-    """Which candidates' suppression is final; the others wait.
+    """Mask of candidates whose suppression is final.
 
     Suppression acts between overlapping candidates of one class, and along chains of them. A chain that ends at or
-    before the start of the next window cannot meet a later candidate, since those start there or after it.
+    before the start of the next window cannot overlap a later candidate, since those start there or after it.
 
     Args:
-        candidates: All that were not settled so far.
+        candidates: All candidates that are not final yet.
         next_start_frame: Start of the next window; infinite after the last.
 
     Returns:
-        Shape (N,).
+        Mask, shape (N,).
     """
     if len(candidates) == 0:
         return np.zeros(0, bool)
     starts, ends = candidates.segments_frames.astype(np.float64).T
     order = np.lexsort((starts, candidates.classes))
     span = max(float(ends.max()) - float(starts.min()), 0.0) + 1.0
-    shift = candidates.classes[order] * span  # one time line, the classes one after another
+    shift = candidates.classes[order] * span  # one timeline, with the classes in sequence
     reach = np.maximum.accumulate(ends[order] + shift)
     begins_chain = np.concatenate([[True], starts[order][1:] + shift[1:] >= reach[:-1]])
     first = np.flatnonzero(begins_chain)

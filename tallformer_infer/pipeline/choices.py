@@ -13,16 +13,16 @@ from tallformer_infer.results import check_selection
 from tallformer_infer.structures import Action, Layout, Selection, Windows
 
 LARGEST_FACTOR = 100
-"""Feature steps that may be averaged into one; that many clips wait in memory."""
+"""Maximum number of feature steps averaged into one; that many clips are buffered."""
 _ROUNDED = 0.005
-"""How far a rate may be from the one it stands for, as part of it: 1.67 for 15 / 9."""
+"""Relative tolerance of a rounded rate: 1.67 for 15 / 9."""
 
 
 def choose_windows(recipe: Recipe, windows: Windows | float) -> tuple[Windows, float | None]:
-    """How windows are laid, and seconds of one if they are wanted.
+    """Split `windows` into the layout and, if given, the length of a window in seconds.
 
     Raises:
-        ConfigError: Seconds are not above 0, or the model has windows of its own.
+        ConfigError: The length is not above 0, or the model has a fixed window length.
     """
     if isinstance(windows, str):
         return windows, None
@@ -38,25 +38,25 @@ def choose_windows(recipe: Recipe, windows: Windows | float) -> tuple[Windows, f
 
 
 def choose_layout(recipe: Recipe, windows: Windows, rates: Sequence[float] | None) -> Layout:
-    """How a video is laid out for the localizer.
+    """Choose the layout of windows and rates for the localizer.
 
     Args:
-        recipe: Of the model.
-        windows: Where windows begin.
-        rates: At which the localizer runs, in frames per second: the recipe's own, and whole parts of it. None: the
+        recipe: Recipe of the model.
+        windows: Placement of windows.
+        rates: Frame rates at which the localizer runs: the recipe's own, divided by whole numbers. None: only the
             recipe's own.
 
     Raises:
-        ConfigError: A rate is none of those, or the recipe or `windows` allow only the recipe's own.
+        ConfigError: A rate is not one of those, or the recipe or `windows` support only the recipe's own.
     """
     if rates is None:
         return Layout(windows)
     sampling = recipe.sampling
     if sampling.most_frames is not None:
-        raise ConfigError(f"rates: the recipe {recipe.name} sees whole videos at once; its localizer has one rate")
+        raise ConfigError(f"rates: the recipe {recipe.name} processes whole videos at once; its localizer has one rate")
     factors = tuple(sorted({_factor(rate, sampling.sample_fps) for rate in rates}))
     if not factors:
-        raise ConfigError("rates: none was given")
+        raise ConfigError("rates: expected at least one rate")
     if factors != (1,) and (windows == "reference" or recipe.window.clips == 1):
         why = f"windows of the recipe {recipe.name} share none" if windows == "shared" else "windows=reference does not"
         raise ConfigError(f"rates: other than {sampling.sample_fps:g} need windows that share their clips; {why}")
@@ -64,7 +64,7 @@ def choose_layout(recipe: Recipe, windows: Windows, rates: Sequence[float] | Non
 
 
 def rates_of(layout: Layout, recipe: Recipe) -> tuple[float, ...] | None:
-    """Rates in frames per second, falling; None for the recipe's own only."""
+    """Rates in frames per second, decreasing; None if only the recipe's own."""
     if layout.factors == (1,):
         return None
     return tuple(recipe.sampling.sample_fps / factor for factor in layout.factors)
@@ -73,21 +73,21 @@ def rates_of(layout: Layout, recipe: Recipe) -> tuple[float, ...] | None:
 def choose_point(
     bundle: Bundle, wanted: str | None, *, threshold: float | None = None, classes: Sequence[str] | None = None
 ) -> str | None:
-    """What is done with a model's actions.
+    """Choose the operating point.
 
     Args:
         bundle: The model.
-        wanted: An operating point of it; `all` for every action, with calibrated scores; `none` for every action, with
-            the model's own scores. None leaves it to the model: its default, or, where a threshold is given, `all`.
-        threshold: Least score that is asked for, which takes the place of a default point's own thresholds.
-        classes: Those that are asked for. Whoever names a few gets few wrong ones, so a model may have a point of lower
-            thresholds for that (`named-classes`), which is the default then.
+        wanted: Name of an operating point; `all` for all actions, with calibrated scores; `none` for all actions, with
+            the model's own scores. None uses the model's default, or `all` if a threshold is given.
+        threshold: Minimum score requested, which replaces the thresholds of a default point.
+        classes: Classes requested. With few classes there are few false positives, so a model may have a point with
+            lower thresholds for that case (`named-classes`), which is then the default.
 
     Returns:
-        A point or `all`; None where scores stay as they are.
+        An operating point or `all`; None if scores are left unchanged.
 
     Raises:
-        ConfigError: The model has no such point; the message names those there are.
+        ConfigError: The model has no such point; the message lists the available ones.
     """
     calibration = bundle.calibration
     if wanted == RAW_SCORES:
@@ -97,7 +97,7 @@ def choose_point(
             return None
         raise ConfigError(
             f"operating point {wanted!r}: the model {bundle.name} has none; "
-            "`tallformer calibrate` makes them from labelled videos"
+            "`tallformer calibrate` creates them from labelled videos"
         )
     if wanted is None:
         wanted = calibration.default
@@ -148,12 +148,12 @@ def choose_selection(
 
 
 def at_point(actions: Iterable[Action], bundle: Bundle, point: str | None) -> tuple[Action, ...]:
-    """The actions that a point keeps, with calibrated scores.
+    """Actions kept by an operating point, with calibrated scores.
 
     Args:
-        actions: With the scores of the model.
+        actions: Actions with the scores of the model.
         bundle: The model.
-        point: As `choose_point` returns it; None leaves the actions as they are.
+        point: Return value of `choose_point`; None returns the actions unchanged.
     """
     calibration = bundle.calibration
     if point is None or calibration is None:
@@ -167,7 +167,7 @@ def at_point(actions: Iterable[Action], bundle: Bundle, point: str | None) -> tu
 
 
 def _factor(rate: float, sample_fps: float) -> int:
-    """How many feature steps become one at a rate."""
+    """Number of feature steps averaged into one at a rate."""
     if not 0 < rate < float("inf"):
         raise ConfigError(f"rates: {rate:g} must be above 0")
     factor = max(round(sample_fps / rate), 1)

@@ -1,4 +1,4 @@
-"""The detector: a bundle on a device, pointed at videos."""
+"""The Python API: `Detector`, a model on a device that finds actions in videos."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ from tallformer_infer.timeline import cut_clips
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFeatures:
-    """What the encoder makes of a video."""
+    """Encoder features of a video."""
 
     features: NDArray[np.float32]
     """Shape (T, C): a row per feature step."""
     times_s: NDArray[np.float64]
-    """Middle of each step on the file's own time line, in seconds, shape (T,)."""
+    """Centre of each step on the file's own timeline, in seconds, shape (T,)."""
     stride_frames: int
     """Sampled frames per step."""
     sample_fps: float
-    """Rate at which frames were taken, in frames per second."""
+    """Sampling rate, in frames per second."""
     frame_count: int
-    """Frames taken."""
+    """Number of sampled frames."""
     video: VideoInfo
-    """The file."""
+    """Description of the video."""
 
 
 @dataclass(frozen=True)
 class StreamStep:
-    """What one more clip of a video brought."""
+    """Actions after one more clip of a stream."""
 
     final: tuple[Action, ...]
-    """Actions that no later clip can change, each once."""
+    """New actions that no later clip can change; each is returned once."""
     provisional: tuple[Action, ...]
-    """All others that would be found if the video ended here. A later clip may change them, or take them back."""
+    """All other actions that would be found if the video ended here. Later clips may change or remove them."""
 
 
 class Detector:
-    """Finds actions in videos with one model on one device. Not for several threads at once.
+    """Finds actions in videos with one model on one device. Not thread-safe.
 
     Examples:
         >>> detector = Detector.load("demo", device="cpu")
@@ -88,9 +88,9 @@ class Detector:
         self.bundle = bundle
         """The model."""
         self.runtime = runtime
-        """What runs it."""
+        """Runs the model."""
         self.hardware = hardware
-        """What decodes videos, besides the processor."""
+        """Hardware decoder for videos."""
         self._threads = threads
         self._class_scores = class_scores
 
@@ -108,21 +108,21 @@ class Detector:
 
         Args:
             bundle: A folder, a .zip, the name of a bundled model, or a loaded bundle; None is the default model.
-            device: `auto` takes CUDA where it works, else what was measured to be the fastest on this processor;
-                `tensorrt` runs engines that were built before, `onnx-tensorrt` builds them while loading.
-            threads: Threads of the model and of the video codec, each; None takes one per core.
-            precision: Of the encoder, for `auto`, `openvino` and its other devices; None takes bfloat16 only where the
-                processor has it and the bundle's parity report says that actions stay the same.
-            class_scores: What videos show, by the names of their files, for models that see whole videos; None lets the
-                model say it.
-            hwaccel: What decodes videos: `none` for the processor; `auto` for a device where one opens and takes the
-                video; `cuda` and others for a device that must take every video. `Result.video.hwaccel` says which.
+            device: `auto` uses CUDA if it works, otherwise the runtime measured to be fastest on this CPU; `tensorrt`
+                runs prebuilt engines, `onnx-tensorrt` builds them while loading.
+            threads: Threads for the model and for the video codec, each; None uses one per core.
+            precision: Precision of the encoder, for `auto`, `openvino` and its other devices; None uses bfloat16 only
+                if the CPU supports it and the bundle's parity report confirms that actions do not change.
+            class_scores: Video-level class scores by file name, for models that process whole videos; None uses those
+                of the model.
+            hwaccel: Video decoder: `none` for the CPU; `auto` for a hardware decoder if one is available and supports
+                the video; `cuda` and others require that device for every video. See `Result.video.hwaccel`.
 
         Raises:
             BundleError: The bundle is missing, damaged or of another version.
-            DeviceError: The device, precision or hardware decoder was asked for and cannot be had.
-            EngineError: There is no TensorRT engine for this GPU, or one is damaged.
-            ValueError: `device` or `threads` is not one of those.
+            DeviceError: The requested device, precision or hardware decoder is not available.
+            EngineError: There is no TensorRT engine for this GPU, or it is damaged.
+            ValueError: `device` or `threads` is out of range.
         """
         hardware = choose_hardware(hwaccel)
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
@@ -131,12 +131,12 @@ class Detector:
 
     @property
     def device(self) -> str:
-        """Where the model runs: `cpu` or `cuda`."""
+        """Device of the model: `cpu` or `cuda`."""
         return self.runtime.device
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the actions that the model knows."""
+        """Class names of the model."""
         return self.bundle.recipe.classes
 
     def detect(  # noqa: PLR0913 (all but the video are options)
@@ -159,31 +159,31 @@ class Detector:
             video: A path, `-` for standard input, or an http(s) address; a binary file object; an array of uint8 RGB
                 pictures, shape (T, H, W, 3); or an iterator of pictures (H, W, 3), or of pairs (seconds, picture).
             fps: Frames per second of an array, or of pictures without times.
-            windows: `shared` encodes every clip once; `reference` lays windows, and gives whole videos their classes,
-                as the official code does. A number, for models that see whole videos: seconds of one window, for long
-                files that hold several classes; windows overlap.
-            rates: Frames per second at which actions are looked for, such as (15, 5, 1.67): the recipe's own, and that
-                over whole numbers. Lower ones find longer actions, on averaged features; nothing is decoded or encoded
-                again. None: the recipe's own only.
-            threshold: Least score of an action, in [0, 1]; None keeps all that the recipe, or the point, keeps.
-            top_k: Most actions, best first; None keeps all.
+            windows: `shared` encodes every clip once; `reference` places windows, and classifies whole videos, as the
+                official code does. For models that process whole videos, a number sets the length of overlapping
+                windows in seconds, for long files with several classes.
+            rates: Frame rates at which the localizer runs, such as (15, 5, 1.67): the recipe's own, and that divided by
+                whole numbers. Lower rates find longer actions, on averaged features, without decoding or encoding
+                again. None: only the recipe's own.
+            threshold: Minimum score of an action, in [0, 1]; None keeps all that the recipe, or operating point, keeps.
+            top_k: Maximum number of actions, highest scores first; None keeps all.
             classes: Names of actions to keep, or groups such as `@sports`; None keeps all.
-            video_stream: Which of the file's video streams, from 0; None takes the main one.
-            operating_point: One that the model was calibrated for, with scores that say how likely an action is right;
-                `all` for every action with such scores; `none` for every action with the model's own. None takes the
-                model's default (of a model that was never calibrated: `none`), or `all` if there is a threshold.
+            video_stream: Index of the video stream, from 0; None selects the main one.
+            operating_point: A calibrated operating point, with scores that are probabilities of being correct; `all`
+                for all actions with calibrated scores; `none` for all actions with the model's own scores. None uses
+                the model's default (`none` without calibration), or `all` if there is a threshold.
             on_progress: Called after every clip.
 
         Returns:
             The actions, sorted by start, and how they were found.
 
         Raises:
-            MediaError: The video cannot be opened, or nothing in it can be decoded.
-            ConfigError: A class or point is unknown to the model, or a threshold, window or rate out of range or not
-                for it.
-            AnnotationError: There are class scores, but none of this video.
-            TypeError: `video` is something else, or an array without `fps`.
-            ValueError: Pictures of another shape or type, or times that do not rise.
+            MediaError: The video cannot be opened, or no frame of it can be decoded.
+            ConfigError: The model has no such class or operating point, or a threshold, window or rate is out of range
+                or not supported by the model.
+            AnnotationError: Class scores are given, but not for this video.
+            TypeError: `video` is not a `VideoInput`, or is an array without `fps`.
+            ValueError: Pictures have another shape or type, or their times do not increase.
         """
         source = given_video(video, fps=fps)
         choices = self._choices(windows, rates, threshold, top_k, classes, operating_point)
@@ -204,17 +204,17 @@ class Detector:
         on_error: Callable[[VideoInput, TallformerError], None] | None = None,
         **options: Any,
     ) -> Iterator[Result]:
-        """Find the actions of several videos, one after another, each as it is done.
+        """Find the actions of several videos; yield each result when it is done.
 
-        For thousands of videos, with several processes and results on the disk, there is `tallformer label`.
+        For thousands of videos, with several processes and results on disk, use `tallformer label`.
 
             for result in detector.detect_many(Path("videos").glob("*.mp4"), threshold=0.5):
                 result.save(f"{result.video.path}.json")
 
         Args:
-            videos: As `detect` takes them.
-            on_error: Called with a video that failed and the reason, after which the next one follows; None raises it.
-            options: Those of `detect`.
+            videos: Videos, as in `detect`.
+            on_error: Called with a failed video and its error, then the next video follows; None raises the error.
+            options: Options of `detect`.
 
         Raises:
             TypeError: `videos` is a single video.
@@ -245,12 +245,12 @@ class Detector:
     ) -> Iterator[Action]:
         """Find the actions of a video and yield each as soon as no later window can change it.
 
-        The actions are those of `detect`, but for the recipe's limits per video, of actions and of candidates: they
-        cannot be known before the end, and are applied to what becomes final together. An action is final, at the
-        earliest, when the window that holds it is (of several rates, that of the lowest: at a ninth of the recipe's, a
-        window lasts nine times as long); it waits as long as a chain of overlapping candidates goes on.
+        The actions are those of `detect`, except for the recipe's limits on actions and candidates per video, which are
+        applied to each group of actions that becomes final together. An action is final at the earliest when its window
+        is complete (with several rates, that of the lowest: at a ninth of the recipe's rate, a window lasts nine times
+        as long), and not before a chain of overlapping candidates has ended.
 
-        Args, Raises: As `detect`.
+        Args, Raises: See `detect`.
         """
         source = given_video(video, fps=fps)
         choices = self._choices(windows, rates, threshold, None, classes, operating_point)
@@ -271,18 +271,18 @@ class Detector:
         classes: Sequence[str] | None = None,
         operating_point: str | None = None,
     ) -> Iterator[StreamStep]:
-        """Find the actions of a video and yield, after every clip, what is final and what would be found by now.
+        """Find the actions of a video and yield final and provisional actions after every clip.
 
-        Final actions are those of `stream`. For the others the localizer runs once more per clip, on the window as far
-        as it is filled; no clip is encoded twice.
+        Final actions are those of `stream`. For provisional ones the localizer runs once more per clip, on the
+        partially filled window; no clip is encoded twice.
 
-        Args: As `detect`.
+        Args: See `detect`.
 
         Raises:
-            ConfigError: As `detect`, or the model sees whole videos, of which nothing is known before their end.
+            ConfigError: See `detect`; also, the model processes whole videos and gives no results before their end.
         """
         if self.bundle.recipe.sampling.most_frames is not None:
-            raise ConfigError(f"model {self.bundle.name}: sees whole videos; call detect")
+            raise ConfigError(f"model {self.bundle.name}: processes whole videos; call detect")
         choices = self._choices("shared", None, threshold, None, classes, operating_point)
         run = VideoRun(self.bundle, self.runtime, choices)
         opened = self._open(given_video(video, fps=fps), choices, None)
@@ -300,7 +300,7 @@ class Detector:
     ) -> VideoFeatures:
         """Features of a whole video, as the localizer sees them, in memory: 4 KB per step of 1024 channels.
 
-        Args, Raises: As `detect`.
+        Args, Raises: See `detect`.
         """
         recipe, given = self.bundle.recipe, given_video(video, fps=fps)
         encoder = ClipEncoder(self.runtime, recipe)
@@ -330,7 +330,7 @@ class Detector:
         classes: Sequence[str] | None,
         operating_point: str | None,
     ) -> Choices:
-        """What is asked for, checked against the model."""
+        """Options of a run, checked against the model."""
         recipe = self.bundle.recipe
         selection = choose_selection(
             self.bundle, threshold=threshold, top_k=top_k, classes=classes, operating_point=operating_point
@@ -344,7 +344,7 @@ class Detector:
         )
 
     def _scores_of(self, video: GivenVideo) -> Mapping[str, float] | None:
-        """What a video shows, by the name of its file, where a file says it."""
+        """Video-level class scores of a video by its file name; None if no class scores were given."""
         return None if self._class_scores is None else self._class_scores.of(Path(name_of(video)).stem)
 
     def _open(

@@ -1,25 +1,25 @@
-"""Clips to features, in batches or side by side, as it suits the device.
+"""Encode clips to features, in batches or in parallel, depending on the device.
 
 Note [a clip in waiting]
-    Calls that run side by side on the CPU do not end together: decoding takes time from one of them and not from the
-    other. If the next clips were only handed out when all have ended, cores would wait; with one clip more than run
-    at a time, whoever is done finds the next.
+    Parallel calls on the CPU do not finish together, as decoding competes with them unevenly. If clips were only
+    submitted when all calls are done, cores would idle; with one more clip queued than calls run in parallel, each call
+    that finishes is followed by the next.
 
 Note [a clip that is done]
-    Clips of a live source come one by one, seconds apart. A clip that is encoded must not wait for the next one, so a
-    thread of its own cuts clips and hands them out, at most one more than run at a time.
+    Clips of a live source arrive one by one, seconds apart. An encoded clip must not wait for the next one, so a
+    separate thread cuts and submits clips, at most one more than run in parallel.
 
 Note [the empty clip]
-    What stands behind the end of a video is encoded once for all its windows, which then wait for it: a whole clip's
-    time with nothing else to do. So it is begun as soon as the end is known, beside the last clips, and kept for the
-    next videos of the same runtime: it is always the same.
+    The padding after the end of a video is encoded once for all its windows, which would then wait for a whole clip
+    with nothing else to do. It is therefore submitted as soon as the end is known, in parallel with the last clips, and
+    cached per runtime: it is the same for every video.
 
 Note [what counts as the same]
-    Two clips are the same within a tolerance if, in every frame, no block of 8 × 8 pixels differs by more than the
-    tolerance on average (pixel values 0 to 255). The noise of a camera and of compression averages out in a block;
-    something small that moves does not. A clip is compared with the last one that was encoded, not with its neighbour,
-    so that a slow change adds up and is seen. Source: the observation that most of a long video is redundant is that
-    of the TALLFormer paper, section 1; the measure is ours.
+    Two clips are the same within a tolerance if, in every frame, the mean difference of each block of 8 × 8 pixels is
+    at most the tolerance (pixel values 0 to 255). Camera and compression noise average out in a block; small moving
+    objects do not. A clip is compared with the last encoded one, not with its predecessor, so that slow changes
+    accumulate and are detected. Source: the TALLFormer paper, section 1, observes that most of a long video is
+    redundant; the measure is ours.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ class EncodedClip:
     start_frame: int
     """First frame, counted from the start of the video."""
     real_frames: int
-    """Frames that belong to the video."""
+    """Number of frames that belong to the video; the others are padding."""
     features: NDArray[np.float32]
     """Shape (C, clip steps)."""
 
 
 class OtherVideoError(Exception):
-    """Known features are not those of the video that is read."""
+    """Stored features do not belong to the video being read."""
 
 
 _BLOCK_PX = 8
 _JOIN_S = 0.8
-"""Longest wait for the thread that cuts clips when a run is stopped: it may wait for a live source."""
+"""Timeout for joining the thread that cuts clips, in seconds: it may be waiting for a live source."""
 _EMPTY: WeakKeyDictionary[Runtime, NDArray[np.float32]] = WeakKeyDictionary()
-"""Features of the empty clip, of each runtime that was asked for it."""
+"""Cached features of the empty clip, by runtime."""
 
 
 class ClipEncoder:
@@ -72,29 +72,29 @@ class ClipEncoder:
     def __init__(
         self, runtime: Runtime, recipe: Recipe, *, static_tolerance: float = 0.0, is_rounded: bool = False
     ) -> None:
-        """Nothing is encoded yet.
+        """Create an encoder; nothing is encoded yet.
 
         Args:
-            runtime: What runs the encoder.
-            recipe: Of the model.
-            static_tolerance: Clips that differ by less from the last one that was encoded share its features, see Note
-                [what counts as the same].
-            is_rounded: Give features as float16 keeps them, so that storing them changes nothing.
+            runtime: Runs the encoder.
+            recipe: Recipe of the model.
+            static_tolerance: Clips that differ by less from the last encoded one reuse its features, see Note [what
+                counts as the same].
+            is_rounded: Whether to round features to float16, so that storing them does not change results.
         """
         self._runtime = runtime
         self._recipe = recipe
         self._tolerance = static_tolerance
         self._rounded = rounded if is_rounded else _as_they_are
         self.cancellation = Cancellation()
-        """Stops it from another thread."""
+        """Stops the encoder from another thread."""
         self.clips = 0
-        """Clips so far."""
+        """Number of clips so far."""
         self.known = 0
-        """Of these, those whose features were known; they come first."""
+        """Clips with stored features; they come first."""
         self.encoded = 0
-        """Of these, those that went through the encoder."""
+        """Clips that went through the encoder."""
         self.reused = 0
-        """Of these, those that share the features of a clip before."""
+        """Clips that reuse the features of an earlier clip."""
         self._busy = BusyTime()
         self._calls_at_once = runtime.clips_at_once // runtime.clips_per_call
         self._threads = ThreadPoolExecutor(self._calls_at_once, thread_name_prefix="tallformer-clip")
@@ -106,17 +106,17 @@ class ClipEncoder:
         return self._busy.total_s
 
     def encode(self, clips: Iterable[Clip], known: Iterable[EncodedClip] = ()) -> Iterator[EncodedClip]:
-        """Each clip's features, in the order of the clips.
+        """Encode clips in order.
 
-        A clip that shows what the last encoded one does is not encoded again: stills and gaps of a recording cost next
-        to nothing.
+        A clip that shows the same as the last encoded one is not encoded again: stills and gaps in a recording cost
+        almost nothing.
 
         Args:
-            clips: By rising start.
-            known: Features of the first of them.
+            clips: Clips, sorted by start.
+            known: Stored features of the first clips.
 
         Raises:
-            OtherVideoError: These are not the first of them.
+            OtherVideoError: `known` does not match the first clips.
         """
         marked = self._mark_repeats(clips)
         last: NDArray[np.float32] | None = None
@@ -142,7 +142,7 @@ class ClipEncoder:
         return self._encode_side_by_side(batches) if self._calls_at_once > 1 else map(self._encode_batch, batches)
 
     def _mark_repeats(self, clips: Iterable[Clip]) -> Iterator[_Marked]:
-        """Clips, and whether each shows what the last one that is none did."""
+        """Clips, each with whether it repeats the last encoded one."""
         encoded: Clip | None = None
         for clip in clips:
             repeats = is_repeat(clip, encoded, self._tolerance)
@@ -151,12 +151,12 @@ class ClipEncoder:
             yield clip, repeats
 
     def prepare_empty(self) -> None:
-        """Begin with what `encode_empty` will be asked for, see Note [the empty clip]."""
+        """Start encoding the empty clip in the background, see Note [the empty clip]."""
         if self._calls_at_once > 1 and self._empty is None and self._runtime not in _EMPTY:
             self._empty = self._threads.submit(self._encode_empty)
 
     def encode_empty(self) -> NDArray[np.float32]:
-        """Features of a clip beyond the end of the video, shape (C, clip steps)."""
+        """Features of the empty clip after the end of a video, shape (C, clip steps)."""
         if self._runtime not in _EMPTY:
             _EMPTY[self._runtime] = self._empty.result() if self._empty else self._encode_empty()
         return self._rounded(_EMPTY[self._runtime])
@@ -180,14 +180,14 @@ class ClipEncoder:
         try:
             with closing(submitted):
                 for _ in submitted:
-                    # Not held by this frame, which an error of the call holds: the threads would outlive the encoder.
+                    # Drop the reference: an exception holds this frame, and threads would outlive the encoder.
                     yield calls.popleft().result()
         finally:
             for call in calls:
                 call.cancel()
 
     def _encode_batch(self, batch: Sequence[_Marked]) -> list[_Encoded]:
-        """Clips with their features; None for those that repeat the clip before."""
+        """Clips with their features; None for repeats."""
         new = [clip for clip, is_repeat in batch if not is_repeat]
         if not new:
             return [(clip, None) for clip, _ in batch]
@@ -201,9 +201,9 @@ class ClipEncoder:
 
 
 _Marked = tuple[Clip, bool]
-"""A clip, and whether it repeats one before."""
+"""A clip, and whether it repeats an earlier one."""
 _Encoded = tuple[Clip, NDArray[np.float32] | None]
-"""A clip and its features; None where it repeats one before."""
+"""A clip and its features; None if it repeats an earlier one."""
 
 
 def is_repeat(clip: Clip, encoded: Clip | None, tolerance: float) -> bool:
@@ -212,11 +212,11 @@ def is_repeat(clip: Clip, encoded: Clip | None, tolerance: float) -> bool:
     Args:
         clip: A clip.
         encoded: The last clip that was encoded; None before the first.
-        tolerance: Largest difference of a block, in pixel values; 0 asks for equal pixels.
+        tolerance: Maximum mean difference of a block, in pixel values; 0 requires identical pixels.
     """
     if encoded is None or clip.real_frames != encoded.real_frames:
         return False
-    if tolerance == 0:  # mostly the first frame tells
+    if tolerance == 0:  # the first frame usually differs already
         return np.array_equal(clip.frames[0], encoded.frames[0]) and np.array_equal(clip.frames, encoded.frames)
     return all(
         _largest_difference(frame, other) <= tolerance for frame, other in zip(clip.frames, encoded.frames, strict=True)
@@ -237,10 +237,10 @@ def _largest_difference(frame: NDArray[np.uint8], other: NDArray[np.uint8]) -> f
 
 
 def rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features with the digits that float16 keeps.
+    """Round features to float16 precision; the result is float32.
 
     Raises:
-        OverflowError: One is beyond float16.
+        OverflowError: A value is out of the range of float16.
     """
     with np.errstate(over="ignore"):
         kept = features.astype(np.float16)
@@ -254,18 +254,18 @@ def _as_they_are(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class BusyTime:
-    """Wall time during which at least one thread was at something."""
+    """Wall time during which at least one thread was busy."""
 
     def __init__(self) -> None:
         self.total_s = 0.0
-        """Of all that has ended."""
+        """Total of all finished periods, in seconds."""
         self._lock = threading.Lock()
         self._active = 0
         self._since_s = 0.0
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the time of the block, once for all threads that are in it."""
+        """Count the time of the block, once for all threads inside it."""
         with self._lock:
             if self._active == 0:
                 self._since_s = time.perf_counter()

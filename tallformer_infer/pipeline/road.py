@@ -1,9 +1,9 @@
-"""The road of a video: media → clips → encode → windows → localize → suppress → conclude → `Result`.
+"""The pipeline of a video: media → clips → encode → windows → localize → suppress → conclude → `Result`.
 
 Note [one road]
-    `Detector`, the workers of `label` and `bench` send every video along this road, and the data visits each stage
-    once. Behind `encode` and behind `localize` it can be left and joined again: there `label` stores features and
-    candidates, so that another localizer or another threshold does not start from the video.
+    `Detector`, the workers of `label` and `bench` all use this pipeline, and the data passes each stage once. After
+    `encode` and after `localize` it can be interrupted and resumed: `label` stores features and candidates there, so
+    that another localizer or threshold does not start from the video.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ from tallformer_infer.timeline import Clip, FeatureWindow, Timelines, cut_clips,
 
 _CLIPS_AHEAD = 4
 _JOIN_S = 0.8
-"""Longest wait for a clip that is being encoded when a run is stopped, so that Ctrl-C is fast."""
+"""Timeout for the clip being encoded when a run is stopped, in seconds, so that Ctrl-C is fast."""
 NO_TIME = StageSeconds(decode_s=0.0, encode_s=0.0, localize_s=0.0, suppress_s=0.0, total_s=0.0)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a video is."""
+    """Progress of a video."""
 
     position_s: float
-    """Video time that is done, from the first frame, in seconds."""
+    """Video time processed, from the first frame, in seconds."""
     duration_s: float | None
-    """Length of the video as its header says, in seconds; None where it does not."""
+    """Duration of the video according to its header, in seconds; None if unknown."""
     speed: float
     """Seconds of video per second of wall time, since the start."""
 
@@ -71,47 +71,47 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What decides the result of a video besides the model."""
+    """Options that determine the result of a video, besides the model."""
 
     layout: Layout
-    """How it is laid out for the localizer."""
+    """Windows and rates for the localizer."""
     selection: Selection
     """Which actions are kept."""
     span_s: float | None = None
-    """Seconds of a window, where a model that sees whole videos was given windows."""
+    """Length of a window in seconds, if a model that processes whole videos is used with windows."""
     class_source: str | None = None
-    """File that says what videos show; None: the model says it."""
+    """File with video-level class scores; None uses those of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """What is known of a video after it was read from end to end, besides its features and candidates."""
+    """Facts about a video that was read to its end, besides its features and candidates."""
 
     video: VideoInfo
-    """The file."""
+    """Description of the video."""
     sample_fps: float
-    """Rate at which frames were taken, in frames per second."""
+    """Sampling rate, in frames per second."""
     frame_count: int
-    """Frames taken."""
+    """Number of sampled frames."""
     decode_errors: int
-    """Places that are damaged or left out."""
+    """See `Result.decode_errors`."""
     missing_s: float
-    """What the header promises and the file does not hold at its end, in seconds."""
+    """Video missing at the end, compared with the header, in seconds."""
     notes: tuple[str, ...] = ()
     """See `Result.notes`."""
     runtime: str
-    """Name and version of what ran the encoder."""
+    """Name and version of the runtime of the encoder."""
     device: str
-    """`cpu` or `cuda`; of Intel `gpu` or `npu`."""
+    """`cpu`, `cuda`, or Intel's `gpu` or `npu`."""
     precision: str | None = None
-    """What the encoder computed in; None: that of its graph."""
+    """Precision of the encoder; None for that of its graph."""
     clips: int
-    """Clips that it was cut into."""
+    """Number of clips."""
     clips_reused: int
-    """Of these, those that share the features of the clip before."""
+    """Number of clips that reuse the features of an earlier clip."""
 
     def encoded(self) -> bytes:
-        """As JSON."""
+        """Encode as JSON."""
         return json.dumps(to_json(self)).encode()
 
     @staticmethod
@@ -119,7 +119,7 @@ class VideoFacts:
         """The inverse of `encoded`.
 
         Raises:
-            ConfigError, ValueError: It is something else.
+            ConfigError, ValueError: The content is malformed.
         """
         return from_json(VideoFacts, json.loads(content), where="facts")
 
@@ -131,27 +131,27 @@ class VideoCandidates:
     facts: VideoFacts
     """What is known of the video."""
     candidates: Candidates
-    """Of all windows."""
+    """Candidates of all windows."""
     has_classes: bool = True
-    """False of proposals that get their classes from a file; all are of one and the same until then."""
+    """False for proposals that get their classes from a file; until then all have the same class."""
     floor: float
-    """Candidates at or below this score were left out."""
+    """Candidates at or below this score were dropped."""
     own_scores: OwnScores | None = None
-    """What the model says the whole video shows, where the official code's order is followed."""
+    """Video-level class scores of the model, with `windows=reference`."""
 
 
 class FeatureKeeper(Protocol):
-    """Keeps features between `encode` and `windows`."""
+    """Stores features between `encode` and `windows`."""
 
     def known(self) -> Iterator[EncodedClip]:
-        """The first clips of the video, where their features are kept already."""
+        """Stored features of the first clips of the video."""
 
     def keep(self, clip: EncodedClip) -> None:
-        """Keep the features of a further clip."""
+        """Store the features of the next clip."""
 
 
 class VideoRun:
-    """One video on its way from frames to candidates. Counts what each stage takes."""
+    """Runs the stages from frames to candidates for one video, and measures the time of each."""
 
     def __init__(
         self,
@@ -164,19 +164,19 @@ class VideoRun:
         scores: Mapping[str, float] | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """Nothing is read yet.
+        """Create a run; nothing is read yet.
 
         Args:
             bundle: The model.
             runtime: Runs its graphs.
-            choices: What is asked for.
-            encoder: Encodes clips; None makes one.
-            keeper: Keeps features.
-            scores: What the video shows, by name, where `choices.class_source` says it; None: `conclude` will be told.
+            choices: Options of the run.
+            encoder: Encodes clips; None creates one.
+            keeper: Stores features.
+            scores: Class scores of the video, by name, from `choices.class_source`; None if passed to `conclude`.
             on_progress: Called after every clip.
 
         Raises:
-            ConfigError: The runtime cannot do what the choices need.
+            ConfigError: The runtime does not support the choices.
         """
         recipe, layout = bundle.recipe, choices.layout
         self._recipe, self._runtime, self._layout = recipe, runtime, layout
@@ -192,19 +192,19 @@ class VideoRun:
         self._floor = recipe.suppress.score_threshold if self._localizer.gives_classes else 0.0
         limit = recipe.candidates.per_video if self._localizer.gives_classes else None
         self.pools = CandidatePools(limit, layout.factors)
-        """What was found so far."""
+        """Candidates found so far."""
         self._localize_s = 0.0
         self._started = time.perf_counter()
 
     @property
     def frames(self) -> int:
-        """Frames of the video so far."""
+        """Number of frames so far."""
         return self._timelines.frames
 
     def read(self, stream: FrameStream) -> Generator[None]:
-        """Media, clips, encode, windows, localize: yields when the candidates of a clip's windows are in `pools`.
+        """Run media, clips, encode, windows, localize; yield when the candidates of a clip's windows are in `pools`.
 
-        Reading and encoding run ahead of whoever takes the windows. Close the iterator to end them.
+        Reading and encoding run ahead of the consumer. Close the iterator to stop them.
         """
         cut = cut_clips(stream, self._recipe.window, self._layout.windows)
         encoded = run_ahead(
@@ -218,7 +218,7 @@ class VideoRun:
             yield from self.localize(self._reported(encoded, stream))
 
     def localize(self, clips: Iterable[EncodedClip]) -> Iterator[None]:
-        """Windows, localize: yields after every clip, and after every window behind the last one."""
+        """Run windows and localize; yield after every clip, and after every window that follows the last clip."""
         for clip in clips:
             for window in self._timelines.add(clip.start_frame, clip.real_frames, clip.features):
                 self.pools.add(window.factor, self._localized(window))
@@ -236,19 +236,19 @@ class VideoRun:
         return in_video_frames(found, window.factor, lengths_frames=lengths, frames=self.frames)
 
     def settled(self, stream: FrameStream) -> VideoCandidates | None:
-        """Take out what no later candidate can change; None where nothing is final before the last window."""
+        """Remove and return final candidates; None if none are final before the last window."""
         if self._localizer.own_scores is not None:
             return None
         return self._with(self.facts(stream), self.pools.take_settled(self._timelines.next_start_frame))
 
     def provisional(self, stream: FrameStream) -> VideoCandidates:
-        """What `candidates` would give if the video ended here: the localizer runs, and nothing is encoded."""
+        """Candidates if the video ended here; runs the localizer, but encodes nothing."""
         windows = self._timelines.if_ended(self._encoder.encode_empty)
         parts = [self.pools.all(), *(self._localized(window) for window in windows)]
         return self._with(self.facts(stream), Candidates.concatenate(parts))
 
     def candidates(self, facts: VideoFacts) -> VideoCandidates:
-        """All that was found and not taken out."""
+        """All candidates that were not removed by `settled`."""
         return self._with(facts, self.pools.all())
 
     def _with(self, facts: VideoFacts, candidates: Candidates) -> VideoCandidates:
@@ -261,7 +261,7 @@ class VideoRun:
         )
 
     def facts(self, stream: FrameStream) -> VideoFacts:
-        """What is known of a video that was read to its end."""
+        """Facts about the video, after it was read to its end."""
         return VideoFacts(
             video=stream.info,
             sample_fps=stream.sample_fps,
@@ -287,7 +287,7 @@ class VideoRun:
         )
 
     def _encoded(self, clips: Iterator[Clip]) -> Iterator[EncodedClip]:
-        """Features of the clips, those that are known first; the others are kept."""
+        """Features of the clips: stored ones first, then encoded ones, which are stored."""
         known = () if self._keeper is None else self._keeper.known()
         for clip in self._encoder.encode(self._preparing_the_end(clips), known):
             if self._keeper is not None and self._encoder.clips > self._encoder.known:
@@ -295,7 +295,7 @@ class VideoRun:
             yield clip
 
     def _preparing_the_end(self, clips: Iterable[Clip]) -> Iterator[Clip]:
-        """The clips; behind the last one, the encoder is told whether an empty one follows."""
+        """Pass clips through; after the last one, start encoding the empty clip if it will be needed."""
         frames = 0
         for clip in clips:
             frames = clip.start_frame + clip.real_frames
@@ -304,7 +304,7 @@ class VideoRun:
             self._encoder.prepare_empty()
 
     def _reported(self, clips: Iterable[EncodedClip], stream: FrameStream) -> Iterator[EncodedClip]:
-        """The clips, each told of when its windows are done."""
+        """Pass clips through, and report progress when the windows of each are done."""
         for clip in clips:
             yield clip
             if self._on_progress is not None:
@@ -322,15 +322,15 @@ def conclude(
     sha256: str | None,
     timings: StageSeconds = NO_TIME,
 ) -> Result:
-    """Suppress and conclude: from the candidates of a video to its result. Needs neither video nor device.
+    """Suppress and conclude: from the candidates of a video to its result. Needs neither the video nor a device.
 
     Args:
         found: The candidates.
         bundle: The model.
-        choices: What is asked for.
-        scores: What the video shows, by name, where `choices.class_source` says it.
+        choices: Options of the run.
+        scores: Class scores of the video, by name, from `choices.class_source`.
         sha256: Hash of the file.
-        timings: Of the stages before.
+        timings: Time of the previous stages.
     """
     started = time.perf_counter()
     facts = found.facts
@@ -355,7 +355,7 @@ def conclude(
 def find_actions(
     found: VideoCandidates, bundle: Bundle, choices: Choices, scores: Mapping[str, float] | None = None
 ) -> tuple[Action, ...]:
-    """The actions of a video, or of a part of it that no later candidate can change: see `conclude`."""
+    """Actions of a video, or of its final candidates; see `conclude` for the arguments."""
     selection = choices.selection
     named = _named(_suppressed(found, bundle, choices, scores), found.facts, bundle, choices)
     return select_actions(
@@ -369,21 +369,21 @@ def find_actions(
 def _suppressed(
     found: VideoCandidates, bundle: Bundle, choices: Choices, scores: Mapping[str, float] | None
 ) -> Candidates:
-    """What suppression keeps. It runs in NumPy on every device, so that it can be repeated without one."""
+    """Candidates kept by suppression, which runs in NumPy on every device, so that it can be repeated without one."""
     recipe = bundle.recipe
     candidates = found.candidates
     if found.own_scores is not None:
         return reference_candidates(candidates, recipe, found.own_scores, scores, frames=found.facts.frame_count)
     if not found.has_classes:
-        assert scores is not None, "whoever names a file of scores has looked"
+        assert scores is not None, "callers with a class source pass its scores"
         candidates = best_candidates(classify(candidates, recipe, scores), recipe.candidates.per_video)
     return suppress(candidates, recipe.suppress)
 
 
 def _named(kept: Candidates, facts: VideoFacts, bundle: Bundle, choices: Choices) -> tuple[Action, ...]:
-    """Actions with names, in seconds on the file's own time line."""
+    """Actions with class names, in seconds on the file's own timeline."""
     seconds = kept.segments_frames.astype(np.float64) / facts.sample_fps + facts.video.start_s
-    # The official code keeps segments of no length at the padded end; nobody can use them.
+    # The official code keeps zero-length segments in the padding at the end; drop them.
     is_reference = choices.layout.windows == "reference"
     wanted = np.ones(len(kept), bool) if is_reference else seconds[:, 1] > seconds[:, 0]
     classes = bundle.recipe.classes
