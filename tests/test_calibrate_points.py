@@ -149,7 +149,7 @@ class TestRefusals:
     def test_predictions_of_other_classes(self) -> None:
         predictions, truth = labelled({"run": GOOD, "swim": [(0.5, False)]})
 
-        with pytest.raises(AnnotationError, match="predicts classes that the model does not have: swim; give"):
+        with pytest.raises(AnnotationError, match="predicts classes that the model does not have: swim; use"):
             calibrate(predictions, truth, classes=("run", "jump"))
 
     def test_truth_of_other_classes_only(self) -> None:
@@ -188,7 +188,7 @@ class TestRefusals:
         predictions, truth = labelled({"run": GOOD})
         more = Truth.of({**_segments(truth), "empty": []})
 
-        with pytest.raises(AnnotationError, match=r"predictions: lacks 1 of the 4 videos of truth: empty; detect in"):
+        with pytest.raises(AnnotationError, match=r"predictions: lacks 1 of the 4 videos of truth: empty; run detect"):
             calibrate(predictions, more, classes=("run",))
 
     def test_nothing_right(self) -> None:

@@ -107,7 +107,7 @@ def test_labels_are_class_scores_of_one(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"results": {}}, "class: expected a list of distinct names, got null"),
-        ({"class": ["a", "a"], "results": {}}, "expected a list of different names"),
+        ({"class": ["a", "a"], "results": {}}, "expected a list of distinct names"),
         ({"class": ["a"], "results": []}, "results: expected an object with a key per video"),
         ({"class": ["a"], "results": {"v": [1, 2]}}, r"results\.v: expected 1 scores, one per class"),
         ({"class": ["a"], "results": {"v": [-1]}}, r"results\.v: expected scores from 0 on, got -1"),

@@ -83,7 +83,7 @@ def videos_of_observations(project: dict[str, Any], problems: Problems) -> tuple
         key = f"observations.{name}"
         files = _files_of(observation)
         if files is None:
-            problems.note(f"{key}: skipped: has no video, and is of type {shown(_at(observation, 'type'))}")
+            problems.note(f"{key}: has no video (type {shown(_at(observation, 'type'))}); skipped")
             continue
         queue = _Queue(key, observation, files, problems)
         for file in files:

@@ -1,4 +1,4 @@
-"""What can be asked of a model: windows, rates, operating points, and which actions to keep."""
+"""Resolve options of a run against the model: windows, rates, operating points, and which actions to keep."""
 
 from __future__ import annotations
 
