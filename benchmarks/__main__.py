@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(part: Part, work: Path, place: str, minutes_left: float) -> list[dict[str, Any]]:
     """Lines of a part; if it fails or no time is left, the lines say so."""
-    if minutes_left < part.minutes / 2:  # the estimate is for a first run, which makes graphs and videos
+    if minutes_left < part.minutes / 2:  # the estimate includes making graphs and videos in a first run
         return _without_figures(part, f"no time left: takes about {part.minutes:g} of the {minutes_left:.1f} min")
     print(f"benchmarks: {place}: {part.name}, about {part.minutes:g} min", file=sys.stderr, flush=True)
     started = time.monotonic()
@@ -143,7 +143,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the parts and their duration, and measure nothing")
     parser.add_argument("--work", type=Path, default=WORK, help=f"folder for graphs and videos ({WORK})")
     parser.add_argument("--out", type=Path, help="file to write the lines to; an existing one is replaced")
-    parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)  # of the process that measures one part
+    parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)  # for the process that measures one part
     options = parser.parse_args(arguments)
     if options.out is not None and not options.out.parent.is_dir():
         parser.error(f"--out {options.out}: there is no folder {options.out.parent}")

@@ -1,10 +1,10 @@
-"""How long do runs of `label` take that have little or nothing to do?
+"""How long does `label` take if there is little or nothing to do?
 
     python -m benchmarks.bench_archive >> benchmarks/results/label.jsonl
 
-200 generated videos of 6 s and, where it is there, every file of `../shared/videos` are labelled once; then the same
-command again and one with another threshold, in turn, from start to end of the command, Python and its imports
-included. A line for each, with what became of the files. Where others use the machine, look at the processor time.
+200 generated videos of 6 s and, if present, every file of `../shared/videos` are labelled once; then the same command
+and one with another threshold run in turn, timed from start to end including Python and its imports. A line for each,
+with the results of the files. On a shared machine, look at the processor time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
 VIDEOS, REPEATS = 200, 3
 SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
-"""Real and odd videos, where there are any beside the repository."""
+"""Real and unusual videos beside the repository, if present."""
 
 
 def main(videos: Path | None = None) -> None:
-    """Measure, and print JSON lines; `videos` is a folder that `write_videos` made before."""
+    """Measure, and print JSON lines; `videos` is a folder of `write_videos`."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         _compare_runs(videos or write_videos(work / "videos"), work / "out")
@@ -64,12 +64,12 @@ def _compare_runs(videos: Path, out: Path) -> None:
 
 
 def _label(sources: list[str], out: Path, *options: str) -> tuple[float, float]:
-    """Wall and processor time of a run, all its processes included, in seconds."""
+    """Wall and processor time of a run, including child processes, in seconds."""
     command = [sys.executable, "-m", "tallformer_infer", "label", *sources, "--out", str(out), "--quiet", *options]
     started, cpu = time.perf_counter(), children_cpu_s()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wall_s, cpu_s = time.perf_counter() - started, children_cpu_s() - cpu
-    if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: a file has no video in it
+    if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: a file is not a video
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
     return wall_s, cpu_s
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_archive_query >> benchmarks/results/archive_query.jsonl
 
-The archive is made here: 10,000 videos of an hour, 100 actions each, of 200 labels. Each line is one kind of query, for
+The archive is generated: 10,000 videos of an hour, 100 actions each, of 200 labels. Each line is one kind of query, for
 its best 100 actions; the median and quartiles are over different labels, scores, times and paths.
 """
 

@@ -67,7 +67,7 @@ class Task:
     side_px: int
     """Width and height of a picture; the aspect ratio is ignored."""
     threads: int | None = None
-    """Of our reader; None lets it choose."""
+    """Threads of our reader; None lets it choose."""
 
     @property
     def chosen(self) -> list[int]:

@@ -2,12 +2,11 @@
 
     python -m benchmarks.bench_device [BUNDLE ...] [--device cuda] >> benchmarks/results/device.jsonl
 
-Lines `encode` are one full batch of clips, from pixels on the host to features on the host, in several ways: `session`
-is `session.run` as it comes, `bound` the same graph in memory that stays, `captured` that as a CUDA graph,
-`onnx-tensorrt` and `tensorrt` the devices of these names. Lines `handover` are one window, localized from features on
-the host and from features that are on the device already: the difference is what a hand-over without the host could
-save per window (docs/decisions.md 51). Features are compared before anything is timed. On the CPU only the first two
-ways exist.
+Lines `encode` are one full batch of clips, from pixels on the host to features on the host: `session` is plain
+`session.run`, `bound` the same graph with bound memory, `captured` the bound graph as a CUDA graph, `onnx-tensorrt` and
+`tensorrt` the devices of these names. Lines `handover` are one window, localized from features on the host and from
+features on the device: the difference is what features kept on the device could save per window (docs/decisions.md
+51). Features are compared before anything is timed. On the CPU there are only the first two ways.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from tallformer_infer.runtime.onnx_session import CPU, cuda_provider, open_sessi
 from tallformer_infer.runtime.tensorrt.keys import DEFAULT_BATCHES, require_gpu
 
 _ALIKE = 0.02
-"""Largest difference from the plain session, as a part of the largest feature: TF32, and float16 chosen by TensorRT."""
+"""Largest difference from the plain session, relative to the largest feature: TF32, and float16 chosen by TensorRT."""
 
 Encode = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
 
@@ -38,7 +37,7 @@ Encode = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
 def main() -> None:
     """Measure bundles and print the JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", nargs="*", help="folders, .zip files or names; none is the bundled model")
+    parser.add_argument("bundles", nargs="*", help="folders, .zip files or names (default: the bundled model)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     options = parser.parse_args()
     for name in options.bundles or [None]:
@@ -49,7 +48,7 @@ def measure_bundle(bundle: Bundle, device: Place, *, repeats: int = 30) -> None:
     """Print a line for each way to encode, and two for a window.
 
     Raises:
-        DeviceError: The device cannot be had.
+        DeviceError: The device is not available.
     """
     recipe = bundle.recipe
     batch, frames, side = DEFAULT_BATCHES["encoder"].most, recipe.window.clip_frames, recipe.sampling.crop_px
@@ -97,7 +96,7 @@ def _encode_on(graphs: DeviceGraphs) -> Encode:
 
 
 def _runtime(bundle: Bundle, device: Device) -> Iterator[tuple[str, Encode]]:
-    """A runtime as users have it; none where it cannot be had here, which is said."""
+    """A runtime as users have it; if it is not available, print why and yield nothing."""
     try:
         yield device, load_runtime(bundle, device=device).encode
     except (DeviceError, EngineError) as error:

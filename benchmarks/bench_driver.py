@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_driver >> benchmarks/results/label.jsonl
 
-Workers are replaced by answers that are there at once, so that what remains is the driver's own: database, result
-files and the limit of the store, from the first video that is done to the last. 500 videos are added to an archive
-without and with 100,000 videos that are done, and to a store without and with their 200,000 files; a line for each.
+Workers are replaced by immediate answers, so that only the driver is timed: database, result files and the limit of
+the store, from the first finished video to the last. 500 videos are added to an archive without and with 100,000
+finished videos, and to a store without and with their 200,000 files; a line for each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEW, DONE, REPEATS = 500, 100_000, 3
 
 
 class ReadyEngine:
-    """One slot that has every answer at once: always the same result."""
+    """One slot that answers at once, always with the same result."""
 
     slots = 1
 
@@ -58,22 +58,22 @@ class ReadyEngine:
         return (0, self._events.popleft()) if self._events else None
 
     def place(self, slot: int) -> str:
-        """Nowhere."""
+        """No place."""
         return ""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 class ClockWatcher(JsonWatcher):
-    """Notes when each video is done."""
+    """Records when each video is finished."""
 
     def __init__(self, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
         self.clocks: list[tuple[float, float]] = []
 
     def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
-        """Look at the clocks."""
+        """Record wall and processor time."""
         self.clocks.append((time.perf_counter(), time.process_time()))
 
 
@@ -133,7 +133,7 @@ def _label(out: Path, result: Result, number: int, store: Path) -> tuple[float, 
 
 
 def _make_archive(out: Path, count: int) -> None:
-    """An archive of videos that are done, with two actions each."""
+    """Make an archive of finished videos with two actions each."""
     out.mkdir()
     with ArchiveDatabase(out, writes=True) as database:
         database.add((f"/videos/{number}.mp4", f"{number}.mp4", f"{number}.mp4", False) for number in range(count))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_engine_build > benchmarks/results/engine_build.jsonl
 
-Random weights are exported here first. Engines are built ahead of time with TensorRT-RTX, which needs no GPU: the full
-TensorRT tries kernels on the GPU, takes longer, and was not measured. Each build is a process of its own.
+Random weights are exported first. Engines are built ahead of time with TensorRT-RTX, which needs no GPU; the full
+TensorRT times kernels on the GPU, takes longer, and was not measured. Each build runs in its own process.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """How long does it take to score a whole benchmark's predictions?
 
-The set is as large as ActivityNet-1.3's validation set with 100 predictions a video. What is compared with is the
-official algorithm as it is stated, one prediction after another (`score_one_by_one`). It is faster than the official
-evaluator itself, which also builds and groups data frames inside that loop, so the ratio is a lower bound.
+The set is as large as ActivityNet-1.3's validation set with 100 predictions per video. The baseline is the official
+algorithm as published, one prediction at a time (`score_one_by_one`). It is faster than the official evaluator, which
+also builds and groups data frames inside that loop, so the ratio is a lower bound.
 
-The floor, timed too: `json.loads` of the predictions for reading, and for scoring one sort of the scores and one of the
-(class, video) groups, without which no prediction is in its place.
+Lower bounds are timed as well: `json.loads` of the predictions for reading, and for scoring a sort of the scores and a
+sort of the (class, video) groups, which are unavoidable.
 
     python -m benchmarks.bench_evaluation [--predictions-per-video N]
 """
@@ -37,7 +37,7 @@ from tallformer_infer.evaluation import (
 
 
 def main() -> None:
-    """Check that both ways agree, then time reading, scoring and the two together."""
+    """Check that both algorithms agree, then time reading, scoring and both together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=5000)
     parser.add_argument("--classes", type=int, default=200)
@@ -74,7 +74,7 @@ def goal(work: Path) -> dict[str, Figure]:
 
 
 def write_set(folder: Path, *, videos: int, classes: int, predictions_per_video: int) -> tuple[Path, Path]:
-    """Write predictions and truth: 1 to 4 actions a video, and predictions near them, 60 % with their class."""
+    """Write predictions and ground truth: 1 to 4 actions per video; predictions near them, 60 % with their class."""
     random = np.random.default_rng(0)
     truth: dict[str, Any] = {}
     results: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def write_set(folder: Path, *, videos: int, classes: int, predictions_per_video:
 
 
 def score_one_by_one(predictions: Predictions, truth: Truth, protocol: Protocol) -> NDArray[np.float64]:
-    """The official algorithm as it is stated: average precision of each class at each threshold, shape (K, T)."""
+    """The official algorithm as published: average precision of each class at each threshold, shape (K, T)."""
     names = {video: video.removeprefix("v_") for video in truth.videos}
     truths: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, (video, label) in enumerate(zip(truth.video_indices, truth.class_indices, strict=True)):

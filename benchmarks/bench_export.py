@@ -1,8 +1,9 @@
-"""What exporting a recipe at full size costs, and one video with it: seconds, peak of resident memory, size.
+"""What does it cost to export a recipe at full size, and to detect in one video: seconds, peak memory, size?
 
     python -m benchmarks.bench_export anet-swin-b [VIDEO] >> benchmarks/results/export.jsonl
 
-Weights are random, which changes no cost. Export (with its comparison with torch) and detection run in a process each.
+Weights are random, which does not affect the cost. Export (with its comparison with torch) and detection run in
+separate processes.
 Without VIDEO one of 60 s is generated (320 x 240, 30 frames per second).
 """
 

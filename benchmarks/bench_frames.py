@@ -1,4 +1,4 @@
-"""How fast are random clips read from the frame cache, and decoded anew? `python -m benchmarks.bench_frames`."""
+"""How fast are random clips read from the frame cache, and decoded? `python -m benchmarks.bench_frames`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIPS, CLIP_FRAMES = 4, 32
 
 
 def main(minutes: float = 2.0) -> None:
-    """Time four clips of a random window of a generated video, at two sizes, both ways; the pixels must be equal."""
+    """Time four clips of a random window of a generated video, at two sizes, from both sources, with equal pixels."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         write_video(write_script(VideoSpec(subset="training", seed=0, index=0, minutes=minutes)), path)

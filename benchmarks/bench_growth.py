@@ -2,13 +2,13 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_growth > benchmarks/results/growth.jsonl
 
-Each beside a straightforward loop that does the same one candidate after another, as far as that can be waited for
-(`--longest`), and checked against it as far. Times are processor time, which others on the machine disturb least.
-Candidates are of 20 classes: of a video that gets longer with them ("long"), or all in the same seven minutes
-("dense"). Predictions to score: 100 for each video, 20 classes, 10 overlaps.
+Each is compared with a plain loop over candidates, up to a time limit (`--longest`), and its result is checked against
+the loop's. Times are processor time, which depends least on other load. Candidates are of 20 classes, in a video that
+grows with them ("long"), or all in the same seven minutes ("dense"). Predictions: 100 per video, 20 classes, 10
+overlaps.
 
-The exponent is the slope of log time against log count over the sizes from 10^4 on, where the time of a call's fixed
-work is small; 1 is in proportion, 2 is the square.
+The exponent is the slope of log time over log count from 10^4 on, where fixed costs are small; 1 is linear, 2 is
+quadratic.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tallformer_infer.structures import Candidates
 COUNTS = tuple(10**power for power in range(2, 7))
 FIT_FROM = 10_000
 LONGEST_S = 6.0
-"""Longer calls are left out: ours is expected to take 12 times as long as at the last count, the loop 100 times."""
+"""Longer calls are skipped: ours is expected to take 12 times as long as at the last count, the loop 100 times."""
 DENSE_FRAMES = 6154.0
 PER_VIDEO = 100
 ACTIVITYNET = protocol_named("activitynet")
@@ -44,17 +44,17 @@ class Case:
 
     name: str
     make: Callable[[int], tuple[object, ...]]
-    """Arguments for so many candidates."""
+    """Makes the arguments for a number of candidates."""
     ours: Callable[..., object]
     loop: Callable[..., object]
     same: Callable[[object, object], None]
-    """Raises where results differ."""
+    """Raises if results differ."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a JSON line per case: seconds at every count, ours and the loop's, and both exponents."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--longest", type=float, default=LONGEST_S, help="seconds of one call")
+    parser.add_argument("--longest", type=float, default=LONGEST_S, help="longest expected call, in seconds")
     longest_s = parser.parse_args(arguments).longest
     for case in cases():
         ours: dict[int, float] = {}
@@ -88,7 +88,7 @@ def cases() -> Iterator[Case]:
 
 
 def exponent(seconds: dict[int, float]) -> float | None:
-    """Slope of log time against log count, from `FIT_FROM` on where two counts are; None for a single one."""
+    """Slope of log time over log count, from `FIT_FROM` on if there are two counts; None for a single one."""
     counts = [count for count in seconds if count >= FIT_FROM]
     counts = counts if len(counts) > 1 else list(seconds)
     if len(counts) < 2:
@@ -98,7 +98,7 @@ def exponent(seconds: dict[int, float]) -> float | None:
 
 
 def time_of(function: Callable[[], object]) -> tuple[object, float]:
-    """What a call gives, and the median processor time of five, or of the first alone where that takes a second."""
+    """Result of a call, and median processor time of five calls, or of the first if it takes a second."""
     seconds: list[float] = []
     while len(seconds) < 5 and sum(seconds) < 1:
         begin_s = time.process_time()
@@ -108,7 +108,7 @@ def time_of(function: Callable[[], object]) -> tuple[object, float]:
 
 
 def make_set(count: int) -> tuple[Predictions, Truth]:
-    """Predictions for `count / 100` videos, and their truth: two actions each."""
+    """Predictions for `count / 100` videos, and their ground truth: two actions each."""
     random = np.random.default_rng(0)
     videos = max(count // PER_VIDEO, 1)
     names = tuple(f"{video:06d}" for video in range(videos))
@@ -160,7 +160,7 @@ def _nmw_loop(config: SuppressConfig) -> Callable[[Candidates], Candidates]:
 
 
 def _soft_loop(config: SuppressConfig) -> Callable[[Candidates], Candidates]:
-    """The rule as it is stated: take the best, lower all others of its class, drop what falls too low, repeat."""
+    """The rule as published: select the best, lower all others of its class, drop low scores, repeat."""
 
     def run(candidates: Candidates) -> Candidates:
         scores = candidates.scores.copy()

@@ -1,10 +1,10 @@
-"""How fast the installed models of Kinetics-400 are, from a file to JSON, as commands.
+"""How fast are the installed models of Kinetics-400, from a file to JSON, as commands?
 
     python -m benchmarks.bench_kinetics400 [--rounds 3] [--warmups 1] >> benchmarks/results/kinetics_speed.jsonl
 
-The film is generated: 30 s, 1280 x 720, 30 frames per second, h264. Each way is a process of its own, started anew each
-time, so that loading the model counts; the warm-up round fills the cache of compiled graphs. Ways take turns. One JSON
-line for each: wall time, processor time, and the load of the machine before it began.
+The video is generated: 30 s, 1280 x 720, 30 frames per second, h264. Each run is a new process, so loading the model
+counts; the warm-up round fills the cache of compiled graphs. Models and devices take turns. One JSON line for each:
+wall time, processor time, and the load of the machine before the first run.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SECONDS = 30
 VIDEO = VideoSpec(subset="testing", seed=0, index=0, minutes=SECONDS / 60, fps=30, width_px=1280, height_px=720)
 MODELS = ("kinetics400", "kinetics400-fast")
 DEVICES = (("cpu", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
-"""Devices, and what the encoder computes in."""
+"""Devices, and precisions of the encoder."""
 
 
 def main() -> None:
     """Print a line for each model and device."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_kinetics400", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="times that each way is run")
-    parser.add_argument("--warmups", type=int, default=1, help="times before that, which are not counted")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each command")
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each model and device")
+    parser.add_argument("--warmups", type=int, default=1, help="untimed runs before them")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each command")
     options = parser.parse_args()
     devices = [(name, precision) for name, precision in DEVICES if name == "cpu" or find_spec("openvino")]
     load = os.getloadavg()[0]

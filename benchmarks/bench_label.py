@@ -1,4 +1,4 @@
-"""How much do more workers gain, and how much does `label` cost on top of `detect`?
+"""How much faster are more workers, and what is the overhead of `label` over `detect`?
 
     python -m benchmarks.bench_label [workers] [overhead] >> benchmarks/results/label.jsonl
 
@@ -32,7 +32,7 @@ from tallformer_training.synthetic import SetSpec, VideoSpec, make_dataset, writ
 VIDEOS, SECONDS, LONG_MINUTES, REPEATS = 8, 30, 10, 3
 MANY = 200
 SHARED_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
-"""Real and odd videos, where there are any beside the repository."""
+"""Real and unusual videos beside the repository, if present."""
 CLIP_S = 32 / 15
 
 
@@ -41,15 +41,15 @@ class LabelRun:
     """One run of the command."""
 
     wall_s: float
-    """From start to end."""
+    """Seconds from start to end."""
     working_s: float
-    """From the first sign of a clip to the end."""
+    """Seconds from the first clip to the end."""
     cpu_s: float
-    """Processor time of all its processes."""
+    """Processor time of all processes, in seconds."""
 
 
 def main(*wanted: str) -> None:
-    """Run what is wanted, or all, and print JSON lines."""
+    """Run the named parts, or all, and print JSON lines."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         if not wanted or "workers" in wanted:
@@ -59,7 +59,7 @@ def main(*wanted: str) -> None:
 
 
 def goal(work: Path) -> dict[str, Figure]:
-    """How many times the clips per second of one worker two of them label."""
+    """Clips per second of two workers over those of one."""
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         runs = _workers_in_turn(_large_videos(Path(scratch)), rounds=2)
     seconds = {workers: [run.working_s for run in done] for workers, done in runs.items()}
@@ -72,7 +72,7 @@ def goal(work: Path) -> dict[str, Figure]:
 
 
 def goal_again(work: Path) -> dict[str, Figure]:
-    """Seconds of a second run that finds everything done, and of one with another threshold."""
+    """Seconds of a second run without anything to do, and of one with another threshold."""
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         videos, out = _many_videos(Path(scratch)), Path(scratch) / "labels"
         first, second, other = (_label_into(videos, out, *options) for options in ((), (), ("--threshold", "0.4")))
@@ -84,7 +84,7 @@ def goal_again(work: Path) -> dict[str, Figure]:
 
 
 def _large_videos(work: Path) -> Path:
-    """A folder of videos of which decoding takes nearly all time."""
+    """A folder of videos for which decoding takes nearly all of the time."""
     videos = work / "videos"
     videos.mkdir()
     part, first = work / "part.mp4", videos / "0.mp4"
@@ -178,7 +178,7 @@ def _process(*arguments: str) -> Iterator[Iterator[dict[str, object]]]:
 
 
 def _many_videos(work: Path) -> Path:
-    """200 generated videos of 6 s, twenty of them different; and the odd ones beside the repository, if any."""
+    """200 generated videos of 6 s, twenty of them different; and the unusual ones beside the repository, if present."""
     videos = work / "many"
     made = make_dataset(SetSpec(subset="testing", videos=MANY // 10, seed=22, minutes=0.1), work / "different", jobs=2)
     videos.mkdir()
@@ -192,7 +192,7 @@ def _many_videos(work: Path) -> Path:
 
 
 def _label_into(videos: Path, out: Path, *options: str) -> float:
-    """Seconds from start to end; 1 says that some files are no videos."""
+    """Seconds from start to end; exit code 1 means that some files are not videos."""
     command = [sys.executable, "-m", "tallformer_infer", "label", str(videos), "--out", str(out), *options]
     started = time.perf_counter()
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -203,7 +203,7 @@ def _label_into(videos: Path, out: Path, *options: str) -> float:
 
 
 def _write_twin(source: Path, target: Path, number: int) -> None:
-    """Another file with the same pictures: an empty box of `number` bytes at the end."""
+    """Write another file with the same pictures, by appending an empty box of `number` bytes."""
     target.write_bytes(source.read_bytes() + (8 + number).to_bytes(4) + b"free" + b"\0" * number)
 
 

@@ -1,9 +1,9 @@
-"""Does `detect` take time in proportion to the length of a video, and the same memory for every length?
+"""Is the time of `detect` proportional to the length of a video, and its memory constant?
 
     python -m benchmarks.bench_memory > benchmarks/results/memory.jsonl    (about six minutes of processor time)
 
-A video of one minute is made (128 x 96, 15 frames per second); longer ones repeat its packets, with later times. Each
-is read by a process of its own with the bundled model. The last line is the straight line through the times.
+A video of one minute is generated (128 x 96, 15 frames per second); longer ones repeat its packets with later
+timestamps. Each is read by its own process with the bundled model. The last line is a linear fit of the times.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"frames": result.frame_count, "wall_s": wall, "cpu_s": cpu, "peak_mb": round(peak_mb, 1)}))
 """
-# ru_maxrss is the process' own peak: the short video that warms it up comes first and needs less.
+# ru_maxrss is the peak of the process: the short warm-up video comes first and needs less.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def repeat(source: Path, target: Path, times: int) -> None:
-    """Write a video that shows `source` so many times, without decoding it."""
+    """Write a video that repeats `source`, without decoding it."""
     with av.open(str(target), "w") as written:
         stream = None
         for turn in range(times):
@@ -78,7 +78,7 @@ def repeat(source: Path, target: Path, times: int) -> None:
 
 
 def fit(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The straight line through processor time over length, how well it fits, and how much memory grew."""
+    """Linear fit of processor time over length, its quality, and the growth of memory."""
     minutes, cpu_s = (np.array([line[name] for line in lines], float) for name in ("minutes", "cpu_s"))
     slope, start = np.polyfit(minutes, cpu_s, 1)
     left = cpu_s - (slope * minutes + start)

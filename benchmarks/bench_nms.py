@@ -1,12 +1,12 @@
 """How long does suppression of 10,000 candidates x 20 classes take on one core?
 
-Two readings of that size: 10,000 segments that all have a score in every class (200,000 pairs), and 10,000 pairs. Each
+Two interpretations of that size: 10,000 segments with a score in every class (200,000 pairs), and 10,000 pairs. Each
 with the official limit of 1200 actions and without one, for the NumPy functions and for graph 3 on ONNX Runtime.
 
-The floor: every pair is read once and put in its place by score. 200,000 pairs are 4 MB (start, end, score in float32,
-class in int64), 0.4 ms at 10 GB/s; one sort of 200,000 integers takes about 1 ms with NumPy's vector sort. Both are
-timed as `suppress_floor`. What it is compared with is the rule as it is stated, one pass over what is left per action
-(`one_by_one`), and results are checked against that.
+The lower bound is to read every pair once and sort by score: 200,000 pairs are 4 MB (start, end, score in float32,
+class in int64), 0.4 ms at 10 GB/s; a sort of 200,000 integers takes about 1 ms with NumPy's vector sort. Both are timed
+as `suppress_floor`. The baseline is the rule as published, one pass over the remaining pairs per action
+(`one_by_one`), and results are checked against it.
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_nms
 """
@@ -33,7 +33,7 @@ UNLIMITED = 10**9
 
 
 def main() -> None:
-    """Check every case against the plain rule, then time it."""
+    """Check every case against the published rule, then time it."""
     for every_class in (True, False):
         candidates = make_candidates(every_class=every_class)
         facts: dict[str, Any] = {"pairs": len(candidates), "classes": CLASSES}
@@ -48,7 +48,7 @@ def main() -> None:
                 "one_by_one_s": round(time.perf_counter() - begin, 3),
             }
             ways: dict[str, Callable[[Candidates], Candidates]] = {"numpy": partial(suppress, config=config)}
-            if limit != UNLIMITED:  # the node's time grows with pairs x actions
+            if limit != UNLIMITED:  # the node takes time proportional to pairs x actions
                 ways["graph_cpu"] = graph(config)
             for name, way in ways.items():
                 _check(way(candidates), expected)
@@ -56,17 +56,17 @@ def main() -> None:
 
 
 def read_and_sort(candidates: Candidates) -> object:
-    """The least that any way has to do: read every pair, and sort by score."""
+    """Lower bound of the work: read every pair, and sort by score."""
     totals = candidates.segments_frames.sum(), candidates.classes.sum()
     return totals, np.sort(candidates.scores.view(np.int32).astype(np.int64))
 
 
 def make_candidates(*, every_class: bool, seed: int = 0) -> Candidates:
-    """Candidates as 17 overlapping windows of 585 anchors give them: 16 to 512 frames long, the short ones more often.
+    """Candidates as from 17 overlapping windows of 585 anchors: 16 to 512 frames long, short ones more often.
 
     Args:
         every_class: Whether each segment has a score in every class, or in one drawn at random.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
     """
     random = np.random.default_rng(seed)
     video_frames = SEGMENTS / 585 * 360
@@ -96,7 +96,7 @@ def graph(config: SuppressConfig) -> Callable[[Candidates], Candidates]:
 
 
 def one_by_one(candidates: Candidates, config: SuppressConfig) -> Candidates:
-    """The rule as it is stated: take the best that is left, average and remove its cluster, repeat."""
+    """The rule as published: select the best remaining candidate, average and remove its cluster, repeat."""
     left = np.argsort(-candidates.scores, kind="stable")
     rows: list[np.intp] = []
     segments = []

@@ -1,10 +1,10 @@
-"""What the precision of an encoder does to its detections: mAP on labelled videos, size, and distance from torch.
+"""How does the precision of an encoder affect detections: mAP on labelled videos, size, and difference from torch?
 
     python -m benchmarks.bench_precision CHECKPOINT TRUTH.json VIDEOS >> benchmarks/results/precision.jsonl
 
 For the demo model, `python -m benchmarks.train_demo` makes all three. Every precision is exported, detects in all
-videos and is scored, with the commands that users have. With a bundle in place of a checkpoint, OpenVINO computes it in
-float32 and in bfloat16.
+videos and is evaluated, with the commands of users. With a bundle instead of a checkpoint, OpenVINO runs it in float32
+and in bfloat16.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _measured(options: argparse.Namespace, precision: str, work: Path) -> dict[s
 
 
 def _run_in(options: argparse.Namespace, precision: str) -> dict[str, Any]:
-    """A bundle as it is, computed in a precision."""
+    """Run an unchanged bundle in a precision."""
     with tempfile.TemporaryDirectory() as work:
         how = ("--model", str(options.checkpoint), "--device", "openvino", "--precision", precision)
         scored, videos = _scored(options, Path(work) / "actions.json", *how)
@@ -64,7 +64,7 @@ def _run_in(options: argparse.Namespace, precision: str) -> dict[str, Any]:
 
 
 def _scored(options: argparse.Namespace, actions: Path, *how: str) -> tuple[dict[str, Any], int]:
-    """What `detect` finds in all videos, scored, and how many videos there are."""
+    """Evaluation of the actions that `detect` finds in all videos, and the number of videos."""
     videos = sorted(str(path) for path in options.videos.glob("*.mp4"))
     _tallformer("detect", *videos, *how, "--out", str(actions))
     return json.loads(_tallformer("eval", str(actions), str(options.truth), "--json")), len(videos)
@@ -83,9 +83,9 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", type=Path, help="a .safetensors file of training, or a bundle")
-    parser.add_argument("truth", type=Path, help="labels of the videos, ActivityNet form")
+    parser.add_argument("truth", type=Path, help="ground truth of the videos in ActivityNet format")
     parser.add_argument("videos", type=Path, help="folder of .mp4 files")
-    parser.add_argument("--precisions", default="fp32,fp16,bf16,int8", help="which, separated by commas")
+    parser.add_argument("--precisions", default="fp32,fp16,bf16,int8", help="comma-separated precisions")
     return parser.parse_args()
 
 

@@ -1,11 +1,10 @@
-"""What `detect --rates` finds of long actions, and what it costs.
+"""How many long actions does `detect --rates` find, and what does it cost?
 
     python -m benchmarks.bench_rates --out runs/rates >> benchmarks/results/rates.jsonl
 
-Makes generated videos with actions of half a minute to two and a half, encodes them once with the bundled model, and
-finds actions at one rate and at several; and in videos as they were, without long actions. One JSON line for each
-choice of rates and kind of video, with the processor time of localizing them and of encoding a clip. What is made is
-kept: the same command goes on.
+Generates videos with actions of 0.5 to 2.5 minutes, encodes them once with the bundled model, and detects actions at
+one rate and at several; and in videos without long actions. One JSON line per choice of rates and kind of video, with
+the processor time of localizing and of encoding a clip. Videos and features are kept: repeat the command to continue.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from tallformer_training.synthetic.script import Subset
 
 CHOICES: tuple[tuple[float, ...], ...] = ((15.0,), (15.0, 5.0), (15.0, 5.0, 1.67))
 LENGTHS_S = ((0.0, 8.0), (8.0, 30.0), (30.0, 60.0), (60.0, 150.0))
-"""Lengths of actions, from and to (exclusive)."""
+"""Ranges of lengths of actions in seconds, [from, to)."""
 PROTOCOL: Protocol = protocol_named("thumos14")
 
 
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def make_videos(
     folder: Path, *, subset: Subset, videos: int, seed: int, with_long_actions: bool
 ) -> Iterator[tuple[Path, list[Labelled]]]:
-    """Videos of a subset's looks, unless they are there, each with its truth."""
+    """Generate videos of a subset, unless they exist; yields each with its ground truth."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(videos):
         script = write_script(VideoSpec(subset=subset, seed=seed, index=index))
@@ -88,14 +87,14 @@ def make_videos(
 def score(
     found: Mapping[str, Sequence[Action]], shown: Mapping[str, Sequence[Action]], truth: Truth
 ) -> list[dict[str, Any]]:
-    """What was found of each length, the last entry of all lengths.
+    """Scores for each range of lengths; the last entry is for all lengths.
 
-    Predictions count for the length of the truth that they found, those that found none for their own.
+    A prediction counts for the length of the ground truth that it matches, or its own length if it matches none.
 
     Args:
         found: All actions, by video.
-        shown: Those that the operating point keeps.
-        truth: Of the same videos.
+        shown: Actions that the operating point keeps, by video.
+        truth: Ground truth of the same videos.
     """
     lengths = np.diff(truth.segments_s, axis=1)[:, 0]
     rows = [_score(found, shown, truth, lengths, span) for span in LENGTHS_S]
@@ -122,14 +121,14 @@ def _measured(detector: Detector, videos: dict[Path, list[Labelled]], rates: tup
 
 
 def _encoded(detector: Detector, path: Path) -> Iterator[EncodedClip]:
-    """Clips of a video, encoded the first time."""
+    """Encoded clips of a video, from a file if it was encoded before."""
     kept, recipe = path.with_suffix(".npz"), detector.bundle.recipe
     if not kept.exists():
         encoder = ClipEncoder(detector.runtime, recipe)
         with open_video(path, recipe.sampling, threads=1) as stream:
             clips = list(encoder.encode(cut_clips(stream, recipe.window, "shared")))
         columns = {name: np.stack([getattr(clip, name) for clip in clips]) for name in _COLUMNS}
-        np.savez(kept, **columns)  # type: ignore[arg-type]  # numpy's own stub takes no mapping
+        np.savez(kept, **columns)  # type: ignore[arg-type]  # numpy's stub accepts no mapping
     with np.load(kept) as columns:
         for start_frame, real_frames, features in zip(*(columns[name] for name in _COLUMNS), strict=True):
             yield EncodedClip(int(start_frame), int(real_frames), features)
@@ -139,7 +138,7 @@ _COLUMNS = tuple(field.name for field in dataclasses.fields(EncodedClip))
 
 
 def _find(detector: Detector, clips: list[EncodedClip], rates: tuple[float, ...]) -> tuple[Action, ...]:
-    """What `detect` finds, from clips that are encoded: localization and suppression."""
+    """Actions of `detect` from encoded clips: localization and suppression."""
     recipe = detector.bundle.recipe
     layout = choose_layout(recipe, "shared", rates)
     choices = Choices(layout=layout, selection=Selection())
@@ -193,7 +192,7 @@ def _score(
 def _hits(
     shown: Mapping[str, Sequence[Action]], truth: Truth, is_there: np.ndarray, span: tuple[float, float]
 ) -> tuple[int, int]:
-    """How many truths of a length are found at an overlap of 0.5, and how many actions of it find none."""
+    """Numbers of matched ground truths in a range of lengths at an overlap of 0.5, and of actions that match none."""
     ranked = rank(align(Predictions.of(shown), truth, empty_videos_count=True), truth, PROTOCOL)
     matched = ranked.found[PROTOCOL.tiou_thresholds.index(0.5)]
     own = np.diff(ranked.segments, axis=1)[:, 0]
@@ -202,7 +201,7 @@ def _hits(
 
 
 def _clip_cpu_s(detector: Detector) -> float:
-    """Processor time of encoding a clip, of noise."""
+    """Processor time of encoding a clip of noise, in seconds."""
     recipe = detector.bundle.recipe
     shape = (1, recipe.window.clip_frames, recipe.sampling.crop_px, recipe.sampling.crop_px, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -213,11 +212,11 @@ def _clip_cpu_s(detector: Detector) -> float:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_rates", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the videos")
-    parser.add_argument("--subset", choices=get_args(Subset), default="testing", help="whose looks and places")
+    parser.add_argument("--subset", choices=get_args(Subset), default="testing", help="subset of looks and backgrounds")
     parser.add_argument("--long", type=int, default=6, help="videos with long actions, of about nine minutes each")
     parser.add_argument("--plain", type=int, default=6, help="videos without, of two minutes each")
-    parser.add_argument("--long-seed", type=int, default=23, help="of the former")
-    parser.add_argument("--plain-seed", type=int, default=24, help="of the latter")
+    parser.add_argument("--long-seed", type=int, default=23, help="seed of the videos with long actions")
+    parser.add_argument("--plain-seed", type=int, default=24, help="seed of the other videos")
     return parser.parse_args(arguments)
 
 

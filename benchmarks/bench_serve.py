@@ -1,11 +1,11 @@
-"""Does the server lose a job, or do one twice, when clients abort and it is killed; and how fast does it answer?
+"""Does the server lose or repeat a job if clients abort and it is killed, and how fast does it answer?
 
     python -m benchmarks.bench_serve [--clients N] >> benchmarks/results/serve.jsonl
 
-A real server on loopback, with a worker per core. Clients upload videos of their own all at once; one in five breaks
-its upload off. The server is killed (SIGKILL) twice meanwhile and started again; clients repeat a request that got no
-answer, with the same idempotency key. Then every accepted job must be there once and done. Afterwards, on the idle
-server: polling requests per second, and upload throughput.
+A real server on loopback, with a worker per core. All clients upload different videos at once; one in five aborts its
+upload. The server is killed (SIGKILL) twice and restarted; clients repeat unanswered requests with the same idempotency
+key. In the end every accepted job must exist once and be done. Then, on the idle server: polling requests per second,
+and upload throughput.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from benchmarks.measure import write_line
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "example" / "example.mp4"
 ABORTED = 5
-"""One client in so many breaks its upload off."""
+"""One client in this many aborts its upload."""
 KILLS = 2
 POLL_S = 5.0
 LARGE_BYTES = 200 << 20
 
 
 class Server:
-    """The process, which can be killed and started again on the same folder and port."""
+    """The server process, which can be killed and restarted on the same folder and port."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
@@ -71,20 +71,20 @@ class Server:
 
     @property
     def memory_mb(self) -> float:
-        """Resident memory of the server's own process."""
+        """Resident memory of the server process."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
         (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
         return int(line.split()[1]) / 1024
 
 
 async def upload(client: httpx.AsyncClient, number: int, content: bytes) -> str:
-    """Submit a video, again and again until there is an answer; the job's id."""
+    """Submit a video, repeatedly until there is an answer; returns the job's id."""
     while True:
         try:
             answer = await client.post(
                 "/v1/uploads",
                 params={"name": f"{number}.mp4"},
-                content=content + number.to_bytes(4),  # a file of its own
+                content=content + number.to_bytes(4),  # a different file
                 headers={"Idempotency-Key": f"client-{number}"},
             )
             if answer.status_code == httpx.codes.ACCEPTED:
@@ -95,7 +95,7 @@ async def upload(client: httpx.AsyncClient, number: int, content: bytes) -> str:
 
 
 async def abort(port: int) -> None:
-    """Begin an upload and break it off."""
+    """Start an upload and abort it."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         head = "POST /v1/uploads?name=half.mp4 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n"
@@ -104,11 +104,11 @@ async def abort(port: int) -> None:
         await asyncio.sleep(0.5)
         writer.close()
     except OSError:
-        pass  # it is just being started again
+        pass  # the server is restarting
 
 
 async def follow(client: httpx.AsyncClient, job_id: str) -> str:
-    """Wait for the end of a job; its state."""
+    """Wait for the end of a job; returns its state."""
     while True:
         try:
             job = (await client.get(f"/v1/jobs/{job_id}")).json()
@@ -120,7 +120,7 @@ async def follow(client: httpx.AsyncClient, job_id: str) -> str:
 
 
 async def load(server: Server, clients: int) -> tuple[list[str], list[str], list[float]]:
-    """All clients at once, and two kills; ids, their states, and the server's memory now and then."""
+    """Run all clients at once, and kill twice; returns ids, their states, and samples of the server's memory."""
     content, memory = EXAMPLE.read_bytes(), list[float]()
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
@@ -140,7 +140,7 @@ async def load(server: Server, clients: int) -> tuple[list[str], list[str], list
 
 
 def polling(server: Server, job_id: str) -> float:
-    """Answers per second to one client that asks for one job."""
+    """Answers per second to one client that polls one job."""
     with httpx.Client(base_url=server.url) as client:
         began_s, count = time.perf_counter(), 0
         while time.perf_counter() - began_s < POLL_S:
@@ -150,7 +150,7 @@ def polling(server: Server, job_id: str) -> float:
 
 
 def throughput(server: Server) -> float:
-    """Megabytes per second of one large upload that is on the disk when it is answered."""
+    """Megabytes per second of one large upload, which is on disk when it is answered."""
     began_s = time.perf_counter()
     answer = httpx.post(f"{server.url}/v1/uploads?name=large.bin", content=bytes(LARGE_BYTES), timeout=300)
     answer.raise_for_status()

@@ -2,10 +2,9 @@
 
     python -m benchmarks.bench_static >> benchmarks/results/static.jsonl
 
-Six generated videos of two minutes, which the bundled model has not seen, labelled with each tolerance; a line for each
-with the share of clips that were encoded and the mAP of all actions. What is farther than a second from any action
-is made a still with the noise of a camera, as a fixed camera sees it; in the videos as they are made, something always
-moves.
+Six generated videos of two minutes, which the bundled model has not seen, are labelled with each tolerance; a line for
+each with the share of encoded clips and the mAP of all actions. As generated videos always contain motion, all frames
+more than a second from any action are replaced by a still with camera noise, as from a fixed camera.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from tallformer_training.synthetic.dataset import SetSpec, make_dataset
 
 VIDEOS, MINUTES, TOLERANCES = 6, 2.0, (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 NOISE, MARGIN_S = 3.0, 1.0
-"""Of the camera, in pixel values (standard deviation), and seconds around actions that are left as they are."""
+"""Camera noise in pixel values (standard deviation), and seconds around actions that are not changed."""
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
 
 
 def _still_between_actions(source: Path, target: Path, truth: dict[str, Any]) -> None:
-    """Copy a video, the last picture before a pause standing still through it."""
+    """Copy a video, with the last picture before each pause repeated through it."""
     annotations = truth["database"][source.stem]["annotations"]
     segments = [annotation["segment"] for annotation in annotations]
     chance = np.random.default_rng(0)

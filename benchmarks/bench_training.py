@@ -1,9 +1,9 @@
-"""What encoding a part r of the clips saves: bytes kept for the backward pass, and time of a training step.
+"""What does encoding a share r of the clips save: bytes kept for the backward pass, and time of a training step?
 
     python -m benchmarks.bench_training > benchmarks/results/training.jsonl
 
-One thread, so that the time of a step is that of its arithmetic. The ratios take turns, step by step, so that whatever
-else the machine does meets all of them alike.
+One thread, so that the time of a step is that of its arithmetic. The ratios take turns, step by step, so that other
+load affects all alike.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tallformer_training.memory import encoded_count
 RATIOS = (0.0, 0.15, 0.3, 0.4, 0.6, 1.0)
 _SWIN = "thumos14-swin-t-112"
 MOST_BYTES, MOST_TIME = 0.20, 0.35
-"""What is wanted at r = 0.15, as parts of what r = 1 takes."""
+"""Goals at r = 0.15, relative to r = 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a JSON line per recipe and ratio."""
     trials = _trials()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_training", description=main.__doc__)
-    parser.add_argument("--recipe", choices=trials, action="append", help="measure this one; again for more")
+    parser.add_argument("--recipe", choices=trials, action="append", help="recipe to measure; repeatable")
     parser.add_argument("--rounds", type=int, help="timed steps at each ratio")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -62,15 +62,15 @@ def measure_ratios(trial: Trial, ratios: Sequence[float] = RATIOS) -> dict[float
     """Measure a step at each ratio, and print a line for each.
 
     Args:
-        trial: What to measure.
-        ratios: The last is what the others are compared with.
+        trial: Recipe and settings.
+        ratios: Ratios; the last one is the reference.
 
     Returns:
-        Bytes kept for the backward pass, and times, by ratio.
+        Bytes kept for the backward pass, and timings, by ratio.
     """
     torch.manual_seed(0)
     with TemporaryDirectory() as folder, StepTrial(trial.recipe, trial.config, Path(folder)) as steps:
-        saved = {ratio: steps.saved_bytes(ratio) for ratio in ratios}  # the first step of each: a warm-up, too
+        saved = {ratio: steps.saved_bytes(ratio) for ratio in ratios}  # the first step of each, also the warm-up
         ways = {ratio: lambda _, ratio=ratio: _step(steps, ratio) for ratio in ratios}
         calls = take_turns(
             ways, rounds=trial.rounds, warmups=0, on_round=partial(say_round, trial.recipe.name, trial.rounds)
@@ -82,7 +82,7 @@ def measure_ratios(trial: Trial, ratios: Sequence[float] = RATIOS) -> dict[float
 
 
 def goal(work: Path) -> dict[str, Figure]:
-    """Bytes kept and time of a step at r = 0.15 as parts of those at r = 1, where the encoder is nearly everything."""
+    """Bytes kept and time of a step at r = 0.15 relative to r = 1, for a model dominated by its encoder."""
     torch.set_num_threads(1)
     trial = replace(_trials()[_SWIN], rounds=2)
     found = measure_ratios(trial, (0.15, 1.0))
@@ -100,7 +100,7 @@ def goal(work: Path) -> dict[str, Figure]:
 
 
 def _trials() -> dict[str, Trial]:
-    """Swin-T on windows of THUMOS14, where the encoder is nearly everything, and the demo model."""
+    """Swin-T on windows of THUMOS14, which is dominated by its encoder, and the demo model."""
     swin = preset(_SWIN)
     return {
         swin.name: Trial(recipe=swin, config=TrainingConfig(batch_windows=1), rounds=3),
@@ -109,7 +109,7 @@ def _trials() -> dict[str, Trial]:
 
 
 def _step(steps: StepTrial, ratio: float) -> Call:
-    """A step at a ratio; training reads its pixels ahead, so that does not count."""
+    """Time a step at a ratio, without reading its pixels, which training does ahead."""
     loaded = steps.load(ratio)
     return clocked(lambda: steps.step(ratio, loaded))(0)
 

@@ -1,12 +1,12 @@
-"""How long after an action does `watch` tell it, and does its memory stay flat over an hour of film?
+"""What is the latency of `watch`, and does its memory stay constant over an hour of video?
 
     python -m benchmarks.bench_watch memory  [--minutes 60] >> benchmarks/results/watch.jsonl
     python -m benchmarks.bench_watch latency [--minutes 5]  >> benchmarks/results/watch.jsonl
 
-A generated film of one minute, again and again as MPEG-TS, goes through a pipe into `tallformer watch - --provisional`
-with the model `demo`. `memory` gives it as fast as it is read, and samples the proportional set size of the process
-after every minute of film. `latency` gives it in real time: a line's latency is from the moment at which the film
-reached the end of its action, as the final line has it, to the line.
+A generated video of one minute is repeated as MPEG-TS through a pipe into `tallformer watch - --provisional` with the
+model `demo`. `memory` sends it as fast as it is read, and samples the proportional set size of the process after every
+minute of video. `latency` sends it in real time: the latency of a line is the time from the end of its action, as in
+the final line, to the line.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from benchmarks.measure import write_line
 from tallformer_training.synthetic import VideoSpec, write_script, write_video
 
 WARM_MINUTES = 10
-"""Memory counts from here on: until then buffers and caches fill."""
+"""First minute that counts for memory: until then buffers and caches fill."""
 RIGHT_S = 0.5
-"""A provisional line is right if both its boundaries are this close to those of the final one."""
+"""A provisional line is correct if both its boundaries are this close to those of the final one."""
 
 
 @dataclass
 class Watched:
-    """What a run of `watch` told, and when."""
+    """Lines of a run of `watch`, and their times."""
 
     began_s: float = 0.0
-    """When the first picture was given, on the clock of `time.monotonic`."""
+    """When the first picture was sent, on the clock of `time.monotonic`."""
     ended_s: float = 0.0
-    """When the last one was given: what is told later was made final by the end, not by the film."""
+    """When the last one was sent: later lines were finalised by the end of the stream."""
     lines: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
-    """Every line with the time at which it came."""
+    """Every line with its time of arrival."""
     memory_mb: list[float] = field(default_factory=list)
-    """After every minute of film."""
+    """Memory after every minute of video, in megabytes."""
 
 
 def watch_film(film: Path, minutes: int, *, is_paced: bool) -> Watched:
-    """Give a film of one minute to `watch` so many times.
+    """Send a video of one minute to `watch` repeatedly.
 
     Args:
         film: H.264 in any container.
-        minutes: Of film.
-        is_paced: Give every picture at its time; else as fast as it is read.
+        minutes: Minutes of video.
+        is_paced: Send every picture at its time; otherwise as fast as it is read.
     """
     watched = Watched()
     command = [sys.executable, "-m", "tallformer_infer", "watch", "-", "-m", "demo", "--provisional", "--quiet"]
@@ -98,7 +98,7 @@ def _give(film: Path, minutes: int, process: subprocess.Popen[bytes], watched: W
 
 
 def _endless(film: Path) -> Iterator[tuple[float, av.Packet]]:
-    """Packets with their times, of the film again and again, each minute a minute later."""
+    """Packets of the repeated video with their times."""
     for turn in itertools.count():
         with av.open(str(film)) as source:
             for packet in source.demux(source.streams.video[0]):
@@ -114,17 +114,17 @@ def memory_mb(pid: int) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} does not say its memory")
+    raise RuntimeError(f"process {pid} does not report its memory")
 
 
 def growth(memory: Sequence[float], warm: int) -> float:
-    """By how much of the first sample after the warm-up memory has grown at its highest."""
+    """Largest growth of memory, relative to the first sample after the warm-up."""
     counted = memory[warm - 1 :]
     return max(counted) / counted[0] - 1
 
 
 def latencies(watched: Watched) -> dict[str, list[float]]:
-    """Seconds from the end of every final action to its first line, its first right one, and its final one."""
+    """Seconds from the end of every final action to its first line, its first correct line, and its final line."""
     found: dict[str, list[float]] = {"first": [], "right": [], "final": []}
     for came_s, final in watched.lines:
         if final["event"] != "action" or came_s > watched.ended_s:

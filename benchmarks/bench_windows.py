@@ -1,11 +1,11 @@
-"""What do windows that share their clips save, and what do they cost?
+"""How many clips do windows that share clips save, and what is the effect on mAP?
 
     python -m benchmarks.bench_windows >> benchmarks/results/windows.jsonl
 
-Generated videos that the bundled model has not seen, with windows laid as the official code does, every 360 frames,
-and as ours are, every 352 (`--windows`): clips encoded, time, and average mAP, a line for each. 360 is no whole number
-of clips, so what two windows have in common is encoded twice. The bundled model's own windows step by whole clips
-either way; here it is given the official step, and windows of 512 frames, which is what it has learned.
+Generated videos that the bundled model has not seen, with windows every 360 frames as in the official code, and every
+352 as ours (`--windows`): encoded clips, time, and average mAP, a line for each. 360 is not a whole number of clips, so
+the overlap of two windows is encoded twice. The bundled model's own step is a whole number of clips; here it gets the
+official step, with its trained windows of 512 frames.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ VIDEOS, MINUTES, SEED = 8, 2.0, 21
 LAYOUTS: tuple[Windows, ...] = ("reference", "shared")
 OFFICIAL_STEP_FRAMES = 360
 HOUR_FRAMES, MEAN_FRAMES = 3600 * 15, 3249
-"""Of an hour, and of the mean THUMOS14 test video (217 s), at 15 frames per second."""
+"""Frames of an hour, and of the mean THUMOS14 test video (217 s), at 15 frames per second."""
 
 
 class CountingRuntime(OnnxRuntime):
-    """Counts the clips of videos that are encoded; the empty one is encoded once for all."""
+    """Counts encoded clips; the empty clip is encoded once for all videos."""
 
     clips = 0
     _counting = threading.Lock()
@@ -58,7 +58,7 @@ class CountingRuntime(OnnxRuntime):
 
 @dataclass(frozen=True)
 class Laid:
-    """One layout of windows over all videos."""
+    """Results of one layout of windows over all videos."""
 
     timing: Timing
     clips: int
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def goal(work: Path) -> dict[str, Figure]:
-    """Clips saved of an hour by the windows of the THUMOS14 recipes, and mAP lost by ours on generated videos."""
+    """Share of clips of an hour saved by the windows of the THUMOS14 recipes, and mAP lost on generated videos."""
     laid = measure_layouts(work, rounds=1)
     official, ours = laid["reference"], laid["shared"]
     saved = {frames: _saved(WindowConfig(), frames) for frames in (HOUR_FRAMES, MEAN_FRAMES)}
@@ -102,7 +102,7 @@ def goal(work: Path) -> dict[str, Figure]:
 
 
 def _saved(window: WindowConfig, frames: int) -> float:
-    """Part of the official clips that ours make unnecessary, counted by cutting a video of one pixel."""
+    """Share of the official clips that ours save, counted by cutting a video of one pixel."""
     picture = np.zeros((1, 1, 3), np.uint8)
     counts = [sum(1 for _ in cut_clips(itertools.repeat(picture, frames), window, layout)) for layout in LAYOUTS]
     return 1 - counts[1] / counts[0]
@@ -112,9 +112,9 @@ def measure_layouts(work: Path, *, rounds: int, spec: SetSpec | None = None) -> 
     """Detect in all videos with each layout, in turn, and score.
 
     Args:
-        work: Videos are made in it, if they are not there.
-        rounds: How often.
-        spec: Videos; None takes those of the module.
+        work: Folder of videos, which are generated if missing.
+        rounds: Timed rounds.
+        spec: Videos; None for those of the module.
     """
     spec = spec or SetSpec(subset="testing", videos=VIDEOS, seed=SEED, minutes=MINUTES)
     annotations = make_dataset(spec, work / f"windows-{spec.seed}", jobs=2)

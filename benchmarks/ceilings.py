@@ -14,7 +14,7 @@ _SIDE = 2048
 
 
 class Product(Protocol):
-    """Something that multiplies two large matrices."""
+    """A product of two large matrices."""
 
     @property
     def gigaflop(self) -> float:
@@ -25,7 +25,7 @@ class Product(Protocol):
 
 
 class TorchProduct:
-    """Torch's product of two matrices, on as many threads as torch is told to use."""
+    """Torch's product of two matrices, on torch's number of threads."""
 
     gigaflop = RUNS * 2 * _SIDE**3 / 1e9
 
@@ -40,11 +40,11 @@ class TorchProduct:
 
 
 def products(precision: str, *, threads: int) -> dict[str, Product]:
-    """Ways to multiply matrices of the number format that an encoder of `precision` computes in.
+    """Matrix products in the number format of an encoder of `precision`, by name.
 
-    Torch must have been told the same number of threads.
+    Torch must be set to the same number of threads.
     """
-    if precision == "bf16":  # of which ONNX Runtime has no product on CPUs
+    if precision == "bf16":  # ONNX Runtime has no such product on CPUs
         return {"torch bf16": TorchProduct(torch.bfloat16)}
     with_onnxruntime: dict[str, Product] = {f"onnxruntime {precision}": MatrixProduct(precision, threads=threads)}
     if precision.startswith("int8"):
@@ -53,6 +53,6 @@ def products(precision: str, *, threads: int) -> dict[str, Product]:
 
 
 def best_rates(ways: Sequence[tuple[Product, Sequence[Call]]]) -> list[float]:
-    """GFLOP/s of the fastest way of each round."""
+    """GFLOP/s of the fastest product in each round."""
     rates = [[product.gigaflop / call.wall_s for call in calls] for product, calls in ways]
     return [max(rounds) for rounds in zip(*rates, strict=True)]

@@ -1,8 +1,8 @@
 """Estimate the cost of the official THUMOS14 run at full size: operations counted by torch, hours from a measured step.
 
 The FLOP of a training step are counted without computing anything (`meta` tensors): for every encoded clip once
-forward, backward through the stages that are trained, and forward again where activations are not kept
-(`checkpointing`); for every window the localizer, forward and backward. Only matrix products and convolutions count.
+forward, backward through the trained stages, and forward again if activations are recomputed (`checkpointing`); for
+every window the localizer, forward and backward. Only matrix products and convolutions count.
 
 Source: memory per ratio from the paper (arXiv 2204.01680), for 4 windows per GPU.
 """
@@ -23,11 +23,11 @@ from tallformer_training.model import Detector
 STEPS = 13_000
 """200 videos, 16 windows per step, 1000 epochs."""
 WINDOWS = 4
-"""Per GPU and step."""
+"""Windows per GPU and step."""
 EXAMPLE_RATE = 10.0
-"""TFLOP per second of the column of hours; an example, not a measurement."""
+"""TFLOP per second for the column of hours; an example, not a measurement."""
 PAPER_GB = {0.15: "12", 0.3: "22", 0.4: "29", 0.6: "45", 1.0: "out of memory"}
-"""Memory per GPU that the paper states for each ratio."""
+"""Memory per GPU for each ratio, from the paper."""
 _MEASURED = "thumos14-swin-t-112"
 
 
@@ -104,7 +104,7 @@ def training_gigaflop(recipe: Recipe, *, checkpointing: bool) -> tuple[float, fl
 def _detector(recipe: Recipe, *, checkpointing: bool = False) -> Detector:
     with torch.device("meta"):
         detector = Detector(recipe, checkpointing=checkpointing)
-    return detector.to("meta")  # some buffers are made on the CPU whatever the default is
+    return detector.to("meta")  # some buffers are created on the CPU regardless of the default
 
 
 def _clip(recipe: Recipe) -> Tensor:

@@ -33,18 +33,18 @@ class NotMeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Goal:
-    """A number to reach."""
+    """A target value for a figure."""
 
     part: str
     """Name of the part that measures it."""
     key: str
     """Name of its figure within the part."""
     what: str
-    """In words."""
+    """Description."""
     wanted: float
     sense: Literal["at least", "at most"]
     unit: str = ""
-    """`×`, `%` (of a share), `points`, `s` or `ms` (of seconds)."""
+    """`×`, `%` (for shares), `points`, `s` or `ms` (for seconds)."""
 
     def is_met(self, value: float) -> bool:
         """Whether a figure reaches it; shares are compared in whole per cent, as they are shown."""

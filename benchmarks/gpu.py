@@ -3,7 +3,7 @@
     python -m benchmarks.gpu > benchmarks/results/gpu.jsonl
 
 Needs `pip install 'tallformer[gpu,export]'` and a device; `[tensorrt,export]` also measures ONNX Runtime with TensorRT.
-Random weights are exported here first. See `bench_device` for the lines `encode` and `handover`, `bench_detect` for
+Random weights are exported first. See `bench_device` for the lines `encode` and `handover`, `bench_detect` for
 `detect`.
 """
 
@@ -25,7 +25,7 @@ RECIPES = ("demo", "thumos14-swin-t-112", "thumos14-swin-t", "thumos14-swin-b")
 
 
 def main() -> int:
-    """Print the JSON lines; 1 where there is no CUDA device."""
+    """Print the JSON lines; returns 1 without a CUDA device."""
     try:
         Detector.load("demo", device="cuda")
     except DeviceError as error:

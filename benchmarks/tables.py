@@ -1,4 +1,4 @@
-"""Tables of the docs from committed measurements: python -m benchmarks.tables writes them in their places."""
+"""Tables of the docs from committed measurements; `python -m benchmarks.tables` writes them into the pages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PAGES = (
 
 
 def main() -> None:
-    """Write every table of every page anew."""
+    """Rewrite all tables of all pages."""
     for name in PAGES:
         page = ROOT / name
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
@@ -56,7 +56,7 @@ def fill(text: str) -> str:
 
 
 def _table(name: str) -> str:
-    """A table, or what stands in its place as long as there are no lines for it."""
+    """A table, or a placeholder if there are no lines for it yet."""
     try:
         return TABLES[name]()
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def detect_table() -> str:
 
 
 def encoder_table() -> str:
-    """Seconds per clip of encoders on CPUs, in each way: a table for each recipe and processor."""
+    """Seconds per clip of encoders on CPUs: a table for each recipe and processor."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in read_results("encoder"):
         groups.setdefault((line["inputs"]["recipe"], line["processor"]), []).append(line)
@@ -116,7 +116,7 @@ def _encoder_table(lines: list[dict[str, Any]]) -> str:
 
 
 def precision_table() -> str:
-    """mAP of the demo model in each precision, and how far it is from torch."""
+    """mAP of the demo model in each precision, and its difference from torch."""
     head = "| precision | average mAP | encoder | features differ by | actions that stay the same |"
     rows = [head, "|---|---|---|---|---|"]
     for line in read_results("precision"):
@@ -175,7 +175,7 @@ _EVALUATION = {
 
 
 def training_table() -> str:
-    """What a training step keeps and takes at each part r of the clips."""
+    """Memory and time of a training step for each share r of encoded clips."""
     parts = ("kept for backward", "of r = 1", "processor time", "of r = 1", "wall time", "of r = 1")
     rows = [f"| recipe | r | clips encoded | {' | '.join(parts)} |", "|---|---|---|---|---|---|---|---|---|"]
     lines = read_results("training")
@@ -225,7 +225,7 @@ def engine_build_table() -> str:
 
 
 def rates_table() -> str:
-    """What is found of each length of action at one rate and at several, and what the localizer takes."""
+    """Actions found by length, at one rate and at several, and processor time of localizing."""
     lines, plain = ([line for line in read_results("rates") if line["long_actions"] is kind] for kind in (True, False))
     names = [", ".join(f"{rate:g}" for rate in line["rates"]) for line in lines]
     heads = [*(f"mAP at {name}" for name in names), *(f"found (wrong) at {name}" for name in names)]
@@ -253,7 +253,7 @@ def rates_table() -> str:
 
 
 def decode_table() -> str:
-    """Rate and processor time of every way to read, per size of picture."""
+    """Rate and processor time of every reader, per picture size."""
     lines = read_results("decode")
     measured = [line for line in lines if line["name"] == "decode"]
     heads = ("way", "to", "source frames per s", "processor time per source frame", "wall time over ours (quartiles)")
@@ -280,7 +280,7 @@ def decode_table() -> str:
 
 
 def growth_table() -> str:
-    """Seconds at each number of candidates, ours and the loop's, and how they grow."""
+    """Time at each number of candidates, ours and the loop's, and its exponent."""
     lines = read_results("growth")
     counts = sorted({count for line in lines for count in line["ours_s"]}, key=int)
     heads = [f"{int(count):,}" for count in counts]
@@ -298,8 +298,8 @@ def length_table() -> str:
     """Time and memory of `detect` by the length of the video."""
     lines = [line for line in read_results("memory") if line["name"] == "memory"]
     fits = [line for line in read_results("memory") if line["name"] == "memory_fit"]
-    if not fits:  # lines from before time was measured
-        raise FileNotFoundError("memory.jsonl: no line says how time grows")
+    if not fits:  # lines older than the measurement of time
+        raise FileNotFoundError("memory.jsonl: no line `memory_fit`")
     rows = ["| length | frames | processor time | per minute | peak memory |", "|---|---|---|---|---|"]
     for line in lines:
         cells = [
@@ -326,17 +326,17 @@ _DECODE_WAYS = {"everything": "tallformer, decoding frames that it never shows"}
 
 
 def demo_table() -> str:
-    """What the bundled model finds in videos that it has not seen, and what it took to train it."""
+    """mAP of the demo model on unseen videos, and its training time."""
     return demo_rows(read_results("train_demo")[0], protocol_named("thumos14"))
 
 
 def anet_demo_table() -> str:
-    """The same of the small model of whole videos."""
+    """The same for the small model of whole videos."""
     return demo_rows(read_results("train_anet_demo")[0], protocol_named("activitynet"))
 
 
 def demo_rows(line: dict[str, Any], protocol: Protocol) -> str:
-    """mAP per overlap and class of one training of a small model, and its time."""
+    """mAP per overlap and class of a small model, and its training time."""
     test, tious = line["test"], protocol.tiou_thresholds
     best = sorted(test["average_precision_per_class"].items(), key=lambda entry: -entry[1])
     cores = f"{line['cpus']} cores" if line.get("cores", 2) > 1 else "1 core"
@@ -357,14 +357,14 @@ def demo_rows(line: dict[str, Any], protocol: Protocol) -> str:
 
 
 def ablation_table(group: Group) -> str:
-    """One ablation: mAP over seeds, memory and time of each setting, and the paper's order."""
+    """One ablation: mAP over seeds, memory and time of each setting, and the order in the paper."""
     machines = by_machine(finished_runs(), {row.variant for row in group.rows})
     shown, *elsewhere = [summarise(lines) for lines in machines] or [{}]
     return group_page(group, shown, elsewhere)
 
 
 def goals_of_all() -> str:
-    """What the benchmarks are to reach, and what the last whole run of them measured."""
+    """The goals, and the results of the last full run."""
     return goals_table(read_results("goals"))
 
 

@@ -53,7 +53,7 @@ class DemoTraining:
     """What to train, and on which videos."""
 
     name: str
-    """Of the figures."""
+    """Name of the figures."""
     recipe: Recipe
     config: TrainingConfig
     training: SetSpec
@@ -224,7 +224,7 @@ def _minutes(lines: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def _thinned(lines: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
-    """Mean loss of every `EVERY` steps, with the last of them."""
+    """Mean loss of every `EVERY` steps, with the number of the last step."""
     parts = [lines[first : first + EVERY] for first in range(0, len(lines), EVERY)]
     return [(part[-1]["step"], round(sum(line["loss"] for line in part) / len(part), 4)) for part in parts]
 

@@ -1,7 +1,7 @@
-"""One training step of a recipe, on videos of noise, and what it keeps for the backward pass.
+"""One training step of a recipe on videos of noise, and the bytes that it keeps for the backward pass.
 
-The step is the one that `tallformer train` does (`Stepper`): clips encoded and remembered, losses, gradients, optimiser
-and memory. Only the pixels are noise, and the first memory is empty.
+The step is that of `tallformer train` (`Stepper`): encoded and remembered clips, losses, gradients, optimiser and
+memory. Only the pixels are noise, and the first memory is empty.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ _ACTION_EVERY_FRAMES, _ACTION_FRAMES = 120, 60
 
 
 class SavedActivations:
-    """Counts the bytes that autograd keeps for the backward pass while it is entered.
+    """Counts the bytes that autograd keeps for the backward pass inside its `with` block.
 
-    A storage counts once, however many tensors of it are kept, and as a whole, since as a whole it stays in memory.
-    Parameters and buffers are there anyway and do not count; copies of them in another number format do. What is freed
-    is taken off again, so that several backward passes, and blocks computed twice (`checkpointing`), count as what is
-    kept at the same time.
+    A storage counts once, however many of its tensors are kept, and in full, as it stays in memory in full. Parameters
+    and buffers do not count; copies of them in another number format do. Freed storages are subtracted, so for several
+    backward passes and recomputed blocks (`checkpointing`) the peak counts.
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
@@ -80,22 +79,22 @@ class SavedActivations:
 
 
 class _Kept:
-    """A tensor that autograd keeps; gone when autograd lets go of it."""
+    """A tensor kept by autograd; deleted when autograd releases it."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
 
 class StepTrial:
-    """One detector whose training step can be done at any ratio."""
+    """A detector whose training step can be run at any ratio."""
 
     def __init__(self, recipe: Recipe, config: TrainingConfig, folder: Path) -> None:
         """Make detector, optimiser, videos and memory.
 
         Args:
             recipe: Architecture and window.
-            config: Everything else of the step; its ratio is not used.
-            folder: Empty; the memory goes here.
+            config: All other settings; its ratio is not used.
+            folder: Empty folder for the memory.
         """
         self.recipe = recipe
         self._config = replace(config, memory_start="zeros")
@@ -127,7 +126,7 @@ class StepTrial:
         self._memory.close()
 
     def load(self, ratio: float) -> tuple[list[PlannedWindow], list[list[LoadedWindow]]]:
-        """The next step at `ratio`, its pixels read; training reads them ahead in threads."""
+        """Load the next step at `ratio`; training loads ahead in threads."""
         if ratio not in self._plans:
             planner = Planner(self.recipe, replace(self._config, ratio=ratio), self._frames, processes=1)
             self._plans[ratio] = chain.from_iterable(planner.draw_epoch(epoch) for epoch in count())
@@ -143,20 +142,20 @@ class StepTrial:
         return windows, passes
 
     def step(self, ratio: float, loaded: tuple[list[PlannedWindow], list[list[LoadedWindow]]]) -> None:
-        """Do a step that was loaded."""
+        """Run a loaded step."""
         memory = (self._memory.memory, self._memory)
         self._stepper(ratio).step(*loaded, memory, step=self._done, epoch=(0, 0.0))
         self._done += 1
 
     def saved_bytes(self, ratio: float) -> int:
-        """Do a step; bytes that it keeps for the backward pass."""
+        """Run a step; returns the bytes that it keeps for the backward pass."""
         loaded, detector = self.load(ratio), self._stepper(ratio).detector
         with SavedActivations(chain(detector.parameters(), detector.buffers())) as saved:
             self.step(ratio, loaded)
         return saved.peak_bytes
 
     def _stepper(self, ratio: float) -> Stepper:
-        """The stepper; the frozen encoder of ratio 0 is another one."""
+        """The stepper; ratio 0, with a frozen encoder, has a separate one."""
         is_frozen = ratio == 0
         if is_frozen not in self._steppers:
             detector = Detector(self.recipe, checkpointing=self._config.checkpointing)
@@ -166,7 +165,7 @@ class StepTrial:
 
 
 class _Noise:
-    """Clips of noise, whatever is asked for."""
+    """Source of clips of noise."""
 
     def __init__(self, recipe: Recipe) -> None:
         side = recipe.sampling.resize_px if recipe.sampling.resize != "none" else recipe.sampling.crop_px
@@ -179,7 +178,7 @@ class _Noise:
 
 
 def _videos(recipe: Recipe) -> list[TrainingVideo]:
-    """Videos that exist in name only, with an action every eight seconds or so."""
+    """Videos without files, with an action about every eight seconds."""
     frames, fps = _WINDOWS_LONG * recipe.window.window_frames, recipe.sampling.sample_fps
     starts = np.arange(0, frames - _ACTION_FRAMES, _ACTION_EVERY_FRAMES, dtype=np.float64)
     segments_s = np.stack([starts, starts + _ACTION_FRAMES], axis=1) / fps

@@ -1,10 +1,10 @@
-"""The paper's ablations in small, on generated videos.
+"""The paper's ablations at small scale, on generated videos.
 
-groups            which questions are asked, and what the paper says
+groups            the questions, and the paper's answers
 plan              the runs that answer them
 starts            the encoders that runs start from
-running           one run after another, as far as time allows
+running           run the plan within a time limit
 results           one line per finished run
 page              the tables of docs/ablations.md
-features_picture  what the TCM does to encoded and remembered features (the paper's Appendix B.1)
+features_picture  effect of the TCM on encoded and remembered features (the paper's Appendix B.1)
 """

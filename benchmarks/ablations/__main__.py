@@ -1,12 +1,12 @@
-"""Do what is left of the ablations, for some minutes.
+"""Run the remaining ablations within a time limit.
 
-    python -m benchmarks.ablations --list                     runs, and their state
-    python -m benchmarks.ablations --minutes 30               do what is left; the same command goes on
+    python -m benchmarks.ablations --list                     list runs and their state
+    python -m benchmarks.ablations --minutes 30               run the rest; repeat to continue
     python -m benchmarks.ablations --minutes 30 --init base=encoder.safetensors --only ratio
-    python -m benchmarks.ablations --recipes DIR              recipes of the encoders that runs start from
-    python -m benchmarks.tables                               then the tables of docs/ablations.md
+    python -m benchmarks.ablations --recipes DIR              write the recipes of the initial encoders
+    python -m benchmarks.tables                               write the tables of docs/ablations.md
 
-A run that was cut goes on where it stopped. Encoders that are not given (`--init`) are made first.
+An interrupted run is resumed. Encoders that are not given (`--init`) are trained first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tallformer_infer.errors import ConfigError, TallformerError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, list, or write the recipes of the starts; 1 where something does not fit."""
+    """Run, list, or write the recipes of the starts; returns 1 after an error."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
     plan = whole_plan()
@@ -77,15 +77,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.ablations", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder of videos, frames and runs")
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long this call may train")
+    parser.add_argument("--minutes", type=float, default=60.0, help="time limit of this call")
     parser.add_argument(
         "--init", action="append", default=[], metavar="[NAME=]CHECKPOINT", help="encoder to start from"
     )
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this group or variant")
-    parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
-    parser.add_argument("--recipes", type=Path, metavar="DIR", help="write the recipe of every start, and do nothing")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="group or variant to run; repeatable"
+    )
+    parser.add_argument("--list", action="store_true", help="list the runs and exit")
+    parser.add_argument("--recipes", type=Path, metavar="DIR", help="write the recipe of every start and exit")
     parser.add_argument("--results", type=Path, default=RESULTS_FILE, help="file of the results")
-    parser.add_argument("--threads", type=int, default=cores, help="of torch")
+    parser.add_argument("--threads", type=int, default=cores, help="torch threads")
     parser.add_argument("--jobs", type=int, default=cores, help="processes that make videos")
     return parser.parse_args(arguments)
 

@@ -1,10 +1,10 @@
-"""What the TCM does to encoded and remembered features: the picture of the paper's Appendix B.1.
+"""Effect of the TCM on encoded and remembered features: the figure of the paper's Appendix B.1.
 
     python -m benchmarks.ablations.features_picture RUN --annotations FILE --videos DIR [--cache DIR] [--out PNG]
 
-Windows are put together as in training, with the weights and the memory of the run's last checkpoint: some clips are
-encoded now, the others remembered. Each panel shows all feature steps on their own first two principal components: as
-they come from encoder and memory, behind the reduction (before the TCM), and after the TCM.
+Windows are built as in training, with the weights and the memory of the run's last checkpoint: some clips are encoded,
+the others remembered. Each panel shows all feature steps on their own first two principal components: from encoder and
+memory, after the reduction (before the TCM), and after the TCM.
 
 Source: TALLFormer (arXiv 2204.01680), Appendix B.1, for the idea of the picture.
 """
@@ -52,16 +52,16 @@ WAYS = (("encoded now", "#0072B2", "o"), ("remembered", "#E69F00", "^"))
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Feature steps of all windows at one place of the detector."""
+    """Feature steps of all windows at one stage of the detector."""
 
     features: Matrix
     """Shape (N, C)."""
     is_encoded: NDArray[np.bool_]
-    """Which were encoded now, the others remembered, shape (N,)."""
+    """True for encoded steps, False for remembered ones, shape (N,)."""
 
     @property
     def gap(self) -> float:
-        """Distance of the two kinds' means, as a multiple of the root mean square distance to their own mean."""
+        """Distance between the means of both kinds, over the root mean square distance to their own mean."""
         kinds = [self.features[self.is_encoded], self.features[~self.is_encoded]]
         means = [kind.mean(axis=0) for kind in kinds]
         inner = np.concatenate([kind - mean for kind, mean in zip(kinds, means, strict=True)])
@@ -83,7 +83,7 @@ class Source:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the picture of a run; 1 where there is none to draw."""
+    """Draw the figure of a run; returns 1 if that is impossible."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations.features_picture", description=main.__doc__)
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--annotations", type=Path, required=True, help="training annotations of the run")
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--cache", type=Path, help="folder of its cached frames; `cache` in the run's folder if not given"
     )
     parser.add_argument("--out", type=Path, help="picture; `features.png` in the run's folder if not given")
-    parser.add_argument("--windows", type=int, default=24, help="how many are shown")
+    parser.add_argument("--windows", type=int, default=24, help="number of windows")
     options = parser.parse_args(arguments)
     source = Source(
         run=options.run,
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def collect(source: Source, *, windows: int) -> dict[str, Stage]:
-    """Features of windows that are put together as in training, at each of `STAGES`.
+    """Features of windows built as in training, at each of `STAGES`.
 
     Raises:
         CheckpointError: The run has no checkpoint.
@@ -146,13 +146,13 @@ def collect(source: Source, *, windows: int) -> dict[str, Stage]:
 
 
 def principal_components(features: Matrix) -> tuple[Matrix, NDArray[np.float64]]:
-    """Put features on their first two principal components.
+    """Project features on their first two principal components.
 
     Args:
         features: Shape (N, C), N and C at least 2.
 
     Returns:
-        Coordinates, shape (N, 2), and the part of the variance along each, shape (2,).
+        Coordinates, shape (N, 2), and the share of the variance along each, shape (2,).
     """
     centred = features - features.mean(axis=0)
     _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
@@ -199,7 +199,7 @@ def _last(run: Path) -> tuple[RunState, Memory]:
 def _load(
     recipe: Recipe, config: TrainingConfig, request: DatasetRequest, cache: FrameCache, windows: int
 ) -> list[LoadedWindow]:
-    """The first windows that training would draw, one per video while there are videos left."""
+    """The first windows that training would draw, one per video while possible."""
     videos: dict[str, TrainingVideo] = {video.name: video for video in read_video_set(request, recipe.classes).videos}
     frames = {name: cache.add(video.path) for name, video in videos.items()}
     epoch = Planner(recipe, config, frames, processes=1).draw_epoch(0)
@@ -231,7 +231,7 @@ def _stages(
 
 
 def _stage(features: Matrix, window: PlannedWindow, recipe: Recipe) -> Stage:
-    """Steps that belong to the video, and which clip each lies in; features (C, steps)."""
+    """The steps inside the video, with their clips, from features (C, steps)."""
     steps = features.shape[1]
     first_frames = np.arange(steps) * recipe.window.window_frames // steps
     is_encoded = np.isin(first_frames // recipe.window.clip_frames, window.encoded_clips)

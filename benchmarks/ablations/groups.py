@@ -1,12 +1,12 @@
-"""Which questions the ablations ask, and what TALLFormer's paper says to them. Needs no torch.
+"""Questions of the ablations, and the answers of TALLFormer's paper. Needs no torch.
 
 # Note [what is known of the paper's order]
-`order` holds what the paper claims in so many words: end-to-end is better than a frozen encoder, a high resolution than
-a low one, a powerful encoder than a small one, a long temporal support than a short one, and the TCM makes up for
-remembered features that are old. How much each is worth is not repeated here, as the data are others. The paper's
-memory in GB (Swin-B, 224 px, 480 frames, batch 4) stands in the rows of r.
+`order` contains the explicit claims of the paper: end-to-end is better than a frozen encoder, a high resolution than a
+low one, a powerful encoder than a small one, a long temporal support than a short one, and the TCM compensates for old
+remembered features. The sizes of these effects are not repeated here, as the data differ. The rows of r contain the
+paper's memory in GB (Swin-B, 224 px, 480 frames, batch 4).
 
-What the paper does not ask is compared without a claim (`compared`).
+Comparisons that are not in the paper are in `compared`.
 
 Source: TALLFormer (arXiv 2204.01680), abstract, introduction and section 5.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BASE = "base"
-"""The variant that all others differ from in one thing."""
+"""The variant from which all others differ in one setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class Row:
     """One setting of a table."""
 
     label: str
-    """What readers see."""
+    """Label in the table."""
     variant: str
     """Name in the plan."""
     paper: str = ""
-    """What the paper has for it."""
+    """Value in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class Group:
     """One ablation."""
 
     name: str
-    """What the command line calls it."""
+    """Name on the command line."""
     rows: tuple[Row, ...]
     """Settings, in the order of the table."""
     order: tuple[tuple[str, str], ...]
     """Pairs of variants (higher, lower) by the paper's mAP; see Note [what is known of the paper's order]."""
     compared: tuple[tuple[str, str], ...] = ()
-    """Pairs of variants of which the paper says nothing; the difference is first less second."""
+    """Pairs of variants that the paper does not compare; the difference is first minus second."""
 
 
 GROUPS = (
@@ -125,5 +125,5 @@ GROUPS = (
 
 
 def group_named(name: str) -> Group | None:
-    """The group of that name; None where there is none."""
+    """The group of that name; None if there is none."""
     return next((group for group in GROUPS if group.name == name), None)

@@ -1,4 +1,4 @@
-"""Tables of docs/ablations.md: what was measured, and whether its order is the paper's. Needs no torch."""
+"""Tables of docs/ablations.md: results, and whether their order is that of the paper. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def group_page(group: Group, found: Mapping[str, Summary], elsewhere: Sequence[M
     """Table of a group, and a line for each pair that the paper orders.
 
     Args:
-        group: Its settings.
-        found: What was measured, by variant.
-        elsewhere: The same, of each other machine.
+        group: The group.
+        found: Results by variant.
+        elsewhere: Results of other machines.
     """
     head = "| setting | mAP (tIoU 0.3-0.7) | seeds | kept for backward | time per step | the paper |"
     rows = [head, "|---|---|---|---|---|---|", *(_row(row, found.get(row.variant)) for row in group.rows)]
@@ -53,7 +53,7 @@ def _row(row: Row, summary: Summary | None) -> str:
 
 
 def _elsewhere(group: Group, found: Mapping[str, Summary]) -> str:
-    """mAP of all settings that another machine has."""
+    """mAP of all settings measured on another machine."""
     measured = [(row, found[row.variant]) for row in group.rows if row.variant in found]
     (machine,) = {name for _, summary in measured for name in summary.machines}
     values = "; ".join(f"{row.label} {percent(summary)} ({len(summary.maps)})" for row, summary in measured)
@@ -61,7 +61,7 @@ def _elsewhere(group: Group, found: Mapping[str, Summary]) -> str:
 
 
 def _pair(pair: tuple[str, str], labels: Mapping[str, str], found: Mapping[str, Summary]) -> str:
-    """Whether two variants come in the paper's order, from the seeds that both have."""
+    """Whether two variants are in the paper's order, for seeds that both have."""
     higher, lower = pair
     claim = f"- {labels[higher]} above {labels[lower]}: "
     gains = _gains(pair, found)
@@ -69,14 +69,14 @@ def _pair(pair: tuple[str, str], labels: Mapping[str, str], found: Mapping[str, 
 
 
 def _comparison(pair: tuple[str, str], labels: Mapping[str, str], found: Mapping[str, Summary]) -> str:
-    """What one variant has more than another, from the seeds that both have."""
+    """Difference between two variants, for seeds that both have."""
     one, other = pair
     gains = _gains(pair, found)
     return f"- {labels[one]} against {labels[other]}: " + (_points(gains) if gains else NOT_MEASURED)
 
 
 def _gains(pair: tuple[str, str], found: Mapping[str, Summary]) -> list[float]:
-    """mAP of the first less that of the second, seed by seed."""
+    """Difference of mAP, first minus second, by seed."""
     one, other = (found[name].maps if name in found else {} for name in pair)
     return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
 

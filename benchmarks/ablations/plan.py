@@ -1,8 +1,8 @@
-"""The runs that answer the questions of `groups`: each variant differs from the base in one thing.
+"""The runs for the questions of `groups`: each variant differs from the base in one setting.
 
-# Note [what all runs have in common]
-`BASE_RECIPE`, `BASE_CONFIG` and `START_CONFIG` may be changed: nothing else depends on their values. Results that were
-measured before no longer belong to the runs then, and are refused.
+# Note [settings shared by all runs]
+`BASE_RECIPE`, `BASE_CONFIG` and `START_CONFIG` may be changed: nothing else depends on their values. Earlier results
+then no longer match the runs, and are refused.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ TCM = TcmConfig(layers=2, heads=4, max_steps=LONGEST_CLIPS * CLIP_FRAMES // 8)
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The generated videos; seeds are none of the demo model's."""
+    """The generated videos, with other seeds than those of the demo model."""
 
     training_videos: int = 30
     testing_videos: int = 16
     minutes: float = 2.0
-    """Length of each."""
+    """Length of each video."""
     training_seed: int = 17
     testing_seed: int = 19
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What some runs have in common but their seed."""
+    """Settings of runs that differ only in their seed."""
 
     name: str
-    """What `groups` calls it."""
+    """Name in `groups`."""
     recipe: Recipe
     """Architecture, frames and windows."""
     config: TrainingConfig
-    """How to train."""
+    """Training settings."""
     start: str
     """Encoder to start from, see `starts`."""
 
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def config(self) -> TrainingConfig:
-        """How to train, with the seed."""
+        """Training settings with the seed."""
         return replace(self.variant.config, seed=self.seed)
 
 
@@ -77,12 +77,12 @@ class Plan:
     seeds: tuple[int, ...] = SEEDS
     data: DataConfig = DataConfig()
     start_config: TrainingConfig | None = None
-    """How starts that are not given are made: its stage of the encoder; None makes none."""
+    """Training settings of starts that are not given: their encoder stage; None trains no starts."""
     start_classes: tuple[str, ...] | None = None
-    """Classes that starts learn; None: all."""
+    """Classes on which starts are trained; None: all."""
 
     def runs(self, only: Collection[str] = ()) -> Iterator[Run]:
-        """Runs of the wanted groups or variants, all where none is named; seed by seed, so that all rows grow alike.
+        """Runs of the named groups or variants (default: all), ordered by seed, so that all rows progress equally.
 
         Raises:
             ConfigError: A name is neither a group nor a variant.
@@ -94,7 +94,7 @@ class Plan:
                     yield Run(variant=variant, seed=seed)
 
     def starts(self) -> dict[str, Recipe]:
-        """The encoders that are needed, each with a recipe it must fit."""
+        """The required encoders, each with a recipe that it must fit."""
         return {variant.start: variant.recipe for variant in reversed(self.variants)}
 
     def _variants(self, only: Collection[str]) -> set[str]:
@@ -138,7 +138,7 @@ BASE_CONFIG = replace(
     keep_checkpoints=1,
 )
 START_CLASSES = ("bounce", "spin left", "grow", "blink")
-"""Half of the classes: an encoder that stays as it is (r = 0) must not know the answer already. Kinetics does not hold
+"""Half of the classes: a frozen encoder (r = 0) must not be trained on all classes already. Kinetics does not contain
 the actions of THUMOS14 either."""
 START_CONFIG = replace(
     BASE_CONFIG,
@@ -148,7 +148,7 @@ START_CONFIG = replace(
     memory_start="zeros",
     seed=0,
 )
-"""Without mirroring, as the mirror image of a known class may be an unknown one."""
+"""Without mirroring, as the mirror image of a trained class may be another class."""
 
 
 def whole_plan() -> Plan:
@@ -158,7 +158,7 @@ def whole_plan() -> Plan:
         *(_variant(f"r-{ratio:g}", ratio=ratio) for ratio in (0.0, 0.15, 0.4, 0.6, 1.0)),
         _variant("no-tcm", replace(BASE_RECIPE, model=replace(BASE_RECIPE.model, tcm=None))),
         *(_variant(f"support-{seconds}", _window(clips)) for seconds, clips in ((8, 4), (16, 8), (40, LONGEST_CLIPS))),
-        # As many clips as the base encodes per window: what short-term training can afford in the same memory.
+        # As many clips as the base encodes per window: what fits into the same memory without a long memory.
         _variant("short-term", _window(encoded_count(WINDOW_CLIPS, BASE_CONFIG.ratio)), ratio=1.0),
         *_encoders(),
         *(_variant(f"px-{side}", _resolution(side), start=f"px-{side}") for side in (32, 48)),
@@ -188,8 +188,8 @@ def _resolution(side_px: int) -> Recipe:
 
 
 def _points(model: ModelConfig) -> ModelConfig:
-    """ActionFormer's pyramid and head with the base's channels and convolutions per tower; the pyramid does the TCM's
-    work. Six levels, as its authors have: the coarsest learns all whose farther end is more than 8.5 s away."""
+    """ActionFormer's pyramid and head with the base's channels and convolutions per tower; the pyramid replaces the
+    TCM. Six levels, as in ActionFormer: the coarsest learns segments whose farther end is more than 8.5 s away."""
     pyramid = PyramidConfig(
         kind="transformer", levels=6, heads=model.pyramid.heads, attention_steps=(), fpn_channels=model.channels
     )

@@ -1,12 +1,12 @@
-"""Results of the ablations: one JSON line per finished run, and what several seeds of a variant say together.
+"""Results of the ablations: one JSON line per finished run, and summaries over seeds.
 
 Needs no torch.
 
 # Note [one machine per table]
-The encoders that runs start from are made where they run, and come out different on another processor: the same steps
-round differently. Times differ more. So runs of different machines are never compared: a table shows those of the
-machine that has most of its runs, and of two lines for one run the later one. A line below it says what the others
-found, from their own starts.
+The encoders that runs start from are trained on the same machine, and differ on another processor due to rounding.
+Times differ more. So runs of different machines are never compared: a table shows those of the machine with most of its
+runs, and the later one of two lines for one run. A line below it gives the results of other machines, from their own
+starts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Summary:
     step_s: float
     """Mean of the runs' median seconds per step."""
     machines: frozenset[str]
-    """Where they ran."""
+    """Machines of the runs."""
 
     @property
     def mean(self) -> float:
@@ -44,12 +44,12 @@ class Summary:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the mAP over seeds; not a number for a single one."""
+        """Standard deviation of the mAP over seeds; NaN for a single one."""
         return spread(list(self.maps.values()))
 
 
 def spread(values: Sequence[float]) -> float:
-    """Standard deviation of a sample; not a number for fewer than two values."""
+    """Standard deviation of a sample; NaN for fewer than two values."""
     return stdev(values) if len(values) > 1 else math.nan
 
 
@@ -64,8 +64,8 @@ def is_measured(path: Path, run: str, settings_sha256: str, machine: str) -> boo
     Args:
         path: File of the lines.
         run: Name of the run.
-        settings_sha256: Of everything that decides its result.
-        machine: As `machine_of` names it; lines of others say nothing, see Note [one machine per table].
+        settings_sha256: Hash of everything that affects its result.
+        machine: From `machine_of`; lines of other machines do not count, see Note [one machine per table].
 
     Raises:
         ConfigError: A run of that name was measured with other settings.
@@ -79,17 +79,17 @@ def is_measured(path: Path, run: str, settings_sha256: str, machine: str) -> boo
 
 
 def machine_of(line: Mapping[str, Any]) -> str:
-    """What readers call the machine of a line."""
+    """Name of the machine of a line."""
     return f"{line['cpus']} cores, {line['processor']}"
 
 
 def by_machine(lines: Sequence[Mapping[str, Any]], variants: Collection[str]) -> list[list[Mapping[str, Any]]]:
-    """Lines of some variants, of each machine its own, one per run; first of the machine that has most runs.
+    """Lines of some variants, grouped by machine, one per run; the machine with most runs comes first.
 
     See Note [one machine per table].
 
     Args:
-        lines: In the order in which they were measured; of machines with as many runs the last comes first.
+        lines: In the order of measurement; of machines with equally many runs the last one comes first.
         variants: Their names.
     """
     found: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""Runs of a plan, one after another, as far as time allows; a run that was cut goes on where it stopped."""
+"""Run a plan within a time limit; interrupted runs are resumed."""
 
 from __future__ import annotations
 
@@ -38,38 +38,38 @@ Until = Callable[[], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a call came to."""
+    """Result of a call."""
 
     finished: tuple[str, ...]
     """Runs that this call finished."""
     left: tuple[str, ...]
-    """Runs still to do, a run that was cut first."""
+    """Remaining runs, an interrupted one first."""
     waiting: tuple[str, ...]
-    """Runs whose start was not given, and is not made."""
+    """Runs whose start was neither given nor can be trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where runs, videos and results are, and what runs start from."""
+    """Folders of runs, videos and results, and given starts."""
 
     out: Path
     """Folder of videos, frames and runs."""
     results: Path = RESULTS_FILE
-    """File of the lines."""
+    """File of the result lines."""
     starts: Mapping[str, Path] = field(default_factory=dict)
-    """Checkpoints of starts that are given; only their encoder is taken."""
+    """Checkpoints of given starts; only their encoder is used."""
     jobs: int = 1
     """Processes that make videos."""
 
 
 def go_on(plan: Plan, place: Place, *, only: Collection[str] = (), until: Until = lambda: False) -> Progress:
-    """Do what is left of a plan.
+    """Do the remaining runs of a plan.
 
     Args:
         plan: The runs.
-        place: Where.
-        only: Groups or variants; none means all.
-        until: Asked after every training step and every video; True ends the call, so that another can go on.
+        place: Folders and starts.
+        only: Groups or variants; empty for all.
+        until: Called after every training step and every video; True ends the call, and the next one continues.
 
     Raises:
         ConfigError: `only` names nothing of the plan, or a result was measured with other settings.
@@ -93,7 +93,7 @@ def is_done(run: Run, plan: Plan, place: Place) -> bool:
     """Whether a run is measured.
 
     Raises:
-        ConfigError: It was, with other settings.
+        ConfigError: It was measured with other settings.
     """
     start = find_start(run.variant.start, plan, place.starts, place.out)
     if start is None:
@@ -103,9 +103,9 @@ def is_done(run: Run, plan: Plan, place: Place) -> bool:
 
 
 def settings_sha256(run: Run, data: DataConfig, start: Path) -> str:
-    """Hash of everything that decides the result of a run; `start` is the checkpoint of its start.
+    """Hash of everything that affects the result of a run; `start` is the checkpoint of its start.
 
-    Settings at their defaults are left out, so that a new one, which changes nothing by default, changes no hash.
+    Settings at their defaults are left out, so that new settings do not change hashes.
     """
     decisive = {
         "recipe": _chosen(run.variant.recipe),
@@ -129,15 +129,15 @@ def _chosen(settings: DataclassInstance) -> dict[str, Any]:
 
 
 def run_folder(place: Place, run: str) -> Path:
-    """Where a run is."""
+    """Folder of a run."""
     return place.out / "runs" / run
 
 
 def make_videos(data: DataConfig, place: Place, subset: Literal["training", "testing"], until: Until) -> DatasetRequest:
-    """Make the videos of a subset, unless they are there.
+    """Generate the missing videos of a subset.
 
     Raises:
-        OutOfTimeError: `until` said so before all were made; those that were are kept.
+        OutOfTimeError: `until` returned True before all were generated; finished ones are kept.
     """
 
     def stop_in_time(_video: VideoSpec, is_new: bool) -> None:
@@ -155,7 +155,7 @@ def make_videos(data: DataConfig, place: Place, subset: Literal["training", "tes
 
 
 class OutOfTimeError(Exception):
-    """Time was up before all videos were made."""
+    """Time was up before all videos were generated."""
 
 
 def _do(run: Run, plan: Plan, place: Place, until: Until) -> dict[str, Any] | None:

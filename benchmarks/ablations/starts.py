@@ -1,10 +1,10 @@
-"""The encoders that runs start from: given, or made here from the training videos.
+"""The encoders that runs start from: given, or trained here on the training videos.
 
 # Note [where an encoder starts]
-The paper's encoders come from Kinetics. Here each run starts from an encoder that learned half of the classes from
-single clips beforehand, and from random weights of its seed elsewhere. Variants with the same encoder and resolution
-share a start, so that they differ in nothing but what is asked. A start that is not given (`--init`) is made first, by
-the stage in which `tallformer train` lets an encoder learn alone.
+The paper's encoders are pretrained on Kinetics. Here each run starts from an encoder trained on single clips of half of
+the classes, and from random weights of its seed elsewhere. Variants with the same encoder and resolution share a start,
+so that they differ only in the compared setting. A start that is not given (`--init`) is trained first, by the encoder
+stage of `tallformer train`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ENCODER = "backbone."
 
 
 def find_start(name: str, plan: Plan, given: Mapping[str, Path], out: Path) -> Path | None:
-    """Checkpoint of a start: the given one, or the one that was made; None where there is none yet.
+    """Checkpoint of a start: the given or the trained one; None if there is none yet.
 
     Args:
-        name: Of the start.
-        plan: What it belongs to.
+        name: Name of the start.
+        plan: Its plan.
         given: Checkpoints by start.
         out: Folder of the ablations.
     """
@@ -45,14 +45,14 @@ def find_start(name: str, plan: Plan, given: Mapping[str, Path], out: Path) -> P
 
 
 def make_start(name: str, plan: Plan, training: DatasetRequest, out: Path, until: Callable[[], bool]) -> Path | None:
-    """Let the encoder of a start learn, or go on learning; None if time was up before it was done.
+    """Train the encoder of a start, or continue; None if time was up before it was done.
 
     Args:
-        name: Of the start.
-        plan: What it belongs to; must say how starts are made.
-        training: Videos to learn from.
+        name: Name of the start.
+        plan: Its plan, with training settings for starts.
+        training: Videos to train on.
         out: Folder of the ablations.
-        until: Asked after every step; True ends the call.
+        until: Called after every step; True ends the call.
     """
     made = _made(name, plan, out)
     assert made is not None, "asked for a plan that makes starts"
@@ -69,17 +69,17 @@ def make_start(name: str, plan: Plan, training: DatasetRequest, out: Path, until
         resume=(folder / RUN_FILE).exists(),
         quiet=True,
     )
-    train(job, Processes(), until=lambda: until() or made.exists())  # the detector's own training is not wanted
+    train(job, Processes(), until=lambda: until() or made.exists())  # do not train the detector
     return made if made.exists() else None
 
 
 def compose(run: Run, start: Path, folder: Path) -> Path:
-    """Weights that a run starts from: the encoder of `start`, everything else at random; made once.
+    """Initial weights of a run: the encoder of `start`, everything else random; written once.
 
     Args:
         run: The run.
         start: Checkpoint of its start.
-        folder: Folder of the run; the weights go beside it.
+        folder: Folder of the run; the weights are written beside it.
 
     Raises:
         CheckpointError: The encoder is not that of the run's recipe.
@@ -101,7 +101,7 @@ def _folder(name: str, out: Path) -> Path:
 
 
 def _made(name: str, plan: Plan, out: Path) -> Path | None:
-    """Where the checkpoint of a start is when it is made; None where the plan makes none."""
+    """Path of the checkpoint of a trained start; None if the plan trains none."""
     if plan.start_config is None or plan.start_config.encoder_stage is None:
         return None
     last = f"step-{plan.start_config.encoder_stage.steps:09d}"

@@ -1,4 +1,4 @@
-"""How AFSD's pipeline and TALLFormer compare on one machine, stage by stage.
+"""Compare AFSD's pipeline and TALLFormer on one machine, stage by stage.
 
     python -m benchmarks.afsd >> benchmarks/results/afsd.jsonl
 
@@ -80,9 +80,9 @@ def _options() -> argparse.Namespace:
         "--videos",
         type=Path,
         default=SHARED_VIDEOS if SHARED_VIDEOS.is_dir() else None,
-        help="folder of real videos; without one they are generated",
+        help="folder of real videos (default: generated ones)",
     )
-    parser.add_argument("--work", type=Path, help="folder to keep graphs in; otherwise they are written anew each time")
+    parser.add_argument("--work", type=Path, help="folder to keep graphs in; otherwise they are exported each time")
     return parser.parse_args()
 
 

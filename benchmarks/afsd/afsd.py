@@ -20,7 +20,7 @@ from benchmarks.ceilings import TorchProduct
 MATRIX = "matrix product"
 _RATES_FPS = {ACTIVITYNET: ACTIVITYNET_FPS, THUMOS14: AFSD_THUMOS14_FPS}
 _SMALL_PAIRS, _LARGE_PAIRS = 32, 20
-"""Pairs of a round, of 112 x 112 and of 340 x 256 pixels."""
+"""Pairs per round, of 112 x 112 and of 340 x 256 pixels."""
 
 
 def tasks(
@@ -31,7 +31,7 @@ def tasks(
     threads: int,
     workloads: Sequence[str] = (ACTIVITYNET, THUMOS14),
 ) -> list[Task]:
-    """All that AFSD does for those data sets."""
+    """All tasks of AFSD for these data sets."""
     at_rate = {
         workload: [material.clip_frames(video, _RATES_FPS[workload], threads=threads) for video in videos]
         for workload in workloads
@@ -54,7 +54,7 @@ def tasks(
 
 
 def decoding(videos: Sequence[Path], *, threads: int) -> list[Task]:
-    """Reading and resizing, of all systems, a file each round; seconds per second of video."""
+    """Decoding and resizing for all systems, one file per round; seconds per second of video."""
     samplings = {
         "decode afsd ActivityNet": material.afsd_sampling(ACTIVITYNET_FPS),
         "decode tallformer ActivityNet": tallformer.sampling(ACTIVITYNET),
@@ -84,13 +84,13 @@ def matrix_rate() -> Task:
 
 
 def flow_seconds(pool: FlowPool, pairs: Sequence[Pair]) -> list[float]:
-    """Wall time per pair when all threads are busy."""
+    """Wall time per pair if all threads are busy."""
     _, seconds = pool.flows(pairs)
     return [own / pool.threads for own in seconds]
 
 
 def _flow(name: str, pool: FlowPool, pairs: Sequence[Pair], each_round: int) -> Task:
-    """Pairs in an order drawn once, so that every round has some of every video."""
+    """A task over pairs in a fixed random order, so that every round has some of every video."""
     order = random.Random(0).sample(list(pairs), len(pairs))
 
     def run(number: int) -> list[float]:

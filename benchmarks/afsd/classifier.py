@@ -1,7 +1,7 @@
-"""The two networks of the video classifier whose scores AFSD takes on ActivityNet, at their published sizes.
+"""The two networks of the video classifier whose scores AFSD uses on ActivityNet, at their published sizes.
 
-Source: CUHK & ETHZ & SIAT's entry to the ActivityNet challenge of 2016 (yjxiong/anet2016-cuhk, commit 1e4e54d) for what
-runs on what; He et al. (arXiv 1512.03385, 1603.05027) for ResNet-200; Ioffe and Szegedy (arXiv 1502.03167) for
+Source: CUHK & ETHZ & SIAT's entry to the ActivityNet challenge of 2016 (yjxiong/anet2016-cuhk, commit 1e4e54d) for the
+inputs; He et al. (arXiv 1512.03385, 1603.05027) for ResNet-200; Ioffe and Szegedy (arXiv 1502.03167) for
 BN-Inception. Written from the papers.
 """
 
@@ -17,16 +17,16 @@ CLASSES = 200
 FRAME_PX = (340, 256)
 """Width and height of its frames."""
 SNIPPET_STEP, SNIPPET_FLOWS = 30, 5
-"""Native frames from snippet to snippet, and flow fields of each."""
+"""Native frames between snippets, and flow fields of each."""
 CROPS, CROP_PX = 10, 224
-"""Of the stack of flow; corners and middle, mirrored too. RGB is seen as a whole, once."""
+"""Crops of the flow stack: corners and centre, also mirrored. RGB is used as a whole, once."""
 FLOW_WEIGHT = 0.2
-"""Of the flow network's scores; those of RGB count 1."""
+"""Weight of the flow network's scores; that of RGB is 1."""
 _SPANS = (1, 2, 4, 8, 16)
 
 
 class ResNet200(nn.Module):
-    """ResNet-200, pre-activation, with average pooling over whatever size is left."""
+    """ResNet-200, pre-activation, with average pooling over the remaining size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ResNet200(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1, each behind its norm and ReLU, beside a shortcut."""
+    """1x1, 3x3, 1x1, each after a norm and ReLU, with a shortcut."""
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class BnInception(nn.Module):
 
 
 class Mixed(nn.Module):
-    """1x1; 1x1 and 3x3; 1x1 and twice 3x3; pool and 1x1. Without the first, all have stride 2 and the pool is bare."""
+    """1x1; 1x1 and 3x3; 1x1 and twice 3x3; pool and 1x1. Without the first, stride 2 and a bare pool."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class ConvUnit(nn.Module):
 
 
 def ten_crops(stack: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Corners and middle of a stack (C, H, W), mirrored too: (10, C, 224, 224)."""
+    """Corners and centre of a stack (C, H, W), also mirrored: (10, C, 224, 224)."""
     height, width = stack.shape[1:]
     down, right = height - CROP_PX, width - CROP_PX
     places = ((0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2))
@@ -170,7 +170,7 @@ def video_scores(rgb: NDArray[np.float32], flow: NDArray[np.float32]) -> NDArray
 
 
 def _over_spans(snippets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Best score in windows of several lengths, mean of the best windows, mean over the lengths."""
+    """Best score in windows of several lengths, averaged over the best windows and the lengths."""
     scores = []
     for span in _SPANS:
         starts = range(0, max(len(snippets) - span, 0) + 1, max(int(span * 0.8), 1))

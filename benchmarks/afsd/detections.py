@@ -1,4 +1,4 @@
-"""AFSD's two networks' outputs to actions: fusion, decoding, soft suppression."""
+"""Convert the outputs of AFSD's two networks to actions: fusion, decoding, soft suppression."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float32]
 
 
 class Outputs(NamedTuple):
-    """`AfsdOutputs` of one window, without the batch."""
+    """`AfsdOutputs` of one window, without a batch dimension."""
 
     distances_frames: Array
     logits: Array
@@ -45,7 +45,7 @@ def fused_candidates(rgb: Outputs, flow: Outputs, sizes: AfsdSizes) -> tuple[Arr
 
 
 def activitynet_actions(segments: Array, scores: Array, class_scores: Array) -> Candidates:
-    """Actions of a video: every segment that is left, of the video's best class."""
+    """Actions of a video: every remaining segment, with the video's best class."""
     best = int(class_scores.argmax())
     action = scores[:, 1]
     kept = soft_nms(
@@ -73,7 +73,7 @@ def thumos14_actions(segments: Array, scores: Array) -> Candidates:
 
 
 def softmax(logits: Array) -> Array:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(grown / grown.sum(axis=-1, keepdims=True), np.float32)
 

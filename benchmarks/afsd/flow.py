@@ -1,8 +1,8 @@
-"""Optical flow as AFSD and the classifier are fed with it: TV-L1, limited to 20 pixels, as JPEG.
+"""Optical flow as input of AFSD and the classifier: TV-L1, clamped to 20 pixels, as JPEG.
 
-The officials made it with OpenCV's CUDA class; this is OpenCV's class for the CPU with its own defaults, which is what
-`pip install opencv-contrib-python-headless` gives. OpenCV's own threads gain nothing for it, so every thread has a
-pair of frames of its own.
+The authors used OpenCV's CUDA class; this is OpenCV's class for the CPU with its defaults, from
+`pip install opencv-contrib-python-headless`. OpenCV's own threads do not speed it up, so every thread processes its own
+pair of frames.
 
 Source: Zach et al. (TV-L1, DAGM 2007); settings of open-mmlab/denseflow (commit da2cc5e): `-a=tvl1 -s=1 -b=20`.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BOUND_PX = 20.0
-"""Displacements beyond it are cut off."""
+"""Larger displacements are clamped."""
 
 Gray = NDArray[np.uint8]
 Pair = tuple[Gray, Gray]
@@ -36,7 +36,7 @@ class FlowPool:
         self._own = threading.local()
 
     def flows(self, pairs: Sequence[Pair]) -> tuple[list[NDArray[np.uint8]], list[float]]:
-        """Flow of pairs of frames (H, W), each (H, W, 2) in bytes, and the seconds that each took its thread."""
+        """Flow of pairs of frames (H, W), each (H, W, 2) in bytes, and the seconds of each."""
         done = list(self._pool.map(self._flow, pairs))
         return [flow for flow, _ in done], [seconds for _, seconds in done]
 
@@ -56,7 +56,7 @@ def tv_l1(before: Gray, after: Gray, method: Any = None) -> NDArray[np.float32]:
 
 
 def as_stored(flow: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Displacements in bytes, -20 to 20 pixels as 0 to 255, after a round through JPEG as on the officials' disks."""
+    """Displacements in bytes, -20 to 20 pixels as 0 to 255, after JPEG compression as in the authors' files."""
     scaled = np.clip((flow + BOUND_PX) * (255 / (2 * BOUND_PX)), 0, 255).round().astype(np.uint8)
     planes = []
     for axis in range(2):

@@ -1,4 +1,4 @@
-"""One short video from file to actions, with every stage in full, beside what a sample of its stages adds up to."""
+"""One short video from file to actions, with every stage in full, compared with the sum of sampled stages."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tallformer_infer.pipeline import Detector
 
 RECIPE, PRECISION = "anet-swin-t", "int8"
 _EVERY = 8
-"""Of the pairs of frames, how many make one of the sample."""
+"""One in this many pairs of frames is sampled."""
 
 
 def afsd_in_full(pipeline: AfsdPipeline, video: Path, *, threads: int) -> dict[str, Any]:
-    """Sample first, then all of it; a JSON line without its circumstances."""
+    """Time a sample, then everything; a result line without its circumstances."""
     sample_fps = probe(video).source_fps or 30.0
     sampled_s, counts = _sampled(pipeline, video, sample_fps, threads)
     started = time.perf_counter()
@@ -54,7 +54,7 @@ def afsd_in_full(pipeline: AfsdPipeline, video: Path, *, threads: int) -> dict[s
 
 
 def tallformer_in_full(work: Path, video: Path, *, threads: int) -> dict[str, Any]:
-    """`detect` as shipped, in a JSON line without its circumstances."""
+    """`detect` as shipped; a result line without its circumstances."""
     detector = Detector.load(bundle(work), device="cpu", threads=threads)
     detector.detect(video)
     runs = []
@@ -77,7 +77,7 @@ def tallformer_in_full(work: Path, video: Path, *, threads: int) -> dict[str, An
 
 
 def bundle(work: Path) -> Path:
-    """A bundle with random weights, made once."""
+    """A bundle with random weights, exported once."""
     made = work / f"{RECIPE}-{PRECISION}"
     if not made.is_dir():
         export_random(
@@ -89,7 +89,7 @@ def bundle(work: Path) -> Path:
 def _sampled(
     pipeline: AfsdPipeline, video: Path, sample_fps: float, threads: int
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Seconds of each stage from a part of its units, and how many units there are."""
+    """Seconds of each stage from some of its units, and the number of units."""
     seconds: dict[str, float] = {}
     seconds[DECODE], frames = _seconds(lambda: material.clip_frames(video, sample_fps, threads=threads))
     seconds[CLS_DECODE], shown = _seconds(lambda: material.snippets(video, threads=threads))

@@ -1,4 +1,4 @@
-"""The ratios that were aimed at, from a small sample: only what they need is measured."""
+"""The ratios of the goals, from a small sample of the required tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.measure import Spread, paired
 from tallformer_infer.devices import available_cores
 
 SHARED_VIDEOS = Path(__file__).resolve().parents[3] / "shared" / "videos"
-"""Real videos, where there are any beside the repository."""
+"""Real videos beside the repository, if present."""
 WITH_NETWORKS, WITH_FLOW = list(SCOPES)[2:]
 KEYS = {
     "swin-b-flow": ("Swin-B int8", WITH_FLOW),
@@ -30,7 +30,7 @@ _ROUNDS = 3
 
 
 def goal(work: Path) -> dict[str, Figure]:
-    """How many times as long AFSD takes for an ActivityNet video; flow on real videos where there are any."""
+    """Time of AFSD for an ActivityNet video over ours; flow on real videos if present."""
     threads = available_cores()
     torch.set_num_threads(threads)
     folder = SHARED_VIDEOS if SHARED_VIDEOS.is_dir() else None
@@ -44,8 +44,8 @@ def figures(lines: list[dict[str, Any]], videos: str) -> dict[str, Figure]:
     """The ratios of measured tasks.
 
     Args:
-        lines: As `python -m benchmarks.afsd` prints them; of the int8 encoders and ActivityNet at least.
-        videos: What flow was measured on, in a word.
+        lines: Lines of `python -m benchmarks.afsd`, at least for the int8 encoders and ActivityNet.
+        videos: Kind of videos for flow, in a word.
     """
     totals = Totals(lines, ACTIVITYNET)
     return {
@@ -75,7 +75,7 @@ def _line(task: Task) -> dict[str, Any]:
 
 
 def _quartiles(totals: Totals, system: str, scope: str) -> tuple[float, float]:
-    """Of draws from the sample."""
+    """Quartiles over draws from the sample."""
     spread: Spread = paired(totals.scope(AFSD, scope)[1], totals.scope(system, scope)[1])
     return spread.low, spread.high
 

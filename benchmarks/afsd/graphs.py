@@ -1,6 +1,6 @@
-"""Networks as ONNX Runtime runs them, the runtime that TALLFormer ships with, so that both get the same treatment.
+"""Networks in ONNX Runtime, the runtime of TALLFormer, so that both systems are treated equally.
 
-Graphs are kept in a folder from run to run: writing them takes longer than measuring them.
+Graphs are kept in a folder, as exporting takes longer than measuring.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tallformer_infer.runtime.onnx_session import CPU, open_session
 from tallformer_training.model import Detector
 
 _ALIKE = 1e-3
-"""Largest difference from torch, as a part of the largest value."""
+"""Largest difference from torch, relative to the largest value."""
 
 Array = NDArray[np.float32]
 
@@ -38,8 +38,8 @@ class Network:
 
         Args:
             content: The ONNX file.
-            threads: In all.
-            at_once: Inputs that `run_all` works on at the same time, each with its part of the threads.
+            threads: Number of threads in total.
+            at_once: Inputs that `run_all` processes in parallel, which share the threads.
         """
         self._session = open_session(content, providers=[CPU], threads=max(threads // at_once, 1))
         self._names = [wanted.name for wanted in self._session.get_inputs()]
@@ -56,7 +56,7 @@ class Network:
 
 
 def graph(work: Path, name: str, make: Callable[[], nn.Module], inputs: Sequence[Tensor]) -> bytes:
-    """A module's graph for inputs of exactly these shapes, written once and then compared with torch."""
+    """A module's graph for inputs of exactly these shapes, exported once and compared with torch."""
     file = work / f"{name}.onnx"
     if not file.is_file():
         torch.manual_seed(0)
@@ -91,7 +91,7 @@ def tallformer_graphs(work: Path, recipe_name: str, precisions: Sequence[str]) -
 
 
 def with_lively_weights(module: nn.Module) -> nn.Module:
-    """Random weights that keep values at their size through many layers, small ones where classes are told apart."""
+    """Set random weights that preserve the scale of values through many layers, and small ones in classifiers."""
     for name, part in module.named_modules():
         if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             if name.rpartition(".")[2].endswith(("_head", "fc")):

@@ -1,4 +1,4 @@
-"""Frames to measure on: real videos where there are any, generated ones elsewhere; never noise."""
+"""Frames for measurements: real videos if present, otherwise generated ones; never noise."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ REAL = (
     "moviepy_fire2.mp4",
     "moviepy_example2.mp4",
 )
-"""Those of the shared folder that show something filmed or animated, and no test pattern."""
+"""Files of the shared folder with filmed or animated content, without test patterns."""
 
 Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """What the classifier sees of one second: frames of 340 x 256 pixels."""
+    """Input of the classifier for one second: frames of 340 x 256 pixels."""
 
     frame: Picture
     """RGB, shape (256, 340, 3)."""
@@ -44,7 +44,7 @@ class Snippet:
 
 
 def videos(folder: Path | None, work: Path) -> list[Path]:
-    """The real videos of a folder: those known, or else all its .mp4 files; without a folder two generated ones."""
+    """The real videos of a folder: the known ones, otherwise all .mp4 files; without a folder two generated ones."""
     if folder is not None:
         known = [folder / name for name in REAL if (folder / name).is_file()]
         return known or sorted(folder.glob("*.mp4"))
@@ -59,29 +59,29 @@ def videos(folder: Path | None, work: Path) -> list[Path]:
 
 
 def clip_frames(video: Path, sample_fps: float, *, threads: int) -> list[Picture]:
-    """Frames as AFSD takes them: RGB, 112 x 112, whatever the aspect."""
+    """Frames as sampled by AFSD: RGB, 112 x 112, regardless of the aspect ratio."""
     return pictures(video, afsd_sampling(sample_fps), threads=threads)
 
 
 def afsd_sampling(sample_fps: float) -> SamplingConfig:
-    """How AFSD's frames are taken."""
+    """Sampling of AFSD's frames."""
     return SamplingConfig(sample_fps=sample_fps, resize_px=AFSD_PX, crop_px=AFSD_PX)
 
 
 def pictures(video: Path, sampling: SamplingConfig, *, threads: int) -> list[Picture]:
-    """All frames of a video as a recipe takes them, through the reader of `detect`."""
+    """All frames of a video, sampled by the reader of `detect`."""
     with open_video(video, sampling, threads=threads) as stream:
         return list(stream)
 
 
 def snippets(video: Path, *, threads: int) -> list[Snippet]:
-    """Six frames of every thirty, 340 x 256; a part of a snippet at the end is left out."""
+    """Six frames of every thirty, 340 x 256; an incomplete snippet at the end is left out."""
     shown: list[list[Picture]] = []
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = threads
         stream.thread_type = "AUTO"
-        # One for all frames: a frame's own one would be set up, threads included, for each of them.
+        # One for all frames, to avoid setting it up, with its threads, for each frame.
         resizer = VideoReformatter()
         for index, frame in enumerate(container.decode(stream)):
             if index % SNIPPET_STEP == 0:
@@ -105,5 +105,5 @@ def spread(items: Sequence[Picture], count: int) -> list[Picture]:
 
 
 def gray(picture: Picture) -> Gray:
-    """RGB to gray as OpenCV weighs it."""
+    """RGB to gray with OpenCV's weights."""
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)

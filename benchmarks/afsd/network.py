@@ -13,23 +13,23 @@ from tallformer_training.model.i3d import InceptionI3d, Taps
 from tallformer_training.model.refined_head import ConvGroup, ProposalBranch, boundary_max_pool, proposal_ranges
 
 SIDE_PX = 96
-"""Of the crop that the networks see."""
+"""Side of the networks' crop."""
 _CHANNELS = 512
 _LEVELS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class AfsdSizes:
-    """What differs between AFSD's two data sets."""
+    """Settings that differ between AFSD's two data sets."""
 
     frames: int
-    """That a network sees at once."""
+    """Frames of a window."""
     classes: int
-    """Of its head, background included."""
+    """Classes of the head, including background."""
     has_fine_level: bool
-    """Whether level 0 is made from `Mixed_4f`, of twice the steps, and not from `Mixed_5c`."""
+    """Whether level 0 is computed from `Mixed_4f`, with twice the steps, instead of `Mixed_5c`."""
     scales_with_stride: bool
-    """Whether distances are given in strides of the level, and not in frames."""
+    """Whether distances are in strides of the level instead of frames."""
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -43,14 +43,14 @@ THUMOS14 = AfsdSizes(frames=256, classes=21, has_fine_level=True, scales_with_st
 
 
 class AfsdOutputs(NamedTuple):
-    """What a network says about its positions, those of all levels, finest first."""
+    """Outputs of a network for the positions of all levels, finest first."""
 
     distances_frames: Tensor
-    """To the start and to the end of each coarse proposal, shape (B, A, 2)."""
+    """Distances to start and end of each coarse proposal, shape (B, A, 2)."""
     logits: Tensor
     """Shape (B, A, K)."""
     offsets: Tensor
-    """Change of the distances, in halves of the proposal's length, shape (B, A, 2)."""
+    """Change of the distances, in half lengths of the proposal, shape (B, A, 2)."""
     refined_logits: Tensor
     """Shape (B, A, K)."""
     quality_logits: Tensor
@@ -58,7 +58,7 @@ class AfsdOutputs(NamedTuple):
 
 
 class AfsdBackbone(nn.Module):
-    """I3D with the maps that the pyramid takes."""
+    """I3D with the maps that the pyramid uses."""
 
     def __init__(self, sizes: AfsdSizes, in_channels: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class AfsdBackbone(nn.Module):
         self.i3d = InceptionI3d(in_channels=in_channels)
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
-        """Map clips (B, C, F, 96, 96) in [-1, 1] to `Mixed_5c`, after `Mixed_4f` where that is taken."""
+        """Map clips (B, C, F, 96, 96) in [-1, 1] to `Mixed_5c`, preceded by `Mixed_4f` if that is used."""
         taps: Taps = self.i3d.taps(clips)
         return tuple(taps) if self.has_fine_level else (taps.mixed_5c,)
 
@@ -91,7 +91,7 @@ class AfsdLocalizer(nn.Module):
         self.center_head = nn.Conv1d(_CHANNELS, 1, 3, padding=1)
 
     def forward(self, *maps: Tensor) -> AfsdOutputs:
-        """Localize in what `AfsdBackbone` gives."""
+        """Localize in the maps of `AfsdBackbone`."""
         levels = self.pyramid(*maps)
         frame_features = self.deconv(levels[0].repeat_interleave(self.sizes.frames // levels[0].shape[-1], dim=-1))
         found = [self._level(index, level, frame_features) for index, level in enumerate(levels)]
@@ -129,7 +129,7 @@ class AfsdPyramid(nn.Module):
         self.down = nn.ModuleList(HalvingConv() for _ in range(_LEVELS - (2 if sizes.has_fine_level else 1)))
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
-        """Map what `AfsdBackbone` gives to levels (B, 512, S), finest first."""
+        """Map the maps of `AfsdBackbone` to levels (B, 512, S), finest first."""
         levels = [self.lateral(maps[-1])]
         for halve in self.down:
             levels.append(halve(levels[-1]))
@@ -139,7 +139,7 @@ class AfsdPyramid(nn.Module):
 
 
 class Projection(nn.Module):
-    """All of a map's space to one place, then group norm and ReLU."""
+    """Convolution over the whole space of a map, then group norm and ReLU."""
 
     def __init__(self, channels: int, spatial: int) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class Projection(nn.Module):
 
 
 class HalvingConv(nn.Module):
-    """Convolution of stride 2 that pads behind, then group norm and ReLU."""
+    """Convolution of stride 2 with padding at the end, then group norm and ReLU."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ Draws = NDArray[np.float64]
 
 
 class Totals:
-    """Seconds of stages and of what they add up to, drawn again and again from the samples (bootstrap)."""
+    """Seconds of stages and of their sums, with bootstrap draws from the samples."""
 
     def __init__(self, lines: list[dict[str, Any]], workload: str) -> None:
         self._tasks = {line["task"]: line for line in lines if line["name"] == "afsd_task"}
@@ -41,7 +41,7 @@ class Totals:
         self._draws = {name: _draws(line, generator) for name, line in sorted(self._tasks.items())}
 
     def stage(self, system: str, row: str) -> tuple[float, Draws] | None:
-        """Seconds of one video, and draws of them; None where a system has no such stage."""
+        """Seconds of one video, and draws of them; None if the system has no such stage."""
         found = [stage for stage in self._stages if (stage.system, stage.row) == (system, row)]
         if not found:
             return None
@@ -53,18 +53,18 @@ class Totals:
         return sum(value for value, _ in parts), np.sum([draws for _, draws in parts], axis=0)
 
     def on_paper(self, system: str, scope: str) -> float:
-        """What was written down before measuring, in seconds."""
+        """Estimate written down before measuring, in seconds."""
         wanted = [stage for stage in self._stages if stage.system == system and stage.row in SCOPES[scope]]
         return sum(stage.on_paper_s or 0 for stage in wanted)
 
     def ratio(self, system: str, scope: str) -> tuple[float, float, float]:
-        """How many times as long AFSD takes, and the range of 95 % of the draws."""
+        """Time of AFSD over that of a system, and the range of 95 % of the draws."""
         (afsd, afsd_draws), (ours, our_draws) = self.scope(AFSD, scope), self.scope(system, scope)
         low, high = np.percentile(afsd_draws / our_draws, [2.5, 97.5])
         return afsd / ours, float(low), float(high)
 
     def scopes(self) -> list[str]:
-        """Totals that this data set has."""
+        """Totals of this data set."""
         rows = {stage.row for stage in self._stages}
         return [scope for scope in SCOPES if set(SCOPES[scope]) <= rows]
 
@@ -92,7 +92,7 @@ def stage_table(workload: str) -> str:
 
 
 def ratio_table(workload: str) -> str:
-    """How many times as long AFSD takes, by what is counted."""
+    """Time of AFSD over ours, by scope."""
     totals = Totals(read_results("afsd"), workload)
     rows = [f"| AFSD / TALLFormer, {workload} | {' | '.join(SYSTEMS)} |", f"|---|{'---|' * len(SYSTEMS)}"]
     for scope in totals.scopes():
@@ -107,7 +107,7 @@ def ratio_table(workload: str) -> str:
 
 
 def target_table() -> str:
-    """Ratios that were aimed at, and what came out."""
+    """Target ratios and results."""
     totals = Totals(read_results("afsd"), ACTIVITYNET)
     rows = ["| AFSD / TALLFormer, ActivityNet | wanted | measured | met |", "|---|---|---|---|"]
     for (scope, system), wanted in TARGETS.items():
@@ -118,7 +118,7 @@ def target_table() -> str:
 
 
 def share_table() -> str:
-    """What part of the machine's rate of matrix products each network reaches."""
+    """Share of the machine's rate of matrix products that each network reaches."""
     tasks = {line["task"]: line for line in read_results("afsd") if line["name"] == "afsd_task"}
     rate = 1 / float(np.median(tasks[MATRIX]["samples_s"]))
     rows = ["| network | GMAC | s | GFLOP/s | of the matrix rate |", "|---|---|---|---|---|"]
@@ -133,7 +133,7 @@ def share_table() -> str:
 
 
 def full_table() -> str:
-    """One short video in full beside the sum of its sample."""
+    """One short video in full, compared with the sum of its sample."""
     afsd, ours = [line for line in read_results("afsd") if line["name"] == "afsd_full"]
     rows = ["| AFSD's stage | in full | from a sample |", "|---|---|---|"]
     sampled = afsd["sampled_stages_s"]

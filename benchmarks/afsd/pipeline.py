@@ -1,4 +1,4 @@
-"""AFSD's stages, and all of them in turn for one video."""
+"""AFSD's stages, and the whole pipeline for one video."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Stream:
 
 
 class Classifier:
-    """The external classifier: two snippets at once, each on half of the threads."""
+    """The external classifier: two snippets in parallel, each on half of the threads."""
 
     def __init__(self, work: Path, *, threads: int) -> None:
         frame, stacks = torch.rand(1, 3, 256, 340), torch.rand(10, 10, 224, 224)
@@ -74,14 +74,14 @@ class StageClock:
     _mark: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
-        """Count the time since the last lap for a stage."""
+        """Add the time since the last lap to a stage."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._mark
         self._mark = now
 
 
 class AfsdPipeline:
-    """All that AFSD does with one ActivityNet video, one stage after the other."""
+    """AFSD's pipeline for one ActivityNet video, stage by stage."""
 
     def __init__(self, work: Path, *, threads: int) -> None:
         self.rgb = Stream(work, ACTIVITYNET, 3, threads=threads)
@@ -130,7 +130,7 @@ def consecutive(grays: Sequence[Gray]) -> list[Pair]:
 
 
 def network_input(pictures: Sequence[NDArray[np.uint8]], sizes: AfsdSizes) -> Array:
-    """Pictures (H, W, C) to a clip (C, F, 96, 96) in [-1, 1]: the middle, and gray where there is no picture."""
+    """Pictures (H, W, C) to a clip (C, F, 96, 96) in [-1, 1]: the centre, and gray after the last picture."""
     channels = pictures[0].shape[2]
     clip = np.full((sizes.frames, SIDE_PX, SIDE_PX, channels), 127.5, np.float32)
     margin = (pictures[0].shape[0] - SIDE_PX) // 2

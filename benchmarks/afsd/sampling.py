@@ -1,4 +1,4 @@
-"""Tasks that are timed in turn, round by round, so that a machine that is slow for a while is slow for all of them."""
+"""Tasks timed in turn, round by round, so that other load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from benchmarks.measure import say_round, take_turns
 
 @dataclass
 class Task:
-    """Something that is timed again and again."""
+    """A task that is timed repeatedly."""
 
     name: str
     run: Callable[[int], list[float]]
-    """Does it once, told the number of the round, and says how many seconds of wall time each of its units took."""
+    """Runs the task once; takes the number of the round, returns seconds of wall time per unit."""
     centre: Literal["mean", "median"] = "median"
-    """What is multiplied up: the mean where units differ, the median where only the machine does."""
+    """Statistic to multiply: the mean if units differ, the median if only the machine's load does."""
     samples_s: list[float] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
-    """Processors in use on average, of each round: below the number of threads where others disturbed."""
+    """Mean number of busy processors in each round; below the number of threads under other load."""
 
 
 def timed(work: Callable[[], object], units: float = 1) -> Callable[[int], list[float]]:
-    """For `Task.run`: work that makes so many units."""
+    """For `Task.run`: work of `units` units."""
 
     def run(_: int) -> list[float]:
         started = time.perf_counter()
@@ -37,7 +37,7 @@ def timed(work: Callable[[], object], units: float = 1) -> Callable[[int], list[
 
 
 def sample(tasks: Sequence[Task], rounds: int) -> None:
-    """Run all tasks once without counting, then `rounds` times."""
+    """Run all tasks once as warm-up, then `rounds` times."""
     given = take_turns(
         {task.name: partial(_run, task) for task in tasks},
         rounds=rounds,
@@ -49,7 +49,7 @@ def sample(tasks: Sequence[Task], rounds: int) -> None:
 
 
 def _run(task: Task, number: int) -> tuple[list[float], float]:
-    """Seconds per unit, and processors in use."""
+    """Seconds per unit, and number of busy processors."""
     wall, cpu = time.perf_counter(), time.process_time()
     seconds = task.run(number)
     return seconds, (time.process_time() - cpu) / (time.perf_counter() - wall)

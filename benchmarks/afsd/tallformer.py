@@ -31,7 +31,7 @@ def tasks(
     workloads: Sequence[str] = (ACTIVITYNET, THUMOS14),
     precisions: Sequence[str] = ("fp32", "int8"),
 ) -> list[Task]:
-    """All that TALLFormer does, of both backbones. The encoder is the same for both data sets."""
+    """All tasks of TALLFormer for both backbones. The encoder is the same for both data sets."""
     found: list[Task] = []
     frames = np.stack(pictures(videos[0], sampling(ACTIVITYNET), threads=threads)[:32])
     for backbone in ("Swin-B", "Swin-T"):
@@ -49,7 +49,7 @@ def tasks(
 
 
 def sampling(workload: str) -> SamplingConfig:
-    """How the recipe of that data set takes frames, at the rate that the workload's video gets."""
+    """Sampling of the recipe for a data set, at the rate of the workload's video."""
     shipped = preset(f"{_RECIPES[workload]}-b").sampling
     return replace(shipped, sample_fps=ACTIVITYNET_FPS, most_frames=None) if workload == ACTIVITYNET else shipped
 

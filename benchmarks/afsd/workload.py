@@ -1,4 +1,4 @@
-"""What one video costs, in units: frames, pairs, windows, snippets, clips. And what that was expected to take.
+"""Work for one video, in units (frames, pairs, windows, snippets, clips), and its expected time.
 
 Source of sizes: ActivityNet-1.3's mean video is 116.7 s and about 30 frames per second; THUMOS14's test videos take
 216.6 s on average, 16.4 windows of AFSD (212 videos). On paper: MAC counts and seconds per pair of frames of OpenCV's
@@ -28,9 +28,9 @@ class Stage:
     system: str
     row: str
     task: str
-    """What is measured."""
+    """Name of the measured task."""
     units: float
-    """How often a video needs it."""
+    """Units per video."""
     unit: str
     on_paper_s: float | None = None
 
@@ -56,16 +56,16 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "… with the classifier's networks": (*ROWS[:9],),
     "… and with the classifier's flow": ROWS,
 }
-"""Rows that a total adds up."""
+"""Rows of each total."""
 PAPER_SCOPE = "… with the classifier's networks"
-"""The total that the paper's 11.74 s agree with best."""
+"""The total that agrees best with the paper's 11.74 s."""
 TARGETS = {
     ("… and with the classifier's flow", "Swin-B int8"): 7.4,
     ("… and with the classifier's flow", "Swin-T int8"): 20.0,
     ("… with the classifier's networks", "Swin-B int8"): 3.0,
     ("… with the classifier's networks", "Swin-T int8"): 9.0,
 }
-"""Ratios on ActivityNet that were aimed at."""
+"""Target ratios on ActivityNet."""
 
 _PAPER_TMAC_S = 16 / 0.477
 """Seconds per 10^12 MAC of AFSD's networks, on paper."""
@@ -82,11 +82,11 @@ GMAC = {
     "encode Swin-T fp32": 87.9,
     "encode Swin-T int8": 87.9,
 }
-"""Of one unit, in 10^9."""
+"""MAC of one unit, in 10^9."""
 
 
 def stages(workload: str) -> list[Stage]:
-    """Everything that one video needs, of all systems."""
+    """All stages of all systems for one video."""
     if workload == ACTIVITYNET:
         return [*_afsd_activitynet(), *(stage for name in SYSTEMS for stage in _tallformer(ACTIVITYNET, name))]
     return [*_afsd_thumos14(), *(stage for name in SYSTEMS for stage in _tallformer(THUMOS14, name))]

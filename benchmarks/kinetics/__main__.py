@@ -5,12 +5,12 @@
     python -m benchmarks.kinetics judge  --work FOLDER --encoder kinetics400.safetensors [--out LINES]
     python -m benchmarks.kinetics detect --work FOLDER --part report --model kinetics400 [--out LINES]
 
-`detect` runs an installed model as the command does and judges it at the operating points that it ships with. Features
-that it computes are kept, for `judge` and for the next time (remove them for another `--device` or `--bf16`).
-`encode` keeps the features of a film for each way of encoding it, so that `judge` tries every setting of the head in
-seconds: each differs from the chosen one in one thing. A line has recall at tIoU 0.3 at the lowest threshold with at
-most 12, 30 and 60 false alarms per hour, once with all 400 classes, once with those that the film's actions have
-(`--classes`). Nothing that is made here is stored in the repository but the lines.
+`detect` runs an installed model as the command does and evaluates it at its own operating points. Computed features
+are kept for `judge` and for the next run (remove them for another `--device` or `--bf16`). `encode` stores the features
+of a film for each encoding, so that `judge` evaluates every setting of the head in seconds: each differs from the
+chosen one in one value. A line contains recall at tIoU 0.3 at the lowest threshold with at most 12, 30 and 60 false
+alarms per hour, once with all 400 classes, once with those of the film's actions (`--classes`). Only the lines are
+stored in the repository.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GROUPS = (
     ("shooting basketball", "playing basketball", "dribbling basketball", "dunking basketball"),
     ("filling eyebrows", "applying cream"),
 )
-"""Classes that mean nearly the same, whose probabilities are added."""
+"""Classes with nearly the same meaning, whose probabilities are added."""
 VARIATIONS: dict[str, tuple[Any, ...]] = {
     "logit_steps": (1, 5, 7),
     "smoothing_steps": (3,),
@@ -64,7 +64,7 @@ VARIATIONS: dict[str, tuple[Any, ...]] = {
 
 
 def main() -> None:
-    """Do one of the steps."""
+    """Run one of the steps."""
     options = _options()
     torch.set_num_threads(options.threads)
     match options.step:
@@ -191,21 +191,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("step", choices=("film", "encode", "detect", "judge"))
     parser.add_argument("--work", type=Path, required=True, help="folder of films and features")
     parser.add_argument("--real", type=Path, default=REAL, help="folder of the footage")
-    parser.add_argument("--part", choices=("tuning", "report"), default="tuning", help="which part of the footage")
-    parser.add_argument("--minutes", type=float, default=60, help="least length of the film")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of shots")
+    parser.add_argument("--part", choices=("tuning", "report"), default="tuning", help="part of the footage")
+    parser.add_argument("--minutes", type=float, default=60, help="minimum length of the film")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of shots")
     parser.add_argument("--encoder", type=Path, help="checkpoint of recipe kinetics400-i3d")
     parser.add_argument("--model", default="kinetics400", help="installed model that `detect` runs")
-    parser.add_argument("--device", default="cpu", help="that `detect` runs it on: cpu or openvino")
-    parser.add_argument("--made-by", help="what computed the features that `detect` finds kept, if not this device")
+    parser.add_argument("--device", default="cpu", help="device of `detect`: cpu or openvino")
+    parser.add_argument("--made-by", help="device that computed stored features, if not this one")
     parser.add_argument("--fps", type=float, default=25.0, help="frames per second that the encoder sees")
     parser.add_argument("--clip", type=int, default=64, help="frames per clip")
-    parser.add_argument("--hop", type=int, help="frames from clip to clip (default: those of a clip)")
-    parser.add_argument("--crop", choices=("square", "full"), default="square", help="what of the picture is seen")
+    parser.add_argument("--hop", type=int, help="distance of clips in frames (default: those of a clip)")
+    parser.add_argument("--crop", choices=("square", "full"), default="square", help="visible part of the picture")
     parser.add_argument("--height", type=int, default=224, help="height of the frames, in pixels")
     parser.add_argument("--bf16", action="store_true", help="encode in bfloat16 (with `detect`: on openvino)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--out", type=Path, default=Path("kinetics.jsonl"), help="file that gets the lines")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--out", type=Path, default=Path("kinetics.jsonl"), help="file to append lines to")
     return parser.parse_args()
 
 

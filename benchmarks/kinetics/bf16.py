@@ -1,9 +1,9 @@
-"""What bfloat16 does to the actions of the Kinetics bundles on a film, with OpenVINO.
+"""Effect of bfloat16 on the actions of the Kinetics bundles in a film, with OpenVINO.
 
     python -m benchmarks.kinetics.bf16 FILM >> benchmarks/results/kinetics_bf16.jsonl
 
-`benchmarks.build_kinetics400` puts the report of the last line of each model into its bundle, where `--device auto`
-looks for it.
+`benchmarks.build_kinetics400` stores the last line's report of each model in its bundle, where `--device auto` reads
+it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kinetics.bf16", description=__doc__.splitlines()[0])
     parser.add_argument("film", type=Path)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--model", choices=MODELS, action="append", help="both without it")
+    parser.add_argument("--model", choices=MODELS, action="append", help="model to measure (default: both)")
     options = parser.parse_args()
     for name in options.model or MODELS:
         bundle = load_bundle(name)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def line(bundle: Bundle, film: Path, wanted: Result, found: Result) -> dict[str, Any]:
-    """A result in float32 beside one in bfloat16."""
+    """Compare a result in float32 with one in bfloat16."""
     matched, differences = compare_reduced(bundle, wanted.actions, found.actions)
     frames = round(wanted.duration_s * bundle.recipe.sampling.sample_fps)
     report = ParityReport(

@@ -1,4 +1,4 @@
-"""The contrast head in NumPy, with more to vary than the product's, whose settings were chosen with it."""
+"""The contrast head in NumPy with more settings, used to choose those of the product."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NEVER = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of the head. Defaults are what was chosen."""
+    """Settings of the head. Defaults are the chosen ones."""
 
     logit_steps: int = 3
     """Steps over which the classifier's outputs are averaged, odd."""
@@ -25,11 +25,11 @@ class Settings:
     shortest_s: float = 2.0
     longest_s: float = 40.0
     ratio: float = 1.25
-    """Of a length to the one before."""
+    """Ratio of successive lengths."""
     stride_part: float = 0.25
-    """Distance of starts, as a part of the length."""
+    """Distance of starts, relative to the length."""
     margin_part: float = 1.0
-    """Margin on either side, as a part of the length."""
+    """Margin on either side, relative to the length."""
     least_margin_s: float = 0.64
     margins: Literal["mean", "larger"] = "larger"
     contrast_weight: float = 1.0
@@ -38,7 +38,7 @@ class Settings:
     entropy_weight: float = 0.0
     """Background rule: score x (1 - weight x entropy inside / its largest)."""
     prior_weight: float = 0.0
-    """What is subtracted from the logits, times the log of the class's mean probability in the film."""
+    """Factor of the log of the class's mean probability in the film, which is subtracted from the logits."""
     is_best_class_only: bool = True
     """Keep only the best class of a segment."""
     suppression: Literal["nmw", "nms", "soft"] = "nmw"
@@ -46,12 +46,12 @@ class Settings:
     across_classes: bool = False
     """Suppress candidates of other classes, too."""
     barriers: bool = False
-    """Take no segment that has a cut of the film inside, more than a step from its ends."""
+    """Skip segments with a cut of the film inside, more than a step from their ends."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An action that was found."""
+    """A detected action."""
 
     start_s: float
     end_s: float
@@ -72,13 +72,13 @@ def detect(
     """Actions of a film, best first.
 
     Args:
-        logits: Of each class at each step, shape (S, K).
+        logits: Logits of each class at each step, shape (S, K).
         step_s: Length of a step.
-        settings: Of the head.
-        groups: Classes whose probabilities are added, and counted as the first of them.
-        allowed: Which classes may be found, shape (K,); None allows all.
-        cuts_s: Where shots end, for `barriers`.
-        least_score: Candidates below are left out.
+        settings: Settings of the head.
+        groups: Classes whose probabilities are added and count as the first one.
+        allowed: Mask of allowed classes, shape (K,); None allows all.
+        cuts_s: Ends of shots, for `barriers`.
+        least_score: Candidates below are dropped.
     """
     probabilities = _probabilities(logits, settings)
     if allowed is not None:

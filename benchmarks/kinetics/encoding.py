@@ -1,4 +1,4 @@
-"""Features of a film at one clip length, frame rate, size and crop; computed once, read by all settings of the head."""
+"""Features of a film at one clip length, frame rate, size and crop, computed once for all settings of the head."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from tallformer_training.model.i3d import InceptionI3d
 
 STRIDE_FRAMES = 8
 _SHORT_SIDE = 256 / 224
-"""Of Kinetics' preprocessing: short side of the picture over the side of its middle square."""
+"""Kinetics' preprocessing: short side of the picture over the side of the centre crop."""
 Features = NDArray[np.float16]
 Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How a film becomes features."""
+    """Settings of the encoding of a film."""
 
     sample_fps: float = 25.0
     clip_frames: int = 64
     hop_frames: int = 64
-    """From clip to clip; below `clip_frames` they overlap, and the steps at the borders of clips are dropped."""
+    """Distance of clips; below `clip_frames` they overlap, and steps at the borders of clips are dropped."""
     crop: Literal["square", "full"] = "square"
-    """`square`: the middle of a picture that is a little larger; `full`: the whole picture."""
+    """`square`: centre crop of a slightly larger picture; `full`: the whole picture."""
     height_px: int = 224
 
     @property
     def name(self) -> str:
-        """Of the file of features."""
+        """Name of the file of features."""
         return f"{self.sample_fps:g}-{self.clip_frames}-{self.hop_frames}-{self.crop}-{self.height_px}"
 
     @property
@@ -61,7 +61,7 @@ def load_encoder(path: Path) -> tuple[InceptionI3d, NDArray[np.float32], NDArray
 
 
 def lay_channels_last(encoder: nn.Module) -> None:
-    """Lay the weights of 3D convolutions out as processors with AMX are fastest with."""
+    """Convert the weights of 3D convolutions to channels last, which is fastest with AMX."""
     for weight in encoder.parameters():
         if weight.dim() == 5:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
@@ -79,7 +79,7 @@ def encode(film: Path, encoder: InceptionI3d, encoding: Encoding, *, bf16: bool 
 
 
 def _joined(features: NDArray[np.float32], encoding: Encoding) -> NDArray[np.float32]:
-    """Steps of all clips (clips, clip steps, C) in a row, of overlapping ones the middle."""
+    """Concatenate the steps of all clips (clips, clip steps, C); of overlapping clips only the middle."""
     steps, hop = features.shape[1], encoding.hop_frames // STRIDE_FRAMES
     front = (steps - hop) // 2
     middle = features[1:, front : front + hop].reshape(-1, features.shape[-1])
@@ -98,7 +98,7 @@ def _clips(film: Path, encoding: Encoding) -> Iterator[NDArray[np.uint8]]:
 
 
 def _pictures(film: Path, encoding: Encoding) -> Iterator[Picture]:
-    """Frames k as `tallformer_infer.media` takes them: the last that begins before (k + 1/2) / rate."""
+    """Frames k as sampled by `tallformer_infer.media`: the last one that starts before (k + 1/2) / rate."""
     rate, due = Fraction(encoding.sample_fps).limit_denominator(100), 0
     with av.open(str(film)) as container:
         stream = container.streams.video[0]

@@ -1,12 +1,12 @@
-"""Untrimmed films composed of real shots: actions of known time inside background, the same for the same seed.
+"""Untrimmed films composed of real shots: actions with known times between background, deterministic for a seed.
 
-# Note [what a film is made of]
-UT-Interaction gives shaking hands, hugging, kicking and punching, whose interval lies inside their clip, pointing and
-pushing, which Kinetics-400 has no class for, and background; its clips of one sequence stand in a row. GMDCSA24 gives
-people at home, the five clips of Kinetics actions that fill a shot. All shots get the same frame size (bars at the
-sides, nothing cropped), frame rate and encoding. Unique footage is about 8 minutes for each part: a longer film repeats
-it in other orders, every other pass mirrored, background cut to begin up to half a second later, so that clips fall
-elsewhere. There is a cut every three seconds, more than in nearly any film that people have.
+# Note [content of a film]
+UT-Interaction provides shaking hands, hugging, kicking and punching, with the interval inside each clip, pointing and
+pushing, for which Kinetics-400 has no class, and background; clips of one sequence are consecutive. GMDCSA24 provides
+people at home, and five clips contain Kinetics actions that fill a shot. All shots get the same frame size (bars at the
+sides, no crop), frame rate and encoding. There are about 8 minutes of unique footage per part: a longer film repeats it
+in other orders, every other pass mirrored, with background starting up to half a second later, so that clips are
+aligned differently. There is a cut every three seconds, more than in nearly any user's video.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Picture = NDArray[np.uint8]
 Part = Literal["tuning", "report"]
 
 UT_ACTIONS = {0: "shake hands", 1: "hug", 2: "kick", 4: "punch"}
-"""Those of UT-Interaction's classes that Kinetics-400 has a class for, by number."""
+"""UT-Interaction classes with a counterpart in Kinetics-400, by number."""
 UT_BACKGROUND = 6
-"""Number of the class of clips that show nothing."""
+"""Number of the background class."""
 UT_MARGIN_FRAMES = 14
-"""Frames of an action's clip before and behind its annotated interval."""
+"""Frames of an action's clip before and after its annotated interval."""
 ACCEPTED = {
     "shake hands": ("shaking hands",),
     "hug": ("hugging",),
@@ -46,7 +46,7 @@ ACCEPTED = {
     "reading": ("reading book", "reading newspaper"),
     "drinking": ("drinking", "drinking beer", "drinking shots"),
 }
-"""Classes of Kinetics-400 that name an action of the films."""
+"""Kinetics-400 classes accepted for each action of the films."""
 KINETICS_CLIPS = {
     "arm_wrestling.mp4": "arm wrestling",
     "basketball.mp4": "basketball",
@@ -55,29 +55,29 @@ KINETICS_CLIPS = {
     "hugging.mp4": "hug",
 }
 HOME_ACTIONS = {"Subject_1_ADL_10": "reading", "Subject_3_ADL_15": "reading", "Subject_2_Fall_12": "drinking"}
-"""Home videos that do show something Kinetics-400 has a class for: findings of it count neither way."""
+"""Home videos that do show an action of Kinetics-400: detections of it do not count."""
 TUNING_SEQUENCES = range(1, 11)
 TUNING_BACKGROUND = (1, 3, 4, 5, 6)
-"""Sequences whose background clips are for tuning; those of the others are for the report (11-20 have none)."""
+"""Sequences whose background clips are for tuning; those of others are for the report (11-20 have none)."""
 TUNING_HOMES = (1, 3)
 """Subjects whose homes are for tuning."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A file that stands in a film without a cut; times in frames of the film."""
+    """A file used in a film without a cut; times in frames of the film."""
 
     path: str
-    """Below the folder of real footage."""
+    """Path relative to the folder of real footage."""
     frames: int
     label: str | None = None
     """Action, a key of `ACCEPTED`."""
     start_frame: int = 0
     """First frame of the action."""
     end_frame: int = 0
-    """Frame behind the action."""
+    """End frame of the action (exclusive)."""
     is_optional: bool = False
-    """Whether finding the action counts neither way."""
+    """Whether detections of the action do not count."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ class Placed:
 
     shot: Shot
     first_frame: int
-    """Frame of the shot that is shown first."""
+    """First frame of the shot that is shown."""
     is_mirrored: bool
 
     @property
     def frames(self) -> int:
-        """Frames that are shown."""
+        """Number of frames that are shown."""
         return self.shot.frames - self.first_frame
 
 
@@ -133,7 +133,7 @@ def read_scenes(real: Path, part: Part) -> list[list[Shot]]:
 
 
 def arrange(scenes: list[list[Shot]], *, minutes: float, seed: int = 0) -> list[Placed]:
-    """Shots of a film of at least so many minutes: all scenes, again and again in other orders."""
+    """Shots of a film of at least `minutes`: all scenes, repeated in other orders."""
     chance = random.Random(seed)
     placed: list[Placed] = []
     passes = 0
@@ -174,7 +174,7 @@ def write_film(real: Path, placed: list[Placed], out: Path) -> None:
 
 
 def source_fps(path: Path) -> Fraction:
-    """Frames per second of a file; UT-Interaction is 30 whatever its background says."""
+    """Frames per second of a file; 30 for UT-Interaction, regardless of its background files."""
     if path.parent.name == "ut_interaction":
         return Fraction(30)
     with av.open(str(path)) as container:
@@ -189,12 +189,12 @@ def count_frames(path: Path) -> int:
 
 
 def _pictures(path: Path) -> Iterator[Picture]:
-    """Frames of a file at the film's rate and size, bars where the aspect ratio differs."""
+    """Frames of a file at the film's rate and size, with bars if the aspect ratio differs."""
     rate, due = source_fps(path), 0
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             picture: Picture | None = None
-            while Fraction(due, FILM_FPS) < (number + 1) / rate:  # it is shown until the next one begins
+            while Fraction(due, FILM_FPS) < (number + 1) / rate:  # it is shown until the next one starts
                 picture = _fitted(frame) if picture is None else picture
                 yield picture
                 due += 1

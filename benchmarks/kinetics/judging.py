@@ -1,4 +1,4 @@
-"""False alarms per hour and recall of what was found in a film."""
+"""False alarms per hour and recall of the actions found in a film."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from benchmarks.kinetics.film import ACCEPTED, Truth
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold, and what it gives."""
+    """A threshold and its results."""
 
     threshold: float
     false_alarms: int
     found: dict[str, int]
-    """Truths that are found, by label."""
+    """Found ground truths, by label."""
     truths: dict[str, int]
-    """All truths, by label."""
+    """All ground truths, by label."""
 
     @property
     def recall(self) -> float:
-        """Part of all truths that is found."""
+        """Share of ground truths that are found."""
         return sum(self.found.values()) / max(sum(self.truths.values()), 1)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Each finding that counts, best first, with the truth that it finds; None is a false alarm."""
+    """Detections that count, best first, with the ground truth that each matches; None is a false alarm."""
 
     scores: tuple[float, ...]
     finds: tuple[int | None, ...]
     truths: tuple[Truth, ...]
-    """Those that count."""
+    """Ground truths that count."""
     duration_s: float
 
     def at(self, threshold: float) -> OperatingPoint:
-        """What findings from a score on give."""
+        """Results of detections with at least a score."""
         finds = [find for score, find in zip(self.scores, self.finds, strict=True) if score >= threshold]
         hits = [self.truths[find].label for find in finds if find is not None]
         labels = [truth.label for truth in self.truths]
@@ -52,7 +52,7 @@ class Judged:
         )
 
     def best(self, *, alarms_per_hour: float) -> OperatingPoint:
-        """The lowest threshold with at most so many false alarms per hour."""
+        """The lowest threshold with at most `alarms_per_hour` false alarms per hour."""
         most = alarms_per_hour * self.duration_s / 3600
         alarms, threshold = 0, 2.0
         for number, (score, find) in enumerate(zip(self.scores, self.finds, strict=True)):
@@ -67,9 +67,9 @@ class Judged:
 def judge(
     found: Sequence[Found], truths: Sequence[Truth], classes: Sequence[str], *, duration_s: float, tiou: float = 0.3
 ) -> Judged:
-    """Match findings, best first, with truths that they overlap enough and have an accepted class of.
+    """Match detections, best first, with ground truths by overlap and accepted classes.
 
-    A truth is found once; another finding of it is a false alarm. Findings of optional truths count neither way.
+    A ground truth is matched once; another detection of it is a false alarm. Detections of optional ones do not count.
     """
     counted = [truth for truth in truths if not truth.is_optional]
     spans = np.array([(truth.start_s, truth.end_s) for truth in counted]).reshape(-1, 2)

@@ -9,19 +9,19 @@ Line = dict[str, Any]
 _CHOSEN = "chosen"
 _DEFAULT = (25.0, 64, 64, "square", 224)
 _GFLOP_PER_PIXEL = 222.3e9 / (64 * 224 * 224)
-"""Of I3D, multiplications and additions, for each pixel of each frame: counted by torch's FlopCounterMode."""
+"""FLOP of I3D per pixel of each frame, counted by torch's FlopCounterMode."""
 _ALARMS = (12, 30, 60)
 _HEAD_ROWS = 2
 _PARTS = {"report": "held out", "tuning": "chosen on"}
 _RUNTIMES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
 _LONG_S = 3600
 _ONCE = 1.1
-"""How much longer than its unique footage a film is that shows it once, at most: borders of clips."""
+"""A film that shows its unique footage once is at most this factor longer, due to borders of clips."""
 _NOT_MEASURED = "Not measured yet."
 
 
 def settings_table(lines: Sequence[Line]) -> str:
-    """Recall for each setting of the head, on the film that it is tuned on."""
+    """Recall for each setting of the head, on the tuning film."""
     rows = [
         "| differs from the chosen head in | all 400 classes, 12 / 30 / 60 per h | named classes, 12 / 30 / 60 per h |",
         "|---|---|---|",
@@ -37,7 +37,7 @@ def settings_table(lines: Sequence[Line]) -> str:
 
 
 def encodings_table(lines: Sequence[Line], part: str) -> str:
-    """Recall and threshold for each way of encoding, with the chosen head."""
+    """Recall and threshold for each encoding, with the chosen head."""
     rows = [
         "| frames/s | clip | step from clip to clip | picture | GFLOP per s | film | all 400 classes | named classes |",
         "|---|---|---|---|---|---|---|---|",
@@ -62,7 +62,7 @@ def encodings_table(lines: Sequence[Line], part: str) -> str:
 
 
 def points_table(lines: Sequence[Line]) -> str:
-    """What the installed models find at the operating points that they ship with."""
+    """Results of the installed models at their operating points."""
     rows = [
         "| film | model | encoder computes in | operating point | found | false alarms per hour |",
         "|---|---|---|---|---|---|",
@@ -82,7 +82,7 @@ def points_table(lines: Sequence[Line]) -> str:
 
 
 def point_classes_table(lines: Sequence[Line]) -> str:
-    """What they find of each action, in the longest films."""
+    """Results by action, in the longest films."""
     longest = [line for line in lines if line["duration_s"] >= _LONG_S]
     kinds = sorted({kind for line in longest for kind in line["of"]})
     rows = [f"| film | model | operating point | {' | '.join(kinds)} |", f"|{'---|' * (len(kinds) + 3)}"]

@@ -1,4 +1,4 @@
-"""What the installed model finds in a film at the operating points that it ships with."""
+"""Detections of an installed model in a film at its own operating points."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tallformer_infer.pipeline.road import Choices, VideoCandidates, VideoRun, f
 from tallformer_infer.structures import Action, Layout, Selection
 
 _LATE_S = 0.5
-"""How far behind the last frame that is seen an action may end that lasts until the film's end."""
+"""How long after the last frame an action that lasts until the end may end."""
 
 
 @dataclass
 class Features:
-    """Keeps the features of a film, for settings of the head that are tried later."""
+    """Collects the features of a film, to evaluate other settings of the head."""
 
     clips: list[EncodedClip]
 
     def known(self) -> Iterator[EncodedClip]:
-        """None: every clip is encoded."""
+        """No known clips: every clip is encoded."""
         return iter(())
 
     def keep(self, clip: EncodedClip) -> None:
@@ -57,7 +57,7 @@ def search(detector: Detector, film: Path) -> tuple[VideoCandidates, np.ndarray]
 
 
 def search_features(detector: Detector, film: Path, features: np.ndarray) -> VideoCandidates:
-    """The same from features (steps, C) that were kept, without decoding and encoding again."""
+    """Candidates of a film from stored features (steps, C), without decoding and encoding."""
     recipe = detector.bundle.recipe
     stride, clip_frames = recipe.model.encoder_stride, recipe.window.clip_frames
     run = VideoRun(detector.bundle, detector.runtime, _choices(None, None))
@@ -75,7 +75,7 @@ def search_features(detector: Detector, film: Path, features: np.ndarray) -> Vid
 
 
 def judge_points(bundle: Bundle, found: VideoCandidates, facts: Path) -> list[dict[str, Any]]:
-    """A line for each operating point: the default one with all classes, the other with those of the film's actions."""
+    """A line per operating point: the default one with all classes, the other one with those of the film's actions."""
     calibration = bundle.calibration
     assert calibration is not None, "the installed models of Kinetics-400 have operating points"
     duration_s = found.facts.frame_count / found.facts.sample_fps
@@ -96,7 +96,7 @@ def _choices(point: str | None, classes: tuple[str, ...] | None) -> Choices:
 
 
 def _found(actions: Sequence[Action], classes: Sequence[str]) -> list[Found]:
-    """Best first, as `judge` takes them."""
+    """Convert actions for `judge`, best first."""
     numbers = {name: number for number, name in enumerate(classes)}
     rows = [Found(one.start_s, one.end_s, numbers[one.label], one.score) for one in actions]
     return sorted(rows, key=lambda one: -one.score)

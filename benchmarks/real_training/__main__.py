@@ -1,13 +1,13 @@
-"""Train detectors on real footage from a frozen encoder, and measure them on sequences that were left out.
+"""Train detectors on real footage with a frozen encoder, and evaluate them on held-out sequences.
 
     python -m benchmarks.real_training --encoder kinetics400.safetensors --work FOLDER [--only NAME,NAME] [--seeds 0,1]
 
 UT-Interaction (`../shared/real`) as untrimmed videos, see `videos`; 6 classes; (a) `both`: five folds by sequence, (b)
-`across`: learned in the parking lot, tested on the lawn. `--encoder` is a checkpoint of recipe `kinetics400-i3d`, whose
-encoder is taken, and its classifier for the baseline without training; `--encoder demo` takes the encoder that learned
-on generated video, at its own frame rate and size. Features are computed once and stand in the work folder. Every run
-then trains with `tallformer_training` from a memory that is made of them. Lines go to `--out`, one for each run; runs
-that stand there already are left out.
+`across`: trained in the parking lot, tested on the lawn. `--encoder` is a checkpoint of recipe `kinetics400-i3d`, whose
+encoder is used, and its classifier for the untrained baseline; `--encoder demo` uses the encoder trained on generated
+video, at its own frame rate and size. Features are computed once and stored in the work folder. Every run then trains
+with `tallformer_training` from a memory of these features. One line per run is appended to `--out`; runs with a line
+there are skipped.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from tallformer_training.model import Detector
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 ENCODER = "backbone."
 GENERATED = Path("demo")
-"""Instead of a checkpoint: the encoder of the bundle of that name, which learned on generated video."""
+"""Instead of a checkpoint: the encoder of the bundle of that name, trained on generated video."""
 VARIANTS = ["points", "anchor", "anchor-tcm", "refined"]
 
 
 def main() -> None:
-    """Compose, encode, and do the runs that are left."""
+    """Compose videos, encode them, and do the remaining runs."""
     options = _options()
     torch.set_num_threads(options.threads)
     end_s = time.monotonic() + 60 * options.minutes
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def prepare(options: argparse.Namespace) -> tuple[Recipe, Place]:
-    """Compose and encode what is not there yet; the recipe of the encoder, and where things are."""
+    """Compose and encode missing videos; returns the recipe of the encoder, and the folders."""
     is_generated = options.encoder == GENERATED
     recipe = generated_recipe() if is_generated else encoder_recipe(side_px=options.side)
     videos = options.work / "videos"
@@ -106,7 +106,7 @@ def _done(path: Path) -> set[tuple[str, str, str, int]]:
 
 
 def _detector(recipe: Recipe, path: Path) -> Detector:
-    """A detector of the recipe with the encoder of a checkpoint, the rest at random."""
+    """A detector of the recipe with the encoder of a checkpoint, and otherwise random weights."""
     detector = Detector(recipe)
     state = load_checkpoint(path).state
     learned = {name.removeprefix(ENCODER): value for name, value in state.items() if name.startswith(ENCODER)}
@@ -128,14 +128,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
     parser.add_argument("--real", type=Path, default=REAL, help="folder of the footage")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_training.jsonl", help="file to append lines to")
-    parser.add_argument("--side", type=int, default=112, help="side of the frames that the encoder sees, in pixels")
+    parser.add_argument("--side", type=int, default=112, help="side of the encoder's frames, in pixels")
     parser.add_argument("--orders", type=int, default=2, help="compositions of each sequence")
-    parser.add_argument("--steps", type=int, default=120, help="training steps of each part of a split")
-    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="of the runs, with commas")
-    parser.add_argument("--only", type=_names, default=VARIANTS, help="variants, with commas")
-    parser.add_argument("--splits", type=_names, default=["both", "across"], help="splits, with commas")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--steps", type=int, default=120, help="training steps per part of a split")
+    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="comma-separated seeds of the runs")
+    parser.add_argument("--only", type=_names, default=VARIANTS, help="comma-separated variants")
+    parser.add_argument("--splits", type=_names, default=["both", "across"], help="comma-separated splits")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no run after this many minutes")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--bf16", action="store_true", help="encode in bfloat16")
     return parser.parse_args()
 

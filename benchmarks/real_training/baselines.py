@@ -1,4 +1,4 @@
-"""What a trained detector is compared with: no training, a linear layer, and what cuts alone allow."""
+"""Baselines of a trained detector: no training, a linear layer, and known shot boundaries."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ KINETICS = {
     "kick": ("side kick", "high kick", "drop kicking"),
     "punch": ("punching person (boxing)", "slapping"),
 }
-"""Classes of Kinetics-400 for those of UT-Interaction; it has none for pointing and pushing a person."""
+"""Kinetics-400 classes for those of UT-Interaction; there is none for pointing and pushing a person."""
 HEAD = Settings(shortest_s=1.3, longest_s=8.0, margin_part=0.5)
 _DECAY = 1e-3
 _ITERATIONS = 60
 
 
 def untrained(split: str, place: Place, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> dict[str, Any]:
-    """The contrast head with the classifier of Kinetics-400, of whose classes those in `KINETICS` may be found."""
+    """The contrast head with the classifier of Kinetics-400, restricted to the classes in `KINETICS`."""
     names = (Path(__file__).resolve().parents[3] / "shared/reference/kinetics400_classes.txt").read_text("utf-8")
     order = names.split("\n")[: len(bias)]
     groups = tuple(tuple(order.index(name) for name in names) for names in KINETICS.values())
@@ -46,7 +46,7 @@ def untrained(split: str, place: Place, weight: NDArray[np.float32], bias: NDArr
 
 
 def linear(split: str, place: Place, *, orders: int) -> dict[str, Any]:
-    """A linear layer per step, learned on the training videos, and segments of the same grid by contrast."""
+    """A linear classifier of feature steps, trained on the training videos, with segments by contrast."""
     found: dict[str, list[Action]] = {}
     for learned, left_out in splits(split):
         names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(orders)]
@@ -64,7 +64,7 @@ def linear(split: str, place: Place, *, orders: int) -> dict[str, Any]:
 
 
 def whole_shots(split: str, place: Place) -> dict[str, Any]:
-    """The shots that hold an action, whole, with the right class: no model, but what knowing all cuts is worth."""
+    """Whole shots that contain an action, with the correct class: what known cuts alone achieve."""
     shots = json.loads((place.truth.parent / "shots.json").read_text(encoding="utf-8"))
     found = {
         name: [Action(start_s=s, end_s=e, label=label, score=1.0) for s, e, label in shots[name] if label]
@@ -91,7 +91,7 @@ def _fit(place: Place, names: Sequence[str]) -> torch.nn.Linear:
 
 
 def _labels(place: Place, name: str) -> NDArray[np.int64]:
-    """Class of each step, by its middle; the last number is background."""
+    """Class of each step, by its middle; the last index is background."""
     rows = json.loads(place.truth.read_text(encoding="utf-8"))["database"][name]["annotations"]
     steps = len(_steps(place.store, name))
     middles = (np.arange(steps) + 0.5) * place.step_s

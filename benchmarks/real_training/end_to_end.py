@@ -1,12 +1,12 @@
-"""Go on with a trained head, frozen and end to end: what training the encoder is worth, and what it costs.
+"""Continue training a head with a frozen encoder and end to end: effect and cost of training the encoder.
 
     python -m benchmarks.real_training.end_to_end --encoder kinetics400.safetensors --work FOLDER --steps 40
 
-FOLDER is that of `python -m benchmarks.real_training`. The point head learns in the parking lot on a frozen encoder
-first; then it goes on for `--steps` steps twice from the same weights: with r = 0, and with `--ratio`, where the
-encoder learns from part of the clips and the memory gives the others. Both are tested on the lawn, the second one with
-features encoded anew. One line for each part goes to `--out`. With `--cost`, a few steps are taken in both precisions,
-and a line for each says what a step takes.
+FOLDER is that of `python -m benchmarks.real_training`. The point head is first trained in the parking lot on a frozen
+encoder; then it is trained for `--steps` more steps twice from the same weights: with r = 0, and with `--ratio`, where
+the encoder is trained on a share of the clips and the others come from the memory. Both are tested on the lawn, the
+second one with newly encoded features. One line per part is appended to `--out`. With `--cost`, a few steps are timed
+in both precisions.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tallformer_training.model import Detector
 
 VARIANT, SPLIT, SIDE_PX, ORDERS = "points", "across", 112, 2
 FROZEN_EPOCHS = 24
-"""Of the first part: 120 steps."""
+"""Epochs of the first part: 120 steps."""
 _BATCH_WINDOWS = 2
 _COST_STEPS, _COST_VIDEOS = 6, 4
 _LR = 3e-4
 
 
 def main() -> None:
-    """Train the head, go on in both ways, and write a line for each."""
+    """Train the head, continue in both ways, and write a line for each."""
     options = _options()
     torch.set_num_threads(options.threads)
     videos = options.work / "videos"
@@ -114,7 +114,7 @@ def _variant(ratio: float, epochs: int) -> Variant:
 
 
 def going_on(ratio: float, steps: int, videos: int, precision: str) -> Variant:
-    """Small batches for `steps` steps: encoding takes nearly all of the time."""
+    """Settings for `steps` steps with small batches, as encoding takes nearly all of the time."""
     epochs = max(round(steps * _BATCH_WINDOWS / videos), 1)
     variant = _variant(ratio, epochs)
     config = replace(
@@ -129,7 +129,7 @@ def going_on(ratio: float, steps: int, videos: int, precision: str) -> Variant:
 
 
 def _with_encoder(variant: Variant, encoder: Path, path: Path, seed: int) -> Path:
-    """Random weights of the seed with the encoder of a checkpoint."""
+    """Write random weights of the seed with the encoder of a checkpoint."""
     torch.manual_seed(seed)
     detector = Detector(variant.recipe)
     detector.backbone.load_state_dict(load_encoder(encoder)[0].state_dict())
@@ -149,13 +149,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_training.end_to_end", description=main.__doc__)
     parser.add_argument("--encoder", type=Path, required=True, help="checkpoint of recipe kinetics400-i3d")
     parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
-    parser.add_argument("--steps", type=int, default=40, help="training steps of the second part")
-    parser.add_argument("--ratio", type=float, default=0.15, help="part of the clips that the encoder learns from")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the second part")
-    parser.add_argument("--cost", action="store_true", help="measure what a step takes, and nothing else")
-    parser.add_argument("--seed", type=int, default=0, help="of training")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--out", type=Path, default=RESULTS / "real_end_to_end.jsonl", help="file that gets the lines")
+    parser.add_argument("--steps", type=int, default=40, help="training steps precision of the second part")
+    parser.add_argument("--ratio", type=float, default=0.15, help="share of clips on which the encoder is trained")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="precision of the second part")
+    parser.add_argument("--cost", action="store_true", help="only measure the time of a step")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--out", type=Path, default=RESULTS / "real_end_to_end.jsonl", help="file to append lines to")
     return parser.parse_args()
 
 

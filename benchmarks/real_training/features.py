@@ -1,4 +1,4 @@
-"""Features of all composed videos, encoded once: a frozen encoder gives the same to every run."""
+"""Features of all composed videos, encoded once for all runs with a frozen encoder."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from tallformer_training.memory import MemoryBuilder, encoder_fingerprint
 from tallformer_training.model import Detector
 
 EMPTY = "empty"
-"""Stands for a clip behind the end of a video."""
+"""Name of the stored clip after the end of a video."""
 FRAMES = "frames"
 Features = NDArray[np.float32]
 
 
 def encode_all(detector: Detector, videos: Mapping[str, Path], folder: Path, *, bf16: bool) -> None:
-    """Encode each video that is not there yet, into one file each: features (clips, C, clip steps), and its frames.
+    """Encode missing videos, one file each: features (clips, C, clip steps), and number of frames.
 
     Args:
-        detector: With the encoder's weights.
+        detector: Detector with the encoder's weights.
         videos: Paths by name.
-        folder: Where the files go.
-        bf16: Compute in bfloat16; channels lie last, which processors with AMX are fast with.
+        folder: Output folder.
+        bf16: Compute in bfloat16, with channels last, which is fast with AMX.
     """
     folder.mkdir(parents=True, exist_ok=True)
     detector.eval()
@@ -57,7 +57,7 @@ def encode_all(detector: Detector, videos: Mapping[str, Path], folder: Path, *, 
 
 
 def encode_all_with_bundle(name: str, videos: Mapping[str, Path], folder: Path) -> None:
-    """The same with the encoder of an installed model, which takes pictures as it was trained on."""
+    """Like `encode_all`, with the encoder and sampling of an installed model."""
     folder.mkdir(parents=True, exist_ok=True)
     bundle = load_bundle(name)
     encoder = ClipEncoder(load_runtime(bundle, device="cpu", threads=torch.get_num_threads()), bundle.recipe)
@@ -71,7 +71,7 @@ def encode_all_with_bundle(name: str, videos: Mapping[str, Path], folder: Path) 
 
 
 class FeatureStore:
-    """What `encode_all` wrote."""
+    """Files of `encode_all`."""
 
     def __init__(self, folder: Path) -> None:
         """Open the folder."""
@@ -84,7 +84,7 @@ class FeatureStore:
             return file["features"], int(file["frames"])
 
     def write_memory(self, folder: Path, recipe: Recipe, names: Sequence[str]) -> None:
-        """Make the memory that a run starts from, without encoding anything."""
+        """Write the memory that a run starts from, without encoding."""
         features = {name: self.read(name)[0] for name in names}
         entries = {name: clips.shape[0] * clips.shape[2] for name, clips in features.items()}
         fingerprint = encoder_fingerprint(recipe)

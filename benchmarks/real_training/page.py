@@ -25,7 +25,7 @@ LONG_TITLES = {
     "anchor-tcm-slow": "with TCM, a third of the learning rate",
     "anchor-tcm-warm": "with TCM, warm-up of 500 steps",
 }
-"""Of the long runs."""
+"""Titles of the variants in the long runs."""
 LONG_STEPS = (250, 500, 750, 1000, 1500, 2000, 2500)
 _ENCODERS = {"kinetics400": "", "demo": ", encoder of generated video"}
 _SPLITS = {"both": "(a) both places, 5 folds", "across": "(b) parking lot to lawn"}
@@ -55,7 +55,7 @@ def classes_table(lines: Sequence[Line]) -> str:
 
 
 def curves_table(lines: Sequence[Line], steps: Sequence[int] = LONG_STEPS) -> str:
-    """Loss and mAP of long runs on the way, mean over seeds."""
+    """Loss and mAP during long runs, mean over seeds."""
     grouped: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         grouped[line["variant"]].append(line)
@@ -71,14 +71,14 @@ def curves_table(lines: Sequence[Line], steps: Sequence[int] = LONG_STEPS) -> st
 
 
 def beginning_table(lines: Sequence[Line]) -> str:
-    """What a TCM with random weights adds to what it gets."""
+    """What a TCM with random weights adds to its input."""
     rows = ["| seed | steps differ by | the TCM adds | of which differs from step to step |", "|---|---|---|---|"]
     rows += [f"| {one['seed']} | {one['steps_differ']} | {one['added']} | {one['added_differs']} |" for one in lines]
     return "\n".join(rows)
 
 
 def cost_table(lines: Sequence[Line]) -> str:
-    """Processor time of a step that trains the encoder too."""
+    """Processor time of a step that also trains the encoder."""
     rows = ["| r | clips per step | encoder computes in | processor time per step |", "|---|---|---|---|"]
     for line in lines:
         if line["part"] == "cost":

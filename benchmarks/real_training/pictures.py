@@ -1,11 +1,11 @@
-"""Pictures of docs/real.md from committed lines: timelines of what was found, and curves of long runs.
+"""Figures of docs/real.md from committed lines: timelines of detections, and curves of long runs.
 
     python -m benchmarks.real_training.pictures
     python -m benchmarks.real_training.pictures --actions FOLDER/runs/actions/ut-i3d-112-points-across-0.json \
         --truth FOLDER/videos/truth.json --videos sequence-11-0,sequence-14-0
 
-Without options, both pictures are drawn from `benchmarks/results`. With `--actions`, what a run found in some videos
-becomes the lines of the timelines first. Timelines only: frames of the footage must not be shown.
+Without options, both figures are drawn from `benchmarks/results`. With `--actions`, the lines of the timelines are
+first replaced by the detections of a run in some videos. Frames of the footage must not be shown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.real_training.videos import LAWN
 ROOT = Path(__file__).resolve().parents[2]
 TIMELINES, CURVES = RESULTS / "real_timelines.jsonl", RESULTS / "real_tcm.jsonl"
 LEAST_SCORE = 0.3
-"""Of what is shown."""
+"""Smallest score that is shown."""
 _COLOURS = {
     "hug": "#e15759",
     "kick": "#4e79a7",
@@ -39,7 +39,7 @@ _COLOURS = {
 
 
 def main() -> None:
-    """Draw both pictures."""
+    """Draw both figures."""
     options = _options()
     if options.actions is not None:
         lines = collect(options.actions, options.truth, options.videos)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def collect(actions: Path, truth: Path, videos: Sequence[str]) -> list[dict[str, Any]]:
-    """What a run found in some videos with a score of at least `LEAST_SCORE`, and the truth."""
+    """Detections of a run in some videos with a score of at least `LEAST_SCORE`, and the ground truth."""
     found = json.loads(actions.read_text(encoding="utf-8"))
     database = json.loads(truth.read_text(encoding="utf-8"))["database"]
     return [
@@ -66,7 +66,7 @@ def collect(actions: Path, truth: Path, videos: Sequence[str]) -> list[dict[str,
 
 
 def draw_timelines(lines: Sequence[dict[str, Any]]) -> Figure:
-    """Truth above, what was found below, stronger the higher its score."""
+    """Ground truth above, detections below, with opacity by score."""
     figure = Figure(figsize=(9, 0.6 + 1.15 * len(lines)), layout="constrained")
     rows = figure.subplots(len(lines), 1, squeeze=False)[:, 0]
     for axes, line in zip(rows, lines, strict=True):
@@ -84,7 +84,7 @@ def draw_timelines(lines: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _named(video: str) -> str:
-    """Of `sequence-11-0`: place and number."""
+    """Place and number of a video, such as `sequence-11-0`."""
     sequence = int(video.split("-")[1])
     return f"{'lawn' if sequence in LAWN else 'parking lot'}, sequence {sequence}"
 
@@ -120,9 +120,9 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Figure:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_training.pictures", description=main.__doc__)
-    parser.add_argument("--actions", type=Path, help="what a run found, for new lines of the timelines")
+    parser.add_argument("--actions", type=Path, help="detections of a run, for new lines of the timelines")
     parser.add_argument("--truth", type=Path, help="annotations of the composed videos")
-    parser.add_argument("--videos", type=lambda text: text.split(","), default=[], help="names, with commas")
+    parser.add_argument("--videos", type=lambda text: text.split(","), default=[], help="comma-separated names")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Runs: training with the product's own code from stored features, and mAP on sequences that were left out."""
+"""Runs: training with the product's code from stored features, and mAP on held-out sequences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where things are."""
+    """Folders, and length of a feature step."""
 
     videos: Path
     truth: Path
@@ -42,7 +42,7 @@ def splits(name: str) -> list[tuple[list[int], list[int]]]:
     """Training and test sequences of each part of a split.
 
     Args:
-        name: `both`: five folds, two sequences of each place left out at a time; `across`: learned in the parking lot,
+        name: `both`: five folds, with two sequences of each place held out; `across`: trained in the parking lot,
             tested on the lawn.
     """
     if name == "across":
@@ -55,14 +55,14 @@ def splits(name: str) -> list[tuple[list[int], list[int]]]:
 
 
 def run(variant: Variant, split: str, place: Place, *, seed: int, orders: int) -> dict[str, Any]:
-    """Train on every part of a split, and score what is found in all that was left out together.
+    """Train on every part of a split, and evaluate all held-out videos together.
 
     Args:
-        variant: What is trained.
+        variant: The variant to train.
         split: See `splits`.
-        place: Where things are.
-        seed: Of training.
-        orders: Compositions of each training sequence to learn from.
+        place: Folders.
+        seed: Seed of training.
+        orders: Compositions of each training sequence.
     """
     found: dict[str, list[Action]] = {}
     losses: list[list[float]] = []
@@ -94,7 +94,7 @@ def run(variant: Variant, split: str, place: Place, *, seed: int, orders: int) -
 
 
 def _keep(found: Mapping[str, Sequence[Action]], path: Path) -> None:
-    """Write what a run found, for pictures."""
+    """Write the detections of a run, for figures."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {
         name: [[round(one.start_s, 2), round(one.end_s, 2), one.label, round(one.score, 3)] for one in actions]
@@ -104,7 +104,7 @@ def _keep(found: Mapping[str, Sequence[Action]], path: Path) -> None:
 
 
 def scored(found: Mapping[str, Sequence[Action]], truth: Path) -> dict[str, Any]:
-    """mAP at tIoU 0.3 to 0.7 of what was found, in percent, over the videos that were looked at."""
+    """mAP at tIoU 0.3 to 0.7 of detections, in percent, over the tested videos."""
     database = json.loads(truth.read_text(encoding="utf-8"))["database"]
     segments = {
         name: [(*row["segment"], row["label"]) for row in database[name]["annotations"]] for name in sorted(found)
@@ -132,16 +132,16 @@ def run_job(
     start: Path | None = None,
     until: Callable[[], bool] | None = None,
 ) -> tuple[Path, list[float]]:
-    """Train a variant on videos from their features; the weights, and the loss at every step.
+    """Train a variant on features of videos; returns the weights' path, and the loss of every step.
 
     Args:
-        variant: What is trained.
-        names: Videos to learn from.
-        folder: Of the run; what is there is removed.
-        place: Where things are.
-        seed: Of training.
-        start: Checkpoint to start from; None: random weights, or those of `quiet_start` for variants that begin so.
-        until: Asked after every step; True ends the run there.
+        variant: The variant to train.
+        names: Training videos.
+        folder: Folder of the run; its content is removed.
+        place: Folders.
+        seed: Seed of training.
+        start: Checkpoint to start from; None: random weights, or those of `quiet_start` for quiet variants.
+        until: Called after every step; True ends the run.
     """
     if folder.exists():
         shutil.rmtree(folder)
@@ -177,7 +177,7 @@ def _train(
 
 
 def quiet_start(variant: Variant, path: Path, seed: int) -> Path:
-    """Random weights of the seed, as training makes them, with a TCM that passes on what it gets."""
+    """Write random weights of the seed, as in training, with a TCM that is the identity."""
     torch.manual_seed(seed)
     detector = Detector(variant.recipe)
     assert detector.tcm is not None, "only variants with a TCM begin so"

@@ -1,13 +1,13 @@
-"""Train the anchor head with and without TCM for long, and measure mAP on the way.
+"""Train the anchor head with and without TCM for many steps, and measure mAP during training.
 
     python -m benchmarks.real_training.tcm --work FOLDER --steps 3000 --only anchor,anchor-tcm --seeds 0
 
     python -m benchmarks.real_training.tcm --work FOLDER --beginning --seeds 0,1,2 --out LINES
 
-FOLDER is that of `python -m benchmarks.real_training`, which has made videos and features there. Trained in the parking
-lot, tested on the lawn (split `across`). A line for each run goes to `--out`: at every `--every` steps the mean loss
-since the last row, and mAP of the running mean of the weights. Variants: see `VARIANTS`. With `--beginning`, nothing is
-trained: a line for each seed says what the random layers of the TCM add to what they get.
+FOLDER is that of `python -m benchmarks.real_training`, with its videos and features. Trained in the parking lot, tested
+on the lawn (split `across`). A line per run is appended to `--out`: every `--every` steps the mean loss since the last
+row, and mAP of the running mean of the weights. Variants: see `VARIANTS`. With `--beginning`, nothing is trained: a
+line per seed contains what the random layers of the TCM add to their input.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from tallformer_training.model import Detector
 SPLIT = "across"
 ORDERS = 2
 VARIANTS = ("anchor", "anchor-tcm", "anchor-tcm-quiet", "anchor-tcm-slow", "anchor-tcm-warm")
-"""Without TCM; with it; with one that begins by passing on what it gets; with a third of the learning rate of
-everything; with ten times the warm-up."""
+"""Without TCM; with TCM; with a TCM that is initially the identity; with a third of the learning rate of all weights;
+with ten times the warm-up."""
 _SLOWER = 1 / 3
 _WARM_UP_STEPS = 500
 
 
 def main() -> None:
-    """Do the runs that are asked for."""
+    """Do the requested runs."""
     options = _options()
     torch.set_num_threads(options.threads)
     videos = options.work / "videos"
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def variant_named(name: str, steps: int, every: int) -> Variant:
-    """One of `VARIANTS`, for so many steps, with a checkpoint at every so many."""
+    """One of `VARIANTS`, for `steps` steps, with a checkpoint every `every` steps."""
     learned = len(splits(SPLIT)[0][0]) * ORDERS * WINDOWS_PER_VIDEO
     config = frozen_config(epochs=max(round(steps * BATCH_WINDOWS / learned), 1))
     config = replace(config, checkpoint_every_steps=every, keep_checkpoints=steps)
@@ -80,7 +80,7 @@ def variant_named(name: str, steps: int, every: int) -> Variant:
 
 
 def measure(variant: Variant, place: Place, *, seed: int, every: int, minutes: float) -> dict[str, Any]:
-    """Train a variant for so many steps or minutes, and score its checkpoints."""
+    """Train a variant for its steps or `minutes`, and evaluate its checkpoints."""
     names = [f"sequence-{sequence:02d}-{order}" for sequence in splits(SPLIT)[0][0] for order in range(ORDERS)]
     folder = place.work / f"{variant.name}-long-{seed}"
     end_s = time.monotonic() + 60 * minutes
@@ -91,7 +91,7 @@ def measure(variant: Variant, place: Place, *, seed: int, every: int, minutes: f
 
 
 def score_checkpoints(variant: Variant, place: Place, folder: Path, *, seed: int, every: int) -> dict[str, Any]:
-    """Loss and mAP at the checkpoints of a run, also of one that was stopped."""
+    """Loss and mAP at the checkpoints of a run, even if it was stopped."""
     tested = [f"sequence-{sequence:02d}-0" for sequence in splits(SPLIT)[0][1]]
     steps = [line for line in read_metrics(folder) if line["kind"] == "step"]
     curve = []
@@ -116,10 +116,10 @@ def score_checkpoints(variant: Variant, place: Place, folder: Path, *, seed: int
 
 
 def beginning(variant: Variant, place: Place, *, seed: int) -> dict[str, Any]:
-    """What a TCM with random weights adds to what it gets, over the first windows of the videos to learn from.
+    """What a TCM with random weights adds to its input, over the first windows of the training videos.
 
-    `steps_differ`: standard deviation over time of what comes in, root mean square over channels; `added`: root mean
-    square of what comes out less what came in; `added_differs`: standard deviation over time of that.
+    `steps_differ`: standard deviation of the input over time, root mean square over channels; `added`: root mean square
+    of output minus input; `added_differs`: its standard deviation over time.
     """
     torch.manual_seed(seed)
     detector = Detector(variant.recipe).eval()
@@ -138,16 +138,14 @@ def beginning(variant: Variant, place: Place, *, seed: int) -> dict[str, Any]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_training.tcm", description=main.__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
-    parser.add_argument("--beginning", action="store_true", help="measure random layers, and train nothing")
+    parser.add_argument("--beginning", action="store_true", help="measure random layers without training")
     parser.add_argument("--steps", type=int, default=3000, help="training steps")
-    parser.add_argument("--minutes", type=float, default=1e9, help="end a run after so many minutes")
+    parser.add_argument("--minutes", type=float, default=1e9, help="end a run after this many minutes")
     parser.add_argument("--every", type=int, default=250, help="steps between measurements")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(VARIANTS[:2]), help="variants")
     parser.add_argument("--seeds", type=lambda text: [int(name) for name in text.split(",")], default=[0])
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS / "real_tcm.jsonl", help="file that gets a line for each run"
-    )
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--out", type=Path, default=RESULTS / "real_tcm.jsonl", help="file to append lines to")
     return parser.parse_args()
 
 

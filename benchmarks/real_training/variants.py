@@ -1,4 +1,4 @@
-"""What is trained: heads on one encoder, with settings that fit some hundred actions and a processor."""
+"""Variants to train: heads on one encoder, with settings for some hundred actions and a CPU."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _I3D = preset("thumos14-i3d")
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One setting."""
+    """A recipe with training settings."""
 
     name: str
     recipe: Recipe
     config: TrainingConfig
     has_quiet_tcm: bool = False
-    """Let the last layer of every branch of the TCM begin at zero, so that it first passes on what it gets."""
+    """Initialise the last layer of every TCM branch to zero, so that the TCM is initially the identity."""
 
 
 def generated_recipe() -> Recipe:
-    """The encoder of the bundle `demo`, which learned on generated video, with the anchor head."""
+    """The encoder of the bundle `demo`, trained on generated video, with the anchor head."""
     demo = load_bundle("demo").recipe
     window = WindowConfig(window_frames=GENERATED_WINDOW_FRAMES, clip_frames=demo.window.clip_frames)
     tcm = TcmConfig(layers=2, heads=4, max_steps=GENERATED_WINDOW_FRAMES // demo.model.encoder_stride)
@@ -60,7 +60,7 @@ def generated_recipe() -> Recipe:
 
 
 def encoder_recipe(*, side_px: int, sample_fps: float = 25.0) -> Recipe:
-    """I3D at a size and a frame rate, with the anchor head."""
+    """I3D at a picture size and a frame rate, with the anchor head."""
     return replace(
         _I3D,
         name=f"ut-i3d-{side_px}",

@@ -1,10 +1,10 @@
-"""UT-Interaction as untrimmed videos: the clips of one sequence in a row, again and again in other orders.
+"""UT-Interaction as untrimmed videos: the clips of one sequence, concatenated in several orders.
 
-# Note [what a detector must not learn from]
-Background clips were cropped and encoded anew, so here every clip gets the same square crop and, in the end, the same
-encoding, at a quality that is lower than that of either. Clips keep from 4 to 14 frames around their action, drawn
-anew for every composition, so that the distance from a cut says little about where the action begins. Pointing is
-filmed with a narrower crop than the rest, as the footage is distributed: it is seen larger, and that remains.
+# Note [shortcuts that a detector must not learn]
+Background clips were cropped and re-encoded, so every clip gets the same square crop and finally the same
+encoding, of lower quality than the sources. Clips keep 4 to 14 frames around their action, drawn for every composition,
+so that the distance from a cut says little about the start of the action. Pointing has a narrower crop than the rest in
+the distributed footage, so it appears larger; this remains.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tallformer_infer.files import replacing
 
 CLASSES = ("shake hands", "hug", "kick", "point", "punch", "push")
 BACKGROUND = 6
-"""Number of the class of clips that show nothing."""
+"""Number of the background class."""
 SEQUENCES = range(1, 21)
 PARKING_LOT, LAWN = range(1, 11), range(11, 21)
 VIDEO_FPS = 30
 SIDE_PX = 256
 AROUND_FRAMES = 14
-"""Frames of an action's clip before and behind its annotated interval."""
+"""Frames of an action's clip before and after its annotated interval."""
 TRIMMED_FRAMES = 10
-"""Of those, at most so many are cut off."""
+"""At most this many of them are cut off."""
 CRF = 26
 
 
@@ -52,30 +52,30 @@ class Composition:
 
     sequence: int
     number: int
-    """0 is the one that is tested on; odd ones are mirrored."""
+    """0 is used for testing; odd ones are mirrored."""
 
     @property
     def name(self) -> str:
-        """Of the file, without its ending."""
+        """File name without suffix."""
         return f"sequence-{self.sequence:02d}-{self.number}"
 
 
 def compositions(count: int) -> list[Composition]:
-    """So many orders of every sequence."""
+    """`count` orders of every sequence."""
     return [Composition(sequence, number) for sequence in SEQUENCES for number in range(count)]
 
 
 def compose(real: Path, folder: Path, count: int, *, seed: int = 0) -> Path:
-    """Write the videos and their annotations in ActivityNet's form.
+    """Write the videos and their annotations in ActivityNet format.
 
     Args:
         real: Folder of the footage.
-        folder: Where videos go.
+        folder: Output folder.
         count: Orders per sequence.
-        seed: Decides all orders and cuts.
+        seed: Seed of orders and cuts.
 
     Returns:
-        The annotations, `truth.json` in the folder; beside it, `shots.json` says where shots begin and end.
+        The annotations, `truth.json` in the folder; `shots.json` beside it contains the boundaries of shots.
     """
     folder.mkdir(parents=True, exist_ok=True)
     by_sequence = _clips(real)
@@ -113,7 +113,7 @@ def _clips(real: Path) -> dict[int, list[Clip]]:
 def _write(
     path: Path, order: Sequence[Clip], cuts: Sequence[tuple[int, int]], *, is_mirrored: bool
 ) -> tuple[list[dict[str, object]], list[tuple[float, float, str | None]], int]:
-    """Write a video; its segments, its shots in seconds with the action in each, and its length in frames."""
+    """Write a video; returns its segments, its shots in seconds with their actions, and its length in frames."""
     segments: list[dict[str, object]] = []
     spans: list[tuple[float, float, str | None]] = []
     at = 0
@@ -143,7 +143,7 @@ def _write(
 
 
 def _pictures(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """The middle square of all frames."""
+    """Centre crops of all frames."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             scale = SIDE_PX / min(frame.width, frame.height)

@@ -3,8 +3,8 @@
     python -m benchmarks.scale > benchmarks/results/scale.jsonl    (a minute of processor time)
 
 Rates come from `afsd.jsonl` (Swin-T and Swin-B encoders and localizers as shipped, two threads) and from
-`decode_heights.jsonl` (one thread). Nothing here was measured on a GPU: its rows divide counted arithmetic by a
-published peak, times a share that is assumed.
+`decode_heights.jsonl` (one thread). Nothing was measured on a GPU: its rows divide counted FLOP by a published peak,
+times an assumed share.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ DAY_S = 86_400.0
 GPU_PEAKS = {"A100 SXM": 312e12, "H100 SXM": 989.4e12}
 """Dense bf16 FLOP per second as published; sources in docs/scale.md."""
 GPU_SHARE = 0.30
-"""Of the peak that the encoder is assumed to reach; not measured."""
+"""Assumed share of the peak that the encoder reaches; not measured."""
 CORES_PER_GPU = 16
-"""Beside each GPU, for decoding; an assumption, too."""
+"""Cores per GPU for decoding; an assumption, too."""
 CORE_HOUR_EXAMPLE = 3.06 / 72
 """Dollars: on-demand price of a machine of 72 virtual cores in an example of its vendor; source in docs/scale.md."""
 HOURS = 1_000_000
@@ -50,7 +50,7 @@ SIMULATED = (
     (1 / 12, False, "longest first"),
 )
 """Days between failures (never; published for servers with eight GPUs; machines lent for a day; for two hours), whether
-stored clips are used again, and the order of the videos."""
+stored clips are reused, and the order of the videos."""
 GIVE_UP_DAYS = 14
 
 
@@ -63,7 +63,7 @@ class Cost:
 
     @property
     def whole_s(self) -> float:
-        """Both, in core seconds."""
+        """Sum of both, in core seconds."""
         return self.decode_s + self.encode_s
 
     @property
@@ -73,14 +73,14 @@ class Cost:
 
     @property
     def binds(self) -> Literal["encoder", "decode"]:
-        """What takes more."""
+        """The more expensive one."""
         return "encoder" if self.encode_s > self.decode_s else "decode"
 
 
 def cost(backbone: str, precision: str, height_px: int) -> Cost:
-    """What an hour of video of this height costs a core with this model.
+    """Cost of an hour of video of this height with this model.
 
-    The encoder took both cores; their whole time is counted, idle moments included.
+    The encoder used both cores; their whole time counts, including idle time.
     """
     tasks = {line["task"]: line for line in read_results("afsd") if line["name"] == "afsd_task"}
     encode = tasks[f"encode {backbone} {precision}"]

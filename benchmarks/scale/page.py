@@ -70,7 +70,7 @@ def gpu_table() -> str:
 
 
 def storage_table() -> str:
-    """Bytes of features, beside those of the video."""
+    """Bytes of features, compared with those of the video."""
     rows = ["| | per hour of video | 1,000 hours | a million hours |", "|---|---|---|---|"]
     for backbone in CHANNELS:
         size = feature_bytes(backbone)
@@ -95,7 +95,7 @@ def money_table() -> str:
 
 
 def simulation_table() -> str:
-    """What failures cost on the way through a million hours."""
+    """Cost of failures for a million hours of video."""
     heads = ("machines fail every", "resumes", "order", "wall time", "machines lost", "driver lost")
     parts = ("decoded again", "work lost", "down", "idle", "set aside", "not finished")
     rows = [f"| {' | '.join([*heads, *parts])} |", f"|{'---|' * 12}"]

@@ -1,9 +1,9 @@
-"""A fleet of machines that labels an archive and fails now and then: a discrete-event simulation.
+"""Discrete-event simulation of a fleet of machines that labels an archive, with failures.
 
-It has the grain of `tallformer label` with Ray. A worker takes one video at a time. When its machine goes away, the
-clips that are stored stay stored, the clip in work is lost, and whoever takes the video next decodes it again up to
-there (decision 38). Such a loss uses up no attempt; a crash of the video's own does, and after `max_attempts` the video
-is set aside. When the machine of the driver goes away everything stops, and begins again with what is stored.
+It models `tallformer label` with Ray. A worker takes one video at a time. If its machine fails, stored clips are kept,
+the current clip is lost, and the next worker of the video decodes it again up to there (decision 38). Such a failure
+does not count as an attempt; a crash caused by the video does, and after `max_attempts` the video is given up. If the
+machine of the driver fails, everything stops and restarts with the stored clips.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ DRIVER = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """Machines, and how often they fail."""
+    """Machines and their failure rates."""
 
     nodes: int
     workers_per_node: int
     node_mtbf_s: float | None
     """Mean time between failures of one machine; None for never."""
     driver_mtbf_s: float | None
-    """The same of the machine that has the database."""
+    """Mean time between failures of the driver's machine; None for never."""
     restart_s: float
-    """From a failure until the machine, or a new one, takes work."""
+    """Time from a failure until the machine, or a new one, takes work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a video costs one worker."""
+    """Worker time for a video."""
 
     clip_s: float
     """Media time of a clip."""
     decode_s: float
     """Worker time to decode a clip's frames."""
     encode_s: float
-    """Worker time for all else that a clip needs."""
+    """Worker time for the rest of a clip."""
     crash_share: float
-    """Part of the videos that crash their worker at every attempt, somewhere."""
+    """Share of videos that crash their worker at every attempt."""
     max_attempts: int = 3
     resumes: bool = True
-    """Whether stored clips are used again; False is what a program without a feature store does."""
+    """Whether stored clips are reused; False models a program without a feature store."""
 
 
 @dataclass
 class Tally:
-    """What came of it; times in worker seconds unless they say otherwise."""
+    """Results; times in worker seconds unless stated otherwise."""
 
     wall_s: float = 0.0
     useful_s: float = 0.0
     """Decoding and encoding each clip of each finished video once."""
     decoded_again_s: float = 0.0
     lost_s: float = 0.0
-    """Of clips that were begun and not stored, and, without a store, of those that were."""
+    """Lost work on unfinished clips and, without a store, on finished ones."""
     crashed_s: float = 0.0
-    """On videos that were set aside in the end."""
+    """Work on videos that were given up."""
     down_s: float = 0.0
-    """Workers whose machine was away, or the driver's."""
+    """Time of workers whose machine, or the driver's, was down."""
     idle_s: float = 0.0
-    """Workers that found nothing left to take."""
+    """Time of workers without remaining videos."""
     node_failures: int = 0
     driver_failures: int = 0
     finished: int = 0
@@ -78,20 +78,20 @@ class _Video:
     done: int = 0
     attempts: int = 0
     crash_at: int | None = None
-    """Clip at which it takes its worker along."""
+    """Clip at which it crashes its worker."""
 
 
 def simulate(
     lengths_s: np.ndarray, fleet: Fleet, work: Work, *, seed: int = 0, at_most_s: float = float("inf")
 ) -> Tally:
-    """Run until every video is finished or set aside, or the time is up.
+    """Run until every video is finished or given up, or the time limit is reached.
 
     Args:
         lengths_s: Media time of each video, in the order they are taken.
         fleet: Machines.
         work: What videos cost.
-        seed: Of failures and crashes.
-        at_most_s: When to give up.
+        seed: Seed of failures and crashes.
+        at_most_s: Time limit.
     """
     return _Run(lengths_s, fleet, work, np.random.default_rng(seed)).run(at_most_s)
 
@@ -126,7 +126,7 @@ class _Run:
                 if worker in self._busy:
                     self._end(worker, time_s)
                 self._take(worker, time_s)
-        for worker in list(self._busy):  # where the time is up
+        for worker in list(self._busy):  # at the time limit
             self._interrupt(worker, time_s)
         self._tally.wall_s, self._tally.unfinished = time_s, self._open
         workers = self._fleet.nodes * self._fleet.workers_per_node
@@ -161,7 +161,7 @@ class _Run:
         return until * self._work.decode_s + (until - video.done) * self._work.encode_s
 
     def _end(self, worker: int, now_s: float) -> None:
-        """A worker came to the end of its video, or to where it crashes."""
+        """A worker reaches the end of its video, or its crash."""
         video, began_s = self._busy.pop(worker)
         if video.crash_at is None:
             self._account(video, now_s - began_s, clips=video.clips)
@@ -178,7 +178,7 @@ class _Run:
             self._open -= 1
 
     def _account(self, video: _Video, spent_s: float, *, clips: int) -> None:
-        """Share out the time of an attempt after which `clips` are done."""
+        """Account for the time of an attempt after which `clips` are done."""
         new = clips - video.done
         useful_s = new * (self._work.decode_s + self._work.encode_s)
         again_s = min(video.done * self._work.decode_s, max(spent_s - useful_s, 0.0))
@@ -219,7 +219,7 @@ class _Run:
         self._plan_failure(DRIVER, now_s + self._fleet.restart_s)
 
     def _stop(self, node: int, now_s: float) -> None:
-        """End what a node does, and have its workers take new videos when it is back."""
+        """Stop a node; its workers take new videos when it is back."""
         self._generation[node] += 1
         self._idle.difference_update(self._workers(node))
         back_s = now_s + self._fleet.restart_s
@@ -231,6 +231,6 @@ class _Run:
 
 
 def as_line(tally: Tally, fleet: Fleet, work: Work) -> dict[str, object]:
-    """Everything of a simulation for a JSON line, times rounded to seconds."""
+    """A simulation as a result line, with times rounded to seconds."""
     rounded = {name: round(value) if isinstance(value, float) else value for name, value in asdict(tally).items()}
     return {"fleet": asdict(fleet), "work": asdict(work), **rounded}
