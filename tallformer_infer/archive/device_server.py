@@ -9,6 +9,8 @@ Note [one device, many decoders]
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import mmap
 import multiprocessing
 import os
@@ -40,6 +42,7 @@ from tallformer_infer.runtime import (
     WindowBatch,
     load_runtime,
 )
+from tallformer_infer.stopping import run_interruptibly
 from tallformer_infer.structures import Candidates, Proposals
 
 _MOST_CLIPS = 64
@@ -100,7 +103,36 @@ class DeviceServer:
         self._connection.close()
 
 
-def count_gpus() -> int:
+def start_servers(
+    settings: LabelSettings, ending: contextlib.ExitStack, *, gpus: int | None, is_wanted: bool | None
+) -> LabelSettings:
+    """Start a server per GPU.
+
+    Args:
+        settings: Model and device.
+        ending: Ends the servers.
+        gpus: Number of GPUs to use; None: all.
+        is_wanted: None: only if the model runs on a GPU.
+
+    Returns:
+        The settings, with the servers if there are any.
+
+    Raises:
+        DeviceError: A server could not be started.
+    """
+    if is_wanted is False or (is_wanted is None and not _may_have_cuda(settings.device)):
+        return settings
+    servers: list[DeviceServer] = []
+    for gpu in range(_count_gpus() if gpus is None else gpus):
+        server = run_interruptibly(functools.partial(DeviceServer, settings, gpu=gpu))
+        ending.callback(server.close)
+        if server.device == "cpu" and not is_wanted:  # `auto` has found no GPU
+            return settings
+        servers.append(server)
+    return dataclasses.replace(settings, servers=tuple(server.address for server in servers))
+
+
+def _count_gpus() -> int:
     """Number of GPUs that CUDA may use, as reported by the driver; at least 1."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
@@ -110,7 +142,7 @@ def count_gpus() -> int:
     return 1
 
 
-def may_have_cuda(device: Device) -> bool:
+def _may_have_cuda(device: Device) -> bool:
     """Whether CUDA is worth trying: it is asked for, or ONNX Runtime was built with it."""
     if device != "auto":
         return device in ("cuda", "onnx-tensorrt", "tensorrt")

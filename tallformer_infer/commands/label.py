@@ -18,7 +18,6 @@ from tallformer_infer.stopping import import_interruptibly, run_interruptibly
 from tallformer_infer.text import printable
 
 if TYPE_CHECKING:  # heavy imports would slow --help down
-    from tallformer_infer.archive.device_server import DeviceServer
     from tallformer_infer.archive.places import ResultPlace
     from tallformer_infer.archive.processes import Engine
     from tallformer_infer.archive.run import Plan, Run, RunParts
@@ -415,6 +414,7 @@ def _write_index(folder: Path, watcher: LabelWatcher) -> None:
 
 
 def _engine(settings: LabelSettings, workers: int, options: LabelOptions, ending: contextlib.ExitStack) -> Engine:
+    from tallformer_infer.archive.device_server import start_servers
     from tallformer_infer.archive.processes import ProcessEngine
 
     engine: Engine
@@ -429,26 +429,10 @@ def _engine(settings: LabelSettings, workers: int, options: LabelOptions, ending
             timeout_factor=options.timeout_factor,
         )
     else:
-        settings = _with_servers(settings, options, ending)
+        settings = start_servers(settings, ending, gpus=options.gpus, is_wanted=options.share_device)
         engine = ProcessEngine(settings, count=workers, timeout_factor=options.timeout_factor)
     ending.callback(engine.close)
     return engine
-
-
-def _with_servers(settings: LabelSettings, options: LabelOptions, ending: contextlib.ExitStack) -> LabelSettings:
-    """Start a process per GPU that encodes for all workers, if wanted; see `archive.device_server`."""
-    from tallformer_infer.archive.device_server import DeviceServer, count_gpus, may_have_cuda
-
-    if options.share_device is False or (options.share_device is None and not may_have_cuda(options.detector.device)):
-        return settings
-    servers: list[DeviceServer] = []
-    for gpu in range(count_gpus() if options.gpus is None else options.gpus):
-        server = run_interruptibly(lambda gpu=gpu: DeviceServer(settings, gpu=gpu))  # type: ignore[misc]
-        ending.callback(server.close)
-        if server.device == "cpu" and not options.share_device:  # `auto` has found no GPU
-            return settings
-        servers.append(server)
-    return dataclasses.replace(settings, servers=tuple(server.address for server in servers))
 
 
 def _say_how_to_resume(watcher: LabelWatcher, run: Run, options: LabelOptions) -> None:
