@@ -14,6 +14,7 @@ from benchmarks.kinetics.film import FILM_FPS, Shot, Truth, arrange, truths
 from benchmarks.kinetics.judging import judge
 from benchmarks.kinetics.page import points_table, speed_table
 from benchmarks.kinetics.shipped import Features, judge_points, search, search_features
+from benchmarks.kinetics.timeline import draw, place_shots
 from tallformer_infer import Detector
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.cli import run
@@ -209,3 +210,34 @@ def _film_of(seconds: int, candidates: Candidates) -> VideoCandidates:
         clips_reused=0,
     )
     return VideoCandidates(facts=facts, candidates=candidates, floor=0.05)
+
+
+def test_clips_and_homes_take_turns_in_the_film_of_the_readme() -> None:
+    """Two clips need three homes: those without an action of Kinetics, by name; UT-Interaction is left out."""
+    names = ("4_Fall_02", "2_Fall_12", "2_ADL_23", "4_Fall_01", "4_ADL_19")
+    homes = [[Shot(f"gmdcsa24/Subject_{name}.mp4", 90)] for name in names]
+    clips = [[Shot(f"kinetics/{name}", 60, label, 0, 60)] for name, label in (("hugging.mp4", "hug"),)]
+    clips += [[Shot("kinetics/basketball.mp4", 300, "basketball", 0, 300)]]
+    other = [[Shot("ut_interaction/0_11_0.avi", 90, "shake hands", 14, 76)]]
+
+    placed = place_shots([*clips, *other, *homes])
+
+    shown = [Path(one.shot.path).stem for one in placed]
+    assert shown == ["Subject_2_ADL_23", "basketball", "Subject_4_ADL_19", "hugging", "Subject_4_Fall_01"]
+    assert truths(placed) == [Truth("basketball", 3.0, 13.0), Truth("hug", 16.0, 18.0)]
+
+
+def test_the_timeline_of_the_readme_shows_truth_and_findings_at_their_seconds() -> None:
+    line = {
+        "duration_s": 30.0,
+        "truth": [{"label": "hug", "start_s": 3.0, "end_s": 5.0, "is_optional": False}],
+        "found": {"all": [[8.0, 12.0, "side kick", 0.5]], "named": [[2.5, 5.5, "hugging", 0.75]]},
+    }
+
+    (axes,) = draw(line).axes
+
+    spans = [(bar.get_x(), bar.get_x() + bar.get_width(), bar.get_y() + bar.get_height() / 2) for bar in axes.patches]
+    assert np.array(spans) == pytest.approx(np.array([(3.0, 5.0, 2), (8.0, 12.0, 1), (2.5, 5.5, 0)]))
+    assert [text.get_text() for text in axes.texts] == ["hug", "side\nkick\n0.50", "hugging\n0.75"]
+    same, other = axes.patches[2].get_facecolor()[:3], axes.patches[1].get_facecolor()[:3]
+    assert axes.patches[0].get_facecolor()[:3] == same != other

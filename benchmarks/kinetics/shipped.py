@@ -49,7 +49,7 @@ class Features:
 def search(detector: Detector, film: Path) -> tuple[VideoCandidates, np.ndarray]:
     """Candidates of a film and its features (steps, C), as `detect` computes them."""
     recipe, features = detector.bundle.recipe, Features([])
-    run = VideoRun(detector.bundle, detector.runtime, _choices(None, None), keeper=features)
+    run = VideoRun(detector.bundle, detector.runtime, chosen_with(None, None), keeper=features)
     with open_video(given_video(film), recipe.sampling) as stream, closing(run.read(stream)) as windows:
         for _ in windows:
             pass
@@ -60,7 +60,7 @@ def search_features(detector: Detector, film: Path, features: np.ndarray) -> Vid
     """Candidates of a film from stored features (steps, C), without decoding and encoding."""
     recipe = detector.bundle.recipe
     stride, clip_frames = recipe.model.encoder_stride, recipe.window.clip_frames
-    run = VideoRun(detector.bundle, detector.runtime, _choices(None, None))
+    run = VideoRun(detector.bundle, detector.runtime, chosen_with(None, None))
     clips = []
     for first in range(0, len(features), clip_frames // stride):
         steps = features[first : first + clip_frames // stride].T.astype(np.float32)
@@ -84,13 +84,14 @@ def judge_points(bundle: Bundle, found: VideoCandidates, facts: Path) -> list[di
     named = tuple(sorted({name for names in ACCEPTED.values() for name in names}))
     lines, every = [], bundle.recipe.classes
     for point, classes in ((calibration.default, None), (NAMED_CLASSES, named)):
-        actions = find_actions(found, bundle, _choices(point, classes))
+        actions = find_actions(found, bundle, chosen_with(point, classes))
         judged = judge(_found(actions, every), known, every, duration_s=duration_s)
         lines.append({"point": point, "classes": len(classes or every), **_line(judged.at(0.0), duration_s)})
     return lines
 
 
-def _choices(point: str | None, classes: tuple[str, ...] | None) -> Choices:
+def chosen_with(point: str | None, classes: tuple[str, ...] | None) -> Choices:
+    """How `detect` runs with an operating point and named classes; None: the default, all classes."""
     selection = Selection(threshold=None, top_k=None, classes=classes, operating_point=point)
     return Choices(layout=Layout("shared"), selection=selection)
 
