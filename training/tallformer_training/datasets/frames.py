@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tallformer_infer.config import SamplingConfig, from_json, to_json
 from tallformer_infer.errors import ConfigError, OutputError
-from tallformer_infer.files import file_sha256, replacing, write_whole
+from tallformer_infer.files import file_sha256, replacing, write_whole, writing
 from tallformer_infer.media import open_video
 from tallformer_training.datasets.labelled import TrainingVideo
 
@@ -222,7 +222,7 @@ class FrameCache:
 
     def _decode(self, path: Path, base: Path, threads: int | None, on_frame: Callable[[], None]) -> CachedVideo:
         digest, count = hashlib.sha256(), 0
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (
                 replacing(_frames_file(base)) as temporary,
@@ -240,8 +240,6 @@ class FrameCache:
                 mtime_ns=_frames_file(base).stat().st_mtime_ns,
             )
             write_whole(_entry_file(base), json.dumps(asdict(entry)).encode())
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
         return entry
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from tallformer_infer import __version__
 from tallformer_infer.config import ContrastHeadConfig, Recipe, SamplingConfig, to_json
 from tallformer_infer.console import Speaker
-from tallformer_infer.errors import AnnotationError, ConfigError, OutputError
-from tallformer_infer.files import file_sha256, write_whole
+from tallformer_infer.errors import AnnotationError, ConfigError
+from tallformer_infer.files import file_sha256, write_whole, writing
 from tallformer_training.datasets import (
     DatasetRequest,
     DecodedFrames,
@@ -91,10 +91,8 @@ def check_run(job: TrainingJob) -> None:
         return
     if job.resume:
         raise ConfigError(f"{job.out}: no run to continue (no {RUN_FILE}); start one without --resume")
-    try:
+    with writing(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{job.out}: cannot be written: {error.strerror or error}") from error
 
 
 def begin_run(job: TrainingJob) -> None:
@@ -106,10 +104,8 @@ def begin_run(job: TrainingJob) -> None:
     path = job.out / RUN_FILE
     if path.exists():
         return
-    try:
+    with writing(job.out):
         write_whole(path, json.dumps(_record(job), indent=1).encode())
-    except OSError as error:
-        raise OutputError(f"{job.out}: cannot be written: {error.strerror or error}") from error
 
 
 def provenance(job: TrainingJob, *, step: int, processes: int) -> dict[str, Any]:

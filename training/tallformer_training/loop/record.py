@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tallformer_infer.console import finite
-from tallformer_infer.errors import OutputError
-from tallformer_infer.files import write_whole
+from tallformer_infer.files import write_whole, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,12 +37,10 @@ class Metrics:
             OutputError: It cannot be written.
         """
         self.path = run / METRICS_FILE
-        try:
+        with writing(self.path):
             kept = [json.dumps(line) + "\n" for line in read_metrics(run) if line["step"] <= steps_done]
             write_whole(self.path, "".join(kept).encode())
             self._file = self.path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self._board = _tensorboard(run)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
