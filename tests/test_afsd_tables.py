@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.afsd.page import Totals
-from benchmarks.afsd.sampling import Task, sample, timed
+from benchmarks.afsd.tasks import Task, sample, timed
 from benchmarks.afsd.workload import ACTIVITYNET, AFSD, ROWS, SCOPES, SYSTEMS, THUMOS14, stages
 from benchmarks.measure import read_results
 

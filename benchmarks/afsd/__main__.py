@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.afsd import afsd, full, material, tallformer
+from benchmarks.afsd import full, material
 from benchmarks.afsd.goal import SHARED_VIDEOS
 from benchmarks.afsd.pipeline import AfsdPipeline
-from benchmarks.afsd.sampling import Task, sample
+from benchmarks.afsd.tasks import Task, afsd_tasks, decoding, matrix_rate, sample, tallformer_tasks
 from benchmarks.measure import write_line
 
 _IN_FULL = "tfio_small.mp4"
@@ -42,10 +42,10 @@ def _lines(options: argparse.Namespace, work: Path, videos: list[Path]) -> Itera
     pipeline = AfsdPipeline(work, threads=threads)
     if options.part in ("all", "sample"):
         found = [
-            afsd.matrix_rate(),
-            *afsd.tasks(pipeline, work, videos, threads=threads),
-            *tallformer.tasks(work, videos, threads=threads),
-            *afsd.decoding(videos, threads=threads),
+            matrix_rate(),
+            *afsd_tasks(pipeline, work, videos, threads=threads),
+            *tallformer_tasks(work, videos, threads=threads),
+            *decoding(videos, threads=threads),
         ]
         sample(found, options.rounds)
         inputs = {"threads": threads, "rounds": options.rounds, "videos": [video.name for video in videos]}

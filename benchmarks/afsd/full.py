@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.afsd import material
-from benchmarks.afsd.afsd import flow_seconds
 from benchmarks.afsd.flow import Pair
 from benchmarks.afsd.material import Picture, gray
 from benchmarks.afsd.network import ACTIVITYNET
 from benchmarks.afsd.pipeline import AfsdPipeline, consecutive, network_input
+from benchmarks.afsd.tasks import flow_seconds
 from benchmarks.afsd.workload import (
     CLS_DECODE,
     CLS_FLOW,

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.afsd import afsd, material, tallformer
+from benchmarks.afsd import material
 from benchmarks.afsd.page import Totals
 from benchmarks.afsd.pipeline import AfsdPipeline
-from benchmarks.afsd.sampling import Task, sample
+from benchmarks.afsd.tasks import Task, afsd_tasks, decoding, sample, tallformer_tasks
 from benchmarks.afsd.workload import ACTIVITYNET, AFSD, DECODE, FLOW, RGB, SCOPES, stages
 from benchmarks.goals import Figure
 from benchmarks.measure import Spread, paired
@@ -63,9 +63,9 @@ def _tasks(work: Path, videos: list[Path], threads: int) -> list[Task]:
     pipeline = AfsdPipeline(work, threads=threads)
     workloads = (ACTIVITYNET,)
     found = [
-        *afsd.tasks(pipeline, work, videos, threads=threads, workloads=workloads),
-        *tallformer.tasks(work, videos, threads=threads, workloads=workloads, precisions=("int8",)),
-        *afsd.decoding(videos, threads=threads),
+        *afsd_tasks(pipeline, work, videos, threads=threads, workloads=workloads),
+        *tallformer_tasks(work, videos, threads=threads, workloads=workloads, precisions=("int8",)),
+        *decoding(videos, threads=threads),
     ]
     return [task for task in found if task.name in needed]
 

@@ -13,6 +13,7 @@ from benchmarks.afsd.workload import (
     CLS_FLOW,
     FLOW,
     GMAC,
+    MATRIX,
     PAPER_SCOPE,
     ROWS,
     SCOPES,
@@ -24,7 +25,6 @@ from benchmarks.afsd.workload import (
 from benchmarks.measure import read_results
 
 _DRAWS = 2000
-MATRIX = "matrix product"
 
 Draws = NDArray[np.float64]
 

@@ -49,6 +49,7 @@ CLS_DECODE, CLS_RGB, CLS_FLOW_NET, CLS_FLOW = (
     "classifier: BN-Inception",
     "classifier: flow",
 )
+MATRIX = "matrix product"
 ROWS = (DECODE, FLOW, RGB, FLOW_NET, LOCALIZE, NMS, CLS_DECODE, CLS_RGB, CLS_FLOW_NET, CLS_FLOW)
 SCOPES: dict[str, tuple[str, ...]] = {
     "networks and NMS alone": (RGB, FLOW_NET, LOCALIZE, NMS),

@@ -358,8 +358,6 @@ def train_as_asked(
         use_cache=session.use_cache,
         resume=session.resume or session.resume_from is not None,
         resume_from=session.resume_from,
-        quiet=session.quiet,
-        json_logs=session.json_logs,
     )
     with join_processes(session.device) as processes:
         speaker = make_speaker(quiet=session.quiet or not processes.is_main, json_logs=session.json_logs)
@@ -368,7 +366,7 @@ def train_as_asked(
         )
         try:
             with stop:
-                result = train(job, processes, until=stop)
+                result = train(job, processes, until=stop, speaker=speaker)
         except KeyboardInterrupt:
             _say_how_to_continue(speaker, out, session.resume_command)
             raise

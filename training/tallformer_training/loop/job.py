@@ -58,9 +58,7 @@ class TrainingJob:
     resume_from: Path | None = None
     """Checkpoint of the run to continue from; None: the last."""
     quiet: bool = False
-    """Log only warnings and errors."""
-    json_logs: bool = False
-    """Log JSON lines."""
+    """Report no progress, unless `train` is given a speaker."""
 
     @property
     def cache_folder(self) -> Path:

@@ -54,20 +54,27 @@ class TrainingResult:
     """Validation results, in order."""
 
 
-def train(job: TrainingJob, processes: Processes, *, until: Callable[[], bool] | None = None) -> TrainingResult:
+def train(
+    job: TrainingJob,
+    processes: Processes,
+    *,
+    until: Callable[[], bool] | None = None,
+    speaker: Speaker | None = None,
+) -> TrainingResult:
     """Train, from the start or from a checkpoint; called by all processes of a run.
 
     Args:
         job: The request.
         processes: This process among those of the run.
         until: Called after every step; True writes a checkpoint and ends the session, which can be resumed.
+        speaker: Where progress is reported; None reports it on stderr, unless `job.quiet`.
 
     Raises:
         AnnotationError: Annotations are wrong; one line per problem, before anything else is done.
         ConfigError: Recipe, settings and folder do not fit together.
         CheckpointError: A checkpoint to start or resume from is missing or damaged.
     """
-    speaker = make_speaker(quiet=job.quiet or not processes.is_main, json_logs=job.json_logs)
+    speaker = speaker or make_speaker(quiet=job.quiet or not processes.is_main)
     job.config.require_fit(job.recipe)
     if processes.is_main:
         check_run(job)
