@@ -17,9 +17,11 @@ from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.queries import EXPORT_FORMATS, ActionFilter
 from tallformer_infer.archive.run import Plan
 from tallformer_infer.archive.tasks import Alive, Totals
+from tallformer_infer.commands import label as label_command
 from tallformer_infer.commands import progress
 from tallformer_infer.commands.options import given_options
 from tallformer_infer.commands.report import archive_rows
+from tallformer_infer.results import Selection
 from tallformer_infer.structures import Action
 from tests.archive_runs import content_of
 from tests.pages import Elements
@@ -105,6 +107,22 @@ def test_run_with_nothing_left_is_exit_code_0_and_does_not_load_the_model(videos
     assert code == 0
     assert "0 videos to label, 1 done before" in said
     assert time.monotonic() - began_s < 3
+
+
+def test_options_of_the_detector_reach_the_workers(videos, tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(label_command, "_run", lambda parts, *_, **__: seen.append(parts.settings) or 0)
+    options = "--device cpu --precision fp32 --threads 3 --workers 1 --hwaccel auto --windows reference --threshold 0.3"
+    more = "--top-k 5 --classes orbit --operating-point none --skip-static 2 --allow-protocol SFTP --timeout-factor 7"
+
+    code, _, said = run(capsys, "label", videos, "--out", tmp_path / "out", *options.split(), *more.split())
+
+    assert code == 0, said
+    (got,) = seen
+    assert (got.device, got.precision, got.threads, got.hwaccel) == ("cpu", "fp32", 3, "auto")
+    assert (got.layout.windows, got.static_tolerance, got.longest_factor) == ("reference", 2, 7)
+    assert got.selection == Selection(threshold=0.3, top_k=5, classes=("orbit",), operating_point=None)
+    assert "sftp" in got.protocols
 
 
 def test_failure_of_before_is_still_exit_code_1(videos, archive, capsys):
