@@ -132,6 +132,27 @@ def precision_table() -> str:
     return "\n".join(rows)
 
 
+def nncf_table() -> str:
+    """Encoders in int8 by NNCF beside bfloat16 and other ways: time, error, actions."""
+    heads = ("model", "encoder computes in", "processor s per clip", "clips in the time of one in bf16")
+    rows = [f"| {' | '.join(heads)} | relative error (L2) | actions of float32 found again |", f"|{'---|' * 6}"]
+    lines = read_results("nncf")
+    for line in lines:
+        facts = line["inputs"]
+        for way, seconds in line["cpu_s_per_clip"].items():
+            actions = line.get("actions", {}).get(way)
+            cells = [
+                f"`{facts['model']}`, {facts['sample_clips']} clips of sample",
+                way,
+                f"{seconds:.2f}",
+                f"{line['times_bf16'][way]:.2f}",
+                f"{line['features_l2'][way]:.1e}" if way in line["features_l2"] else "",
+                "" if actions is None else f"{actions['found_again']} of {actions['in_fp32']}",
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*rows, "", f"One clip on one thread, all ways in turn; {lines[0]['processor']}; medians."])
+
+
 def suppress_table() -> str:
     """Time of suppression per way and size."""
     rows = [
@@ -372,6 +393,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "detect": detect_table,
     "encoder": encoder_table,
     "precision": precision_table,
+    "nncf": nncf_table,
     "suppress": suppress_table,
     "evaluation": evaluation_table,
     "training": training_table,
