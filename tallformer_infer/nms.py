@@ -33,14 +33,14 @@ from tallformer_infer.structures import Candidates, Proposals
 
 
 def suppress(candidates: Candidates, config: SuppressConfig) -> Candidates:
-    """The actions among the candidates of a whole video.
+    """Suppress the candidates of a whole video.
 
     Args:
-        candidates: All windows' candidates; of equal scores the earlier row is preferred.
-        config: Which way, from which score and overlap on, and how many at most.
+        candidates: Candidates of all windows; among equal scores the earlier row is preferred.
+        config: Method, thresholds and maximum number.
 
     Returns:
-        What is left, by falling score.
+        The remaining candidates, by decreasing score.
 
     Raises:
         ValueError: A segment or score is NaN or infinite, or a class is out of range.
@@ -67,12 +67,12 @@ def suppress(candidates: Candidates, config: SuppressConfig) -> Candidates:
 
 
 def proposals_with_classes(proposals: Proposals, class_scores: NDArray[np.float32], *, most_classes: int) -> Candidates:
-    """Give every proposal the likeliest classes, proposal by proposal, the likeliest first.
+    """Assign the likeliest classes to every proposal, proposal by proposal, the likeliest first.
 
     Args:
-        proposals: Of one window.
-        class_scores: Of the classes, without background, shape (K,). Classes with a score of 0 are not given.
-        most_classes: Classes per proposal.
+        proposals: Proposals of one window.
+        class_scores: Class scores without background, shape (K,). Classes with a score of 0 are not assigned.
+        most_classes: Maximum number of classes per proposal.
     """
     classes = _likeliest(class_scores, most_classes)
     classes = classes[class_scores[classes] > 0]
@@ -83,26 +83,26 @@ def proposals_with_classes(proposals: Proposals, class_scores: NDArray[np.float3
 
 
 def without_class(proposals: Proposals) -> Candidates:
-    """Proposals as candidates of one and the same class, for `reference_actions`."""
+    """Convert proposals to candidates of a single class, for `reference_actions`."""
     return Candidates(proposals.segments_frames, proposals.scores, np.zeros(len(proposals.scores), np.int64))
 
 
 def reference_actions(
     proposals: Candidates, class_scores: NDArray[np.float32], config: SuppressConfig, *, most_classes: int
 ) -> Candidates:
-    """Actions as the official ActivityNet scripts find them; see Note [classes of proposals].
+    """Actions as in the official ActivityNet scripts; see Note [classes of proposals].
 
-    Proposals are suppressed without regard to classes, the last one is never taken (`soft_nms_activitynet`), and where
-    the background is among the likeliest classes, the last class takes its place: the scripts take 1 from its index.
+    Proposals are suppressed regardless of class, the last one is never selected (`soft_nms_activitynet`), and if the
+    background is among the likeliest classes, the last class replaces it, as the scripts subtract 1 from its index.
 
     Args:
-        proposals: From `without_class`.
-        class_scores: Of background and the classes, shape (1 + K,). A background of -inf is never among the likeliest.
-        config: Width, least scores and number.
-        most_classes: Classes per proposal.
+        proposals: Return value of `without_class`.
+        class_scores: Scores of background and classes, shape (1 + K,). A background of -inf is never the likeliest.
+        config: Sigma, minimum scores and maximum number.
+        most_classes: Maximum number of classes per proposal.
 
     Returns:
-        By falling score of the proposal, the likeliest class first.
+        Actions by decreasing score of the proposal, the likeliest class first.
     """
     above = proposals.take(proposals.scores > np.float32(config.score_threshold))
     kept = soft_nms_activitynet(above, sigma=config.sigma, min_score=config.min_score, max_outputs=config.max_per_video)
@@ -116,7 +116,7 @@ def reference_actions(
 
 
 def _likeliest(class_scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Classes by falling score, of equals the earlier one first."""
+    """Classes by decreasing score, the earlier one first among equals."""
     return np.argsort(-class_scores, kind="stable")[:count].astype(np.int64)
 
 
@@ -138,11 +138,11 @@ def nms(candidates: Candidates, *, tiou_threshold: float, max_outputs: int | Non
 
     Args:
         candidates: In any order.
-        tiou_threshold: Overlap in [0, 1] that is just still allowed.
-        max_outputs: Most candidates to keep over all classes; None for no limit.
+        tiou_threshold: Largest overlap allowed, in [0, 1].
+        max_outputs: Maximum number of candidates kept over all classes; None for no limit.
 
     Returns:
-        Kept candidates by falling score; of equal scores the earlier row first.
+        Kept candidates by decreasing score; among equal scores the earlier row first.
 
     Raises:
         ValueError: A value is NaN, infinite or out of range.
@@ -153,9 +153,9 @@ def nms(candidates: Candidates, *, tiou_threshold: float, max_outputs: int | Non
 
 
 def nmw(candidates: Candidates, *, tiou_threshold: float, max_outputs: int | None) -> Candidates:
-    """Non-maximum weighting: the best candidate, moved to the weighted mean of those it takes away.
+    """Non-maximum weighting: keep the best candidate, with the weighted mean segment of those it suppresses.
 
-    A candidate is taken away by the first better one of its class that it overlaps by the threshold or more. The
+    A candidate is suppressed by the first better one of its class that it overlaps by at least the threshold. The
     weight in the mean is score times overlap with the best (1 for itself). Score and class are those of the best.
 
     Args:
@@ -189,14 +189,14 @@ def nmw(candidates: Candidates, *, tiou_threshold: float, max_outputs: int | Non
 
 @dataclass(frozen=True)
 class Clusters:
-    """The candidates that are kept, and the candidates that each takes away."""
+    """The candidates that are kept, and the candidates that each suppresses."""
 
     tops: NDArray[np.intp]
-    """Rows kept, by falling score, shape (M,)."""
+    """Rows kept, by decreasing score, shape (M,)."""
     owner: NDArray[np.int32]
-    """Per candidate the first of `tops` that takes it (a top takes itself), -1 for none, shape (N,)."""
+    """Index into `tops` of the one that suppresses each candidate (itself for a top), -1 for none, shape (N,)."""
     tiou: NDArray[np.float32]
-    """Per candidate its overlap with its owner, in [0, 1]; 1 for a top with itself, shape (N,)."""
+    """Overlap of each candidate with its owner, in [0, 1]; 1 for a top with itself, shape (N,)."""
 
 
 def find_clusters(candidates: Candidates, *, least_tiou: np.float32, max_tops: int | None) -> Clusters:
@@ -204,8 +204,8 @@ def find_clusters(candidates: Candidates, *, least_tiou: np.float32, max_tops: i
 
     Args:
         candidates: In any order; among equal scores the earlier row goes first.
-        least_tiou: Overlap from which a candidate is taken away by a better one of its class.
-        max_tops: Most candidates to keep over all classes; None for no limit.
+        least_tiou: Overlap from which a candidate is suppressed by a better one of its class.
+        max_tops: Maximum number of candidates kept over all classes; None for no limit.
     """
     limit = len(candidates) if max_tops is None else min(max_tops, len(candidates))
     clusters = Clusters(
@@ -248,7 +248,7 @@ def tiou(
 
 
 def _by_falling_score(scores: NDArray[np.float32]) -> NDArray[np.intp]:
-    """All rows by falling score, the earlier row first among equals.
+    """All rows by decreasing score, the earlier row first among equals.
 
     One sort of integers (score, row): 200,000 in 3 ms where NumPy's stable argsort of floats takes 15 ms.
     """
@@ -260,7 +260,7 @@ def _by_falling_score(scores: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def _settle(candidates: Candidates, rows: NDArray[np.intp], least_tiou: np.float32) -> NDArray[np.intp]:
-    """Those of `rows` (by falling score) that no better one of `rows` takes away."""
+    """Those of `rows` (by decreasing score) that no better one of `rows` suppresses."""
     block = candidates.take(rows)
     pairs = [np.zeros((2, 0), np.intp)]
     for better, worse, _ in _Timeline(block, least_tiou).reached_by(block):
@@ -268,7 +268,7 @@ def _settle(candidates: Candidates, rows: NDArray[np.intp], least_tiou: np.float
     better, worse = np.concatenate(pairs, axis=1)  # (2, E)
     keep = np.ones(len(rows), bool)
     while True:
-        # Entry i is right once all before it are, so this ends; with real candidates after a few rounds.
+        # Entry i is final once all before it are, so this terminates; with real candidates after a few rounds.
         again = np.ones(len(rows), bool)
         again[worse[keep[better]]] = False
         if np.array_equal(again, keep):
@@ -277,7 +277,7 @@ def _settle(candidates: Candidates, rows: NDArray[np.intp], least_tiou: np.float
 
 
 def _take(timeline: _Timeline, clusters: Clusters, tops: NDArray[np.intp], number: int) -> None:
-    """Give all that `tops` reach, and nobody has taken yet, to `tops`, which are numbered from `number` on."""
+    """Assign all unassigned candidates that `tops` overlap enough to `tops`, which are numbered from `number` on."""
     owner, tiou_with_owner = clusters.owner, clusters.tiou
     owner[tops] = np.arange(number, number + len(tops))
     tiou_with_owner[tops] = 1
@@ -334,7 +334,7 @@ class _Timeline:
             begin = end
 
     def forget_taken(self, owner: NDArray[np.int32]) -> None:
-        """Drop what is taken from the list once that may be half of it: each drop is paid by as many takings."""
+        """Drop suppressed candidates once they may be half of the list, so that the cost is amortised."""
         if 2 * self.taken < len(self._rows):
             return
         free = owner[self._rows] < 0
@@ -356,7 +356,7 @@ class _Timeline:
         return low_at, np.where((lengths > 0) | (least == 0), high_at, low_at)
 
     def _class_keys(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Where a class begins in the order (class, start): further apart than starts are."""
+        """Offset of each class in the order (class, start), larger than the range of starts."""
         return classes.astype(np.float64) * (2 * self._span + 4)
 
 
@@ -370,7 +370,7 @@ def pairs_above(
     Args:
         segments_frames: Half-open segments (start, end) in frames, shape (A, 2).
         scores: Scores in [0, 1], shape (A, K), without a background column.
-        score_threshold: Pairs at or below it are left out.
+        score_threshold: Pairs at or below it are dropped.
 
     Raises:
         ValueError: The shapes do not fit, or a score is not a number.
@@ -388,7 +388,7 @@ def pairs_above(
 
 
 def check_pairs(candidates: Candidates, *, tiou_threshold: float, max_outputs: int | None) -> None:
-    """Refuse what no kind of suppression can work on.
+    """Check the input of every kind of suppression.
 
     Raises:
         ValueError: A segment or score is NaN or infinite, a class or a setting is out of range, or a data type is
@@ -426,18 +426,18 @@ def soft_nms(
     min_score: float,
     max_outputs: int | None,
 ) -> Candidates:
-    """Take the best candidate, lower the scores of those of its class that overlap it, and repeat.
+    """Select the best candidate, decay the scores of those of its class that overlap it, and repeat.
 
     Args:
         candidates: In any order.
         method: `linear`: times (1 - tIoU) from the threshold on; `gaussian`: times exp(-tIoU² / sigma).
-        tiou_threshold: Overlap in [0, 1] from which `linear` lowers a score; `gaussian` does not use it.
+        tiou_threshold: Overlap in [0, 1] from which `linear` decays a score; `gaussian` does not use it.
         sigma: Width of `gaussian`, above 0; `linear` does not use it.
-        min_score: Candidates whose score is or falls below it are dropped; at least 0.
-        max_outputs: Most candidates to take over all classes; None for no limit.
+        min_score: Candidates whose score is or decays below it are dropped; at least 0.
+        max_outputs: Maximum number of candidates over all classes; None for no limit.
 
     Returns:
-        Candidates taken, with the score they had then, by falling score; of equal scores the earlier row first.
+        Selected candidates with their decayed scores, by decreasing score; among equals the earlier row first.
 
     Raises:
         ValueError: A value is NaN, infinite or out of range.
@@ -452,20 +452,20 @@ def soft_nms(
 def soft_nms_activitynet(
     candidates: Candidates, *, sigma: float, min_score: float, max_outputs: int | None
 ) -> Candidates:
-    """Gaussian soft suppression as the official ActivityNet scripts do it: the last candidate left is never taken.
+    """Gaussian soft suppression as in the official ActivityNet scripts, which never select the last candidate.
 
-    Their loop ends when one candidate remains, not when none does, so a single candidate gives nothing. Kept for
+    Their loop ends when one candidate remains, not when none does, so a single candidate gives no result. Kept for
     comparison with published results; they also suppress over all classes at once (give all the same class) and
     write results in input order.
 
     Args:
         candidates: In any order.
         sigma: Width of the gaussian, above 0.
-        min_score: Candidates whose score is or falls below it are dropped; at least 0.
-        max_outputs: Most candidates to take; None for no limit.
+        min_score: Candidates whose score is or decays below it are dropped; at least 0.
+        max_outputs: Maximum number of candidates; None for no limit.
 
     Returns:
-        As `soft_nms`.
+        See `soft_nms`.
 
     Raises:
         ValueError: A value is NaN, infinite or out of range.
@@ -523,11 +523,11 @@ def _take_and_decay(
 
 
 _GONE = np.float32(-1)
-"""Score of a candidate that was taken or dropped; those waiting are at `min_score` or above, so at 0 or above."""
+"""Score of a candidate that was selected or dropped; pending ones have at least `min_score`, so at least 0."""
 
 
 class _Group:
-    """Candidates of one class by start, and their scores as they fall."""
+    """Candidates of one class sorted by start, and their current scores."""
 
     def __init__(self, candidates: Candidates, rows: NDArray[np.intp], min_score: np.float32) -> None:
         self._rows = rows[np.argsort(candidates.segments_frames[rows, 0], kind="stable")]
@@ -539,14 +539,14 @@ class _Group:
         self.waiting = int(np.count_nonzero(self._scores >= 0))
 
     def best(self) -> tuple[float, int, int]:
-        """(-score, row, place) of the best one waiting, the earlier row of equals: sorts like the order of taking."""
+        """(-score, row, place) of the best pending candidate; these keys sort in the order of selection."""
         score = self._scores.max()
         places = np.flatnonzero(self._scores == score)
         place = int(places[self._rows[places].argmin()])
         return -float(score), int(self._rows[place]), place
 
     def take(self, place: int, decay: _Decay) -> None:
-        """Take the candidate at `place` and lower the scores of those that overlap it."""
+        """Select the candidate at `place` and decay the scores of those that overlap it."""
         self._scores[place] = _GONE
         start, end = self._starts[place], self._ends[place]
         low = np.searchsorted(self._starts, np.nextafter(start - self._longest, np.float32(-np.inf)))

@@ -1,4 +1,4 @@
-"""Frozen, typed settings, validated at birth. JSON only at the edge (`recipe.from_json`)."""
+"""Frozen, typed settings, validated on construction; converted from and to JSON by `recipe.from_json` and `to_json`."""
 
 from tallformer_infer.config.class_groups import expand_groups, groups_of
 from tallformer_infer.config.measured import (

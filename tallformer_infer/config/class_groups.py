@@ -1,6 +1,6 @@
-"""Groups of the Kinetics-400 classes, for `--classes @sports`; every class is in one group or more.
+"""Groups of the Kinetics-400 classes, for `--classes @sports`; every class is in at least one group.
 
-Our own table: the data set itself has no such groups.
+The table is ours: the dataset has no such groups.
 """
 
 from __future__ import annotations
@@ -132,18 +132,18 @@ _GROUPS = {
 CLASS_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {name: tuple(label.strip() for label in " ".join(text.split()).split(";")) for name, text in _GROUPS.items()}
 )
-"""Names of classes by group; a model has those of them that it knows."""
+"""Class names by group; a model may have only some of them."""
 
 
 def expand_groups(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Class names with each `@group` replaced by those of its classes that a model knows; each name once.
+    """Replace each `@group` by those of its classes that the model has; each name is returned once.
 
     Args:
-        names: Classes and groups; a name that the model knows is a class, whatever it begins with.
-        known: Classes of the model.
+        names: Classes and groups; a class name of the model is always a class, even if it starts with `@`.
+        known: Class names of the model.
 
     Raises:
-        ConfigError: There is no such group, or the model knows none of its classes.
+        ConfigError: There is no such group, or the model has none of its classes.
     """
     found: list[str] = []
     for name in names:
@@ -163,7 +163,7 @@ def expand_groups(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]
 
 
 def groups_of(known: Sequence[str]) -> dict[str, int]:
-    """The groups that a model knows classes of, and how many of each."""
+    """Groups with classes of the model, and the number of those classes."""
     counts = {name: sum(label in known for label in members) for name, members in CLASS_GROUPS.items()}
     return {name: count for name, count in counts.items() if count}
 

@@ -1,6 +1,6 @@
-"""Names of the classes of public data sets, in the order of published weights.
+"""Class names of public datasets, in the order of published weights.
 
-Classes are matched by name everywhere else; the order matters for weights alone.
+Classes are matched by name everywhere else; the order only matters for weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What was measured of a model and is stored in its bundle: calibrated scores, and parity of its graphs with torch.
+"""Measurements stored in a bundle: calibration of its scores, and parity of its graphs with torch.
 
-`tallformer calibrate` makes the calibration, `tallformer detect --operating-point` uses it; `tallformer export`
+`tallformer calibrate` creates the calibration, `tallformer detect --operating-point` uses it; `tallformer export`
 measures parity.
 """
 
@@ -16,11 +16,11 @@ CALIBRATION_VERSION = 1
 """Version of the form in which a bundle stores it."""
 
 ALL_ACTIONS = "all"
-"""Instead of a point: every action, with calibrated scores."""
+"""Alternative to an operating point: all actions, with calibrated scores."""
 RAW_SCORES = "none"
-"""Instead of a point: every action, with the scores of the model."""
+"""Alternative to an operating point: all actions, with the scores of the model."""
 NAMED_CLASSES = "named-classes"
-"""Point that a model may have for whoever names the classes that are looked for: then it is the default."""
+"""Optional operating point that is the default if the user names classes."""
 
 SCORE_MARGIN = 1e-9
 """Scores are kept this far from 0 and 1 before their logarithm is taken."""
@@ -31,20 +31,20 @@ PARITY_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCurve:
-    """From a model's score s to the share of such actions that are right.
+    """Maps a model's score s to the share of such actions that are correct.
 
-    That share is sigmoid(low * ln s - high * ln(1 - s) + shift). Rising for every s, so the order of scores stays;
-    low = high = 1 and shift = 0 leave scores as they are.
+    That share is sigmoid(low * ln s - high * ln(1 - s) + shift). It is increasing in s, so the order of scores does not
+    change; low = high = 1 and shift = 0 leave scores unchanged.
 
     Source: Kull, Silva Filho and Flach, "Beta calibration", AISTATS 2017, equation 5.
     """
 
     low: float
-    """How fast it rises near 0; above 0."""
+    """Slope near 0; above 0."""
     high: float
-    """How fast it rises near 1; at least 0."""
+    """Slope near 1; at least 0."""
     shift: float
-    """Moves all scores up or down."""
+    """Offset that raises or lowers all scores."""
 
     def __post_init__(self) -> None:
         if not (self.low > 0 and self.high >= 0 and all(map(math.isfinite, (self.low, self.high, self.shift)))):
@@ -53,7 +53,7 @@ class ScoreCurve:
             )
 
     def share_right(self, score: float) -> float:
-        """Share of actions of this score that are right, in [0, 1]."""
+        """Share of actions with this score that are correct, in [0, 1]."""
         inner = min(max(score, SCORE_MARGIN), 1 - SCORE_MARGIN)
         level = self.low * math.log(inner) - self.high * math.log1p(-inner) + self.shift
         return 0.5 * (1 + math.tanh(level / 2))  # the sigmoid, without overflow
@@ -64,11 +64,11 @@ class Cut:
     """The actions of one class that an operating point keeps."""
 
     threshold: float | None
-    """Lowest score kept, on the scale of the model; None keeps nothing, as no score is good enough."""
+    """Lowest score kept, on the scale of the model; None keeps nothing, as no score reaches the precision."""
     precision: float | None
-    """Share of the kept that were right on the labelled set; None where nothing was kept."""
+    """Share of kept actions that were correct on the labelled set; None if nothing was kept."""
     recall: float | None
-    """Share of the truths that were found there; None where there were none."""
+    """Share of truths found there; None if there were none."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -81,52 +81,52 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedClass:
-    """What is known of one class."""
+    """Calibration of one class."""
 
     truths: int
-    """Annotated segments in the labelled set."""
+    """Number of annotated segments in the labelled set."""
     predictions: int
-    """Predictions there, right and wrong."""
+    """Number of predictions there, correct or not."""
     pooled: bool
-    """True where the truths were too few, and curve and cuts are those of all classes together."""
+    """Whether there were too few truths, so that curve and cuts are those of all classes together."""
     curve: ScoreCurve
-    """How sure a score is."""
+    """Curve that calibrates scores."""
     cuts: dict[str, Cut]
-    """What each operating point keeps."""
+    """Cut of each operating point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PointSummary:
-    """How an operating point did on the labelled set, over all classes."""
+    """Precision and recall of an operating point on the labelled set, over all classes."""
 
     wanted_precision: float | None
-    """Least precision it was made for; None for the best F1."""
+    """Target precision; None for the best F1."""
     precision: float | None
-    """Share of the kept that were right; None where nothing was kept."""
+    """Share of kept actions that were correct; None if nothing was kept."""
     recall: float
-    """Share of the truths that were found."""
+    """Share of truths found."""
     held_out_precision: float | None
-    """The same on videos that its cuts were not made from; None where nothing was kept, or there is one video only."""
+    """Cross-validated precision, on held-out videos; None if nothing was kept, or there is only one video."""
     held_out_recall: float | None
-    """The same of the recall."""
+    """Cross-validated recall."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Operating points of a model, and how sure its scores are."""
+    """Operating points and score curves of a model."""
 
     version: int = CALIBRATION_VERSION
     """Version of this form."""
     default: str
-    """What `detect` uses unless told otherwise: one of `points`, `all` or `none`."""
+    """Default of `detect`: one of `points`, `all` or `none`."""
     tiou_threshold: float
-    """Overlap from which a prediction counted as right."""
+    """Overlap from which a prediction counted as correct."""
     points: dict[str, PointSummary]
     """Operating points by name."""
     classes: dict[str, CalibratedClass]
     """Every class of the model by name."""
     made_from: dict[str, Any]
-    """The labelled set, as it was described."""
+    """Description of the labelled set."""
     uncalibrated_sha256: str | None = None
     """Hash of `bundle.json` before it was calibrated for the first time."""
 
@@ -141,31 +141,31 @@ class Calibration:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything that can be asked for."""
+        """Valid values of `--operating-point`."""
         return (*self.points, ALL_ACTIONS, RAW_SCORES)
 
     @property
     def pooled(self) -> tuple[str, ...]:
-        """Classes whose truths were too few."""
+        """Classes with too few truths."""
         return tuple(label for label, found in self.classes.items() if found.pooled)
 
     def keeps_nothing_of(self, point: str) -> tuple[str, ...]:
-        """Classes of which an operating point keeps no action, as no score was good enough."""
+        """Classes for which an operating point keeps no action, as no score reached the precision."""
         return tuple(label for label, found in self.classes.items() if found.cuts[point].threshold is None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far one thing that a bundle gives is from what torch gives."""
+    """Difference between one output of a bundle and of torch."""
 
     worst: float | None
-    """Largest difference; None where there is none to tell: a value is not a number, or the counts differ."""
+    """Largest difference; None if undefined: a value is NaN, or the counts differ."""
     mean: float | None
     """Mean difference; None as above."""
     limit: float
-    """Largest that counts as the same."""
+    """Largest difference accepted."""
     unit: str
-    """What it is measured in."""
+    """Unit of the difference."""
 
     def __post_init__(self) -> None:
         if not self.limit >= 0:
@@ -173,34 +173,34 @@ class Difference:
 
     @property
     def is_within(self) -> bool:
-        """Whether the worst is at most the limit."""
+        """Whether the largest difference is within the limit."""
         return self.worst is not None and self.worst <= self.limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParitySample:
-    """The video on which they were compared."""
+    """The video used for a comparison."""
 
     source: str
-    """`generated`, or the name of the file that the maker of the bundle gave."""
+    """`generated`, or the name of a file given on export."""
     sha256: str | None
     """Hash of that file; None for a generated video."""
     frames: int
-    """Frames of it, from its start, at the recipe's rate."""
+    """Number of frames used, from its start, at the recipe's rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedActions:
-    """The final actions of the sample, as torch and as the bundle gives them."""
+    """Comparison of the final actions of torch and of the bundle on the sample."""
 
     in_torch: int
-    """Actions that torch gives."""
+    """Number of actions from torch."""
     in_bundle: int
-    """Actions that the bundle gives."""
+    """Number of actions from the bundle."""
     matched: int
-    """Pairs of one class that overlap enough, each action in one pair at most."""
+    """Number of one-to-one matches with the same class and enough overlap."""
     tiou_threshold: float
-    """Overlap from which two are a pair."""
+    """Overlap from which two actions match."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,23 +212,23 @@ class ParityReport:
     sample: ParitySample
     """The video."""
     differences: dict[str, Difference]
-    """By `graph.output`, of each graph on the inputs that torch gives it; `actions.…` is what all of them together do
-    to the final actions."""
+    """Differences by `graph.output`, for each graph with inputs from torch; `actions.…` is the effect of all graphs
+    together on the final actions."""
     actions: MatchedActions
-    """How many actions were compared."""
+    """Comparison of the final actions."""
     accepted: tuple[str, ...] = ()
-    """Differences above their limits that the maker of the bundle accepted (`--accept-parity`)."""
+    """Differences above their limits that were accepted on export (`--accept-parity`)."""
 
     at_run_time: dict[str, dict[str, Difference]] = field(default_factory=dict)
-    """What becomes of the final actions where the encoder is run in another precision than its own (`bf16`): by
-    precision, the differences `actions.…`. Measured where the exporting machine could."""
+    """Differences `actions.…` if the encoder runs in another precision than its own (`bf16`), by precision. Measured
+    if the exporting machine supports it."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.accepted if name not in self.differences]:
             raise ConfigError(f"accepted={unknown[0]!r}: no such difference; there are {', '.join(self.differences)}")
 
     def holds_in(self, precision: str) -> bool:
-        """Whether final actions were found to stay the same where the encoder is run in that precision."""
+        """Whether final actions did not change with the encoder in that precision, as measured."""
         measured = self.at_run_time.get(precision, {})
         return bool(measured) and all(difference.is_within for difference in measured.values())
 

@@ -1,4 +1,4 @@
-"""Architecture of a model: encoder, neck, pyramid and head. It decides what the weights mean.
+"""Architecture of a model: encoder, neck, pyramid and head.
 
 Source: TALLFormer (arXiv 2204.01680) and its official code, commit 5519140, Apache-2.0, with Video Swin; Carreira and
 Zisserman (arXiv 1705.07750) for I3D.
@@ -37,7 +37,7 @@ class BackboneConfig:
     """Video Swin transformer that encodes one clip at a time."""
 
     kind: Literal["video_swin"] = "video_swin"
-    """Tells the kinds of encoders apart; descriptions without it mean this one."""
+    """Kind of encoder; the default for descriptions without it."""
     embed_channels: int
     """Channels after patch embedding; doubles at each of the following stages."""
     depths: tuple[int, ...]
@@ -49,11 +49,11 @@ class BackboneConfig:
     patch: PatchSize = (2, 4, 4)
     """Patch size (time, height, width), in frames and pixels."""
     stem: Stem = "patch"
-    """`patch`: a linear map of each patch, as in the paper; `motion`: convolutions over what changes from one frame to
-    the next, for encoders that start from random weights."""
+    """`patch`: a linear map of each patch, as in the paper; `motion`: convolutions over differences between frames, for
+    encoders that are trained from random weights."""
     pooling: Pooling = "mean"
-    """How the last map becomes one feature step: `mean` over space after the last norm, as in the paper; `max` before
-    it, for small things in a large picture."""
+    """Spatial pooling of the last feature map: `mean` after the last norm, as in the paper; `max` before it, for small
+    objects in a large picture."""
     mlp_ratio: float = 4.0
     """Hidden width of a block's MLP, as a multiple of its channels."""
     drop_path: float = 0.2
@@ -97,7 +97,7 @@ class BackboneConfig:
 
     @property
     def reduction_stride(self) -> int:
-        """Feature steps per step of the pyramid's first level, where a reduction stands in front of it."""
+        """Feature steps per step of the pyramid's first level, if a reduction precedes it."""
         return 4
 
     @property
@@ -127,10 +127,10 @@ class I3dConfig:
     kind: Literal["i3d"]
     """Tells the kinds of encoders apart."""
     tap: Tap = "mixed_5c"
-    """Layer whose map becomes feature steps: `mixed_5c`, the last one, with a step every 8 frames; `mixed_4f`, with one
-    every 4, whose later layers the model does not have."""
+    """Layer that provides feature steps: `mixed_5c`, the last one, with a step every 8 frames; `mixed_4f`, with one
+    every 4, where the model has no later layers."""
     narrowing: int = 1
-    """What the published channels of every layer are divided by: 1, 2, 4 or 8. Kinetics weights are for 1."""
+    """Divisor of the published number of channels of every layer: 1, 2, 4 or 8. Kinetics weights are for 1."""
 
     def __post_init__(self) -> None:
         if self.narrowing not in _NARROWINGS:
@@ -168,14 +168,14 @@ class I3dConfig:
 
 
 AnyEncoderConfig = BackboneConfig | I3dConfig
-"""One of the encoders; `kind` tells which."""
+"""Config of any encoder, identified by `kind`."""
 
 
 def require_positive(section: str, **values: int | tuple[int, ...]) -> None:
-    """Refuse sizes below 1.
+    """Check that sizes are at least 1.
 
     Raises:
-        ConfigError: One is; the message names it.
+        ConfigError: A size is below 1; the message names it.
     """
     for name, value in values.items():
         sizes = value if isinstance(value, tuple) else (value,)
@@ -208,14 +208,14 @@ class PyramidConfig:
 
     kind: Pyramid = "attention"
     """`attention`: locally masked transformer layers (THUMOS14); `convolution`: strided convolutions (ActivityNet);
-    `transformer`: ActionFormer's, which takes the encoder's steps as they are, without reduction and `tcm`."""
+    `transformer`: ActionFormer's, which uses the encoder's steps directly, without reduction and `tcm`."""
     levels: int = 5
-    """Number of levels, the input one included."""
+    """Number of levels, including the input."""
     heads: int = 8
     """Attention heads (not convolution)."""
     attention_steps: tuple[int, ...] = (7, 7, 5, 5)
-    """Width of the local attention in steps: per level above the first (attention), or per level, and without any
-    width every step sees all (transformer)."""
+    """Width of the local attention in steps: per level above the first (attention), or per level (transformer, where
+    an empty tuple means global attention)."""
     dropout: float = 0.1
     """Dropout in training, in [0, 1) (attention only)."""
     fpn_channels: int = 256
@@ -270,11 +270,11 @@ class HeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RefinedHeadConfig:
-    """Head that proposes segments, refines them by what is at their boundaries, and classifies the whole window.
+    """Head that proposes segments, refines them with features at their boundaries, and classifies the whole window.
 
-    Its channels are those of the pyramid. Used for ActivityNet and HACS, whose videos hold one class each.
+    Its channels are those of the pyramid. Used for ActivityNet and HACS, whose videos have one class each.
 
-    Source: AFSD (Lin et al., CVPR 2021), as TALLFormer's ActivityNet variant has it.
+    Source: AFSD (Lin et al., CVPR 2021), as in TALLFormer's ActivityNet variant.
     """
 
     kind: Literal["refined"]
@@ -282,12 +282,12 @@ class RefinedHeadConfig:
     stacked_convs: int = 2
     """Convolutions per tower."""
     longest_reach: float = 4.0
-    """Longest distance from a position to an end of its proposal, in strides of its level."""
+    """Maximum distance from a position to an end of its proposal, in strides of its level."""
     classes_per_proposal: int = 2
-    """Classes that each proposal gets, the most likely ones of the window: 2 for ActivityNet, 1 for HACS."""
+    """Number of classes per proposal, the likeliest ones of the window: 2 for ActivityNet, 1 for HACS."""
     classifier_input: ClassifierInput = "encoder"
-    """What the classifier of the whole window sees: features of the `encoder`, as the official code, or of the `tcm`,
-    as the paper writes."""
+    """Input of the classifier of the whole window: features of the `encoder`, as in the official code, or of the `tcm`,
+    as in the paper."""
     classifier_dropout: float = 0.5
     """Dropout before the classifier in training, in [0, 1)."""
 
@@ -301,7 +301,7 @@ class RefinedHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PointHeadConfig:
-    """Head that says at every position how far away the ends of its action are, and what it is. No anchors.
+    """Anchor-free head that predicts the distances to the ends of the action and its class at every position.
 
     Its channels are those of the pyramid.
 
@@ -319,39 +319,39 @@ class PointHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastHeadConfig:
-    """Head without trained localization: segments inside of which a class is likelier than around them.
+    """Head without trained localization: finds segments in which a class is likelier than in the margins around them.
 
-    A linear classifier says at each feature step of the encoder what is shown. Candidates are all segments of a grid.
-    Such a model has neither reduction, `tcm` nor pyramid.
+    A linear classifier predicts class probabilities at each feature step of the encoder. Candidates are all segments of
+    a grid. Such a model has no reduction, `tcm` or pyramid.
     """
 
     kind: Literal["contrast"]
     """Tells the kinds of heads apart."""
     lengths_steps: tuple[int, ...] = (3, 4, 5, 6, 8, 10, 12, 15, 19, 24, 30, 38, 47, 59, 74, 93, 116, 148, 186)
-    """Lengths of segments, in feature steps, rising."""
+    """Lengths of segments, in feature steps, increasing."""
     stride_part: float = 0.125
-    """Distance of the starts of segments, as a part of their length; rounded down to 1, 2, 4, … steps."""
+    """Distance between the starts of segments, as a fraction of their length; rounded down to 1, 2, 4, … steps."""
     margin_part: float = 0.25
-    """Length of the margin on either side of a segment, as a part of the segment's."""
+    """Length of the margin on each side of a segment, as a fraction of its length."""
     least_margin_steps: int = 3
-    """Shortest margin."""
+    """Minimum length of a margin, in feature steps."""
     most_margin_steps: int = 25
-    """Longest margin."""
+    """Maximum length of a margin, in feature steps."""
     margins: Margins = "mean"
-    """What counts of the two margins: the `mean` of both, or the `larger` one."""
+    """How the two margins are combined: the `mean` of both, or the `larger` one."""
     edge_part: float = 0.0
-    """What steps of a margin beyond the video's ends count as, as a part of the mean inside the segment: 0 as nothing,
-    1 so that they give no contrast."""
+    """Value of margin steps outside the video, as a fraction of the mean inside the segment: 0 for zero, 1 for no
+    contrast."""
     temperature: float = 1.0
-    """What the classifier's outputs are divided by before the softmax."""
+    """Divisor of the classifier's outputs before the softmax."""
     logit_steps: int = 1
     """Feature steps over which the classifier's outputs are averaged, odd."""
     smoothing_steps: int = 3
     """Feature steps over which probabilities are averaged, odd."""
     contrast_weight: float = 1.0
-    """What the probability around is multiplied by before it is subtracted from that inside; that is the contrast."""
+    """Weight of the probability in the margins, which is subtracted from that inside to give the contrast."""
     inside_power: float = 0.0
-    """Score is `inside ** inside_power * contrast ** contrast_power`, means over the steps of the segment."""
+    """The score is `inside ** inside_power * contrast ** contrast_power`, with means over the steps of the segment."""
     contrast_power: float = 1.0
     """See `inside_power`."""
 
@@ -376,14 +376,14 @@ class ContrastHeadConfig:
                 raise ConfigError(f"head: {name}={getattr(self, name)} must be at least 0")
 
     def margin_steps(self, length_steps: int) -> int:
-        """Steps of the margin on either side of a segment of so many steps."""
+        """Length of the margin on each side of a segment with this length, in steps."""
         wanted = math.floor(length_steps * self.margin_part + 0.5)
         return min(max(wanted, self.least_margin_steps), self.most_margin_steps)
 
     def stride_steps(self, length_steps: int, clip_steps: int) -> int:
-        """Steps between the starts of segments of so many steps: a power of two that divides a clip.
+        """Steps between the starts of segments with this length: a power of two that divides a clip.
 
-        So a film that is shifted by a clip has the same segments, shifted.
+        A video that is shifted by a clip therefore has the same segments, shifted.
         """
         stride = 1
         while 2 * stride <= length_steps * self.stride_part and clip_steps % (2 * stride) == 0:
@@ -392,12 +392,12 @@ class ContrastHeadConfig:
 
     @property
     def reach_steps(self) -> int:
-        """Steps beyond its own that the score of a segment may depend on, on either side."""
+        """Steps before and after a segment that its score may depend on."""
         return max(map(self.margin_steps, self.lengths_steps)) + self.logit_steps // 2 + self.smoothing_steps // 2
 
 
 AnyHeadConfig = HeadConfig | RefinedHeadConfig | PointHeadConfig | ContrastHeadConfig
-"""One of the heads; `kind` tells which."""
+"""Config of any head, identified by `kind`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,11 +409,11 @@ class ModelConfig:
     channels: int = 512
     """Channels between the reduction and the pyramid."""
     tcm: TcmConfig | None = TcmConfig()
-    """Transformer over the window, or none."""
+    """Transformer over the window; None for none."""
     pyramid: PyramidConfig = PyramidConfig()
-    """Temporal pyramid and feature pyramid network; without meaning for `head.kind=contrast`, as `channels` are."""
+    """Temporal pyramid and feature pyramid network; like `channels`, not used for `head.kind=contrast`."""
     head: AnyHeadConfig = HeadConfig()
-    """What finds segments on the levels of the pyramid."""
+    """Head that finds segments on the levels of the pyramid."""
 
     def __post_init__(self) -> None:
         require_positive("model", channels=self.channels)
@@ -441,10 +441,10 @@ class ModelConfig:
 
     @property
     def anchor_head(self) -> HeadConfig:
-        """The head, where it is one with anchors.
+        """The head, if it is an anchor head.
 
         Raises:
-            ConfigError: It is another kind.
+            ConfigError: It is of another kind.
         """
         if isinstance(self.head, HeadConfig):
             return self.head
@@ -463,7 +463,7 @@ class ModelConfig:
 
     @property
     def level_strides(self) -> tuple[int, ...]:
-        """Frames per feature step of every pyramid level; of the encoder where there is no pyramid."""
+        """Frames per feature step of every pyramid level; of the encoder if there is no pyramid."""
         if isinstance(self.head, ContrastHeadConfig):
             return (self.encoder_stride,)
         return tuple(self.encoder_stride * self.reduction_stride * 2**level for level in range(self.pyramid.levels))

@@ -68,7 +68,7 @@ HACS_SWIN_B = replace(
 
 I3D = I3dConfig(kind="i3d")
 I3D_PIXELS = (127.5, 127.5, 127.5)
-"""Mean, and deviation: its Kinetics weights want pixels from -1 to 1."""
+"""Mean and standard deviation: its Kinetics weights need pixels from -1 to 1."""
 THUMOS14_I3D = replace(
     THUMOS14_SWIN_B,
     name="thumos14-i3d",
@@ -110,7 +110,7 @@ KINETICS400_I3D = Recipe(
     candidates=CandidateConfig(per_window=2000),
     suppress=SuppressConfig(score_threshold=0.05, tiou_threshold=0.3),
 )
-"""I3D as it was trained on Kinetics-400, with its own classifier; settings as measured in docs/kinetics.md."""
+"""I3D trained on Kinetics-400, with its own classifier; settings were measured in docs/kinetics.md."""
 KINETICS400_I3D_FAST = replace(
     KINETICS400_I3D,
     name="kinetics400-i3d-fast",
@@ -132,7 +132,7 @@ OPENTAD_SWIN_T = Recipe(
         method="soft_gaussian", sigma=0.7, score_threshold=0.001, min_score=0.001, max_per_video=2000
     ),
 )
-"""OpenTAD's Video Swin-T with ActionFormer: a window of 68 s is one clip, so no clip ends within it."""
+"""OpenTAD's Video Swin-T with ActionFormer: a window of 68 s is a single clip."""
 
 THUMOS14_SWIN_T_ACTIONFORMER = replace(
     OPENTAD_SWIN_T,
@@ -141,7 +141,7 @@ THUMOS14_SWIN_T_ACTIONFORMER = replace(
     sampling=SamplingConfig(),
     window=WindowConfig(window_frames=1024, overlap=0.5),
 )
-"""Clips of 32 frames, which a long memory can hold, and ActionFormer."""
+"""Clips of 32 frames, suitable for a long memory, and ActionFormer."""
 THUMOS14_SWIN_B_ACTIONFORMER = replace(
     THUMOS14_SWIN_T_ACTIONFORMER,
     name="thumos14-swin-b-actionformer",
@@ -162,7 +162,7 @@ MOTION_ENCODER = BackboneConfig(
     drop_path=0.0,
     frozen_stages=-1,
 )
-"""Learns from random weights: see decision 19 in docs/decisions.md."""
+"""For training from random weights: see decision 19 in docs/decisions.md."""
 
 DEMO = Recipe(
     name="demo",
@@ -178,7 +178,7 @@ DEMO = Recipe(
     window=WindowConfig(window_frames=512),
     candidates=CandidateConfig(per_window=1000),
 )
-"""Small enough to learn from random weights on a processor; the bundled model."""
+"""Small enough to train from random weights on a CPU; the bundled model."""
 
 ANET_DEMO = replace(
     ANET_SWIN_B,
@@ -193,7 +193,7 @@ ANET_DEMO = replace(
     ),
     sampling=replace(ANET_SWIN_B.sampling, sample_fps=15.0, resize_px=64, crop_px=64),
 )
-"""As small, for whole videos of one class each."""
+"""Equally small, for whole videos of one class each."""
 
 TINY = Recipe(
     name="tiny",
@@ -215,7 +215,7 @@ TINY = Recipe(
     sampling=SamplingConfig(resize_px=96, crop_px=96),
     candidates=CandidateConfig(per_window=1000, per_video=20_000),
 )
-"""Smallest whole model: to try the way of the data, and for tests."""
+"""Smallest complete model, for tests of the pipeline."""
 
 RECIPES = {
     recipe.name: recipe

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a model's numbers besides its weights; and strict reading of settings from JSON."""
+"""Recipes: all settings that affect a model's results besides its weights; and strict parsing of settings from JSON."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ResizeFilter = Literal["bicubic", "bilinear"]
 Fill = Literal["mean", "black", "edge"]
 Suppression = Literal["nmw", "nms", "soft_linear", "soft_gaussian"]
 LEFT_OUT_AS_DEFAULT = {"left_out_as_default": True}
-"""Marks fields that came later: JSON has them only where they differ from the default, so that hashes of recipes
-(feature stores, frame caches, memories) stay what they were."""
+"""Marks fields that were added later: JSON contains them only if they differ from the default, so that hashes of
+recipes (feature stores, frame caches, memories) do not change."""
 
 T = TypeVar("T")
 
@@ -29,28 +29,28 @@ _NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How frames are taken from a video file."""
+    """How frames are sampled from a video file."""
 
     sample_fps: float = 15.0
-    """Frame rate after resampling, in frames per second; with `most_frames` only where a file does not tell its own."""
+    """Frame rate after resampling, in frames per second; with `most_frames`, used only for files without a rate."""
     most_frames: int | None = None
-    """Frames that a whole video may have: each video keeps its own rate, or gets the highest at which it has no more.
-    None takes every video at `sample_fps`, whatever its length."""
+    """Maximum number of frames of a whole video: each video keeps its own rate, or gets the highest one that does not
+    exceed this number. None samples every video at `sample_fps`."""
     resize: Resize = "squash"
     """`squash`: to a square of `resize_px`; `short_side`: shorter side to `resize_px`, aspect ratio kept; `none`."""
     resize_px: int = 256
-    """Size after resizing; without meaning for `none`."""
+    """Size after resizing, in pixels; not used for `none`."""
     resize_filter: ResizeFilter = field(default="bicubic", metadata=LEFT_OUT_AS_DEFAULT)
-    """`bicubic`, as ffmpeg resizes by default, or `bilinear`, for weights that were trained on pictures of OpenCV."""
+    """`bicubic`, ffmpeg's default, or `bilinear`, for weights trained on pictures resized with OpenCV."""
     crop_px: int = 224
-    """Side of the centre crop that the encoder sees."""
+    """Side of the centre crop for the encoder, in pixels."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Mean of the RGB channels, in pixel values 0-255."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     """Standard deviation of the RGB channels, in pixel values 0-255."""
     fill: Fill = "mean"
-    """What stands for frames beyond the end of a video: the `mean` colour (0 after normalisation), `black`, or the last
-    frame of the video that is in the clip (`edge`; `black` where there is none)."""
+    """Padding after the end of a video: the `mean` colour (0 after normalisation), `black`, or the last frame of the
+    video in the clip (`edge`; `black` if there is none)."""
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.sample_fps <= 1000:
@@ -72,12 +72,12 @@ class WindowConfig:
     window_frames: int = 480
     """Sampled frames the localizer sees at once."""
     clip_frames: int = 32
-    """Sampled frames the encoder sees at once; must divide `window_frames`, and may be as many."""
+    """Sampled frames the encoder sees at once; must divide `window_frames`, or be equal to it."""
     overlap: float = 0.25
-    """Part of a window that it shares with the next, in [0, 1)."""
+    """Fraction of a window that it shares with the next, in [0, 1)."""
     ends_partly: bool = False
-    """Whether the last window always reaches beyond the end of the video, by which it is known as the last. Otherwise
-    a video may end where a window does."""
+    """Whether the last window always extends beyond the end of the video, which identifies it as the last. Otherwise a
+    video may end exactly at the end of a window."""
 
     def __post_init__(self) -> None:
         if self.window_frames < 1 or self.clip_frames < 1 or self.window_frames % self.clip_frames:
@@ -112,8 +112,8 @@ class CandidateConfig:
     per_window: int | None = None
     """(anchor, class) pairs kept per window by score; None keeps all, as the official code does."""
     per_video: int | None = 200_000
-    """Pairs kept per video by score, so that memory is bounded; None keeps all. Six minutes with a THUMOS14 recipe
-    cannot exceed the default, whatever the scores; with a trained model, days do not."""
+    """Pairs kept per video by score, to bound memory; None keeps all. Six minutes with a THUMOS14 recipe cannot exceed
+    the default, whatever the scores; with a trained model, even days do not."""
 
     def __post_init__(self) -> None:
         for name in ("anchors_per_level", "per_window", "per_video"):
@@ -160,22 +160,22 @@ class SuppressConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides a model's numbers, besides its weights."""
+    """All settings that affect a model's results, besides its weights."""
 
     name: str
-    """What users call it."""
+    """Name of the recipe."""
     classes: tuple[str, ...]
     """Action names, in the order of the head's outputs."""
     model: ModelConfig
     """Architecture."""
     sampling: SamplingConfig = SamplingConfig()
-    """Frames from a file."""
+    """Sampling of frames."""
     window: WindowConfig = WindowConfig()
     """Windows and clips."""
     candidates: CandidateConfig = CandidateConfig()
-    """Candidates from a window."""
+    """Selection of candidates from a window."""
     suppress: SuppressConfig = SuppressConfig()
-    """Actions from candidates."""
+    """Suppression of candidates."""
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):
@@ -197,7 +197,7 @@ class Recipe:
             self._require_contrast(self.model.head)
 
     def _require_contrast(self, head: ContrastHeadConfig) -> None:
-        """Each segment must lie in exactly one window with all that its score depends on."""
+        """Check that exactly one window contains each segment with all steps that its score depends on."""
         window = self.window
         if not window.ends_partly or window.reference_step_frames != window.shared_step_frames:
             raise ConfigError(
@@ -214,13 +214,13 @@ class Recipe:
 
     @property
     def rate_text(self) -> str:
-        """How frames are taken, for people."""
+        """Sampling rate, for display."""
         most_frames = self.sampling.most_frames
         return f"{self.sampling.sample_fps:g} fps" if most_frames is None else f"≤ {most_frames} frames"
 
     @property
     def window_text(self) -> str:
-        """How long a window is, for people."""
+        """Window length, for display."""
         if self.sampling.most_frames is not None:
             return "whole video"
         return f"{self.window.window_frames / self.sampling.sample_fps:g} s"
@@ -346,7 +346,7 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _convert_tagged(choices: tuple[Any, ...], value: Any, where: str) -> Any:
-    """One of several dataclasses, told apart by their field `kind`; without it, the first one."""
+    """One of several dataclasses, identified by the field `kind`; without it, the first one."""
     tags = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
     tag = value.get("kind", next(iter(tags))) if isinstance(value, dict) else next(iter(tags))
     if not isinstance(tag, str) or tag not in tags:

@@ -1,4 +1,4 @@
-"""Actions as a document: which are kept, how they are written down, and how they reach the disk.
+"""Results as documents: selection of actions, conversion to JSON, and writing files.
 
 select_actions ──▶ actions_document | activitynet_document ──▶ write_document
 """

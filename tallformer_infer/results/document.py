@@ -1,6 +1,6 @@
 """Results as `actions.json` (see `actions.schema.json`), as text and as HTML; and the selection of actions to keep.
 
-Times and scores are written with six decimals: a microsecond, and far below the noise of a score.
+Times and scores are written with six decimals: a microsecond, and well below the noise of a score.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tallformer_infer.results.writing import encode_document, write_document
 from tallformer_infer.structures import Action, Provenance, Result, Selection, StageSeconds, VideoInfo
 
 SCHEMA_VERSION = "1.5"
-"""Version of `actions.json`. A new key raises the minor number; a key that changes or goes raises the major one."""
+"""Version of `actions.json`: minor for added keys, major for changed or removed ones."""
 
 UNTRAINED_NOTICE = "The weights of this model are random: its actions mean nothing."
 
@@ -30,30 +30,30 @@ _LEAST_SHOWN = 0.05
 _LEAST_PART_SHOWN = 0.2
 
 SHOWN = 10
-"""Most actions in a `repr`."""
+"""Maximum number of actions in a `repr`."""
 SHOWN_IN_NOTEBOOK = 50
-"""Most rows of a table; those of the highest scores."""
+"""Maximum number of table rows, those with the highest scores."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that gave no result."""
+    """An input that failed."""
 
     path: str
-    """As the user gave it."""
+    """Path or address as given by the user."""
     error: str
-    """One line that says why."""
+    """Reason, in one line."""
 
 
 def actions_document(
     results: Sequence[Result], *, selection: Selection | None = None, failures: Sequence[Failure] = ()
 ) -> dict[str, Any]:
-    """The document `actions.json` of one run.
+    """Build the document `actions.json` of one run.
 
     Args:
-        results: One or more, all of one model, device and window layout, in the order of the inputs.
-        selection: Filters that were applied; None takes those of the first result.
-        failures: Inputs of the same run that gave no result.
+        results: At least one, all with the same model, device and window layout, in input order.
+        selection: Filters that were applied; None uses those of the first result.
+        failures: Inputs of the same run that failed.
 
     Raises:
         ValueError: There are no results, or they do not come from one run.
@@ -74,7 +74,7 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> None:
     """Write the document of one video to a file; see `Result.save`.
 
     Raises:
-        OutputError: The name does not end in .json, or it cannot be written.
+        OutputError: The suffix is not .json, or the file cannot be written.
     """
     out = Path(path)
     if out.suffix.lower() != ".json":
@@ -86,12 +86,12 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> None:
 
 
 def results_of_document(document: Any) -> tuple[Result, ...]:
-    """The results in a document, as `actions_document` takes them.
+    """Read the results of a document; the inverse of `actions_document`.
 
-    What the document does not tell has its default: `missing_s`, and whether a video was generated.
+    Values that the document does not contain get their defaults: `missing_s`, and whether a video was generated.
 
     Raises:
-        AnnotationError: It is no such document, or one of another version.
+        AnnotationError: The document is malformed, or of another version.
     """
     version = str(document.get("schema_version")) if isinstance(document, dict) else "none"
     if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
@@ -118,18 +118,18 @@ def select_actions(
     classes: Sequence[str] | None = None,
     known: Sequence[str] | None = None,
 ) -> tuple[Action, ...]:
-    """The actions that pass every filter, sorted by start, then end, then falling score.
+    """Filter actions; return them sorted by start, then end, then decreasing score.
 
     Args:
         actions: Actions of one video, in any order.
-        threshold: Lowest score to keep, in [0, 1]; None keeps all.
-        top_k: Most actions to keep, those of the highest scores after the other filters; of equal scores the earlier
-            ones. None keeps all.
+        threshold: Minimum score, in [0, 1]; None keeps all.
+        top_k: Maximum number of actions, those with the highest scores after the other filters, earlier ones first
+            among equals. None keeps all.
         classes: Names of the actions to keep; None keeps all.
-        known: Names that the model can give; where given, other names in `classes` are refused.
+        known: Class names of the model; if given, other names in `classes` are refused.
 
     Raises:
-        ConfigError: As `check_selection`.
+        ConfigError: See `check_selection`.
     """
     check_selection(threshold=threshold, top_k=top_k, classes=classes, known=known)
     kept = [
@@ -143,10 +143,10 @@ def select_actions(
 
 
 def display_floor(result: Result) -> float:
-    """Lowest score of an action that is shown to people; files always hold them all.
+    """Minimum score of an action that is displayed; files always contain all actions.
 
-    A model that was never calibrated gives hundreds of actions, nearly all of which mean nothing. Where no threshold
-    was asked for, people are shown what has at least a fifth of the best score, and at least 0.05.
+    An uncalibrated model gives hundreds of actions, nearly all of them meaningless. Without a threshold, only actions
+    with at least a fifth of the best score, and at least 0.05, are displayed.
     """
     selection = result.selection
     if selection.threshold is not None or selection.operating_point is not None or not result.actions:
@@ -163,17 +163,18 @@ def check_selection(
     known: Sequence[str] | None = None,
     see: str = "tallformer info MODEL",
 ) -> None:
-    """Refuse what `select_actions` cannot do, before a video is opened.
+    """Check the arguments of `select_actions`, before a video is opened.
 
     Args:
-        threshold: Lowest score to keep, in [0, 1].
-        top_k: Most actions to keep per video, at least 1.
+        threshold: Minimum score, in [0, 1].
+        top_k: Maximum number of actions per video, at least 1.
         classes: Names of the actions to keep.
-        known: Names that the model can give; None: not known here.
+        known: Class names of the model; None skips this check.
         see: Command that lists `known`, for the message.
 
     Raises:
-        ConfigError: One of them is out of range, or a class is not one of `known`; the message names near matches.
+        ConfigError: One of them is out of range, or a class is not one of `known`; the message gives close matches.
+        TypeError: `classes` is a string.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be in [0, 1]")
@@ -189,7 +190,7 @@ def check_selection(
 
 
 def in_order(actions: Iterable[Action]) -> tuple[Action, ...]:
-    """Actions sorted by start, then end, then falling score."""
+    """Actions sorted by start, then end, then decreasing score."""
     return tuple(sorted(actions, key=lambda action: (action.start_s, action.end_s, -action.score, action.label)))
 
 
@@ -208,7 +209,7 @@ def result_text(result: Result) -> str:
 
 
 def result_html(result: Result) -> str:
-    """A headline, a time line and a table; no script, and nothing from outside."""
+    """HTML with a heading, a timeline and a table; no scripts and no external resources."""
     best = sorted(result.actions, key=lambda action: -action.score)[:SHOWN_IN_NOTEBOOK]
     shown = sorted(best, key=lambda action: (action.start_s, action.end_s))
     colours = {label: _colour(number) for number, label in enumerate(dict.fromkeys(one.label for one in shown))}
@@ -242,7 +243,7 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def describe_run(results: Sequence[Result], selection: Selection) -> dict[str, Any]:
-    """What all results of a run have in common, as JSON.
+    """Facts common to all results of a run, as JSON.
 
     Raises:
         ValueError: There are no results, or they do not come from one run.
@@ -273,7 +274,7 @@ def describe_run(results: Sequence[Result], selection: Selection) -> dict[str, A
 
 
 def describe_file(result: Result) -> dict[str, Any]:
-    """Everything about one video but its actions, as JSON."""
+    """One video without its actions, as JSON."""
     timings = result.timings
     return {
         "path": result.video.path,
@@ -304,7 +305,7 @@ def describe_file(result: Result) -> dict[str, Any]:
 
 
 def describe_action(action: Action) -> dict[str, Any]:
-    """One action as JSON, in the form that both dialects use."""
+    """One action as JSON, as used in both output formats."""
     return {
         "segment": [_rounded(action.start_s), _rounded(action.end_s)],
         "label": action.label,

@@ -1,4 +1,4 @@
-"""A document reaches the disk whole or not at all."""
+"""Write documents atomically."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ STDOUT = Path("-")
 
 
 def check_destination(out: Path, *, inputs: Sequence[str] = (), example: str = "actions.json") -> None:
-    """Refuse a destination that could not be written, before hours are spent on its content.
+    """Check that a destination can be written, before a long run.
 
     Args:
         out: A file, or `-` for standard output.
         inputs: Files that the run reads, and that must not be replaced.
-        example: Name of such a file, for the message where `out` is a folder.
+        example: Example of a file name, for the message if `out` is a folder.
 
     Raises:
-        OutputError: It is a folder, or one of `inputs`, or its folder is missing, or writing is not allowed.
+        OutputError: It is a folder, or one of `inputs`, or its folder is missing, or it is not writable.
     """
     if out == STDOUT:
         _check_stdout()
@@ -43,8 +43,8 @@ def check_destination(out: Path, *, inputs: Sequence[str] = (), example: str = "
 def write_document(document: dict[str, Any], out: Path) -> None:
     """Write a document as JSON.
 
-    A file is written under another name in the same folder, synced to the disk and renamed: whoever reads `out`, and
-    whatever stops the program, sees the old content or the new, never a part. A pipe or device is written directly.
+    A file is written under a temporary name in the same folder, synced and renamed: readers see the old content or the
+    new one, never a part, even if the program is stopped. A pipe or device is written directly.
 
     Args:
         document: JSON values.
@@ -57,16 +57,16 @@ def write_document(document: dict[str, Any], out: Path) -> None:
 
 
 def encode_document(document: dict[str, Any]) -> bytes:
-    """A document as the bytes of a file."""
+    """Encode a document as the content of a file."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         return f"{text}\n".encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8: only \u escapes can carry it
+    except UnicodeEncodeError:  # a file name that is not UTF-8 needs \u escapes
         return f"{json.dumps(document, indent=2, allow_nan=False)}\n".encode()
 
 
 def write_content(content: bytes, out: Path) -> None:
-    """Write the content of a file, as `write_document` does.
+    """Write the content of a file atomically, see `write_document`.
 
     Raises:
         OutputError: It cannot be written. What was there before is untouched.

@@ -1,4 +1,4 @@
-"""What runs a bundle's graphs on a device. No torch."""
+"""Runtimes that run a bundle's graphs on a device, without torch."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ PROBE_S = 1.0
 """Duration of each measurement after a warm-up, in seconds."""
 _MOST_ROUNDS = 5
 _FORM = 2
-"""Of what is kept; counted up when a runtime becomes faster."""
+"""Version of stored choices; increased when a runtime becomes faster."""
 
 _ONNXRUNTIME, _OPENVINO, _OPENVINO_BF16 = _WAYS = ("onnxruntime", "openvino", "openvino bf16")
 _WORTH_IT = 0.9
@@ -52,17 +52,17 @@ def load_runtime(
 
     Args:
         bundle: Checked on reading.
-        device: `auto` takes CUDA where it works, else the fastest on the CPU, see Note [the probe]; `tensorrt` runs the
+        device: `auto` uses CUDA if it works, else the fastest on the CPU, see Note [the probe]; `tensorrt` runs the
             engines of `tallformer engine build`, `onnx-tensorrt` has ONNX Runtime build them while loading.
-        threads: CPU threads; None takes one per core.
+        threads: CPU threads; None uses one per core.
         precision: Precision of the encoder; None leaves it to the runtime.
 
     Raises:
-        BundleError: A graph is missing, damaged, or not what the recipe says.
-        DeviceError: `device` is not available, or does not have the precision.
-        EngineError: There is no TensorRT engine for this GPU, or one is damaged.
-        ExtraError: OpenVINO was asked for and is not installed.
-        ValueError: `device` or `threads` is not one of those.
+        BundleError: A graph is missing or damaged, or does not match the recipe.
+        DeviceError: `device` is not available, or does not support the precision.
+        EngineError: There is no TensorRT engine for this GPU, or it is damaged.
+        ExtraError: OpenVINO was requested and is not installed.
+        ValueError: `device` or `threads` is out of range.
     """
     if device not in get_args(Device):
         raise ValueError(f"device={device!r}: expected one of {', '.join(get_args(Device))}")
@@ -135,9 +135,9 @@ def load_fastest(
         folder: Folder of stored choices; None uses the user's cache.
 
     Raises:
-        BundleError: A graph is missing, damaged, or not what the recipe says.
-        DeviceError: bfloat16 was asked for and the processor has none.
-        ExtraError: bfloat16 was asked for and OpenVINO is not installed.
+        BundleError: A graph is missing or damaged, or does not match the recipe.
+        DeviceError: bfloat16 was requested and the CPU does not support it.
+        ExtraError: bfloat16 was requested and OpenVINO is not installed.
     """
     first = f"{because}; " if because else ""
     if precision == "bf16":
@@ -156,7 +156,7 @@ def load_fastest(
 
 
 def _without_openvino() -> str:
-    """What is missed; the factors were measured with `detect` and the models kinetics400-fast and kinetics400."""
+    """Note on the missing OpenVINO; factors were measured with `detect` for kinetics400-fast and kinetics400."""
     if "AMX bf16" in processor_features():
         return "this processor has AMX, with which OpenVINO is 2 to 4 times as fast, but it is not installed"
     return "OpenVINO, which is faster on many processors, is not installed"
@@ -171,7 +171,7 @@ def _name(bundle: Bundle, may_reduce: bool) -> str:
 
 
 def _measure(bundle: Bundle, may_reduce: bool, threads: int | None) -> Choice:
-    """See Note [the probe]. A way that fails is left out, except for ONNX Runtime, whose errors are raised."""
+    """See Note [the probe]. A runtime that fails is skipped, except for ONNX Runtime, whose errors are raised."""
     clip_s = {_ONNXRUNTIME: _clip_s(bundle, _ONNXRUNTIME, threads)}
     for way in (_OPENVINO, *([_OPENVINO_BF16] if may_reduce and has_bf16() else [])):
         with contextlib.suppress(TallformerError, RuntimeError):

@@ -46,7 +46,7 @@ from tallformer_infer.structures import Candidates, Proposals
 from tallformer_infer.text import first_line
 
 MOST_IN_GRAPH = 50_000
-"""Candidates that graph 3 takes: its node compares all pairs in a bit mask, N * N / 8 bytes, 0.3 GB at that number."""
+"""Maximum number of candidates for graph 3, which compares all pairs in a bit mask of N * N / 8 bytes: 0.3 GB here."""
 
 
 class OnnxRuntime:
@@ -65,15 +65,15 @@ class OnnxRuntime:
 
         Args:
             bundle: Checked on reading.
-            device: `auto` takes CUDA where it works, else the CPU; `device_reason` says which and why.
-            threads: CPU threads; None takes one per core, or as many as a container's quota is worth.
+            device: `auto` uses CUDA if it works, otherwise the CPU; `device_reason` says which and why.
+            threads: CPU threads; None uses one per core, within a container's quota.
             encoder: Runs graph 1 instead; for `device="cpu"`.
-            reason: Why this device was chosen, where somebody else did.
+            reason: Why this device was chosen, if the caller chose it.
 
         Raises:
-            BundleError: A graph is missing, damaged, or not what the recipe says.
-            DeviceError: `device` was asked for and cannot be had.
-            ValueError: `device` or `threads` is not one of those.
+            BundleError: A graph is missing or damaged, or does not match the recipe.
+            DeviceError: The requested device is not available.
+            ValueError: `device` or `threads` is out of range.
         """
         if device not in get_args(Device):
             raise ValueError(f"device={device!r}: expected one of {', '.join(get_args(Device))}")
@@ -110,23 +110,23 @@ class OnnxRuntime:
 
     @property
     def precision(self) -> str:
-        """What the encoder computes in."""
+        """Precision of the encoder."""
         return self._bundle.graphs["encoder"].precision
 
     @property
     def device_reason(self) -> str:
-        """Why that device was chosen, for people."""
+        """Reason why that device was chosen, for display."""
         return f"{self._place.reason}, {self._on_gpu.remark}" if self._on_gpu else self._place.reason
 
     @property
     def clips_at_once(self) -> int:
-        """Clips that the device encodes best at the same time."""
+        """Number of clips to encode in parallel for the best speed."""
         on_device = min(most_clips(self._recipe), DEFAULT_BATCHES["encoder"].most)
         return self._on_cpu.clips_at_once if self._on_cpu else on_device
 
     @property
     def clips_per_call(self) -> int:
-        """One on the CPU, whose threads have a clip each; all of them on a GPU."""
+        """One on the CPU, with one clip per thread; all of them on a GPU."""
         return 1 if self._on_cpu else self.clips_at_once
 
     def encode(
@@ -160,13 +160,13 @@ class OnnxRuntime:
         return Proposals(segments[0], scores[0], class_scores[0])
 
     def suppress_in_graph(self, candidates: Candidates) -> Candidates:
-        """Candidates of a whole video to its actions with graph 3, on the device of the other graphs.
+        """Suppress the candidates of a whole video with graph 3, on the device of the other graphs.
 
         Commands use NumPy, see Note [where suppression runs].
 
         Raises:
             BundleError: The bundle has no graph 3.
-            ValueError: There are more candidates than it takes.
+            ValueError: There are more than `MOST_IN_GRAPH` candidates.
         """
         if len(candidates) > MOST_IN_GRAPH:
             raise ValueError(f"{len(candidates)} candidates: graph 3 takes {MOST_IN_GRAPH}")
@@ -207,7 +207,7 @@ class OnnxRuntime:
         return [tensorrt_provider(self._bundle.graphs[name].inputs, key, cache, captures=captures)]
 
     def _check_suppress(self) -> None:
-        """Graph 3 must say what the recipe says, as NumPy follows the recipe."""
+        """Check that the settings of graph 3 match the recipe, which NumPy follows."""
         if "suppress" not in self._bundle.graphs:
             return
         made_for = self._bundle.graph_metadata("suppress").get(SUPPRESS_SETTINGS, "null")
@@ -239,7 +239,7 @@ class OnnxRuntime:
 
     @contextmanager
     def _naming(self, name: GraphName) -> Iterator[None]:
-        """What ONNX Runtime refuses is an error that names the bundle and the graph."""
+        """Translate errors of ONNX Runtime to ones that name the bundle and the graph."""
         try:
             yield
         except TallformerError:
@@ -266,7 +266,7 @@ class OnnxRuntime:
 
 
 def _item_shape(session: ort.InferenceSession, name: str) -> tuple[int, ...] | None:
-    """Of an input, without the batch; None if there is none of that name."""
+    """Shape of an input without the batch; None if there is no such input."""
     return {item.name: tuple(item.shape[1:]) for item in session.get_inputs()}.get(name)
 
 
@@ -275,11 +275,11 @@ class HostEncoder(Protocol):
 
     @property
     def clips_at_once(self) -> int:
-        """Clips that it encodes best at the same time."""
+        """Number of clips to encode in parallel for the best speed."""
 
     @property
     def clip_shape(self) -> tuple[int, ...]:
-        """Shape (F, H, W, 3) of the clips that the graph takes."""
+        """Shape (F, H, W, 3) of the clips for the graph."""
 
     def run(
         self, clips: NDArray[np.uint8], real_frames: NDArray[np.int64], cancellation: Cancellation
@@ -305,9 +305,9 @@ class CpuEncoder:
         """Load the graph.
 
         Args:
-            content: The graph as a bundle has it.
-            threads: Threads in all; None takes one per core that this process may use.
-            most_clips: At once, see `most_clips`. With more threads than that, several share a clip.
+            content: The graph from a bundle.
+            threads: Total threads; None uses one per core that this process may use.
+            most_clips: Maximum number of parallel clips, see `most_clips`. With more threads, several share a clip.
             is_bf16: Whether it computes in bfloat16.
         """
         threads = threads or available_cores()

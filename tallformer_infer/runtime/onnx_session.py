@@ -53,7 +53,7 @@ _PRECISIONS = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_enable", "int8-stati
 """Options that allow TensorRT to compute in each precision."""
 
 ProviderWithOptions = str | tuple[str, dict[str, str]]
-"""As ONNX Runtime takes it; its TensorRT wants `True` and `False`, its CUDA takes `1` and `0`."""
+"""Provider in ONNX Runtime's form; TensorRT options need `True` and `False`, CUDA options `1` and `0`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,11 @@
 """OpenVINO for the encoder, on the CPU or on Intel's GPU or NPU; ONNX Runtime for the other graphs.
 
 Note [what OpenVINO is asked for]
-    The graph as it is in the bundle, fixed to one clip: OpenVINO does its own fusion and layout, and our tiles (see
-    `cpu_graph`) only get in its way; `rewrite` changes the two places where it needs help. One clip per stream
-    and thread, as in `CpuEncoder`. Threads are not pinned to cores, because parallel workers would all be pinned to the
-    same ones. The precision is always given: without it, OpenVINO uses bfloat16 wherever the processor has it.
-    Localizers are half a percent of the arithmetic, have sizes that depend on the batch, and stay in float32 with ONNX
-    Runtime.
+    The graph from the bundle, fixed to one clip: OpenVINO does its own fusion and layout, and our tiles (see
+    `cpu_graph`) would only interfere; `rewrite` changes two places where OpenVINO needs help. One clip per stream and
+    thread, as in `CpuEncoder`. Threads are not pinned to cores, because parallel workers would all be pinned to the
+    same ones. The precision is always set: without it, OpenVINO uses bfloat16 on every CPU that supports it. Localizers
+    are half a percent of the arithmetic, have sizes that depend on the batch, and stay in float32 with ONNX Runtime.
 
 Note [compiled models]
     Reading and compiling Swin-T takes twice as long as importing a compiled model. So compiled models are kept in the
@@ -60,9 +59,9 @@ from tallformer_infer.runtime.protocol import Cancellation, most_clips
 from tallformer_infer.text import first_line
 
 MOST_BYTES = 4 * 10**9
-"""Of all kept models together; beyond that the oldest go."""
+"""Maximum size of all cached models; the oldest are evicted."""
 _FORM = 2
-"""Of what is compiled; other numbers are not taken from the cache."""
+"""Version of compiled models; cached ones of another version are not used."""
 _HINTS: dict[RunPrecision, str] = {"fp32": "f32", "bf16": "bf16"}
 _PLACES: dict[str, RunsOn] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
 
@@ -83,14 +82,14 @@ class OpenVinoRuntime(OnnxRuntime):
 
         Args:
             bundle: Checked on reading.
-            device: `openvino` is the processor.
-            precision: Of the encoder; None takes that of `default_precision`.
-            threads: CPU threads; None takes one per core, or as many as a container's quota is worth.
-            reason: Why it was chosen; None: as asked.
+            device: `openvino` is the CPU.
+            precision: Precision of the encoder; None uses `default_precision`.
+            threads: CPU threads; None uses one per core, within a container's quota.
+            reason: Why it was chosen; None if requested by the user.
 
         Raises:
-            BundleError: A graph is missing, damaged, or not what the recipe says.
-            DeviceError: OpenVINO finds no such device, or it has no bfloat16.
+            BundleError: A graph is missing or damaged, or does not match the recipe.
+            DeviceError: OpenVINO finds no such device, or it does not support bfloat16.
             ExtraError: OpenVINO is not installed.
             ValueError: `threads` is below 1.
         """
@@ -115,7 +114,7 @@ class OpenVinoRuntime(OnnxRuntime):
 
     @property
     def precision(self) -> str:
-        """What the encoder computes in."""
+        """Precision of the encoder."""
         is_reduced = self._graph_precision != "fp32"
         return self._graph_precision if is_reduced else self._precision
 
@@ -136,15 +135,15 @@ class OpenVinoEncoder:
         """Load the graph.
 
         Args:
-            content: The graph as a bundle has it.
+            content: The graph from a bundle.
             target: OpenVINO's name for the device.
-            precision: What is computed in.
-            threads: Threads in all; None takes one per core that this process may use.
-            most_clips: At once, see `most_clips`. With more threads than that, several share a clip.
-            folder: Where compiled models are kept; None takes the user's cache.
+            precision: Precision of the computation.
+            threads: Total threads; None uses one per core that this process may use.
+            most_clips: Maximum number of parallel clips, see `most_clips`. With more threads, several share a clip.
+            folder: Folder of compiled models; None uses the user's cache.
 
         Raises:
-            DeviceError: OpenVINO finds no such device, or the device does not have the precision.
+            DeviceError: OpenVINO finds no such device, or the device does not support the precision.
             ExtraError: OpenVINO is not installed.
         """
         core = _core()
@@ -156,7 +155,7 @@ class OpenVinoEncoder:
         settings = _settings(target, precision, threads, self.clips_at_once)
         name = _name(content, target, settings)
         self._compiled = _compiled(core, content, target, settings, folder or user_cache_folder() / "openvino", name)
-        self._inputs = {port.any_name for port in self._compiled.inputs}  # an input that nothing uses is left out
+        self._inputs = {port.any_name for port in self._compiled.inputs}  # OpenVINO removes unused inputs
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.clips_at_once):
             self._free.put(self._compiled.create_infer_request())
@@ -168,11 +167,11 @@ class OpenVinoEncoder:
         return tuple(self._compiled.input("clips").shape)[1:]
 
     def told(self, name: str) -> Any:
-        """What OpenVINO says of a property of the compiled model."""
+        """Value of a property of the compiled model."""
         return self._compiled.get_property(name)
 
     def runtime_model(self) -> Any:
-        """The nodes that OpenVINO runs, for those who want to know why something is slow."""
+        """The nodes that OpenVINO runs, for profiling."""
         return self._compiled.get_runtime_model()
 
     def run(
@@ -196,7 +195,7 @@ class OpenVinoEncoder:
             with cancellation.stopping(request.cancel):
                 given = {"clips": np.ascontiguousarray(clip), "real_frames": real_frames}
                 request.start_async({name: given[name] for name in self._inputs}, share_inputs=True)
-                if cancellation.is_cancelled:  # between the two lines above, when there was nothing to cancel yet
+                if cancellation.is_cancelled:  # cancelled before the request was registered
                     request.cancel()
                 request.wait()
                 return np.array(request.get_output_tensor(0).data, np.float32)
@@ -209,28 +208,28 @@ class OpenVinoEncoder:
 
 
 def openvino_version() -> str:
-    """As it tells it, without the build.
+    """Version of OpenVINO, without the build number.
 
     Raises:
-        ExtraError: It is not installed.
+        ExtraError: OpenVINO is not installed.
     """
     return str(_library().get_version()).partition("-")[0]
 
 
 def has_bf16(target: str = "CPU") -> bool:
-    """Whether a device computes in bfloat16 itself.
+    """Whether a device supports bfloat16 natively.
 
     Raises:
         ExtraError: OpenVINO is not installed.
     """
     try:
         return "BF16" in _core().get_property(target, "OPTIMIZATION_CAPABILITIES")
-    except RuntimeError:  # there is no such device, which whoever loads a graph on it says
+    except RuntimeError:  # no such device; loading a graph on it raises the error
         return False
 
 
 def default_precision(bundle: Bundle, target: str = "CPU") -> RunPrecision:
-    """bfloat16 where the device has it and the bundle's parity report says that actions stay the same in it.
+    """bfloat16 if the device supports it and the bundle's parity report confirms that actions do not change.
 
     Raises:
         ExtraError: OpenVINO is not installed.
@@ -277,8 +276,8 @@ def import_without_telemetry(name: str) -> Any:
 
 def _core() -> Any:
     library = _library()
-    # The first type asked for imports NumPy's C interface, and two threads that do it at once wait for each other and
-    # for the interpreter's lock, for ever (OpenVINO 2026.4, pybind11).
+    # The first type lookup imports NumPy's C interface; two threads that do so at once deadlock with the interpreter's
+    # lock (OpenVINO 2026.4, pybind11).
     library.Type.u8.to_dtype()
     return library.Core()
 
@@ -301,7 +300,7 @@ def _settings(target: str, precision: RunPrecision, threads: int, streams: int) 
 
 
 def _name(content: bytes, target: str, settings: dict[str, Any]) -> str:
-    """What a compiled model is kept as, without its own hash."""
+    """Cache name of a compiled model, without its own hash."""
     made_by = [
         str(_FORM),
         openvino_version(),
@@ -399,7 +398,7 @@ def _put_stem_in_blocks(convolution: Any) -> None:
 
 
 def _of_blocks(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights (out, 3, 7, 7, 7) for blocks: (out, 8 x 3, 4, 4, 4), the place in a block before the colour."""
+    """Convert weights (out, 3, 7, 7, 7) for blocks: (out, 8 x 3, 4, 4, 4), position in the block before colour."""
     out, colours = weights.shape[:2]
     even = np.pad(weights, [(0, 0), (0, 0), *[(0, 1)] * 3])
     half = even.shape[-1] // _BLOCK
@@ -408,7 +407,7 @@ def _of_blocks(weights: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _without_zeros_behind(convolution: Any) -> Any:
-    """What a convolution reads, before zeros were put behind it, axis by axis."""
+    """Input of a convolution before the zero padding at its end, axis by axis."""
     found = convolution.input(0).get_source_output()
     while (node := found.get_node()).get_type_name() == "Concat":
         parts = [node.input(at) for at in range(node.get_input_size())]

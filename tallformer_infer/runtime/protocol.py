@@ -17,9 +17,9 @@ from tallformer_infer.errors import BundleError, StoppedError
 from tallformer_infer.structures import Candidates, Proposals
 
 _MOST_CLIPS = 8
-"""More clips gain nothing, and each needs its own memory."""
+"""Maximum number of parallel clips: more are not faster, and each needs its own memory."""
 _MOST_PIXELS = 1024 * 224 * 224
-"""Of all clips together: as much as one clip of a minute, which takes gigabytes by itself."""
+"""Maximum number of pixels of all parallel clips: one clip of a minute, which alone takes gigabytes."""
 
 
 class Cancellation:
@@ -84,7 +84,7 @@ class Runtime(Protocol):
 
     @property
     def precision(self) -> str:
-        """What the encoder computes in: its graph's precision, unless another was asked for when it was loaded."""
+        """Precision of the encoder: that of its graph, unless another one was requested on loading."""
 
     @property
     def device_reason(self) -> str:

@@ -1,4 +1,4 @@
-"""The encoder's graph, rewritten so that ONNX Runtime's CPU kernels run it fastest; kept in the user's cache."""
+"""Rewrite the encoder's graph for ONNX Runtime's CPU kernels, and cache it in the user's cache."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tallformer_infer.installing import install_command
 from tallformer_infer.runtime.onnx_session import CPU, open_session
 
 MOST_BYTES = 4 * 10**9
-"""Of all kept graphs together; beyond that the oldest go."""
+"""Maximum size of all cached graphs; the oldest are evicted."""
 _VERSION = 3
-"""Of how graphs are made; with another one, kept graphs are not used."""
+"""Version of the rewriting; cached graphs of another version are not used."""
 
 
 def cpu_encoder_graph(content: bytes, *, is_bf16: bool = False, folder: Path | None = None) -> bytes | None:
-    """Make an encoder's graph for the CPU, or take the one that was made before.
+    """Rewrite an encoder's graph for the CPU, or load it from the cache.
 
     Args:
-        content: The graph as a bundle has it.
-        is_bf16: Whether it computes in bfloat16, which the CPU cannot run as it is.
-        folder: Where made graphs are kept; None takes the user's cache.
+        content: The graph from a bundle.
+        is_bf16: Whether it computes in bfloat16, which the CPU cannot run directly.
+        folder: Cache folder; None uses the user's cache.
 
     Returns:
-        A graph for exactly one clip that ONNX Runtime need not optimise any more; None where the given one is as
-        fast, or the package `onnx` is missing, without which none can be made.
+        A graph for exactly one clip that is already optimised by ONNX Runtime; None if the given one is as fast, or the
+        package `onnx` is missing.
 
     Raises:
         DeviceError: It computes in bfloat16, and `onnx` is missing.
@@ -54,13 +54,13 @@ def cpu_encoder_graph(content: bytes, *, is_bf16: bool = False, folder: Path | N
 
 
 def _name(content: bytes, *, is_bf16: bool) -> str:
-    """What a graph is kept as, without its own hash."""
+    """Cache name of a graph, without its own hash."""
     made_by = f"{_VERSION} {ort.__version__} {platform.machine()} {is_bf16} "
     return hashlib.sha256(f"{made_by}{hashlib.sha256(content).hexdigest()}".encode()).hexdigest()[:32]
 
 
 def _optimised(made: bytes) -> bytes:
-    """What ONNX Runtime makes of a graph. Not for this processor only: that is decided when it is loaded."""
+    """Optimise a graph with ONNX Runtime, except for CPU-specific optimisations, which are applied on loading."""
     with tempfile.TemporaryDirectory(prefix="tallformer-") as folder:
         file = Path(folder) / "optimised.onnx"
         open_session(made, providers=[CPU], threads=1, save_as=file)

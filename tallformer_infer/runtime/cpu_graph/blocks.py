@@ -1,8 +1,8 @@
 """Find the blocks of a windowed transformer in a graph, by what their nodes compute.
 
 A block is found from its attention, and an attention from its softmax. From there the search follows nodes that only
-move values to the linear layers before and after it, and on to the maps of positions. Where each value ends up is found
-by sending row numbers along that way.
+move values to the linear layers before and after it, and to the feature maps. The mapping of positions is found by
+sending row indices through these nodes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Attention:
     mask: NDArray[np.float32] | None
     """Added to the logits, shape (masks, tokens, tokens); window `n` has mask `n % masks`."""
     cut: NDArray[np.int64]
-    """Position of each token of each window, the number of positions where it is zero, shape (windows, tokens)."""
+    """Position of each token of each window; the number of positions for padding, shape (windows, tokens)."""
     join: NDArray[np.int64]
     """Token (row of all windows) of each position, shape (positions,)."""
 
@@ -70,7 +70,7 @@ class Block:
 
 
 def find_blocks(graph: Graph) -> Iterator[Block]:
-    """Every block that is whole, in order."""
+    """All complete blocks, in order."""
     for attention in find_attentions(graph):
         block = _around(graph, attention)
         if block:
@@ -78,7 +78,7 @@ def find_blocks(graph: Graph) -> Iterator[Block]:
 
 
 def find_attentions(graph: Graph) -> Iterator[Attention]:
-    """Every windowed attention, in order."""
+    """All windowed attentions, in order."""
     for node in graph.nodes:
         if node.op_type == "Softmax" and _is_over_keys(node, graph):
             found = _attention(graph, node)

@@ -110,7 +110,7 @@ class Linear:
     result: str
     """Its output, shape (…, K)."""
     weight: Array
-    """Shape (C, K); float32, or int8 where inputs are quantised as they come."""
+    """Shape (C, K); float32, or int8 if inputs are quantised dynamically."""
     scales: NDArray[np.float32] | None
     """Shape (K,), of int8 weights."""
     bias: NDArray[np.float32]

@@ -2,27 +2,27 @@
 
 Note [why tiles]
     The probabilities of one block of Swin-T at 224 px are 236 MB, written and read again by four operators in turn; an
-    MLP's hidden layer is 77 MB. Small enough for the cache, the same operators take half the time (measured one by
-    one). A tile is some windows; all of the block is computed for a tile before the next one begins.
+    MLP's hidden layer is 77 MB. With data that fits the cache, the same operators take half the time (measured one by
+    one). A tile is a few windows; the whole block is computed for a tile before the next one starts.
 
 Note [one head at a time]
-    The probabilities of one window and head are 0.6 MB in Swin, those of all heads up to 15: one after the other they
-    stay in the cache. As matrices of two axes they are also what `Gemm` can make, which begins with the bias and adds
-    the product to it, so that the bias costs no pass of its own. Together that takes 9 % off the time of an encoder.
+    The probabilities of one window and head are 0.6 MB in Swin, those of all heads up to 15: computed one after another
+    they stay in the cache. As two-dimensional matrices they can also be computed by `Gemm`, which adds the product to
+    the bias, so that the bias needs no extra pass. Together that saves 9 % of the time of an encoder.
 
 Note [rows instead of maps]
-    Shifting, padding and cutting into windows only move positions, and so does the way back. What each row of a tile
-    is was found in the graph (`blocks.py`), so one `Gather` takes it from wherever the block before left it; maps
-    are only put together again where something else than a block reads them.
+    Shifting, padding and partitioning into windows only move positions, and so does the reverse. The source of each row
+    of a tile is known from the graph (`blocks.py`), so one `Gather` reads it directly from the output of the previous
+    block; maps are only assembled if another operator than a block reads them.
 
 Note [mask]
-    A mask of -100 makes probabilities of 1e-44, denormal numbers, for which processors take about a hundred times as
-    long. With -60 they stay normal, and results are the same in float32 as long as no masked logit is more than
-    40 above all others of its row.
+    A mask of -100 gives probabilities of 1e-44, denormal numbers, with which CPUs are about a hundred times slower.
+    With -60 they stay normal, and results are the same in float32 as long as no masked logit is more than 40 above all
+    others of its row.
 
 Note [biases of key and value]
-    A bias of the keys adds the same to all logits of a query, which the softmax takes away again. A bias of the values
-    goes through the attention as it is, as probabilities sum to 1, so it is added to the output's bias.
+    A bias of the keys adds the same value to all logits of a query, which the softmax cancels. A bias of the values
+    passes through the attention unchanged, as probabilities sum to 1, so it is added to the output's bias.
 
 Note [bfloat16 on the CPU]
     ONNX Runtime has no CPU kernels for bfloat16. In a widened graph every tensor stays bfloat16; each node computes in
@@ -46,12 +46,12 @@ from tallformer_infer.runtime.cpu_graph.blocks import Attention, Block, Norm, fi
 from tallformer_infer.runtime.cpu_graph.graph import Array, Graph, Linear
 
 PROBABILITY_BYTES = 2**21
-"""Of one tile, all heads together. Of 2, 4 and 8 MB, 2 was the fastest with 1 MB of cache per core."""
+"""Probabilities of one tile, for all heads. Of 2, 4 and 8 MB, 2 was the fastest with 1 MB of cache per core."""
 HEAD_BYTES = 2**18
-"""Of one window and head; less than that is not worth operators of its own."""
+"""Minimum size of the probabilities of one window and head for computing heads separately."""
 MOST_HEADS = 10_000
-"""Windows times heads of a graph that is cut so finely. A clip of a minute has 58,000: loading its 400,000 operators
-took 40 s, and saved none when they ran; cut as `Grain.of` does, it takes 15."""
+"""Maximum number of windows times heads for computing heads separately. A clip of a minute has 58,000: loading its
+400,000 operators took 40 s without running faster; with `Grain.of` it takes 15."""
 _MASK = -60.0
 
 CONTRIB = "com.microsoft"

@@ -72,7 +72,7 @@ class EngineOptions:
 
 
 def check_engines_can_be_built(options: EngineOptions) -> None:
-    """Refuse what `build_engines` would refuse, before minutes are spent on exporting a bundle.
+    """Check that `build_engines` can run, before exporting a bundle for minutes.
 
     Raises:
         DeviceError, ExtraError: There is no TensorRT, or no GPU for it.
@@ -90,7 +90,7 @@ def build_engines(bundle: Bundle, options: EngineOptions, speaker: Speaker) -> l
     """
     if bundle.graphs["encoder"].precision == "int8":
         raise EngineError(
-            f"{bundle.path}: its encoder is int8 for CPUs, with inputs quantised as they come, which TensorRT cannot "
+            f"{bundle.path}: its encoder is int8 for CPUs, with dynamically quantised inputs, which TensorRT cannot "
             "build; export it again with --precision fp16 or int8-static"
         )
     library, gpu, target = _choose(options)
