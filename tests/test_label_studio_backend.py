@@ -391,8 +391,8 @@ def test_corrected_tasks_make_a_new_model(trainable: Path, root: Path, tmp_path:
         assert hear(client, annotated(1)) == "1 of 2 corrected tasks"
         assert hear(client, annotated(1, action="ANNOTATION_UPDATED")) == "1 of 2 corrected tasks"
         assert hear(client, annotated(3, was_cancelled=True)) == "1 of 2 corrected tasks"
-        assert hear(client, annotated(2)) == "training begins with 2 tasks"
-        assert hear(client, annotated(4)) in ("a training is under way", "1 of 2 corrected tasks")
+        assert hear(client, annotated(2)) == "training started with 2 tasks"
+        assert hear(client, annotated(4)) in ("a training is in progress", "1 of 2 corrected tasks")
         assert trained(client)["state"] == "done", (tmp_path / "data/label-studio/7/models/1/log.txt").read_text()
         after = setup(client).json()["model_version"]
         (prediction,) = predict(client, "local.mp4")

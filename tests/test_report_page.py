@@ -91,7 +91,7 @@ def test_time_line_reaches_as_far_as_the_last_action():
 
 
 def test_page_without_a_video_is_refused():
-    with pytest.raises(ValueError, match="expected one video or more"):
+    with pytest.raises(ValueError, match="expected at least one video"):
         render_page([], title="a")
 
 

@@ -1,20 +1,20 @@
-"""What a graph of a bundle may hold, and how much memory it may ask for, checked before any runtime sees it.
+"""Check the content of a bundle's graphs and the memory they need, before any runtime loads them.
 
 Note [what is refused]
-    A graph is data from someone else, and ONNX lets it name files: tensors kept elsewhere, libraries of functions,
-    engines. A bundle's graphs are one file each and compute with standard operators only, so all else is refused: a
-    tensor outside the file (whatever its path), an operator that is not listed here, functions that the file defines
-    itself, parts for training, sparse tensors (whose few values may stand for any size), and ONNX Runtime's own format,
-    in which none of this could be seen. Where a reader could be led to see something else than the runtime does (a
-    field that is given twice, an unknown wire type), every occurrence is checked, or the file is refused.
+    A graph is untrusted data, and ONNX allows it to refer to files: external tensors, function libraries, engines. A
+    bundle's graphs are one file each and use standard operators only, so everything else is refused: external tensors
+    (whatever their paths), operators that are not listed here, functions defined in the file, parts for training,
+    sparse tensors (whose few values may represent any size), and ONNX Runtime's own format, in which none of this could
+    be checked. If a parser could read something else than the runtime (a duplicate field, an unknown wire type), every
+    occurrence is checked, or the file is refused.
 
 Note [memory of a graph]
-    A file of a kilobyte can ask for terabytes: `Expand`, `Tile`, `ConstantOfShape`, `Range` and `Pad` make tensors of
-    any size, and so do the sum of a row and a column, or a `Concat` that doubles forty times. So the shapes of all
-    tensors are inferred by `onnx`, and what is alive at the same time is added up, node by node. The sum may be no more
-    than a multiple of the inputs and outputs that `bundle.json` declares: Video Swin's attention alone takes 49 to 100
-    bytes for each byte of pixels. A size that cannot be told from the graph is refused: none of ours has any. Every
-    extra that brings a runtime brings `onnx`; without it, memory is not checked.
+    A file of a kilobyte can require terabytes: `Expand`, `Tile`, `ConstantOfShape`, `Range` and `Pad` create tensors of
+    any size, and so do the sum of a row and a column, or a `Concat` that doubles forty times. The shapes of all tensors
+    are therefore inferred by `onnx`, and the sizes of live tensors are added up, node by node. The sum may not exceed a
+    multiple of the inputs and outputs declared in `bundle.json`: Video Swin's attention alone takes 49 to 100 bytes for
+    each byte of pixels. Tensors whose size cannot be inferred are refused: our graphs have none. Every extra with a
+    runtime includes `onnx`; without it, memory is not checked.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ ALLOWED_OPS: dict[str, frozenset[str]] = {
     "localizer": frozenset((_COMPUTING + _QUANTISED).split()),
     "suppress": frozenset((_COMPUTING + _SUPPRESSING).split()),
 }
-"""Operators by graph, all of ONNX's own domain: those that export writes or may come to write, none of which reaches
-beyond its inputs. Encoder and localizer have none that branches or repeats, or whose result's size depends on data."""
+"""Allowed operators by graph, all from ONNX's own domain: those that export writes or may write in future, none of
+which accesses anything but its inputs. Encoder and localizer have no branches, loops or data-dependent sizes."""
 
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _ORT_FORMAT = b"ORTM"
@@ -74,11 +74,11 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _BYTES_PER_NUMBER = 512
 """Memory allowed per number of inputs and outputs; see Note [memory of a graph]."""
 _ALWAYS_BYTES = 512 * 2**20
-"""Memory that is always allowed."""
+"""Memory that is always allowed, in bytes."""
 _BATCHES = (1, 8)
-"""Batch sizes to check: one item, and the most that runtimes take."""
+"""Batch sizes to check: one item, and the maximum of the runtimes."""
 _SMALL = 4096
-"""Most elements of a constant whose values may become part of a shape."""
+"""Maximum number of elements of a constant whose values may become part of a shape."""
 _ON_LISTS = frozenset(
     [
         "Add",
@@ -100,11 +100,11 @@ _ON_LISTS = frozenset(
 """Operators whose results shape inference computes, besides `Concat`; a few more than it really does."""
 _MOST_AXES = 64
 _LONGEST_VALUE = 100_000
-"""Elements of a computed value; `onnx` keeps those that shapes may be made from in memory."""
+"""Maximum number of elements of a computed value; `onnx` keeps those that may become shapes in memory."""
 
 
 def refusal(content: bytes, graph: str) -> str | None:
-    """Why a graph must not be run, worded to follow the name of its file; None if it may.
+    """Reason why a graph must not be run, worded to follow the name of its file; None if it may be run.
 
     Args:
         content: The ONNX file.
@@ -156,11 +156,11 @@ def _of_outside(content: bytes, at: int, size: int) -> str:
 
 
 def excess(content: bytes, declared: Sequence[Shape]) -> str | None:
-    """Why a graph asks for too much memory, worded to follow the name of its file; None if it does not.
+    """Reason why a graph needs too much memory, worded to follow the name of its file; None if it does not.
 
     Args:
-        content: The ONNX file, whose operators `refusal` has checked.
-        declared: Shapes of all inputs and outputs as `bundle.json` has them; a name stands for the items of a batch.
+        content: The ONNX file, whose operators were checked by `refusal`.
+        declared: Shapes of all inputs and outputs from `bundle.json`; a name stands for the batch size.
     """
     if find_spec("onnx") is None:
         return None
@@ -203,14 +203,14 @@ def _constants(model: Any) -> Iterator[Any]:
 
 
 def _drop_large_values(model: Any) -> None:
-    """Leave only the shapes of weights: the values of small constants are all that shapes are made from."""
+    """Drop the values of large constants; shapes only depend on those of small ones."""
     for constant in model.graph.initializer:
         if prod(constant.dims) > _SMALL:
             constant.ClearField("raw_data")
 
 
 def _longest_value(model: Any) -> int:
-    """Upper bound of the elements of a list of integers that shape inference joins from others, and holds."""
+    """Upper bound of the length of a list of integers that shape inference concatenates and keeps in memory."""
     lengths = {item.name: _listed(item) for item in model.graph.initializer}
     longest = 0
     for node in model.graph.node:
@@ -230,7 +230,7 @@ def _longest_value(model: Any) -> int:
 
 
 def _listed(constant: Any) -> int:
-    """Elements of a constant that is a list of integers, or one; 0 for others, which shapes are not made from."""
+    """Number of elements of a constant with integers; 0 for others, which cannot become shapes."""
     import onnx  # noqa: PLC0415
 
     is_list = len(constant.dims) <= 1 and constant.data_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
@@ -238,7 +238,7 @@ def _listed(constant: Any) -> int:
 
 
 def _peak_bytes(model: Any, items: int) -> int:
-    """Most bytes of tensors that are alive at the same time, without weights, if nodes run in their order."""
+    """Peak size of live tensors in bytes, without weights, if nodes run in order."""
     sizes = _sizes(model, items)
     nodes = model.graph.node
     last_use = {name: at for at, node in enumerate(nodes) for name in node.input}

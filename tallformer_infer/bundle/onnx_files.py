@@ -1,4 +1,4 @@
-"""Read and write ONNX files as protocol buffers, without the package `onnx`, which not every install has.
+"""Read and write ONNX files as protocol buffers, without the package `onnx`, which may not be installed.
 
 Only the tree of messages is read: weights are skipped by their length, so the time depends on the number of nodes, not
 on the size of the file. What is written are small graphs of fixed shapes, and sizes for inputs that a file leaves open.
@@ -52,7 +52,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Value:
-    """A named tensor that goes in or comes out."""
+    """A named input or output."""
 
     name: str
     shape: tuple[int, ...]
@@ -66,7 +66,7 @@ class Constant:
     name: str
     shape: tuple[int, ...]
     content: bytes
-    """Its elements, little-endian, the last dimension running fastest."""
+    """Its elements, little-endian, in row-major order."""
     elements: ElementType = "float32"
 
 
@@ -110,11 +110,11 @@ def _constant(constant: Constant) -> bytes:
 
 
 def with_input_sizes(content: bytes, shapes: Mapping[str, Shape]) -> bytes:
-    """The file with numbers for sizes of inputs that it leaves open; the same object where there are none.
+    """Replace open input sizes of a file by numbers; returns the same object if there are none.
 
     Args:
         content: An ONNX file that was checked, see `checks`.
-        shapes: Of its inputs, by name; a name among the sizes leaves that one open.
+        shapes: Shapes of its inputs, by name; a string in a shape leaves that size open.
 
     Raises:
         BundleError: An input has another number of dimensions.
@@ -152,7 +152,7 @@ def _sized_shape(shape: bytes, wanted: Shape, name: str) -> bytes:
 
 
 def _with_field(content: bytes, wanted: int, change: Callable[[bytes], bytes]) -> bytes:
-    """A message with other content in the fields of a number; all else is copied as it is."""
+    """Change the content of all fields with a given number in a message; copy everything else."""
     parts, copied = [], 0
     for number, wire, at, size in fields(content, 0, len(content)):
         if number != wanted or wire != BYTES:

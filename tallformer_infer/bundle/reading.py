@@ -8,10 +8,10 @@ Note [the hash of the description]
     those changed by hand, may have none.
 
 Note [sizes of files]
-    A .zip of a megabyte can unpack to a terabyte, and a name in a folder can be a device without an end. So whoever
-    reads a file states how large it may be, nothing is read beyond that, and only regular files are read. Members are
-    read one by one, never unpacked to disk, and a .zip inside a .zip is a file like any other. A name that a .zip has
-    twice is refused: programs differ in which one they take. So are bzip2 and LZMA, which can ask for gigabytes.
+    A .zip of a megabyte can decompress to a terabyte, and a name in a folder can be an endless device. Every read
+    therefore has a size limit, and only regular files are read. Members are read one by one, never extracted to disk,
+    and a .zip inside a .zip is an ordinary file. A duplicate name in a .zip is refused, as programs differ in which one
+    they read. So are bzip2 and LZMA, which can need gigabytes.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ GRAPHS: tuple[GraphName, ...] = ("encoder", "localizer", "suppress")
 _OWN_SHA256 = "description_sha256"
 _DESCRIPTION_BYTES = 2**24
 _OTHER_BYTES = 2**28
-"""Most bytes of bundle.json, and of a file beside the graphs; graphs state their size."""
+"""Maximum size of bundle.json, and of files next to the graphs, in bytes; graphs declare their size."""
 _BUNDLED = Path(__file__).parent.parent / "bundles"
 MOST_BYTES = 2**31
-"""Most bytes of any file: what a protocol buffer, such as a graph, can hold."""
+"""Maximum size of any file, in bytes: the limit of a protocol buffer, such as a graph."""
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError)
-"""What `zipfile` raises for a damaged .zip, or a file that is none."""
+"""Errors that `zipfile` raises for a damaged .zip, or another kind of file."""
 
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-static"]
-"""`int8` scales inputs as they come, for CPUs; `int8-static` has scales from a sample, for TensorRT."""
+"""`int8` quantises inputs dynamically, for CPUs; `int8-static` has scales from a sample, for TensorRT."""
 
 Footage = Literal["real", "generated"]
-"""`generated`: videos of `tallformer_training.synthetic`; such a model knows nothing of real footage."""
+"""`generated`: videos of `tallformer_training.synthetic`; such a model does not work on real footage."""
 WeightStorage = Literal["fp32", "fp16", "int8"]
 """Storage format of weights in a graph that computes in float32."""
 
@@ -93,9 +93,9 @@ class BundleDescription:
     """Content of `bundle.json`."""
 
     schema_version: int
-    """Version of this form."""
+    """Version of the schema."""
     name: str
-    """What users call the model."""
+    """Name of the model."""
     trained: bool
     """False if the weights are random and the actions mean nothing."""
     licence: str
@@ -143,13 +143,13 @@ class Bundle:
     path: Path
     """Folder or .zip file."""
     description: BundleDescription
-    """What it holds."""
+    """Content of `bundle.json`."""
     sha256: str
-    """Hash of `bundle.json`, which holds the hashes of everything else."""
+    """Hash of `bundle.json`, which contains the hashes of all other files."""
 
     @staticmethod
     def load(source: str | Path | None = None) -> Bundle:
-        """Read a model's description, as `load_bundle` does.
+        """Read a model's description, see `load_bundle`.
 
         Args:
             source: A folder, a .zip file, or the name of a bundled model; None is the default model.
@@ -161,7 +161,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """What users call the model."""
+        """Name of the model."""
         return self.description.name
 
     @property
@@ -215,10 +215,10 @@ class Bundle:
         return self.path.resolve().is_relative_to(_BUNDLED.resolve())
 
     def other_files(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of every file that lies beside `bundle.json`, graphs included.
+        """Name and content of every file next to `bundle.json`, including graphs.
 
         Raises:
-            BundleError: A graph is not there or its hash differs, or a file cannot be read.
+            BundleError: A graph is missing or its hash differs, or a file cannot be read.
         """
         graphs = {self.graphs[name].file: name for name in GRAPHS if name in self.graphs}
         for name in files_beside(self.path, DESCRIPTION):
@@ -231,7 +231,7 @@ class Bundle:
         """The ONNX file of a graph, with sizes from the description where the file leaves those of inputs open.
 
         Raises:
-            BundleError: It is not there, its hash differs, or it holds what a graph must not, see `checks`.
+            BundleError: The graph is missing, its hash differs, or its content is refused, see `checks`.
         """
         content = self._graph_file(name)
         info = self.graphs[name]
@@ -340,12 +340,12 @@ def _parse(content: bytes, path: Path) -> BundleDescription:
 
 
 def _values_sha256(value: dict[str, Any]) -> str:
-    """Hash of JSON values, however they are laid out in a file."""
+    """Hash of JSON values, independent of their formatting."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _check_section_version(name: str, value: dict[str, Any], expected: int, path: Path) -> None:
-    """Before its keys are read, of which another version has others."""
+    """Check the version of a section before its keys, which differ between versions."""
     section = value.get(name)
     version = section.get("version") if isinstance(section, dict) else expected
     if version != expected:
@@ -360,11 +360,11 @@ def read_member(path: Path, name: str, *, most_bytes: int = MOST_BYTES) -> bytes
 
     Args:
         path: A folder or a .zip.
-        name: Of a file at its top.
-        most_bytes: It may be no larger, see Note [sizes of files].
+        name: Name of a file at its top level.
+        most_bytes: Maximum size, see Note [sizes of files].
 
     Raises:
-        BundleError: It is not there, is larger, or cannot be read.
+        BundleError: The file is missing, too large, or cannot be read.
     """
     try:
         content = _read_file(path / name, most_bytes) if path.is_dir() else _read_zipped(path, name, most_bytes)
@@ -382,7 +382,7 @@ def read_member(path: Path, name: str, *, most_bytes: int = MOST_BYTES) -> bytes
 
 def _read_file(file: Path, most_bytes: int) -> bytes:
     """Up to one byte more than allowed."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe would make `open` wait
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # `open` would block on a pipe
     descriptor = os.open(file, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Write operating points into a bundle, whole or not at all, and pack bundles into .zip files."""
+"""Write operating points into a bundle atomically, and pack bundles into .zip files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tallformer_infer.results import check_destination, write_document
 def write_calibration(source: str | Path | Bundle, calibration: Calibration, *, out: Path | None = None) -> Bundle:
     """Store operating points in a bundle, replacing those it has.
 
-    Graphs, recipe and provenance stay as they are; only `bundle.json` changes, and with it the hash of the bundle.
+    Graphs, recipe and provenance do not change; only `bundle.json` does, and with it the hash of the bundle.
     A reader sees the old bundle or the new one, even if the program is stopped. A copy has the files next to
     `bundle.json`, not those in folders (engines are for one machine).
 
@@ -27,16 +27,16 @@ def write_calibration(source: str | Path | Bundle, calibration: Calibration, *, 
 
     Args:
         source: A folder, a .zip, the name of a bundled model, or a loaded bundle.
-        calibration: What `tallformer_infer.evaluation.calibrate` found.
-        out: New bundle: a folder, or a file that ends in .zip. A bundle that is there is replaced. None writes
-            `source` itself, which a model that is installed with the package refuses.
+        calibration: Result of `tallformer_infer.evaluation.calibrate`.
+        out: New bundle: a folder, or a file with the suffix .zip. An existing bundle is replaced. None overwrites
+            `source`, which is refused for a model that is installed with the package.
 
     Returns:
-        The bundle as it is now.
+        The new bundle.
 
     Raises:
-        BundleError: `source` is missing or damaged, is to stay as it is, or has other classes.
-        OutputError: It cannot be written; what was there before is untouched.
+        BundleError: `source` is missing or damaged, must not be changed, or has other classes.
+        OutputError: The bundle cannot be written; an existing one is unchanged.
     """
     bundle = source if isinstance(source, Bundle) else load_bundle(source)
     place = calibration_destination(bundle, out)
@@ -55,11 +55,11 @@ def write_calibration(source: str | Path | Bundle, calibration: Calibration, *, 
 
 
 def calibration_destination(bundle: Bundle, out: Path | None) -> Path:
-    """Where `write_calibration` will write; refuses what cannot be written, before hours are spent.
+    """Path that `write_calibration` will write; checks that it can be written, before a long run.
 
     Raises:
-        BundleError: It is installed with the package, and `out` is None.
-        OutputError: `out` cannot be written, or is something else than a bundle.
+        BundleError: The bundle is installed with the package, and `out` is None.
+        OutputError: `out` cannot be written, or exists and is not a bundle.
     """
     if out is None and bundle.is_bundled:
         raise BundleError(
@@ -80,16 +80,16 @@ def calibration_destination(bundle: Bundle, out: Path | None) -> Path:
 
 
 def zip_folder(folder: Path, target: Path) -> None:
-    """Pack the files of a folder into a .zip, whole or not at all; the same files give the same bytes.
+    """Pack the files of a folder into a .zip atomically; the same files give the same bytes.
 
-    They are stored uncompressed: weights do not shrink, and loading stays a plain read.
+    They are stored uncompressed: weights do not compress, and loading stays a plain read.
 
     Raises:
-        OSError: It cannot be written. What was there before is untouched.
+        OSError: The file cannot be written; an existing one is unchanged.
     """
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(folder.iterdir()):
-            entry = zipfile.ZipInfo(file.name)  # of 1980, not of today
+            entry = zipfile.ZipInfo(file.name)  # dated 1980, for reproducible files
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, file.read_bytes())
 

@@ -1,7 +1,7 @@
-"""What a machine has to run this project on, what is missing, and how fast it is.
+"""Diagnose a machine: available hardware and packages, what is missing, and speed.
 
-findings      everything that `doctor` asks, and conclusions from the answers
-probes        what is asked in a process of its own: ONNX Runtime, TensorRT, FFmpeg, a device
+findings      all checks of `doctor`, and conclusions from them
+probes        checks that run in separate processes: ONNX Runtime, TensorRT, FFmpeg, a device
 machine       cores, memory, disk, and installed packages
 stages        how long each stage of `detect` takes, for `bench`, and the rates that no detector can exceed
 turns         timing several ways in turn

@@ -1,4 +1,4 @@
-"""A diagnosis: what is asked of native libraries, what the answers mean, and commands that help."""
+"""A diagnosis: checks of native libraries, conclusions, and commands that repair problems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tallformer_infer.diagnosis.probes import Answer, ask
 from tallformer_infer.installing import BASE, install_command
 
 _AT_ONCE = 4
-"""Questions asked in parallel; each mostly waits for the disk, or uses one core."""
+"""Maximum number of parallel probes; each mostly waits for the disk, or uses one core."""
 _PROVIDER_FILE = "onnxruntime/capi/libonnxruntime_providers_{}.so"
 PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "TensorRT": "TensorrtExecutionProvider"}
 """Execution providers that this project can use, by the name shown to people."""
@@ -38,7 +38,7 @@ _MISSING = re.compile(r"with error: (\S+\.so[\w.]*): cannot open shared object f
 
 
 def diagnose(devices: Sequence[str], *, path: Sequence[str] | None = None) -> Diagnosis:
-    """Look at this machine and this install. Nothing native is loaded into this process.
+    """Diagnose this machine and install. No native library is loaded into this process.
 
     Args:
         devices: Values of `--device` to try.

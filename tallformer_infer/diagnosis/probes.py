@@ -1,12 +1,12 @@
-"""Questions that load native code, and how each is asked in a process of its own.
+"""Probes that load native code, each run in a separate process.
 
-Every probe imports what it needs itself, so that a missing library takes only its own answer, and returns what JSON can
-hold. Devices are tried with the smallest graph worth running, relu(left @ right), or with the default model.
+Every probe imports its own dependencies, so that a missing library affects only that probe, and returns JSON values.
+Devices are tried with a minimal graph, relu(left @ right), or with the default model.
 
 Note [a crash takes only its answer]
-    A driver that does not match its kernel module, or TensorRT without a driver, ends the process that touches it, and
-    no `except` helps. So whatever loads native code runs in a child process: a crash is one more answer. The child
-    looks for modules on the path that it is given, and keeps what libraries print out of the answer.
+    A driver that does not match its kernel module, or TensorRT without a driver, ends the process that uses it, which
+    no `except` can catch. Probes that load native code therefore run in a child process: a crash is just another
+    answer. The child looks for modules on the given path, and keeps the output of libraries out of the answer.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def ask(
 
     Args:
         module: Where the function is; imported only there.
-        function: Its name. Returns a dict that JSON can hold.
+        function: Its name. Must return a dict of JSON values.
         arguments: Passed to it.
         path: Where modules are looked for; None: where this process does.
         timeout_s: The process is killed after this time.
@@ -104,7 +104,7 @@ def reply(question: dict[str, Any]) -> None:
     with os.fdopen(channel, "w", encoding="utf-8") as file:
         json.dump(answer, file)
     sys.stderr.flush()
-    os._exit(0)  # libraries that crash when they are taken down have answered by now
+    os._exit(0)  # skip the teardown of libraries, which may crash
 
 
 def _describe(error: Exception) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A video to measure on: the first part of a user's, or one that is made here."""
+"""A video for measurements: the first part of a user's video, or a generated one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tallformer_infer.media import best_video, open_container, open_source
 
 WIDTH_PX, HEIGHT_PX, FPS = 1280, 720, 30
 _LOOP_S = 10
-"""Seconds that are drawn and encoded; the rest repeats them."""
+"""Seconds that are drawn and encoded; the rest is repetition."""
 
 
 def write_sample(path: Path, *, seconds: int) -> None:
-    """Write h264 of 1280 x 720 at 30 frames per second: a textured scene, panned over, and what moves in it.
+    """Write h264 of 1280 x 720 at 30 frames per second: a textured scene with camera pans and moving objects.
 
     Args:
         path: An .mp4 file.
-        seconds: Length; rounded up to whole loops of ten.
+        seconds: Duration; rounded up to a multiple of ten.
 
     Raises:
         MediaError: The installed PyAV cannot write h264.
@@ -40,27 +40,27 @@ def write_sample(path: Path, *, seconds: int) -> None:
             out.mux(stream.encode(None))
         copy_packets(part, path, times=-(-seconds // _LOOP_S))
     except (FFmpegError, ValueError) as error:
-        raise MediaError(f"no video to measure on could be made ({error}); name one of yours") from error
+        raise MediaError(f"cannot generate a video for measurements ({error}); give one of yours") from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def first_seconds(path: str, target: Path, *, seconds: float) -> None:
-    """Copy what a file shows in its first seconds, without encoding it again.
+    """Copy the first seconds of a file, without re-encoding.
 
     Args:
         path: A regular file.
-        target: An .mkv file, which takes every codec.
-        seconds: Packets that begin later are left out.
+        target: An .mkv file, which supports every codec.
+        seconds: Packets that start later are dropped.
 
     Raises:
-        MediaError: It cannot be opened, has no video, or does not tell when its packets are shown.
+        MediaError: The file cannot be opened, has no video, or has packets without presentation times.
     """
     source = open_source(path)
     try:
         with open_container(source, path) as container, av.open(str(target), "w", format="matroska") as out:
             video = best_video(container, path)
-            stream = out.add_stream_from_template(video, opaque=True)  # also what FFmpeg has no encoder for
+            stream = out.add_stream_from_template(video, opaque=True)  # also for codecs without an encoder
             base, first = video.time_base or 1, None
             for packet in container.demux(video):
                 if packet.dts is None or packet.pts is None:
@@ -71,7 +71,7 @@ def first_seconds(path: str, target: Path, *, seconds: float) -> None:
                 packet.stream = stream
                 out.mux(packet)
             if first is None:
-                raise ValueError("it does not tell when its packets are shown")
+                raise ValueError("its packets have no presentation times")
     except (FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path}: its first {seconds:g} s cannot be copied ({error}); --seconds 0 takes all"
@@ -81,7 +81,7 @@ def first_seconds(path: str, target: Path, *, seconds: float) -> None:
 
 
 def copy_packets(source: Path, target: Path, *, times: int) -> None:
-    """One file several times after itself, without encoding it again; for files that were made here."""
+    """Repeat a generated file several times, without re-encoding."""
     with av.open(str(target), "w") as out:
         stream: VideoStream | None = None
         offset = 0
@@ -100,7 +100,7 @@ def copy_packets(source: Path, target: Path, *, times: int) -> None:
 
 
 def _scene(random: np.random.Generator) -> NDArray[np.uint8]:
-    """A wide picture of details of all sizes, shape (H, 2 W, 3)."""
+    """A wide picture with details of all sizes, shape (H, 2 W, 3)."""
     height, width = HEIGHT_PX, 2 * WIDTH_PX
     total = np.zeros((height, width, 3), np.float32)
     for size in (4, 16, 80):

@@ -1,9 +1,9 @@
-"""What the stages of `detect` take alone and together, and the rates that no detector can exceed on a machine.
+"""Time the stages of `detect` alone and together, and measure the rates that no detector can exceed on a machine.
 
 Note [the fastest product at hand]
-    The ceiling is ONNX Runtime's matrix product, because ONNX Runtime runs the encoders too, on every device and in
+    The ceiling is ONNX Runtime's matrix product, because ONNX Runtime also runs the encoders, on every device and in
     their own number format, and because it was faster: 200 GFLOP/s per core in float32, where torch (MKL) reached 100
-    on a processor whose AVX-512 MKL does not use. `benchmarks` takes torch's product where that is faster.
+    on a CPU whose AVX-512 MKL does not use. `benchmarks` uses torch's product if that is faster.
 """
 
 from __future__ import annotations
@@ -41,44 +41,44 @@ Stage = Literal["bare decode", "matrix product", "decode", "encode", "detect"]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """How stages are timed."""
+    """Options for timing stages."""
 
     threads: int | None = None
-    """Of codec, encoder and product, each; None as `detect` takes them."""
+    """Threads of codec, encoder and product, each; None as in `detect`."""
     rounds: int = 3
-    """How often each is timed."""
+    """Number of rounds."""
     most_clips: int | None = None
-    """Of the clips, how many the encoder is given alone; None gives it all, and keeps them in memory."""
+    """Maximum number of clips for timing the encoder alone; None for all, which are kept in memory."""
     clips_at_once: int | None = None
-    """Per call of the encoder alone; None as `detect` does it."""
+    """Clips per call of the encoder alone; None as in `detect`."""
     at_most_s: float = math.inf
-    """No further round is begun after so many seconds."""
+    """Time after which no further round starts, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What was measured of one model on one video. Times are in seconds, for the whole video."""
+    """Measurements of one model on one video. Times are in seconds, for the whole video."""
 
     timings: dict[Stage, Timing]
-    """Per round; `matrix product` for one `MatrixProduct.run`, which a machine may not be able to do."""
+    """Times per round; `matrix product` is one `MatrixProduct.run`, if the machine supports it."""
     stages: tuple[StageSeconds, ...]
-    """What `detect` itself counted, per round."""
+    """Stage times measured by `detect` itself, per round."""
     source_frames: int
-    """Frames in the file, all of which are decoded."""
+    """Number of frames in the file."""
     frames: int
-    """Frames that the recipe takes."""
+    """Number of frames sampled by the recipe."""
     duration_s: float
-    """Length of the video."""
+    """Duration of the video."""
     clips: int
-    """Clips that are encoded."""
+    """Number of clips."""
     clips_at_once: int
-    """Clips at the same time when the encoder ran alone."""
+    """Number of parallel clips when the encoder ran alone."""
     gigaflop_per_clip: float | None
-    """Products and convolutions of the encoder, in 10^9; None where they cannot be counted."""
+    """Products and convolutions of the encoder, in 10^9; None if they cannot be counted."""
     gigaflop_per_product: float | None
-    """Of one `MatrixProduct.run`; None where there is none."""
+    """The same for one `MatrixProduct.run`; None if there is none."""
     clips_timed: int
-    """Clips that the encoder was given alone; its time is multiplied to that of all."""
+    """Number of clips for the encoder alone; its time is extrapolated to all clips."""
 
     @property
     def times_real_time(self) -> Spread:
@@ -87,15 +87,15 @@ class Speed:
 
     @property
     def over_slower_stage(self) -> Spread:
-        """Time of `detect` as a multiple of the slower of decode and encode alone: 1 where stages overlap wholly."""
+        """Time of `detect` as a multiple of the slower of decode and encode alone: 1 if stages overlap completely."""
         slower = [max(pair) for pair in zip(*(self.timings[name].wall_s for name in ("decode", "encode")), strict=True)]
         return paired(self.timings["detect"].wall_s, slower)
 
     def over_least(self, cores: int) -> Spread:
-        """Time of `detect` as a multiple of the least that so many cores allow.
+        """Time of `detect` as a multiple of the minimum for this number of cores.
 
-        That is the slower stage alone or, where each stage keeps all cores busy, the processor time of both divided by
-        the cores: no overlap makes two stages cheaper than their sum.
+        That is the slower stage alone or, if each stage keeps all cores busy, the processor time of both divided by the
+        number of cores, which no overlap can reduce.
         """
         decode, encode = self.timings["decode"], self.timings["encode"]
         walls = zip(decode.wall_s, encode.wall_s, strict=True)
@@ -117,10 +117,10 @@ class Speed:
         return tuple(each * seconds for seconds in self.timings["matrix product"].wall_s)
 
     def ceiling_share(self, stage: Literal["decode", "encode", "detect"]) -> Spread | None:
-        """What part of the rate of its ceiling a stage reaches; for `detect`, of the one that binds it.
+        """Share of its ceiling that a stage reaches; for `detect`, that of the bottleneck.
 
         Returns:
-            None where the ceiling of the encoder is not known.
+            The share; None if the ceiling of the encoder is unknown.
         """
         floors = {"decode": self.timings["bare decode"].wall_s, "encode": self.encode_floor_s}
         floor = floors[self.binding if stage == "detect" else stage]
@@ -130,16 +130,16 @@ class Speed:
 def measure_stages(
     detector: Detector, video: str, trial: Trial, *, on_round: Callable[[int], object] = lambda _: None
 ) -> Speed:
-    """Time each stage alone, all together, and both ceilings, in turn; the first time of all does not count.
+    """Time each stage alone, all together, and both ceilings, in turn, after a warm-up.
 
     Args:
-        detector: Loaded with the threads of the trial.
+        detector: Detector loaded with the threads of the trial.
         video: A regular file.
-        trial: How it is done.
-        on_round: Told the number of every round, from 0.
+        trial: Options for timing.
+        on_round: Called with the number of every round, from 0.
 
     Raises:
-        MediaError: The video cannot be opened, or nothing in it can be decoded.
+        MediaError: The video cannot be opened, or no frame of it can be decoded.
     """
     runtime = detector.runtime
     at_once = trial.clips_at_once or runtime.clips_at_once
@@ -173,12 +173,12 @@ def measure_stages(
 
 @dataclass(frozen=True)
 class _Taken:
-    """What the recipe takes of a video."""
+    """Clips of a video."""
 
     clips: list[Clip]
-    """As many as the encoder is given alone."""
+    """Clips for timing the encoder alone."""
     count: int
-    """Of all."""
+    """Number of all clips."""
     frames: int
     duration_s: float
 
@@ -199,7 +199,7 @@ def _decode(detector: Detector, video: str, trial: Trial) -> None:
 
 
 def _encoding(detector: Detector, clips: Sequence[Clip], trial: Trial) -> Callable[[], object]:
-    """Encode all clips, as `detect` does it or so many per call."""
+    """Encode all clips, as in `detect`, or with a given number per call."""
     runtime = detector.runtime
     if trial.clips_at_once is None:
         return lambda: list(ClipEncoder(runtime, detector.bundle.recipe).encode(clips))
@@ -216,7 +216,7 @@ def _batches(clips: Sequence[Clip], at_once: int) -> list[tuple[NDArray[np.uint8
 
 
 def _product(detector: Detector, threads: int | None) -> MatrixProduct | None:
-    """The product on the model's device; None where ONNX Runtime does not have that device (TensorRT runs on it)."""
+    """The product on the model's device; None if ONNX Runtime does not support that device (with TensorRT)."""
     precision, on = detector.bundle.graphs["encoder"].precision, detector.runtime.device
     if on in ("gpu", "npu"):  # of Intel
         return None
@@ -239,13 +239,13 @@ class MatrixProduct:
         """Load the graph; the matrices stay on the device.
 
         Args:
-            precision: Of an encoder. On the CPU, int8 stands for products of 8-bit numbers, all else is computed in
-                float32; on CUDA, all but fp32 stands for float16.
-            device: Where to compute.
-            threads: CPU threads; None takes one per core, within a container's quota.
+            precision: Precision of an encoder. On the CPU, int8 uses products of 8-bit integers, all others float32; on
+                CUDA, all but fp32 use float16.
+            device: Device of the computation.
+            threads: CPU threads; None uses one per core, within a container's quota.
 
         Raises:
-            DeviceError: ONNX Runtime does not get the device.
+            DeviceError: ONNX Runtime cannot use the device.
         """
         side = _SIDES[device]
         self.gigaflop = RUNS * 2 * side**3 / 1e9

@@ -1,4 +1,4 @@
-"""`tallformer watch`: cameras, streams and files that grow, for as long as they last."""
+"""`tallformer watch`: detection in cameras, streams and growing files."""
 
 from __future__ import annotations
 

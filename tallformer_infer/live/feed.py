@@ -1,18 +1,18 @@
-"""Packets of a live source, with reconnects, in sessions of unbroken time.
+"""Packets of a live source, with reconnects, in sessions of continuous time.
 
 Note [sessions]
-    Between two breaks (the connection was lost, or the machine was too slow) time is unbroken, and a session of that
-    stretch is detected like a video. A break ends it: features on both sides have nothing to do with each other, and
-    an action that was going on is cut there. What happened meanwhile is reported as a gap, in wall-clock time.
+    Between two interruptions (the connection was lost, or the machine was too slow) time is continuous, and this
+    session is processed like a video. An interruption ends it: features on both sides are unrelated, and an action in
+    progress is cut there. The missed time is reported as a gap, in wall-clock time.
 
 Note [too slow]
-    What is received and not yet decoded waits as compressed packets. When it spans more than `most_delay_s`, in one
-    session or several, all of it is dropped, and what follows up to the next key frame: counted, and reported as a gap.
-    The newest pictures are worth more than a delay that only grows.
+    Received data that is not decoded yet is queued as compressed packets. When the queue spans more than
+    `most_delay_s`, in one session or several, it is dropped, together with all packets up to the next key frame; these
+    are counted, and reported as a gap. Otherwise the delay would only grow.
 
 Note [which protocols]
-    FFmpeg opens network protocols here and nowhere else, and only those that the kind of address needs: a playlist
-    from the network cannot name a local file.
+    FFmpeg opens network protocols only here, and only those that the kind of address needs: a playlist from the network
+    cannot refer to a local file.
 """
 
 from __future__ import annotations
@@ -57,32 +57,32 @@ GapReason = Literal["connection", "too slow"]
 
 @dataclass(frozen=True, kw_only=True)
 class FeedOptions:
-    """How a source is read."""
+    """Options for reading a source."""
 
     timeout_s: float = 10.0
-    """A source that gives nothing for so long is lost."""
+    """Time without data after which a source is lost, in seconds."""
     most_delay_s: float = 30.0
-    """See Note [too slow]."""
+    """Maximum span of queued packets, in seconds. See Note [too slow]."""
     keep_s: float = 0.0
-    """Packets are kept for so long after they were read, for recording."""
+    """Time for which packets are kept after they were read, for recording, in seconds."""
     reconnects: bool = True
-    """A lost source is opened again, for ever; else its loss is the end."""
+    """Whether to reconnect to a lost source, indefinitely; otherwise its loss is the end."""
     idle_s: float = 10.0
-    """A file that does not grow for so long has ended."""
+    """Time without growth after which a file has ended, in seconds."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Time that was not watched."""
+    """A period that was missed."""
 
     start: float
-    """Wall-clock time, in seconds since 1970."""
+    """Start, wall-clock time in seconds since 1970."""
     end: float
-    """Wall-clock time, in seconds since 1970."""
+    """End, wall-clock time in seconds since 1970."""
     reason: GapReason
-    """Why."""
+    """Kind of reason."""
     detail: str
-    """One line."""
+    """Details, in one line."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class TimedPacket:
     """A packet of the video stream."""
 
     packet: VideoPacket
-    """Not to be changed: the recorder copies it."""
+    """The packet; must not be changed, as the recorder copies it."""
     seconds: float
     """Time since the start of the session."""
     step_s: float
@@ -98,24 +98,24 @@ class TimedPacket:
 
 
 class _Source:
-    """An open source, which is closed when the thread that reads it and all its sessions have left it.
+    """An open source with a reference count: closed when the reading thread and all its sessions have released it.
 
-    PyAV's containers and streams refer to each other: without that, they would stay open until a garbage collection.
+    PyAV's containers and streams reference each other: they would otherwise stay open until a garbage collection.
     """
 
     def __init__(self, container: InputContainer) -> None:
-        """One user, who opened it."""
+        """Start with one reference, of the caller."""
         self.container = container
         self._users = 1
         self._lock = threading.Lock()
 
     def join(self) -> None:
-        """One user more."""
+        """Add a reference."""
         with self._lock:
             self._users += 1
 
     def leave(self) -> None:
-        """One user less."""
+        """Release a reference."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
@@ -123,12 +123,12 @@ class _Source:
 
 
 class Session:
-    """A stretch of unbroken time: its pictures, until it ends."""
+    """The pictures of a period of continuous time."""
 
     def __init__(self, feed: Feed, source: _Source, start: float, base_s: float) -> None:
         source.join()
         self.stream: VideoStream = source.container.streams.video[0]
-        """As FFmpeg describes it, until the session is closed."""
+        """The video stream; valid until the session is closed."""
         self.start = start
         """Wall-clock time of its first picture, in seconds since 1970."""
         self._feed = feed
@@ -137,11 +137,11 @@ class Session:
 
     @property
     def is_closed(self) -> bool:
-        """Whether its reader has left it."""
+        """Whether the session was closed by its reader."""
         return self._source is None
 
     def close(self) -> None:
-        """Leave the source; done when the next session is asked for, and may be done again."""
+        """Release the source; called automatically when the next session is requested. Can be called repeatedly."""
         source, self._source = self._source, None
         if source is not None:
             source.leave()
@@ -150,7 +150,7 @@ class Session:
         """Pictures as (seconds since its start, uint8 RGB of shape (H, W, 3)).
 
         Args:
-            least_step_s: No more pictures are given than one in so many seconds, on average.
+            least_step_s: Minimum average time between pictures, in seconds; others are skipped.
         """
         due_s, last_s = 0.0, -1.0
         for frame in self._frames():
@@ -164,7 +164,7 @@ class Session:
         return _moment_s(packet) - self._base_s
 
     def _frames(self) -> Iterator[Any]:
-        # Not the stream's own: that one belongs to the thread that reads.
+        # Not the decoder of the stream, which belongs to the reading thread.
         decoder = cast(VideoCodecContext, CodecContext.create(self.stream.codec_context.name, "r"))
         decoder.extradata = self.stream.codec_context.extradata
         while (taken := self._feed.take(self)) is not None:
@@ -173,18 +173,18 @@ class Session:
 
 
 class Feed:
-    """Reads a source in a thread of its own."""
+    """Reads a source in a separate thread."""
 
     def __init__(self, address: str, options: FeedOptions) -> None:
-        """Nothing is opened yet.
+        """Check the address; nothing is opened yet.
 
         Args:
             address: `rtsp://`, `http(s)://` (HLS included), `rtmp://`, `srt://`, `udp://`, a video device, a file that
                 may grow, or `-` for standard input.
-            options: How it is read.
+            options: Options for reading it.
 
         Raises:
-            MediaError: No such file, or a protocol that is not known here.
+            MediaError: There is no such file, or the protocol is not supported.
         """
         self.address = address
         self.options = options
@@ -210,14 +210,14 @@ class Feed:
 
     @property
     def is_live(self) -> bool:
-        """Whether its time is that of the wall clock."""
+        """Whether the source runs in real time."""
         return self._kind not in ("file", "stdin")
 
     def sessions(self) -> Iterator[Session | Gap]:
-        """Sessions and the gaps between them, until the source ends for good.
+        """Sessions and the gaps between them, until the source ends.
 
         Raises:
-            MediaError: It could never be opened, or may not be opened again.
+            MediaError: The source could never be opened, or reconnecting is disabled.
         """
         self._thread.start()
         while True:
@@ -241,7 +241,7 @@ class Feed:
                 while self._waiting and self._waiting[0][0].is_closed:
                     self._pop()
                 if self._waiting and self._waiting[0][0] is session:
-                    self._changed.notify_all()  # the reader of a file waits for room
+                    self._changed.notify_all()  # the reader of a file waits for free space
                     return self._pop()
                 if self._current is not session or self._ended:
                     return None
@@ -253,7 +253,7 @@ class Feed:
         return timed
 
     def kept(self, session: Session, start_s: float, end_s: float) -> list[TimedPacket]:
-        """Packets of a session that were kept, from the key frame at or before `start_s` to `end_s`."""
+        """Kept packets of a session, from the key frame at or before `start_s` to `end_s`."""
         with self._changed:
             own = [timed for owner, timed in self._kept if owner is session and timed.seconds < end_s]
         first = 0
@@ -265,7 +265,7 @@ class Feed:
         return own[first:]
 
     def close(self) -> None:
-        """Stop reading; may be called from any thread, and again."""
+        """Stop reading; can be called from any thread, repeatedly."""
         self._closing.set()
         if self._file is not None:
             self._file.close()
@@ -297,7 +297,7 @@ class Feed:
         if self._file is not None:
             self._file.close()
         with self._changed:
-            if self._reason == "too slow":  # else nothing is known to be missing
+            if self._reason == "too slow":  # otherwise nothing is known to be missing
                 self._report_gap(time.time())
             self._ended, self._current = True, None
             self._changed.notify_all()
@@ -305,11 +305,11 @@ class Feed:
     def _open(self) -> InputContainer:
         timeout = (self.options.timeout_s, self.options.timeout_s)
         if self._kind == "stdin":
-            # A buffered reader would wait until its buffer is full: seconds of a film of few bits.
+            # A buffered reader would wait until its buffer is full: seconds of a video with a low bit rate.
             return av.open(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), mode="r")
         if self._kind == "file":
             self._file = _GrowingFile(self.address, self.options.idle_s, self._closing)
-            # FFmpeg would look for the last time at the end of the file, and wait there for it to grow.
+            # FFmpeg would read the last timestamp at the end of the file, and wait there for it to grow.
             return av.open(self._file, mode="r", options={"skip_estimate_duration_from_pts": "1"})
         if self._kind == "device":
             return av.open(self.address, mode="r", format="video4linux2,v4l2", timeout=timeout)
@@ -332,8 +332,8 @@ class Feed:
             if self._closing.is_set():
                 return
             if self.is_live and time.monotonic() - heard_s >= self.options.timeout_s:
-                # FFmpeg gives what its parser still holds first, and would wait as long again.
-                raise MediaError(f"nothing came for {self.options.timeout_s:.0f} s")
+                # FFmpeg first returns what its parser still holds, and would wait as long again.
+                raise MediaError(f"no data for {self.options.timeout_s:.0f} s")
             heard_s, self._heard_at = time.monotonic(), time.time()
             if packet.size == 0 or packet.pts is None or packet.time_base is None:
                 continue
@@ -357,13 +357,13 @@ class Feed:
             self._changed.notify_all()
 
     def _report_gap(self, now: float) -> None:
-        """What was lost ends here; within the lock. A source faster than time may be behind what it has given."""
+        """End the current gap; called with the lock held. A source faster than real time may lag behind its packets."""
         if self._lost_at is not None:
             self._sessions.append(Gap(self._lost_at, max(now, self._lost_at), self._reason, self._why))
             self._lost_at = None
 
     def _add(self, packet: VideoPacket) -> None:
-        """Take a packet of the current session; within the lock."""
+        """Add a packet to the current session; called with the lock held."""
         session = self._current
         assert session is not None, "it was begun before"
         seconds = session.seconds_of(packet)
@@ -384,7 +384,7 @@ class Feed:
             self._kept.popleft()
 
     def _drop(self) -> None:
-        """See Note [too slow]; within the lock. What nobody has seen becomes one gap."""
+        """Drop queued packets as one gap, see Note [too slow]; called with the lock held."""
         owner, first = self._waiting[0]
         starts = [one.start for one in self._sessions if isinstance(one, Gap)]
         self._current, self._lost_at = None, min([owner.start + first.seconds, *starts])
@@ -400,17 +400,17 @@ class Feed:
 
 
 class _GrowingFile:
-    """A file that is still being written: its end is where nothing was added for a while."""
+    """A file that is still being written: it ends when nothing was added for `idle_s`."""
 
     def __init__(self, path: str, idle_s: float, closing: threading.Event) -> None:
-        # Without a buffer, which a named pipe would have to fill first.
+        # Unbuffered: a named pipe would have to fill the buffer first.
         self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 (closed by `close`)
         self._idle_s = idle_s
         self._closing = closing
         self._has_ended = False
 
     def read(self, size: int) -> bytes:
-        """Bytes, once there are some; none at the end, where FFmpeg asks several times."""
+        """Wait for bytes; empty at the end, where FFmpeg reads several times."""
         until_s = time.monotonic() + self._idle_s
         while not (data := self._file.read(size)):
             if self._has_ended or time.monotonic() > until_s or self._closing.wait(_POLL_S):
@@ -452,12 +452,12 @@ def _kind_of(address: str) -> str:
 
 
 def _moment_s(packet: VideoPacket) -> float:
-    """Presentation time on the source's own time line; packets without one are left out before."""
+    """Presentation time on the source's own timeline; packets without one were dropped before."""
     return float((packet.pts or 0) * (packet.time_base or 0))
 
 
 def _decoded(decoder: VideoCodecContext, packet: VideoPacket | None) -> list[Any]:
-    """Frames of a packet; a damaged one gives none."""
+    """Decoded frames of a packet; none if it is damaged."""
     try:
         return list(decoder.decode(packet))
     except av.FFmpegError:

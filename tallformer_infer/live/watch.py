@@ -1,11 +1,11 @@
-"""From a feed to events, and to clips: actions when they are final, or earlier, and gaps.
+"""Convert a feed to events (final and provisional actions, gaps), and record clips.
 
 Note [states of an id]
-    An id begins as provisional, is provisional again whenever its action changes enough to be told, and ends once: as
-    a final action, or withdrawn. A final action that nobody told before gets an id of its own. What is found after a
-    clip continues the id of an action of the same class that it overlaps, the largest tIoU first, one each; final
-    actions choose before provisional ones. What is left without a successor is withdrawn. So an id may move or grow,
-    and it never changes its class.
+    An id starts as provisional, is reported as provisional again whenever its action changes enough, and ends once: as
+    a final action, or withdrawn. A final action that was not reported before gets a new id. After each clip, an action
+    continues the id of an overlapping action of the same class, in order of decreasing tIoU, one to one; final actions
+    choose before provisional ones. Ids without a successor are withdrawn. An id may therefore move or grow, but never
+    changes its class.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Event = dict[str, Any]
 """One line of output: `event` is `session`, `action`, `provisional`, `withdrawn`, `gap` or `end`."""
 
 _OVERSAMPLING = 2.0
-"""Pictures are taken up to so many times as often as the model needs, so that its own sampling finds the right ones."""
+"""Factor by which pictures may exceed the model's rate, so that its own sampling selects the right ones."""
 
 
 def watch(
@@ -51,16 +51,16 @@ def watch(
         detector: The model on its device.
         threshold: Lowest score of an action, in [0, 1].
         classes: Names of the actions to keep.
-        operating_point: As for `Detector.detect`.
-        recorder: Keeps clips of final actions; the feed must keep packets for long enough.
-        provisional: Tell actions as soon as they are found, too, see Note [states of an id].
+        operating_point: See `Detector.detect`.
+        recorder: Records clips of final actions; the feed must keep packets for long enough.
+        provisional: Also report actions as soon as they are found, see Note [states of an id].
 
     Yields:
-        An event for each session, action and gap, and one at the end. A final action comes when no later picture can
-        change it: at the end of its window at the earliest.
+        An event for each session, action and gap, and one at the end. A final action is reported when no later frame
+        can change it: at the end of its window at the earliest.
 
     Raises:
-        MediaError: The source cannot be opened at all.
+        MediaError: The source cannot be opened.
     """
     step_s = 1 / (_OVERSAMPLING * detector.bundle.recipe.sampling.sample_fps)
     counts = {"sessions": 0, "actions": 0, "gaps": 0}
@@ -136,32 +136,32 @@ def _utc(seconds: float) -> str:
 
 _LEAST_MOVE_S = 0.2
 _LEAST_SCORE = 0.05
-"""Smaller changes of a boundary or score are not told before the action is final."""
+"""Smaller changes of the score are not reported before the action is final."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """Something to say about an id."""
+    """A report about an id."""
 
     kind: Literal["provisional", "final", "withdrawn"]
-    """What it is now."""
+    """Current state of the id."""
     id: int
-    """Counted from 1."""
+    """The id, from 1."""
     action: Action
-    """As it is now; of a withdrawn one, as it was told last."""
+    """Current action; the last one reported if withdrawn."""
     revision: int
-    """Provisional lines of this id so far."""
+    """Number of provisional reports of this id so far."""
 
 
 class Tracker:
-    """Gives actions ids that last from one clip to the next, see Note [states of an id]."""
+    """Assigns actions ids that persist from clip to clip, see Note [states of an id]."""
 
     def __init__(self) -> None:
         self._open: dict[int, Told] = {}
         self._latest_id = 0
 
     def told(self, step: StreamStep) -> Iterator[Told]:
-        """What is to say after a clip: final actions, then changes, then what is withdrawn."""
+        """Reports after a clip: final actions, then new and changed ones, then withdrawn ones."""
         before, self._open = self._open, {}
         for number, action in self._numbered(step.final, before):
             known = before.pop(number, None)
@@ -176,7 +176,7 @@ class Tracker:
             yield Told("withdrawn", known.id, known.action, known.revision)
 
     def _numbered(self, actions: Sequence[Action], before: dict[int, Told]) -> list[tuple[int, Action]]:
-        """Every action with the id that it continues, or a new one."""
+        """All actions, each with the id that it continues, or a new one."""
         pairs = sorted(
             (-overlap, number, row)
             for number, known in before.items()
@@ -212,19 +212,19 @@ class Recorder:
     """Writes a file per action into a folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            OutputError: It cannot be created.
+            OutputError: The folder cannot be created.
         """
         make_folder(folder)
         self._folder = folder
 
     def record(self, feed: Feed, session: Session, action: Action) -> Path | None:
-        """Write the clip of an action, from the key frame before it; None if its packets are not kept any more.
+        """Write the clip of an action, from the key frame before it; None if its packets are no longer kept.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The clip cannot be written.
         """
         packets = feed.kept(session, action.start_s - _MARGIN_S, action.end_s + _MARGIN_S)
         if not packets or packets[-1].seconds < action.start_s:

@@ -1,4 +1,4 @@
-"""Pages to look at: `results` brings results and labels into the form that `page` shows."""
+"""HTML report pages: `results` converts results and labels to the data that `page` renders."""
 
 from tallformer_infer.report.page import (
     IndexRow,

@@ -1,8 +1,8 @@
-"""Pages of one file each, which need no network: videos with their actions on a timeline, and an index of many videos.
+"""Single-file pages that need no network: videos with their actions on a timeline, and an index of many videos.
 
-Everything on it that comes from outside is data: in the markup through Jinja's escaping, in the script through one
-JSON block, in the document through `textContent`. A content security policy lets the page run its own two scripts and
-nothing else, and lets it load nothing but the video.
+External text is only inserted as data: in the markup through Jinja's escaping, in the script through one JSON block, in
+the document through `textContent`. A content security policy allows the page to run only its own two scripts, and to
+load only the video.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class PageAction:
     """An action on a page."""
 
     start_s: float
-    """Start on the file's own time line, in seconds, which is also what a browser's player counts in."""
+    """Start on the file's own timeline, in seconds, which browsers' players also use."""
     end_s: float
     """End (exclusive), in seconds."""
     label: str
     """Name of the action."""
     score: float | None = None
-    """Confidence in [0, 1]; None where there is none."""
+    """Confidence in [0, 1]; None if there is none."""
     truth: int | None = None
-    """Row of the video's `truth` that it is; None where it is none."""
+    """Index into the video's `truth` of the matching segment; None if there is none."""
     tiou: float = 0.0
     """Overlap with that row, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageTruth:
-    """A segment that is known to be there."""
+    """An annotated segment."""
 
     start_s: float
     """Start, in seconds."""
@@ -57,31 +57,31 @@ class PageVideo:
     """A video on a page."""
 
     name: str
-    """As people know it."""
+    """Display name."""
     source: str
     """URL for the player; relative ones are relative to the page."""
     actions: tuple[PageAction, ...]
-    """In order of time."""
+    """Actions, sorted by time."""
     truth: tuple[PageTruth, ...] | None = None
-    """What is known to happen; None where nothing is known."""
+    """Annotated segments; None if the video has no annotations."""
     start_s: float = 0.0
     """Time of the first frame, in seconds."""
     end_s: float | None = None
-    """Time of the end, in seconds; None where it is not known."""
+    """End time, in seconds; None if unknown."""
     stream: int = 0
-    """Which of the file's video streams was analysed, from 0."""
+    """Index of the analysed video stream, from 0."""
     streams: int = 1
-    """Video streams of the file."""
+    """Number of video streams in the file."""
     truth_name: str | None = None
-    """Its name in files of truth; None: `name` without folder and ending."""
+    """Its name in truth files; None: `name` without folder and suffix."""
     fps: float | None = None
-    """Frames per second of the file, which a border is moved by; None where it is not known."""
+    """Frames per second of the file, the step for moving borders; None if unknown."""
     content: bytes | None = None
-    """The file itself, to be put into the page; None leaves it where it is."""
+    """Content of the file, to be embedded in the page; None links the file."""
 
 
 def page_data(videos: Sequence[PageVideo], *, classes: Sequence[str] = (), review: str | None = None) -> dict[str, Any]:
-    """What the page's script reads: rows of numbers, labels by their number; those of the actions come first."""
+    """Data for the page's script: rows of numbers, with labels by index; labels of actions come first."""
     labels: dict[str, int] = {}
     found = sorted({item.label for video in videos for item in _items(video)})
     for label in found:
@@ -114,7 +114,7 @@ def page_data(videos: Sequence[PageVideo], *, classes: Sequence[str] = (), revie
 
 
 def result_key(videos: Sequence[PageVideo]) -> str:
-    """A hash of the result, under which a review of it is kept."""
+    """Hash of the result, under which its review is stored."""
     content = [
         (video.name, [(action.start_s, action.end_s, action.label, action.score) for action in video.actions])
         for video in videos
@@ -160,24 +160,24 @@ def render_page(
     classes: Sequence[str] = (),
     review: str | None = None,
 ) -> bytes:
-    """The page of one or more videos.
+    """Render the page of one or more videos.
 
     Args:
-        videos: In the order in which they can be chosen; the first is shown at first.
+        videos: Videos, in the order of the menu; the first is shown initially.
         title: Heading.
-        facts: Name and value of what was done: model, threshold, date.
-        notes: What a reader must know first, a sentence each.
-        failures: Path and error of videos that gave no result.
-        maker: What made it.
-        classes: Names that are offered for corrections, beside those that are on the page.
-        review: URL, relative to the page, that keeps the review; None keeps it in the browser.
+        facts: Names and values for the header: model, threshold, date.
+        notes: Warnings at the top of the page, one sentence each.
+        failures: Path and error of failed videos.
+        maker: Program that created the page.
+        classes: Names offered for corrections, in addition to those on the page.
+        review: URL, relative to the page, that stores the review; None stores it in the browser.
 
     Raises:
-        ExtraError: A library that is needed for it is not installed.
-        ValueError: There is no video.
+        ExtraError: A library that the page needs is not installed.
+        ValueError: There are no videos.
     """
     if not videos:
-        raise ValueError("expected one video or more")
+        raise ValueError("expected at least one video")
     from jinja2 import Environment  # noqa: PLC0415 (an extra)
     from markupsafe import Markup  # noqa: PLC0415 (an extra)
 
@@ -201,10 +201,10 @@ def render_page(
 
 
 def require_report() -> None:
-    """Refuse to make pages where the libraries for it are not installed, before hours are spent on their content.
+    """Check that the libraries for pages are installed, before a long run.
 
     Raises:
-        ExtraError: Says what to install.
+        ExtraError: A library is missing; the message gives the install command.
     """
     try:
         import jinja2  # noqa: F401, PLC0415
@@ -226,7 +226,7 @@ def page_policy(*, asks_server: bool = False) -> str:
 
 
 def content_policy(scripts: Sequence[str], *, asks_server: bool = False) -> str:
-    """What a page may do: run these scripts, style itself, load pictures and the video, and maybe ask its server."""
+    """Content security policy: these scripts, inline styles, images, the video, optionally requests to the server."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{value}'" for value in hashes)
     return (
@@ -248,7 +248,7 @@ def _packed_plotly() -> str:
 
 @cache
 def plotly_source() -> str:
-    """The charting library as one script, as its Python package has it."""
+    """The charting library as one script, from its Python package."""
     require_report()
     from plotly.offline import get_plotlyjs  # noqa: PLC0415 (an extra)
 
@@ -262,31 +262,31 @@ class IndexRow:
     name: str
     """Path or address of the video."""
     status: str
-    """`done`, `failed`, `short`, `damaged`, or another word for where it stands."""
+    """`done`, `failed`, `short`, `damaged`, or another state."""
     duration_s: float | None = None
-    """Length in seconds; None where it is not known."""
+    """Duration in seconds; None if unknown."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Number of actions by label."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Length of the actions by label, in seconds."""
+    """Total duration of the actions by label, in seconds."""
     error: str = ""
-    """Why it failed, in one line."""
+    """Reason for a failure, in one line."""
     note: str = ""
-    """What it lacks, in one line."""
+    """What is missing from the video, in one line."""
     page: str | None = None
-    """URL of its own page, relative to the index; None where there is none."""
+    """URL of its page, relative to the index; None if there is none."""
 
 
 def render_index(rows: Iterable[IndexRow], *, title: str, maker: str = "tallformer") -> bytes:
-    """The page of many videos.
+    """Render the index of many videos.
 
     Args:
-        rows: One per video, in the order of the list.
+        rows: One row per video, in display order.
         title: Heading.
-        maker: What made it.
+        maker: Program that created the page.
 
     Raises:
-        ExtraError: A library that is needed for it is not installed.
+        ExtraError: A library that the page needs is not installed.
     """
     require_report()
     from jinja2 import Environment  # noqa: PLC0415 (an extra)
@@ -309,7 +309,7 @@ def render_index(rows: Iterable[IndexRow], *, title: str, maker: str = "tallform
 
 
 def index_data(rows: Iterable[IndexRow]) -> dict[str, Any]:
-    """What the page's script reads: rows of values, labels by their number."""
+    """Data for the page's script: rows of values, with labels by index."""
     labels: dict[str, int] = {}
     packed = [
         [

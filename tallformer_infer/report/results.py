@@ -1,4 +1,4 @@
-"""Results and labels as pages to look at: the one road from what was found to a page or a row of an index."""
+"""Convert results and labels to pages and index rows."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from tallformer_infer.results import Failure, Selection, actions_document
 from tallformer_infer.structures import Action, Result
 
 RESULT_FORMATS = ("json", "html", *(form for form in FOR_RESULTS if form != "json"))
-"""What results can be written in: labels, and pages."""
+"""Formats in which results can be written: labels, and pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageHeader:
-    """What a page says above its videos."""
+    """Header of a page."""
 
     facts: tuple[tuple[str, str], ...] = ()
-    """Name and value of what was done: model, threshold, date."""
+    """Names and values: model, threshold, date."""
     notes: tuple[str, ...] = ()
-    """What a reader must know first, a sentence each."""
+    """Warnings at the top of the page, one sentence each."""
     failures: tuple[tuple[str, str], ...] = ()
-    """Path and error of videos that gave no result."""
+    """Path and error of failed videos."""
     streams: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """By the path of a video: which of its video streams was analysed, and how many it has."""
+    """Index of the analysed video stream and number of streams, by path of the video."""
 
 
 def page_header(document: Mapping[str, Any], *, when: datetime) -> PageHeader:
-    """What an `actions.json`, in either dialect, says of its run; what is not there, or is something else, is left out.
+    """Header of a page from an `actions.json`, in either format; missing or malformed values are skipped.
 
     Args:
-        document: As it was read, or is going to be written.
+        document: The document, read or about to be written.
         when: Time of the results.
     """
     run = _part(document, "external_data") or document
@@ -84,14 +84,14 @@ def result_page(
     classes: Sequence[str] = (),
     review: str | None = None,
 ) -> bytes:
-    """The page of the results of one run.
+    """Render the page of the results of one run.
 
     Args:
-        results: One or more, of one run.
-        selection: What decided which actions were kept.
-        sources: URL of each video, as `source_of` gives it.
-        truths: What is known to happen in each; None where nothing is.
-        failures: Inputs that gave no result.
+        results: At least one result, all of one run.
+        selection: Filters that were applied.
+        sources: URL of each video, from `source_of`.
+        truths: Annotated segments of each video; None for videos without annotations.
+        failures: Inputs that failed.
         when: Time of the results; None: now.
         classes: Names that are offered for corrections, beside those that are on the page.
         review: URL that keeps the review; None keeps it in the browser.

@@ -1,4 +1,4 @@
-"""`tallformer serve`: an HTTP API and a page over the workers and the database of an archive."""
+"""`tallformer serve`: an HTTP API and a web page on top of the workers and database of an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP API: what clients may ask, and what they are refused."""
+"""The HTTP API: routes, options and error responses."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ _EVENT_EVERY_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How the server behaves."""
+    """Options of the server."""
 
     driver: DriverOptions
-    """How jobs are done."""
+    """Options for processing jobs."""
     root: Path | None = None
-    """Clients may name files below this folder; None: none."""
+    """Folder whose files clients may name; None: no files."""
     token: str | None = field(default=None, repr=False)
-    """What clients must know; None: nothing."""
+    """Token that clients must send; None: no authentication."""
     most_waiting: int = 1000
-    """Most unfinished jobs; more are refused."""
+    """Maximum number of unfinished jobs; further ones are refused."""
     upload_timeout_s: float = 60.0
-    """Longest silence of an upload, in seconds."""
+    """Timeout of an upload without data, in seconds."""
     label_studio: LabelStudioOptions | None = None
-    """Be a machine learning backend for Label Studio, too."""
+    """Options of the machine learning backend for Label Studio; None: disabled."""
     grace_s: float = 30.0
-    """Time for running jobs when the server is told to end, in seconds."""
+    """Time given to running jobs at shutdown, in seconds."""
 
 
 class JobRequest(BaseModel):
@@ -72,25 +72,25 @@ class JobRequest(BaseModel):
 
     path: str | None = Field(None, description="File below the server's --root.", max_length=4096)
     url: str | None = Field(None, description="http(s) address on a host of --allow-host.", max_length=4096)
-    threshold: float | None = Field(None, ge=0, le=1, description="Lowest score to keep.")
-    top_k: int | None = Field(None, ge=1, le=1_000_000, description="Most actions to keep, best first.")
-    classes: list[str] | None = Field(None, description="Names or @groups of the actions to keep.")
-    operating_point: str | None = Field(None, description="Point of a calibrated model, `all` or `none`.")
+    threshold: float | None = Field(None, ge=0, le=1, description="Minimum score.")
+    top_k: int | None = Field(None, ge=1, le=1_000_000, description="Maximum number of actions, best first.")
+    classes: list[str] | None = Field(None, description="Class names or @groups to keep.")
+    operating_point: str | None = Field(None, description="Operating point of a calibrated model, `all` or `none`.")
 
 
 class JobView(BaseModel):
-    """A job, as clients see it."""
+    """A job, as shown to clients."""
 
     id: str
     state: JobState
     name: str
-    position_s: float = Field(description="Video time that is done, in seconds.")
-    duration_s: float | None = Field(description="Length of the video, in seconds, where it is known.")
+    position_s: float = Field(description="Video time processed, in seconds.")
+    duration_s: float | None = Field(description="Duration of the video in seconds, if known.")
     error: str | None
     remarks: list[str]
     created_at: str
     finished_at: str | None
-    url: str = Field(description="Of this job.")
+    url: str = Field(description="Address of this job.")
 
 
 class ModelView(BaseModel):
@@ -103,7 +103,7 @@ class ModelView(BaseModel):
 
 
 class Problem(BaseModel):
-    """What is wrong with a request."""
+    """An error response."""
 
     detail: Any
 
@@ -118,14 +118,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too large.",
         422: "An option is out of range.",
         429: "Too many unfinished jobs; see Retry-After.",
-        503: "No job can be done now.",
+        503: "Jobs cannot be processed now.",
     }.items()
 }
 
 _REVIEW_ERRORS: dict[int | str, dict[str, Any]] = {
     **_ERRORS,
     409: {"model": Problem, "description": "The job is not done, or the review is of another result."},
-    412: {"model": Problem, "description": "The review was changed meanwhile."},
+    412: {"model": Problem, "description": "The review was changed by someone else."},
 }
 
 _BYTES = {"type": "string", "format": "binary", "minLength": 1}
@@ -137,14 +137,14 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {**_ERRORS, 202: {"description": "A
 
 
 def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
-    """The application: one model, one folder of jobs.
+    """Create the application: one model and one job folder.
 
     Args:
         bundle: The model.
-        options: How the server behaves.
+        options: Options of the server.
 
     Raises:
-        ArchiveError: The folder of jobs cannot be opened.
+        ArchiveError: The job folder cannot be opened.
     """
     options.driver.data.mkdir(parents=True, exist_ok=True)
     jobs = JobStore(options.driver.data / "jobs.db")
@@ -164,7 +164,7 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
     app = FastAPI(
         title="tallformer",
         version=__version__,
-        summary="Detects actions in videos: submit a video, follow the job, take the result.",
+        summary="Detects actions in videos: submit a video, follow the job, get the result.",
         lifespan=lifespan,
         docs_url=None,  # these pages load scripts from a public host
         redoc_url=None,
@@ -185,7 +185,7 @@ def create_app(bundle: Bundle, options: ServerOptions) -> FastAPI:
 
 
 class _Server:
-    """What the routes share."""
+    """State shared by the routes."""
 
     def __init__(self, bundle: Bundle, jobs: JobStore, driver: Driver, options: ServerOptions) -> None:
         self.bundle = bundle
@@ -205,7 +205,7 @@ class _Server:
         seconds.set_function(lambda: driver.totals.video_s)
 
     async def guard(self, request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse who may not ask; orchestrators may ask for health without the token."""
+        """Reject unauthorised requests; health checks need no token."""
         refused = None if request.url.path in ("/healthz", "/readyz") else refusal(request, self.options.token)
         response = refused or await call(request)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -213,7 +213,7 @@ class _Server:
         return response
 
     async def receive(self, request: Request, target: Path) -> None:
-        """Stream an upload to the disk, and count it."""
+        """Stream an upload to disk, and count its bytes."""
         try:
             await receive(
                 request,
@@ -228,17 +228,17 @@ class _Server:
             raise
 
     def file_below_root(self, path: str) -> Path:
-        """A file that a client names: below the root, links followed."""
+        """Resolve a path from a client: it must be below the root after links are followed."""
         return file_below(self.options.root, path)
 
     def clean_uploads(self) -> None:
-        """Remove what was received for jobs that were never accepted."""
+        """Remove uploads of jobs that were never accepted."""
         for folder in self.uploads.glob("*"):
             if self.jobs.get(folder.name) is None:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def require_room(self) -> None:
-        """Refuse a job while there are too many, or none can be done."""
+        """Refuse a job if the queue is full, or no jobs can be processed."""
         if not self.driver.is_alive:
             raise HTTPException(503, self.driver.problem or "the server is starting or stopping")
         counts = self.jobs.counts()
@@ -247,7 +247,7 @@ class _Server:
             raise HTTPException(429, "too many unfinished jobs", headers={"Retry-After": str(_RETRY_AFTER_S)})
 
     def checked(self, options: JobOptions) -> JobOptions:
-        """Options that the model can do."""
+        """Options, checked against the model."""
         try:
             selection = choose_selection(self.bundle, **dataclasses.asdict(options), see="GET /v1/models")
         except ConfigError as error:
@@ -255,25 +255,25 @@ class _Server:
         return dataclasses.replace(options, classes=selection.classes)
 
     def job(self, job_id: str) -> Job:
-        """A job that a client names."""
+        """Look up a job by its id from a client."""
         job = self.jobs.get(job_id)
         if job is None:
             raise HTTPException(404, "no such job")
         return job
 
     def result(self, job: Job) -> tuple[Result, Selection]:
-        """What a job that is done has found, and what its options picked of it."""
+        """Result of a finished job, filtered by its options."""
         found = self.driver.result(job) if job.state == "done" else None
         if found is None:
             raise HTTPException(409, f"the job is {job.state}" if job.state != "done" else "its result is gone")
         made = found.provenance
-        if made.bundle_sha256 != self.bundle.sha256:  # scores and operating points of this model do not fit it
+        if made.bundle_sha256 != self.bundle.sha256:  # scores and operating points of this model do not apply
             name = f"{made.model_name}, {made.bundle_sha256[:8]}"
             raise HTTPException(409, f"its result is of another model ({name}): serve that one, or submit it again")
         return picked_result(found, job, self.bundle)
 
     def view(self, job: Job) -> JobView:
-        """A job, as clients see it."""
+        """A job for a response."""
         progress = self.driver.progress(job)
         is_over = job.state not in UNFINISHED
         return JobView(
@@ -290,7 +290,7 @@ class _Server:
         )
 
     def accept(self, job_id: str, *, name: str, idempotency_key: str | None, **job: Any) -> JSONResponse:
-        """Put a job into the queue, unless one with the same key was faster."""
+        """Queue a job, or return the one that was already submitted with the same key."""
         accepted = self.jobs.add(job_id=job_id, name=shown_name(name), idempotency_key=idempotency_key or None, **job)
         if accepted.id == job_id:
             self.accepted.inc()
@@ -298,7 +298,7 @@ class _Server:
         return self._answer(accepted)
 
     def with_key(self, idempotency_key: str | None) -> JSONResponse | None:
-        """The answer that a request got before, if it comes again."""
+        """The earlier response to a request with the same key, if any."""
         known = self.jobs.with_key(idempotency_key) if idempotency_key else None
         return None if known is None else self._answer(known)
 
@@ -308,10 +308,14 @@ class _Server:
 
 
 def _picked(
-    threshold: Annotated[float | None, Query(ge=0, le=1, description="Lowest score to keep.")] = None,
-    top_k: Annotated[int | None, Query(ge=1, le=1_000_000, description="Most actions to keep, best first.")] = None,
-    classes: Annotated[list[str] | None, Query(description="Names or @groups of the actions to keep.")] = None,
-    operating_point: Annotated[str | None, Query(description="Point of a calibrated model, `all` or `none`.")] = None,
+    threshold: Annotated[float | None, Query(ge=0, le=1, description="Minimum score.")] = None,
+    top_k: Annotated[
+        int | None, Query(ge=1, le=1_000_000, description="Maximum number of actions, best first.")
+    ] = None,
+    classes: Annotated[list[str] | None, Query(description="Class names or @groups to keep.")] = None,
+    operating_point: Annotated[
+        str | None, Query(description="Operating point of a calibrated model, `all` or `none`.")
+    ] = None,
 ) -> JobOptions:
     """Options of a job, from the query."""
     picked = tuple(classes) if classes else None
@@ -406,7 +410,7 @@ def _add_jobs(app: FastAPI, server: _Server) -> None:
 
     @app.delete("/v1/jobs/{job_id}", status_code=204, response_class=Response, responses=_ERRORS, tags=["jobs"])
     def delete(job_id: str) -> Response:
-        """Stop a job if need be, and forget it, with its upload and its result."""
+        """Cancel a job if it is unfinished, and delete it with its upload and result."""
         server.job(job_id)
         server.driver.cancel(job_id)
         server.driver.remove(server.job(job_id))
@@ -441,7 +445,7 @@ def _add_results(app: FastAPI, server: _Server) -> None:
         job_id: str,
         form: Annotated[ResultFormat, Query(alias="format", description="As for `tallformer detect`.")] = "json",
     ) -> Response:
-        """The actions of a job that is done."""
+        """The actions of a finished job."""
         job = server.job(job_id)
         picked, selection = server.result(job)
         try:
@@ -456,14 +460,14 @@ def _add_results(app: FastAPI, server: _Server) -> None:
         """The video of a job, whole or in ranges."""
         job = server.job(job_id)
         if not Path(job.source).is_file():
-            raise HTTPException(404, "the video is not there any more")
+            raise HTTPException(404, "the video is no longer available")
         return FileResponse(job.source, headers={"Content-Security-Policy": "sandbox"})
 
 
 def _add_reviews(app: FastAPI, server: _Server) -> None:
     @app.get("/v1/jobs/{job_id}/review", response_model=Review, responses=_ERRORS, tags=["review"])
     def review(job_id: str, response: Response) -> Review:
-        """What was decided about the actions of a job; its `ETag` belongs to this state of it."""
+        """The review of a job's actions; the `ETag` identifies its current state."""
         picked, _ = server.result(server.job(job_id))
         found, response.headers["ETag"] = server.reviews.load(job_id, review_key(picked))
         response.headers["Cache-Control"] = "no-store"
@@ -477,7 +481,7 @@ def _add_reviews(app: FastAPI, server: _Server) -> None:
         decided: Review,
         if_match: Annotated[str | None, Header(max_length=200, description="`ETag` of the state you know.")] = None,
     ) -> Response:
-        """Replace what was decided; it is on the disk when this is answered."""
+        """Replace the review; it is on disk before the response."""
         picked, _ = server.result(server.job(job_id))
         if decided.result != review_key(picked):
             raise HTTPException(409, "the review is of another result; load the page again")
@@ -492,7 +496,7 @@ def _add_reviews(app: FastAPI, server: _Server) -> None:
 
     @app.get("/v1/jobs/{job_id}/truth", response_class=Response, responses=_ERRORS, tags=["review"])
     def truth(job_id: str) -> Response:
-        """What was accepted, corrected or added, in the ActivityNet form that `eval`, `calibrate` and `train` read."""
+        """Accepted, corrected and added actions, in the ActivityNet form that `eval`, `calibrate` and `train` read."""
         job = server.job(job_id)
         picked, _ = server.result(job)
         decided, _ = server.reviews.load(job_id, review_key(picked))
@@ -506,7 +510,7 @@ def _add_reviews(app: FastAPI, server: _Server) -> None:
 def _add_server(app: FastAPI, server: _Server) -> None:
     @app.get("/v1/models", response_model=list[ModelView], tags=["server"])
     def models() -> list[ModelView]:
-        """The model of this server, and what it knows."""
+        """The model of this server, with its classes and operating points."""
         bundle = server.bundle
         points = list(bundle.calibration.names) if bundle.calibration is not None else []
         return [
@@ -520,19 +524,19 @@ def _add_server(app: FastAPI, server: _Server) -> None:
 
     @app.get("/healthz", response_model=dict[Literal["status"], str], tags=["server"])
     def health() -> dict[str, str]:
-        """Whether the process answers."""
+        """Whether the process responds."""
         return {"status": "ok"}
 
     @app.get("/readyz", response_model=dict[Literal["status"], str], responses=_ERRORS, tags=["server"])
     def ready() -> dict[str, str]:
-        """Whether jobs are being done."""
+        """Whether jobs are being processed."""
         if not server.driver.is_alive:
             raise HTTPException(503, server.driver.problem or "the server is starting or stopping")
         return {"status": "ready"}
 
     @app.get("/metrics", response_class=Response, tags=["server"])
     def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         return Response(generate_latest(server.registry), media_type="text/plain; version=0.0.4")
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -556,7 +560,7 @@ def _asset(name: str) -> str:
 
 
 async def _refuse_request(_: Request, error: Exception) -> JSONResponse:
-    """What is wrong with a request, without the values in it: UTF-8 or JSON may not be able to hold them."""
+    """Validation errors of a request, without its values, which UTF-8 or JSON may not be able to encode."""
     assert isinstance(error, RequestValidationError), "it is registered for these"
     problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
     return JSONResponse({"detail": problems}, status_code=422)

@@ -1,10 +1,10 @@
-"""The thread that gives jobs to workers: a run of `tallformer label` that never ends.
+"""The thread that assigns jobs to workers: a run of `tallformer label` that never ends.
 
 Note [two databases]
-    Clients see jobs, workers see videos. Several jobs may be over one file, and files of equal content are processed
-    once, which the archive does. So a job points to a video by its path; what the archive knows of that video decides
-    what becomes of the job. The archive keeps every action with the model's own score, and each job's options pick
-    from them when its result is asked for: other options cost nothing.
+    Clients see jobs, workers see videos. Several jobs may refer to one file, and the archive processes files with the
+    same content once. A job therefore refers to a video by its path, and the state of that video in the archive
+    determines the state of the job. The archive stores every action with the model's own score, and each job's options
+    filter them when its result is requested: other options cost nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _EVERYTHING = Selection()
 
 @dataclass(frozen=True, kw_only=True)
 class DriverOptions:
-    """How jobs are done."""
+    """Options for processing jobs."""
 
     data: Path
     """Folder of the server: uploads, archive, stored features."""
@@ -48,33 +48,33 @@ class DriverOptions:
     workers: int
     """Worker processes."""
     threads: int | None
-    """CPU threads of each."""
+    """CPU threads per worker."""
     store_bytes: int
-    """Most bytes of stored features."""
+    """Maximum size of stored features, in bytes."""
     timeout_factor: float = 10.0
-    """A worker that is silent for so many times the longest silence so far is replaced."""
+    """A worker that is silent for this many times the longest silence so far is replaced."""
     max_attempts: int = 3
-    """Attempts at a video whose worker crashes or hangs."""
+    """Maximum number of attempts at a video whose worker crashes or hangs."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts that videos may be fetched from."""
     allow_private: bool = False
-    """Hosts may have addresses that are not public."""
+    """Whether hosts may have addresses that are not public."""
     most_bytes: int = 1 << 34
-    """Largest video."""
+    """Maximum size of a video, in bytes."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the worker of a video is."""
+    """Progress of a video."""
 
     position_s: float = 0.0
-    """Video time that is done, in seconds."""
+    """Video time processed, in seconds."""
     duration_s: float | None = None
-    """Length as the header says, in seconds."""
+    """Duration according to the header, in seconds."""
 
 
 class Driver:
-    """Owns the archive and its workers, in a thread of its own."""
+    """Owns the archive and its workers, in a separate thread."""
 
     def __init__(self, bundle: Bundle, jobs: JobStore, options: DriverOptions) -> None:
         self._bundle = bundle
@@ -86,9 +86,9 @@ class Driver:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._drive, name="tallformer-driver", daemon=True)
         self.problem: str | None = None
-        """Why no job can be done; None while all is well."""
+        """Reason why no job can be processed; None if jobs can be."""
         self.totals = Totals()
-        """What was done since the start."""
+        """Work done since the start."""
 
     @property
     def archive(self) -> Path:
@@ -96,7 +96,7 @@ class Driver:
         return self._options.data / "archive"
 
     def start(self) -> None:
-        """Start the thread, with the jobs that an earlier process left."""
+        """Start the thread, and resume unfinished jobs of an earlier process."""
         self.archive.mkdir(parents=True, exist_ok=True)
         for job in self._jobs.unfinished():
             self._jobs.move(job.id, "queued", only_from=("running",))
@@ -104,14 +104,14 @@ class Driver:
         self._thread.start()
 
     def add(self, job: Job) -> None:
-        """Have a job done that the store has accepted."""
+        """Process a job that the store has accepted."""
         if job.url is not None and not Path(job.source).exists():
             self._fetchers.submit(self._fetch, job)
         else:
             self._calls.put(lambda run: self._begin(run, job))
 
     def cancel(self, job_id: str) -> bool:
-        """Stop a job; whether there was something to stop."""
+        """Cancel a job; return whether it was unfinished."""
         job = self._jobs.get(job_id)
         if job is None or not self._jobs.move(job_id, "cancelled"):
             return False
@@ -119,7 +119,7 @@ class Driver:
         return True
 
     def remove(self, job: Job) -> None:
-        """Forget a job that has ended, with its upload and, unless another job needs it, what was found."""
+        """Delete a finished job, with its upload and, unless another job needs it, its result."""
         self._jobs.remove(job.id)
         if not self._jobs.of_source(job.source):
             self._calls.put(lambda run: run.forget(job.source))
@@ -127,22 +127,22 @@ class Driver:
                 shutil.rmtree(Path(job.source).parent, ignore_errors=True)
 
     def progress(self, job: Job) -> Progress:
-        """How far a job is."""
+        """Progress of a job."""
         return self._progress.get(job.source, Progress())
 
     def result(self, job: Job) -> Result | None:
-        """Every action of a job's video, with the model's own scores; None where there is none."""
+        """All actions of a job's video, with the model's own scores; None if there is no result."""
         with ArchiveDatabase(self.archive) as database:
             row = database.of_source(job.source)
             return None if row is None or row.result is None else stored_result(database, row)
 
     @property
     def is_alive(self) -> bool:
-        """Whether jobs are being done."""
+        """Whether jobs are being processed."""
         return self._thread.is_alive() and self.problem is None
 
     def stop(self, *, within_s: float) -> None:
-        """Let running jobs end for a while, then stop; the rest stays in the queue for the next process."""
+        """Give running jobs time to finish, then stop; the others stay queued for the next process."""
         self._stopping.set()
         self._fetchers.shutdown(wait=False, cancel_futures=True)
         self._thread.join(max(within_s, 0.0))
@@ -189,21 +189,21 @@ class Driver:
             run.stop()
 
     def _goes_on(self, run: Run) -> bool:
-        """Do what was asked for since; whether to wait for more."""
+        """Process pending requests; return whether to wait for more."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._calls.get_nowait()(run)
         return not self._stopping.is_set()
 
     def _begin(self, run: Run, job: Job) -> None:
-        """Give a job's video to the archive, unless another job over it is under way."""
+        """Add a job's video to the archive, unless another job for it is in progress."""
         current = self._jobs.get(job.id)
         if current is None or current.state == "cancelled":
             return
         run.add(FoundSource(job.source, f"{job.id}/{job.name}"))
 
     def _drop(self, run: Run, job: Job) -> None:
-        """Stop the work on a video that no job waits for any more."""
+        """Stop processing a video that no job needs any more."""
         others = self._jobs.of_source(job.source)
         if all(other.state in ("done", "failed", "cancelled") for other in others):
             slot = run.drop(job.source)
@@ -211,7 +211,7 @@ class Driver:
                 self._engine.drop(slot)
 
     def _fetch(self, job: Job) -> None:
-        """Download a job's video; in a thread of its own."""
+        """Download a job's video; runs in a separate thread."""
         options, target = self._options, Path(job.source)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -231,23 +231,23 @@ class Driver:
 
 
 class _JobWatcher:
-    """Passes on to jobs what becomes of their videos."""
+    """Updates jobs with the events of their videos."""
 
     def __init__(self, jobs: JobStore, progress: dict[str, Progress]) -> None:
         self._jobs = jobs
         self._progress = progress
 
     def started(self, slot: int, path: str, place: str) -> None:
-        """A worker begins a video."""
+        """A worker starts a video."""
         for job in self._jobs.of_source(path):
             self._jobs.move(job.id, "running", only_from=("queued",))
 
     def alive(self, slot: int, path: str, alive: Alive, totals: Totals) -> None:
-        """A worker is so far."""
+        """Progress of a worker."""
         self._progress[path] = Progress(alive.position_s, alive.duration_s)
 
     def done(self, path: str, result: Result, remarks: tuple[str, ...], totals: Totals) -> None:
-        """A video is done, and all its jobs with it."""
+        """A video is done, and with it all its jobs."""
         for job in self._jobs.of_source(path):
             self._jobs.finish(job.id, duration_s=result.duration_s, remarks=remarks)
         self._progress.pop(path, None)
@@ -261,9 +261,9 @@ class _JobWatcher:
         self._progress.pop(path, None)
 
     def freed(self, slot: int) -> None:
-        """A worker has nothing to do."""
+        """A worker is idle."""
 
 
 def _without_path(error: str, path: str, name: str) -> str:
-    """A message for clients: paths of the server are nobody's business."""
+    """An error message for clients, without paths of the server."""
     return error.replace(path, name).replace(str(Path(path).parent), "")

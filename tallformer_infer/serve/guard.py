@@ -1,16 +1,16 @@
-"""What the server refuses of clients: requests of other sites, large bodies, files and addresses that lead astray.
+"""Checks of client requests: cross-site requests, large bodies, paths and addresses.
 
 Note [pages of others]
     A server on this machine can be reached by every page in this machine's browsers. Their requests carry the name of
-    their own site as `Origin`, and are refused where they would change something. A name of theirs that leads to this
-    machine (DNS rebinding) would make the browser take both for one site: without a token, only names of this machine
-    are answered.
+    their own site as `Origin`, and are refused if they would change something. A foreign name that resolves to this
+    machine (DNS rebinding) would make the browser treat both as one site: without a token, only requests to names of
+    this machine are answered.
 
 Note [addresses that clients name]
-    A host must be one that the operator allowed. It is looked up once, every address that it has must be public, and
-    the connection goes to the address that was checked: a name that answers differently the second time gains nothing.
-    Each redirect is a new address and is checked like the first. Loopback, private and link-local addresses (where
-    cloud machines serve credentials) are refused unless the operator allows them.
+    A host must be allowed by the operator. It is resolved once, all its addresses must be public, and the connection
+    uses the address that was checked, so that a second, different DNS answer has no effect. Each redirect is checked
+    like the first address. Loopback, private and link-local addresses (where cloud machines serve credentials) are
+    refused unless the operator allows them.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _TIMEOUT_S = 30.0
 
 
 def refusal(request: Request, token: str | None) -> Response | None:
-    """Why a request is not answered, see Note [pages of others]; None if it is.
+    """Error response for a request that is refused, see Note [pages of others]; None if it is allowed.
 
     Args:
-        request: What a client asks.
-        token: What clients must know; None: nothing.
+        request: The request.
+        token: Token that clients must send; None: no authentication.
     """
     headers = request.headers
     host = headers.get("host", "")
@@ -56,7 +56,7 @@ def refusal(request: Request, token: str | None) -> Response | None:
         return JSONResponse({"detail": f"host {host!r} is not this machine"}, status_code=403)
     origin = headers.get("origin")
     if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
-        return JSONResponse({"detail": "asked by a page of another site"}, status_code=403)
+        return JSONResponse({"detail": "requested by a page of another site"}, status_code=403)
     if token is None:
         return None
     if secrets.compare_digest(_given_token(headers.get("authorization", "")).encode(), token.encode()):
@@ -76,7 +76,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _given_token(header: str) -> str:
-    """The token in an Authorization header: as a bearer, or as a password, which is what browsers ask people for."""
+    """The token in an Authorization header: a bearer token, or the password of basic authentication."""
     kind, _, value = header.partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
@@ -87,13 +87,13 @@ def _given_token(header: str) -> str:
 
 
 class BodyLimit:
-    """Refuses bodies that are too large to be held in memory; uploads are streamed, and have a limit of their own."""
+    """Refuses bodies that are too large for memory; uploads are streamed, and have a separate limit."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count what a request sends."""
+        """Count the bytes of a request body."""
         received = 0
 
         async def counted() -> Message:
@@ -111,17 +111,17 @@ class BodyLimit:
 async def receive(
     request: Request, target: Path, *, most_bytes: int, timeout_s: float, on_bytes: Callable[[int], None]
 ) -> None:
-    """Stream an upload to the disk.
+    """Stream an upload to disk.
 
     Args:
-        request: Its body is the file.
-        target: The file; its folder is made.
-        most_bytes: Largest file.
-        timeout_s: Longest silence, in seconds.
+        request: Request whose body is the file.
+        target: The file; its folder is created.
+        most_bytes: Maximum size of the file.
+        timeout_s: Timeout without data, in seconds.
         on_bytes: Called with the size of each block.
 
     Raises:
-        HTTPException: It is empty, too large, or stopped.
+        HTTPException: The upload is empty, too large, or timed out.
     """
     received = 0
     stated = request.headers.get("content-length", "")
@@ -157,22 +157,22 @@ def _to_disk(file: Any) -> None:
 
 
 def file_name(name: str) -> str:
-    """A safe name for a file on the disk; its ending, which says what it is, stays."""
+    """A safe name for a file on disk, with the same suffix."""
     suffix = Path(shown_name(name)).suffix
     return "video" + (suffix if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 8 else "")
 
 
 def shown_name(name: str) -> str:
-    """The last part of a name, without what cannot be shown."""
+    """The last part of a name, without unprintable characters."""
     last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip() or "video"
 
 
 def file_below(root: Path | None, path: str) -> Path:
-    """A file that a client names: below the server's root, links followed.
+    """Resolve a path from a client: it must be below the server's root after links are followed.
 
     Raises:
-        HTTPException: There is none, or the server has no root.
+        HTTPException: There is no such file, or the server has no root.
     """
     if root is None:
         raise HTTPException(422, "path: this server has no --root")
@@ -181,16 +181,16 @@ def file_below(root: Path | None, path: str) -> Path:
         is_inside = named.is_relative_to(root.resolve()) and named.is_file()
     except (OSError, ValueError, RuntimeError):
         is_inside = False
-    if not is_inside:  # the same for what is not there and for what is elsewhere
+    if not is_inside:  # same message for missing files and files elsewhere
         raise HTTPException(422, f"path: {path!r}: no such file below the root")
     return named
 
 
 def check_address(url: str, *, allowed_hosts: Collection[str]) -> httpx.URL:
-    """The address, if its scheme and host are allowed.
+    """Parse an address, and check its scheme and host.
 
     Raises:
-        MediaError: They are not.
+        MediaError: The scheme or host is not allowed.
     """
     try:
         address = httpx.URL(url)
@@ -212,18 +212,18 @@ def fetch(
     most_bytes: int,
     authorization: str | None = None,
 ) -> None:
-    """Save what is at an address as a file, whole or not at all, see Note [addresses that clients name].
+    """Download an address to a file, atomically, see Note [addresses that clients name].
 
     Args:
         url: The address.
         to: The file; its folder exists.
-        allowed_hosts: Host names that may be asked.
-        allow_private: Addresses that are not public may be asked, too.
-        most_bytes: Largest file.
-        authorization: Header for the first address; not sent where a redirect leads.
+        allowed_hosts: Allowed host names.
+        allow_private: Whether addresses may be private.
+        most_bytes: Maximum size of the file.
+        authorization: Header for the first address; not sent to redirect targets.
 
     Raises:
-        MediaError: The address is refused, does not answer with a file, or the file is too large.
+        MediaError: The address is refused, does not respond with a file, or the file is too large.
     """
     address = check_address(url, allowed_hosts=allowed_hosts)
     try:
@@ -243,7 +243,7 @@ def fetch(
 def _fetch_once(
     client: httpx.Client, url: httpx.URL, to: Path, more: dict[str, str], *, allow_private: bool, most_bytes: int
 ) -> str | None:
-    """Save one answer; where it leads, if it is a redirect."""
+    """Save one response; return the target if it is a redirect."""
     checked = url.copy_with(host=_public_address(url, allow_private=allow_private))
     headers = {**more, "Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"}
     extensions = {"sni_hostname": url.host}

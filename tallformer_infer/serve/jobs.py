@@ -1,9 +1,9 @@
-"""Jobs of the server, in a database of their own: what was accepted survives the end of the process.
+"""Jobs of the server, in their own database: accepted jobs survive the end of the process.
 
 Note [what a job promises]
-    A client that got a job's id finds the job again after any crash. A job is accepted when its row is committed, and
-    its upload, if it has one, is whole and on the disk before that. A job that was running when the process died is
-    queued again; its features are stored clip by clip, so that it continues where it was.
+    A client that has a job's id finds the job again after any crash. A job is accepted when its row is committed, and
+    its upload, if any, is complete and on disk before that. A job that was running when the process died is requeued;
+    its features are stored clip by clip, so that it resumes where it was.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Literal
 from tallformer_infer.errors import ArchiveError
 
 JobState = Literal["fetching", "queued", "running", "done", "failed", "cancelled"]
-"""`fetching`: the server downloads the video; `queued`: waits for a worker."""
+"""`fetching`: the server downloads the video; `queued`: the job waits for a worker."""
 
 UNFINISHED: tuple[JobState, ...] = ("fetching", "queued", "running")
 
@@ -51,12 +51,12 @@ CREATE INDEX IF NOT EXISTS jobs_by_source ON jobs (source);
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """Which actions of a video a client wants; the options of `detect` of the same names."""
+    """Filters for the actions of a video; see the options of `detect` with the same names."""
 
     threshold: float | None = None
-    """Lowest score to keep, in [0, 1]."""
+    """Minimum score, in [0, 1]."""
     top_k: int | None = None
-    """Most actions to keep, best first."""
+    """Maximum number of actions, best first."""
     classes: tuple[str, ...] | None = None
     """Names of the actions to keep."""
     operating_point: str | None = None
@@ -70,23 +70,23 @@ class Job:
     id: str
     """Random name, 22 characters."""
     state: JobState
-    """Where it is."""
+    """State of the job."""
     name: str
     """Name of the video, as the client gave it."""
     source: str
-    """Absolute path of the file. Not for clients."""
+    """Absolute path of the file; not shown to clients."""
     url: str | None
-    """Where the server fetches it from."""
+    """Address from which the server downloads it."""
     is_upload: bool
-    """The file belongs to the job, and goes with it."""
+    """Whether the file belongs to the job, and is deleted with it."""
     options: JobOptions
-    """Which actions are wanted."""
+    """Filters for its actions."""
     error: str | None
-    """One line that says why it failed."""
+    """Reason for its failure, in one line."""
     remarks: tuple[str, ...]
-    """What else there is to know, one line each."""
+    """Remarks, one line each."""
     duration_s: float | None
-    """Length of the video, in seconds, once it is done."""
+    """Duration of the video in seconds, once it is done."""
     created_at: str
     """UTC."""
     finished_at: str | None
@@ -94,10 +94,10 @@ class Job:
 
 
 class JobStore:
-    """The jobs of a server. May be used from several threads."""
+    """The jobs of a server. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the database.
+        """Open or create the database.
 
         Raises:
             ArchiveError: It cannot be opened.
@@ -108,7 +108,7 @@ class JobStore:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")  # what a client was told must survive a power cut
+            self._connection.execute("PRAGMA synchronous = FULL")  # accepted jobs must survive a power cut
             self._connection.executescript(_TABLES)
         except sqlite3.Error as error:
             raise ArchiveError(f"{path}: cannot be opened: {error}") from error
@@ -129,7 +129,7 @@ class JobStore:
         is_upload: bool = False,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Accept a job; one with the same key as another is that other."""
+        """Accept a job, or return the existing one with the same key."""
         with self._changing() as change:
             if idempotency_key is not None and (known := self.with_key(idempotency_key)) is not None:
                 return known
@@ -153,20 +153,20 @@ class JobStore:
         return job
 
     def get(self, job_id: str) -> Job | None:
-        """One job; None where there is none of this id."""
+        """One job; None if there is none with this id."""
         return self._one("SELECT * FROM jobs WHERE id = ?", job_id)
 
     def with_key(self, key: str) -> Job | None:
-        """The job that was submitted with this idempotency key."""
+        """The job submitted with this idempotency key; None if there is none."""
         return self._one("SELECT * FROM jobs WHERE idempotency_key = ?", key)
 
     def newest(self, *, state: JobState | None = None, before: str | None = None, limit: int = 50) -> list[Job]:
         """Jobs, the newest first.
 
         Args:
-            state: Only those.
-            before: Only those that were added before the job of this id.
-            limit: Most jobs.
+            state: Only jobs in this state.
+            before: Only jobs that were added before the job with this id.
+            limit: Maximum number of jobs.
         """
         where, values = ["1"], list[Any]()
         if state is not None:
@@ -178,22 +178,22 @@ class JobStore:
         return self._all(f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?", *values, limit)
 
     def unfinished(self) -> list[Job]:
-        """Jobs that are left to do, the oldest first."""
+        """Unfinished jobs, the oldest first."""
         marks = ", ".join("?" * len(UNFINISHED))
         return self._all(f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY number", *UNFINISHED)
 
     def of_source(self, source: str) -> list[Job]:
-        """Jobs over one file, the oldest first."""
+        """Jobs for one file, the oldest first."""
         return self._all("SELECT * FROM jobs WHERE source = ? ORDER BY number", source)
 
     def counts(self) -> dict[str, int]:
-        """How many jobs there are in each state."""
+        """Number of jobs in each state."""
         with self._lock:
             rows = self._connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
         return dict(rows)
 
     def move(self, job_id: str, state: JobState, *, only_from: tuple[JobState, ...] = UNFINISHED) -> bool:
-        """Change a job's state, unless it is in another than `only_from` by now; whether it was changed."""
+        """Change a job's state if it is in one of `only_from`; return whether it was changed."""
         marks = ", ".join("?" * len(only_from))
         finished_at = _now() if state == "cancelled" else None
         with self._changing() as change:
@@ -204,15 +204,15 @@ class JobStore:
         return cursor.rowcount == 1
 
     def finish(self, job_id: str, *, duration_s: float | None, remarks: tuple[str, ...] = ()) -> None:
-        """A job is done."""
+        """Mark a job as done."""
         self._end(job_id, "done", None, duration_s, remarks)
 
     def fail(self, job_id: str, error: str) -> None:
-        """A job failed."""
+        """Mark a job as failed."""
         self._end(job_id, "failed", error, None, ())
 
     def remove(self, job_id: str) -> None:
-        """Forget a job."""
+        """Delete a job."""
         with self._changing() as change:
             change.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
@@ -220,7 +220,7 @@ class JobStore:
         self, job_id: str, state: JobState, error: str | None, duration_s: float | None, remarks: tuple[str, ...]
     ) -> None:
         marks = ", ".join("?" * len(UNFINISHED))
-        with self._changing() as change:  # a job that was cancelled stays so
+        with self._changing() as change:  # a cancelled job stays cancelled
             change.execute(
                 f"UPDATE jobs SET state = ?, error = ?, duration_s = ?, remarks = ?, finished_at = ? "
                 f"WHERE id = ? AND state IN ({marks})",
@@ -254,7 +254,7 @@ class JobStore:
 
 
 def new_job_id() -> str:
-    """A name that nobody guesses."""
+    """A random name that cannot be guessed."""
     return secrets.token_urlsafe(16)
 
 

@@ -1,8 +1,8 @@
-"""A machine learning backend for Label Studio: predictions for its tasks, and retraining on what people correct.
+"""A machine learning backend for Label Studio: predictions for its tasks, and retraining on corrections.
 
 Note [answers in time]
-    Label Studio waits 100 s for predictions. A video that takes longer goes on in the queue, and its task gets an error
-    in place of a prediction, which Label Studio leaves out; asked again, it gets the prediction at once.
+    Label Studio waits 100 s for predictions. A video that takes longer stays in the queue, and its task gets an error
+    instead of a prediction, which Label Studio ignores; a later request gets the prediction immediately.
 
 Source: the protocol of label-studio-ml (`api.py`) and of its other side, Label Studio 1.23 (`ml/api_connector.py`).
 """
@@ -37,26 +37,26 @@ from tallformer_infer.serve.jobs import UNFINISHED, Job, JobOptions, JobStore, n
 from tallformer_infer.serve.retraining import Retraining
 
 FOLDER = "label-studio"
-"""Of this backend, in the server's data."""
+"""Folder of this backend in the server's data."""
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStudioOptions:
-    """How the backend behaves."""
+    """Options of the backend."""
 
     label_map: Mapping[str, str]
-    """Class of the model by label of Label Studio, where their names differ."""
+    """Class of the model by label of Label Studio, if their names differ."""
     retrain_after: int | None = None
-    """Corrected tasks after which a project gets a model of its own; None: never."""
+    """Number of corrected tasks after which a project gets its own model; None: never."""
     training_config: Path | None = None
-    """Settings of training, as for `tallformer train --config`; None: its defaults, with a frozen encoder."""
+    """Training settings, as for `tallformer train --config`; None: the defaults, with a frozen encoder."""
     wait_s: float = 85.0
-    """Longest wait for predictions, in seconds; see Note [answers in time]."""
+    """Timeout for predictions, in seconds; see Note [answers in time]."""
 
 
 class Server(Protocol):
-    """What the backend needs of the server."""
+    """The parts of the server that the backend uses."""
 
     bundle: Bundle
     jobs: JobStore
@@ -66,11 +66,11 @@ class Server(Protocol):
         """A file that a client names."""
 
     def require_room(self) -> None:
-        """Refuse a job while there are too many."""
+        """Refuse a job if the queue is full."""
 
 
 class SetupRequest(BaseModel):
-    """A project that is connected."""
+    """Request to connect a project."""
 
     project: str = Field("", description="Its id and when it was created, with a dot between.")
     schema_: str = Field("", alias="schema", description="Its labelling interface.")
@@ -80,7 +80,7 @@ class SetupRequest(BaseModel):
 
 
 class PredictRequest(BaseModel):
-    """Tasks that want predictions."""
+    """Request for predictions of tasks."""
 
     tasks: list[dict[str, Any]]
     project: str | None = None
@@ -105,7 +105,7 @@ class LabelStudio:
     """The backend of one server."""
 
     def __init__(self, server: Server, driver: DriverOptions, options: LabelStudioOptions) -> None:
-        """Nothing is connected yet.
+        """Create a backend without projects.
 
         Raises:
             ConfigError: Training cannot start from the server's model.
@@ -134,7 +134,7 @@ class LabelStudio:
 
         @app.get("/health", tags=["label studio"])
         def label_studio_health() -> dict[str, Any]:
-            """Whether the backend answers, and what became of the last training."""
+            """Whether the backend responds, and the state of the last training."""
             training = None if self._retraining is None else self._retraining.state
             return {"status": "UP", "model_class": "tallformer", "training": training}
 
@@ -155,7 +155,7 @@ class LabelStudio:
 
         @app.post("/webhook", status_code=201, tags=["label studio"])
         def webhook(event: dict[str, Any]) -> dict[str, Any]:
-            """Note what people did to annotations; trains when there is enough."""
+            """Store changed annotations; start training when there are enough."""
             if self._retraining is None:
                 return {"status": "ok", "result": "the server was started without --retrain-after"}
             project = event.get("project")
@@ -189,7 +189,7 @@ class LabelStudio:
         return predictions
 
     def _begin(self, task: dict[str, Any], timeline: Timeline, project: str, model: _Model) -> Job | str:
-        """The job of a task's video, or why there is none."""
+        """The job for a task's video, or the reason why there is none."""
         try:
             source = self._source(task, timeline, project)
             key = f"label-studio {source}"
@@ -233,7 +233,7 @@ class LabelStudio:
         return self._server.file_below_root(address)
 
     def _uploaded(self, address: str, below: str, project: str) -> Path:
-        """A file that was uploaded to Label Studio: in its media folder, if that is the root, else from itself."""
+        """A file uploaded to Label Studio: from its media folder, if that is the root, otherwise downloaded from it."""
         for place in (f"upload/{below}", f"media/upload/{below}", below):
             try:
                 return self._server.file_below_root(place)
@@ -290,7 +290,7 @@ class LabelStudio:
         return found
 
     def _selection(self, project: str, model: _Model) -> Selection:
-        """Which actions are wanted, by the extra parameters of the project's connection."""
+        """Filters for actions, from the extra parameters of the project's connection."""
         setup = self._projects.get(project)
         given = {} if setup is None else _parameters(setup.extra_params)
         threshold, top_k, wanted = given.get("threshold"), given.get("top_k"), given.get("operating_point")
@@ -302,7 +302,7 @@ class LabelStudio:
             raise HTTPException(422, f"extra parameters: {error}") from error
 
     def _model_of(self, project: str) -> _Model:
-        """The model of a project: its own, once it was retrained, else that of the server."""
+        """The model of a project: its own after retraining, otherwise that of the server."""
         with self._lock:
             if project in self._own:
                 return self._own[project]
@@ -313,7 +313,7 @@ class LabelStudio:
             return model
 
     def _swap(self, project: str, bundle: Bundle) -> None:
-        """Give a project another model; the queue of the one before ends what it works on."""
+        """Replace the model of a project; the queue of the previous model finishes its current jobs."""
         model = self._open(bundle)
         with self._lock:
             earlier, self._own[project] = self._own.get(project), model
@@ -330,7 +330,7 @@ class LabelStudio:
 
 
 async def _wait(model: _Model, job: Job, until_s: float) -> Job | str:
-    """The job when it has ended, or that it has not."""
+    """Wait for a job; return it when it has ended, or a message if it has not."""
     while True:
         found = await run_in_threadpool(model.jobs.get, job.id)
         if found is None:
@@ -338,7 +338,7 @@ async def _wait(model: _Model, job: Job, until_s: float) -> Job | str:
         if found.state not in UNFINISHED:
             return found
         if time.monotonic() > until_s:
-            return f"{job.name}: still being processed; ask again in a while"
+            return f"{job.name}: still being processed; try again later"
         await asyncio.sleep(_POLL_S)
 
 
@@ -371,7 +371,7 @@ def _timeline(config: str) -> Timeline:
 
 
 def _project_id(text: str) -> str:
-    """The id of a project, which names files here."""
+    """The id of a project, which is used in file names."""
     name = text.partition(".")[0]
     return name if name.isalnum() and name.isascii() else hashlib.sha256(name.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""What clients get of a finished job: its actions in a format, and the review of them, which is kept per result."""
+"""Results of finished jobs: actions in any format, and their reviews, which are stored per result."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _MEDIA_TYPES = {
 
 
 def picked_result(result: Result, job: Job, bundle: Bundle) -> tuple[Result, Selection]:
-    """The actions that a job's options pick, under the name that the client gave, and what decided which.
+    """Filter a result by a job's options, and give it the client's name of the video; also return the selection.
 
     Args:
-        result: Every action of its video, with the model's own scores.
-        job: Its options say which actions are wanted.
+        result: All actions of the video, with the model's own scores.
+        job: Job whose options filter actions.
         bundle: The model.
     """
     selection = choose_selection(bundle, **dataclasses.asdict(job.options))
@@ -66,18 +66,18 @@ def picked_result(result: Result, job: Job, bundle: Bundle) -> tuple[Result, Sel
 def encode_result(
     picked: Result, selection: Selection, job: Job, bundle: Bundle, form: ResultFormat
 ) -> tuple[bytes, str]:
-    """The result of a job in a format, and its media type.
+    """Encode the result of a job; return the content and its media type.
 
     Args:
-        picked: As `picked_result` gives it.
-        selection: Likewise.
+        picked: Result from `picked_result`.
+        selection: Selection from `picked_result`.
         job: The job.
         bundle: The model.
-        form: What is wanted.
+        form: Format of the content.
 
     Raises:
         ExtraError: A library that the format needs is not installed.
-        OutputError: The format cannot hold the actions.
+        OutputError: The format cannot represent the actions.
     """
     if form == "json":
         return encode_document(actions_document([picked], selection=selection)), "application/json"
@@ -97,12 +97,12 @@ def encode_result(
 
 
 def review_key(picked: Result) -> str:
-    """Hash of a result, as the page of it has it."""
+    """Hash of a result, as used on its page."""
     return result_key([page_video(labelled_video(picked), source="video")])
 
 
 def encode_truth(review: Review, picked: Result) -> bytes:
-    """What a review accepted, in the ActivityNet form."""
+    """Actions accepted in a review, in the ActivityNet form."""
     return encode_labels([accepted_segments(review, labelled_video(picked))], "truth")
 
 
@@ -110,7 +110,7 @@ _MOST_ACTIONS = 100_000
 
 
 class ReviewedAction(BaseModel):
-    """An action about which something was decided."""
+    """An action with a decision."""
 
     found: int | None = Field(ge=0, description="Row of the result, in order of time; null: it was added.")
     segment: tuple[FiniteFloat, FiniteFloat] = Field(description="Start and end in seconds, as corrected.")
@@ -126,14 +126,14 @@ class ReviewedAction(BaseModel):
 
 
 class ReviewedVideo(BaseModel):
-    """What was decided about a video."""
+    """Decisions about a video."""
 
     name: str = Field(max_length=1000)
     actions: list[ReviewedAction] = Field(max_length=_MOST_ACTIONS)
 
 
 class Review(BaseModel):
-    """What was decided about a result: one video, or none before the first decision."""
+    """Decisions about a result: one video, or none before the first decision."""
 
     version: Literal[1] = 1
     result: str = Field(pattern=r"^[0-9a-f]{32}$", description="Hash of the result, from the page or from GET.")
@@ -141,19 +141,19 @@ class Review(BaseModel):
 
 
 class ChangedMeanwhileError(Exception):
-    """The review is not the one that the client has seen."""
+    """The review was changed since the client loaded it."""
 
 
 class ReviewStore:
-    """The reviews of a server. May be used from several threads."""
+    """The reviews of a server. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Reviews are files of `folder`, which is made with the first."""
+        """Store reviews as files in `folder`, which is created with the first."""
         self._folder = folder
         self._lock = threading.Lock()
 
     def load(self, job_id: str, result: str) -> tuple[Review, str]:
-        """The review of a result, and the tag of this state of it."""
+        """The review of a result, and the tag of its current state."""
         path = self._path(job_id, result)
         try:
             content = path.read_bytes()
@@ -164,19 +164,19 @@ class ReviewStore:
         return Review.model_validate_json(content), _tag(content)
 
     def save(self, job_id: str, review: Review, *, seen: str | None) -> str:
-        """Replace the review of a result; it is on the disk afterwards.
+        """Replace the review of a result; it is on disk afterwards.
 
         Args:
-            job_id: A job that there is.
-            review: Of its result.
-            seen: Tag of the state that the client has seen; None replaces any.
+            job_id: An existing job.
+            review: Review of its result.
+            seen: Tag of the state that the client has loaded; None replaces any state.
 
         Returns:
             The new tag.
 
         Raises:
-            ArchiveError: It cannot be written.
-            ChangedMeanwhileError: There is another state.
+            ArchiveError: The review cannot be written.
+            ChangedMeanwhileError: The current state has another tag.
         """
         content = review.model_dump_json(indent=1).encode()
         path = self._path(job_id, review.result)
@@ -191,7 +191,7 @@ class ReviewStore:
         return _tag(content)
 
     def remove(self, job_id: str) -> None:
-        """Forget the reviews of a job."""
+        """Delete the reviews of a job."""
         for path in self._folder.glob(f"{job_id}.*.json"):
             path.unlink(missing_ok=True)
 
@@ -200,7 +200,7 @@ class ReviewStore:
 
 
 def accepted_segments(review: Review, video: LabelledVideo) -> LabelledVideo:
-    """A video with what a review accepted in place of what was found."""
+    """Replace the predicted segments of a video by those accepted in a review."""
     segments = (
         Segment(start_s=action.segment[0], end_s=action.segment[1], label=action.label)
         for reviewed in review.videos

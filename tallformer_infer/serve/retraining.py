@@ -1,9 +1,9 @@
-"""A model of its own for a project of Label Studio, trained on what people corrected there.
+"""Retrain a model for a Label Studio project on the corrections made there.
 
 Note [how a model is exchanged]
-    Training and export run in child processes and write into a folder of their own. Only when the exported bundle can
-    be loaded, `current.json` is replaced in one step, and the project's requests go to the new model. Whatever fails
-    before that leaves the old one in its place. One training runs at a time.
+    Training and export run in child processes and write to a new folder. Only when the exported bundle can be loaded,
+    `current.json` is replaced atomically, and the project's requests use the new model. If anything fails before that,
+    the old one stays in use. One training runs at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _log = logging.getLogger("uvicorn.error")
 
 
 class Retraining:
-    """The annotations of all projects, and the one training that may be under way."""
+    """Stores the annotations of all projects, and runs at most one training at a time."""
 
     def __init__(
         self,
@@ -48,15 +48,15 @@ class Retraining:
         locate: Locate,
         swap: Callable[[str, Bundle], None],
     ) -> None:
-        """Nothing is trained yet.
+        """Check that training is possible; nothing is trained yet.
 
         Args:
-            folder: Holds a folder per project.
-            bundle: What the first training of a project starts from.
-            after: Corrected tasks after which a training begins.
+            folder: Folder with a subfolder per project.
+            bundle: Model from which the first training of a project starts.
+            after: Number of corrected tasks that starts a training.
             training_config: Settings, as for `tallformer train --config`.
-            locate: Gives the file of a task's video.
-            swap: Is told the new model of a project.
+            locate: Returns the file of a task's video.
+            swap: Called with a project and its new model.
 
         Raises:
             ConfigError: Training cannot start from the bundle.
@@ -74,10 +74,10 @@ class Retraining:
         self._child: subprocess.Popen[bytes] | None = None
         self._is_stopping = False
         self.state: dict[str, Any] | None = None
-        """Of the last training: project, state, and why it failed."""
+        """State of the last training: project, state, and the reason for a failure."""
 
     def bundle_of(self, project: str) -> Bundle | None:
-        """The model of a project that was trained from the server's model; None where there is none."""
+        """The retrained model of a project, if it was trained from the server's model; otherwise None."""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, TallformerError):
             current = json.loads((self._folder / project / "current.json").read_text(encoding="utf-8"))
             if current["from"] == self._bundle.sha256:
@@ -85,15 +85,15 @@ class Retraining:
         return None
 
     def hear(self, project: str, timeline: Timeline, event: dict[str, Any]) -> str:
-        """Note what people did; begins a training when there is enough.
+        """Handle an event: store changed annotations, and start a training when there are enough.
 
         Args:
-            project: Its id.
-            timeline: Of its labelling interface.
-            event: As Label Studio sends it to webhooks.
+            project: Id of the project.
+            timeline: Timeline of its labelling interface.
+            event: Payload of a Label Studio webhook.
 
         Returns:
-            What was done, for people.
+            Description of the action taken, for display.
         """
         action = event.get("action")
         annotations = self._folder / project / "annotations"
@@ -112,7 +112,7 @@ class Retraining:
         return self._begin(project, timeline, records)
 
     def stop(self) -> None:
-        """End a training that is under way."""
+        """Stop the training in progress."""
         self._is_stopping = True
         if self._child is not None:
             self._child.terminate()
@@ -122,16 +122,16 @@ class Retraining:
     def _begin(self, project: str, timeline: Timeline, records: list[dict[str, Any]]) -> str:
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
-                return "a training is under way"
+                return "a training is in progress"
             self.state = {"project": project, "state": "running", "tasks": len(records)}
             self._thread = threading.Thread(
                 target=self._train, args=(project, timeline, records), name="tallformer-retraining", daemon=True
             )
             self._thread.start()
-        return f"training begins with {len(records)} tasks"
+        return f"training started with {len(records)} tasks"
 
     def _train(self, project: str, timeline: Timeline, records: list[dict[str, Any]]) -> None:
-        """One training, from annotations to another model; in a thread of its own."""
+        """Run one training, from annotations to a new model; runs in a separate thread."""
         try:
             folder = _next_folder(self._folder / project / "models")
             start = self.bundle_of(project) or self._bundle
@@ -149,7 +149,7 @@ class Retraining:
             self.state = {"project": project, "state": "failed", "error": reason}
             _log.error("label studio: training for project %s failed: %s", project, reason)
         finally:
-            if not self._is_stopping:  # else the next process begins anew
+            if not self._is_stopping:  # otherwise the next process starts again
                 attempt = {str(record["id"]): record.get("updated_at") for record in records}
                 with contextlib.suppress(OSError):
                     write_whole(self._folder / project / "attempted.json", json.dumps(attempt).encode())
@@ -157,7 +157,7 @@ class Retraining:
     def _write_material(
         self, folder: Path, project: str, timeline: Timeline, records: Iterable[dict[str, Any]]
     ) -> None:
-        """Annotations and videos in the form that `tallformer train` reads."""
+        """Write annotations and videos in the form that `tallformer train` reads."""
         videos = folder / "videos"
         videos.mkdir()
         labelled: list[LabelledVideo] = []
@@ -170,15 +170,15 @@ class Retraining:
             name = f"task-{task['id']}{source.suffix}"
             try:
                 (videos / name).symlink_to(source.resolve())
-            except OSError:  # Windows allows links to administrators
+            except OSError:  # on Windows only administrators may create links
                 shutil.copyfile(source, videos / name)
             labelled.append(dataclasses.replace(video, name=name, subset="training"))
         if not labelled:
-            raise OutputError("no corrected task has an action; there is nothing to train on")
+            raise OutputError("no corrected task has an action; training needs at least one")
         write_whole(folder / "annotations.json", json.dumps(truth_document(labelled)).encode())
 
     def _run_children(self, folder: Path, start: Bundle, *, name: str) -> None:
-        """Recipe, training and export, each in a process of its own."""
+        """Run recipe, training and export, each in a separate process."""
         write_whole(folder / "base.json", json.dumps(to_json(start.recipe)).encode())
         annotated = ["--annotations", "annotations.json"]
         self._run(folder, "train", "--suggest", *annotated, "--recipe", "base.json", "--quiet", out="recipe.json")
@@ -191,10 +191,10 @@ class Retraining:
         self._run(folder, "export", "run/model.safetensors", *exported)
 
     def _run(self, folder: Path, *arguments: str, out: str | None = None) -> None:
-        """Run a command of tallformer; what it says goes to `log.txt`.
+        """Run a tallformer command; its output goes to `log.txt`.
 
         Raises:
-            OutputError: It failed.
+            OutputError: The command failed.
         """
         command = [sys.executable, "-m", "tallformer_infer", *arguments]
         with (folder / "log.txt").open("ab") as log, (folder / (out or "log.txt")).open("ab") as output:
@@ -208,7 +208,7 @@ class Retraining:
             raise OutputError(f"`tallformer {arguments[0]}` ended with {code}: {last.removeprefix('tallformer: ')}")
 
     def _attempted(self, project: str) -> dict[str, Any]:
-        """When the annotations of the last training were changed, by id."""
+        """Modification times of the annotations of the last training, by id."""
         with contextlib.suppress(OSError, ValueError):
             return dict(json.loads((self._folder / project / "attempted.json").read_text(encoding="utf-8")))
         return {}
@@ -229,7 +229,7 @@ def _require_trainable(bundle: Bundle) -> None:
 
 
 def _keep(folder: Path, event: dict[str, Any]) -> None:
-    """Keep an annotation with its task, as Label Studio fills storages."""
+    """Store an annotation with its task, in the format of Label Studio's storages."""
     annotation, task = event.get("annotation"), event.get("task")
     if not isinstance(annotation, dict) or not isinstance(task, dict) or not isinstance(task.get("id"), int):
         raise HTTPException(422, "expected an annotation and its task: send the payload with the webhook")
@@ -249,7 +249,7 @@ def _file(folder: Path, annotation: dict[str, Any]) -> Path:
 
 
 def _newest_of_each_task(folder: Path) -> list[dict[str, Any]]:
-    """One annotation for each task: the one marked as ground truth, else the one that was changed last."""
+    """One annotation per task: the one marked as ground truth, otherwise the last one changed."""
     newest: dict[Any, dict[str, Any]] = {}
     for file in sorted(folder.glob("*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -267,7 +267,7 @@ def _labelled(record: dict[str, Any], timeline: Timeline) -> LabelledVideo:
     """The video of an annotation.
 
     Raises:
-        AnnotationError: It cannot be understood.
+        AnnotationError: The annotation is malformed.
     """
     task = record["task"]
     problems = Problems(f"task {task['id']}")
@@ -279,7 +279,7 @@ def _labelled(record: dict[str, Any], timeline: Timeline) -> LabelledVideo:
 
 
 def _next_folder(models: Path) -> Path:
-    """A new folder for a training, by its number."""
+    """A new, numbered folder for a training."""
     models.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(each.name) for each in models.iterdir() if each.name.isdecimal()), default=0)
     folder = models / str(number)
