@@ -144,6 +144,15 @@ def test_all_but_arrays_of_numbers_is_refused(tmp_path: Path, item: Any, message
     assert "\n" not in str(caught.value)
 
 
+def test_a_message_that_would_quote_the_file_is_short(tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(b"\x80\x04S" + b"x" * 30_000 + b"\n.")  # a text without quotes
+
+    with pytest.raises(CheckpointError, match="not a readable pickle of arrays") as caught:
+        read_array_pickle(tmp_path / "a.ckpt")
+
+    assert len(str(caught.value)) < len(str(tmp_path)) + 400
+
+
 def test_a_file_that_is_cut_off_is_one_line_at_every_length(tmp_path: Path) -> None:
     whole = pickle.dumps({"params": {"a": np.zeros(40, np.float32)}}, protocol=4)
     for length in range(2, len(whole)):

@@ -276,7 +276,7 @@ def test_a_source_that_is_opened_again_and_again_is_seen_whole_and_left_closed(
 ) -> None:
     """Sources once stayed open until a garbage collection; sessions that ended before they were read were lost."""
     monkeypatch.setattr(live_feed, "_FIRST_WAIT_S", 0.01)
-    feed, containers = Feed(f"{site}/example.ts", FeedOptions(most_delay_s=1000.0)), list[Any]()
+    feed, containers = Feed(f"{site}/example.ts", FeedOptions(most_delay_s=1e6)), list[Any]()
 
     for found in feed.sessions():
         assert all(not container.streams for container in containers)

@@ -36,6 +36,7 @@ _CONTAINERS = ("state_dict_ema", "state_dict")
 """Members that contain the weights; averaged ones come first, as they are the better model."""
 _SAFETENSORS = ".safetensors"
 _AGAIN = "download or copy it again"
+_LONGEST_REASON = 300
 _WRAPPER = "module."
 """Prefix that data-parallel training adds to every name."""
 
@@ -225,7 +226,9 @@ def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """Kind and message of an error; some quote the file, which may be one line of any length."""
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
 def read_array_pickle(path: Path) -> dict[str, Tensor]:
@@ -246,8 +249,7 @@ def read_array_pickle(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path}: {reason(error)}") from error
     except Exception as error:  # pickle raises errors of any kind on a damaged file
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise CheckpointError(f"{path}: not a readable pickle of arrays: {line}") from error
+        raise CheckpointError(f"{path}: not a readable pickle of arrays: {_first_line(error)}") from error
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path}: expected a state dict or a tree of arrays, got {_kind(tree)}")
     try:
