@@ -57,7 +57,7 @@ def test_file_that_is_named_and_does_not_exist_is_refused(tmp_path):
 def test_folder_without_a_video_is_refused(tmp_path):
     make(tmp_path, "notes.txt", "below/.hidden.mp4")
 
-    with pytest.raises(ArchiveError, match="no video in this folder or the folders below it"):
+    with pytest.raises(ArchiveError, match="no video in this folder or its subfolders"):
         find_sources([str(tmp_path)])
 
 
@@ -156,7 +156,7 @@ def test_folder_behind_an_address_gives_its_videos(tmp_path):
 
 
 def test_standard_input_is_refused():
-    with pytest.raises(ArchiveError, match="standard input can be read once only"):
+    with pytest.raises(ArchiveError, match="standard input can only be read once"):
         find_sources(["-"])
 
 
@@ -212,5 +212,5 @@ def test_results_do_not_follow_a_link_out_of_their_folder(tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "a").symlink_to(tmp_path, target_is_directory=True)
 
-    with pytest.raises(OutputError, match="lies outside of"):
+    with pytest.raises(OutputError, match="is outside "):
         place_in(tmp_path / "results", "a/b.mp4.json")

@@ -266,7 +266,7 @@ def test_empty_folder_is_an_error(tmp_path, capsys):
     code, _, said = run(capsys, "label", tmp_path / "empty", "--out", tmp_path / "out")
 
     assert code == 1
-    assert said == f"tallformer: error: {tmp_path}/empty: no video in this folder or the folders below it\n"
+    assert said == f"tallformer: error: {tmp_path}/empty: no video in this folder or its subfolders\n"
 
 
 def test_kind_of_failure_there_is_not_is_refused(archive, capsys):
@@ -456,7 +456,7 @@ def test_export_of_one_video_per_file_to_a_file_is_refused(archive, tmp_path, ca
 
     (tmp_path / "file").write_text("")
     code, _, said = run(capsys, "archive", "export", archive, "--out", tmp_path / "file", "--format", "srt")
-    assert (code, said) == (1, f"tallformer: error: {tmp_path}/file: srt holds one video per file; name a folder\n")
+    assert (code, said) == (1, f"tallformer: error: {tmp_path}/file: srt holds one video per file; expected a folder\n")
     assert (tmp_path / "file").read_text() == ""
 
 

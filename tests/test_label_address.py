@@ -227,7 +227,7 @@ def test_address_goes_on_from_its_copy_with_an_empty_folder_and_is_refused_to_an
     label(videos / "a.mp4", out=tmp_path / "other")
     options = ["--state", str(tmp_path / "other"), "--allow-protocol", "memory"]
     assert cli.run(["label", str(videos), "--out", out, *options]) == 1
-    assert "holds an archive that was not written from" in capsys.readouterr().err
+    assert "has an archive that was not written from" in capsys.readouterr().err
     assert files_at(out) == expected
 
 

@@ -80,7 +80,7 @@ def test_store_without_space_is_done_without(videos, small_disk, tmp_path):
     with ArchiveDatabase(out) as database:
         rows = database.videos()
     assert {row.status for row in rows} == {"done"}
-    assert any("features are not kept: No space left on device" in row.remarks for row in rows)
+    assert any("features are not stored: No space left on device" in row.remarks for row in rows)
     label(videos, out=tmp_path / "expected")
     found, expected = (
         {row["name"]: row["actions"] for row in content_of(folder)[0].values()}

@@ -126,7 +126,7 @@ def test_worker_that_hangs_is_given_up(videos, tmp_path):
     assert code == 1, rest
     assert not is_alive(worker)
     assert (row.status, row.error_kind) == ("failed", "hang")
-    assert row.error.startswith("hangs: no sign of life for ")
+    assert row.error.startswith("hangs: no heartbeat for ")
 
 
 def test_ctrl_c_ends_within_a_second_and_leaves_all_resumable(videos, expected, tmp_path):

@@ -344,7 +344,7 @@ def test_store_that_cannot_be_written_is_a_remark(videos, tmp_path):
     done = label(videos / "a.mp4", out=tmp_path / "out", store=tmp_path / "store")
 
     assert done.run.totals.done == 1
-    assert "features are not kept: Not a directory" in rows_of(tmp_path / "out")["a.mp4"].remarks
+    assert "features are not stored: Not a directory" in rows_of(tmp_path / "out")["a.mp4"].remarks
 
 
 def test_video_whose_features_another_run_is_storing_is_labelled_without_storing_them(archive, first, tmp_path):

@@ -1,14 +1,13 @@
-"""`archive.db`: one row per video, one per action. One process writes; any number read meanwhile (WAL).
+"""`archive.db`: one row per video, one per action. One process writes, any number can read at the same time (WAL).
 
 Note [one truth]
-    What is not in a committed transaction has not happened: a result file, stored features or candidates without a
-    row that says `done` are leftovers, which the next run uses or replaces.
+    Only committed transactions count: a result file, stored features or candidates without a row with status `done` are
+    leftovers, which the next run uses or replaces.
 
 Note [reading without writing]
-    SQLite reads a database in WAL mode through a shared index file, which it creates where it is missing. In a folder
-    that cannot be written (a read-only disk, another user's archive) that fails. Without changes in the log the file
-    itself is all there is, and `immutable` reads it; with some, or with tables of an older version, a temporary copy
-    is read.
+    SQLite reads a database in WAL mode through a shared index file, which it creates if it is missing. In a read-only
+    folder (a read-only disk, another user's archive) that fails. If the log is empty, the database file is complete and
+    read as `immutable`; otherwise, or with tables of an older version, a temporary copy is read.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ Status = Literal["waiting", "running", "done", "failed", "ignored"]
 """`ignored`: a file in a folder that is not a video."""
 
 FailureKind = Literal["media", "read", "crash", "killed", "hang", "output", "scores", "bug"]
-"""`media`: nothing to decode; `read`: the source broke off; `crash`, `killed`, `hang`: what became of the worker;
-`output`: its results cannot be written; `scores`: the file of class scores has none of it; `bug`: anything else."""
+"""`media`: nothing can be decoded; `read`: reading the source failed; `crash`, `killed`, `hang`: the worker failed;
+`output`: results cannot be written; `scores`: no class scores for the video; `bug`: anything else."""
 
 Loss = Literal["short", "damaged"]
 """What is missing from a finished video: `short`: its end; `damaged`: places that could not be decoded."""
@@ -52,9 +51,9 @@ class VideoRow:
     source: str
     """Absolute path, or URL."""
     name: str
-    """Name of its result files in the results folder, without endings; `/` between folders."""
+    """Name of its result files in the results folder, without suffixes; `/` between folders."""
     is_guess: bool
-    """It was found in a folder, and its name does not tell that it is a video."""
+    """Whether it was found in a folder and has no known video suffix."""
     size_bytes: int | None
     """File size when last checked."""
     mtime_ns: int | None
@@ -64,17 +63,17 @@ class VideoRow:
     status: Status
     """Status of the video."""
     attempts: int
-    """Finished attempts; one interrupted by the end of the run does not count."""
+    """Number of finished attempts; one interrupted by the end of the run does not count."""
     error_kind: FailureKind | None
     """Kind of failure of the last attempt, if it failed."""
     error: str | None
     """Reason, in one line."""
     duration_s: float | None
-    """Decoded length, in seconds."""
+    """Decoded duration, in seconds."""
     missing_s: float | None
-    """Length that the header states and that is missing at the end, in seconds."""
+    """Video missing at the end, compared with the header, in seconds."""
     decode_errors: int | None
-    """Damaged or skipped places; a missing end counts as one."""
+    """Number of damaged or skipped places; a missing end counts as one."""
     result: dict[str, Any] | None
     """The `Result` without its actions, as JSON."""
     selection: dict[str, Any] | None
@@ -82,11 +81,11 @@ class VideoRow:
     remarks: tuple[str, ...]
     """Remarks, one line each."""
     encoder_hash: str | None
-    """Hash of what decides its features, see `StageHashes`."""
+    """Hash of everything that affects its features, see `StageHashes`."""
     localizer_hash: str | None
-    """Hash of what decides its candidates."""
+    """Hash of everything that affects its candidates."""
     actions_hash: str | None
-    """Hash of what decides its actions."""
+    """Hash of everything that affects its actions."""
     outputs: tuple[str, ...]
     """Formats of the written result files."""
     bundle_sha256: str | None
@@ -104,7 +103,7 @@ class VideoRow:
 
     @property
     def losses(self) -> tuple[Loss, ...]:
-        """What is missing from the video; empty if it is whole, or not done."""
+        """What is missing from the video; empty if it is complete, or not done."""
         is_short = bool(self.missing_s)
         is_damaged = (self.decode_errors or 0) > is_short
         return (*(("short",) if is_short else ()), *(("damaged",) if is_damaged else ()))
@@ -141,7 +140,7 @@ def from_db(value: DbText) -> str:
 
 
 APPLICATION_ID = 0x74616C66
-"""`talf`, in the file's header: marks a database of ours."""
+"""`talf` in the file's header: identifies our databases."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -203,22 +202,22 @@ MIGRATIONS: tuple[str, ...] = (
         decode_errors = json_extract(result, '$.decode_errors') WHERE result IS NOT NULL;
     """,
 )
-"""Each upgrades a file from the version before; versions count from 1."""
+"""Each entry upgrades a file from the previous version; versions start at 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
 def version_of(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of a file; 0 of a new one.
+    """Schema version of a file; 0 for a new one.
 
     Raises:
-        ArchiveError: It is another program's database, or of a newer tallformer.
+        ArchiveError: The database belongs to another program, or to a newer tallformer.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != APPLICATION_ID and (tables or version):
-        raise ArchiveError(f"{path}: is a database of something else than tallformer; name another folder")
+        raise ArchiveError(f"{path}: is a database of another program; use another folder")
     if version > SCHEMA_VERSION:
         raise ArchiveError(
             f"{path}: archive has schema version {version}, this tallformer reads {SCHEMA_VERSION}: update tallformer"
@@ -227,12 +226,12 @@ def version_of(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new file, and bring those of an older one up to date.
+    """Create the tables of a new file, or upgrade those of an older one.
 
-    Each step is one transaction: a stop leaves the file at one version or the next.
+    Each step is one transaction: an interruption leaves the file at one version or the next.
 
     Raises:
-        ArchiveError: As `version_of`.
+        ArchiveError: See `version_of`.
     """
     for number in range(version_of(connection, path), SCHEMA_VERSION):
         connection.executescript(
@@ -248,14 +247,14 @@ _WAIT_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """What finishing a video writes to its row."""
+    """Values written to the row of a finished video."""
 
     duration_s: float
-    """Decoded length, in seconds."""
+    """Decoded duration, in seconds."""
     missing_s: float
-    """Missing at the end, in seconds."""
+    """Video missing at the end, in seconds."""
     decode_errors: int
-    """Damaged or skipped places."""
+    """Number of damaged or skipped places."""
     result: dict[str, Any]
     """The `Result` without its actions, as JSON."""
     selection: dict[str, Any]
@@ -276,15 +275,15 @@ class ArchiveDatabase:
     """The database of an archive, open for reading, or for reading and writing."""
 
     def __init__(self, folder: Path, *, writes: bool = False) -> None:
-        """Open `archive.db` in `folder`; a writer makes it where there is none.
+        """Open `archive.db` in `folder`; a writer creates it if it is missing.
 
         Raises:
-            ArchiveError: There is none, it is not ours, or another process writes to it.
+            ArchiveError: It is missing, belongs to another program, or another process writes to it.
         """
         self.path = folder / DATABASE
         if not writes and not self.path.is_file():
             raise ArchiveError(
-                f"{folder}: no archive ({DATABASE}) in it; `tallformer label … --out {folder}` makes one"
+                f"{folder}: no archive ({DATABASE}) in it; `tallformer label … --out {folder}` creates one"
             )
         self._lock = _take_lock(folder) if writes else None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
@@ -305,13 +304,13 @@ class ArchiveDatabase:
         """See Note [reading without writing]."""
         reader = _read_only(self.path)
         if reader is not None:
-            self.connection = reader  # so that `close` finds it
+            self.connection = reader  # for `close`
             if version_of(reader, self.path) == SCHEMA_VERSION:
                 return
             reader.close()
             if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
                 self._lock = _take_lock(self.path.parent)
-                self.connection = _connect(self.path)  # an older version, which is brought up to date
+                self.connection = _connect(self.path)  # an older version, which is upgraded
                 return
         self._copy = tempfile.TemporaryDirectory(prefix="tallformer-", ignore_cleanup_errors=True)
         for file in (self.path, *_beside(self.path)):
@@ -324,14 +323,14 @@ class ArchiveDatabase:
         if writes:
             self.connection.execute("PRAGMA journal_mode = WAL")
             self.connection.execute("PRAGMA foreign_keys = ON")
-            # A power cut may take the last transactions back, whole; what they said is then done again.
+            # A power cut may roll back the last transactions; that work is then repeated.
             self.connection.execute("PRAGMA synchronous = NORMAL")
         migrate(self.connection, self.path)
         if not writes:
             self.connection.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
-        """Close the database and release the lock. May be called twice."""
+        """Close the database and release the lock. Can be called repeatedly."""
         for connection in (getattr(self, "connection", None), self._lock):
             if connection is not None:
                 connection.close()
@@ -379,7 +378,7 @@ class ArchiveDatabase:
         return row_from(self.connection.execute("SELECT * FROM videos WHERE id = ?", (video_id,)).fetchone())
 
     def videos_of_content(self, content: str, actions_hash: str) -> list[VideoRow]:
-        """Videos with results of this content under these hashes; their files may be missing."""
+        """Videos with results for this content and hash; their result files may be missing."""
         rows = self.connection.execute(
             "SELECT * FROM videos WHERE content = ? AND status IN ('done', 'failed') AND result IS NOT NULL "
             "AND actions_hash = ? ORDER BY id",
@@ -388,10 +387,10 @@ class ArchiveDatabase:
         return [row_from(row) for row in rows]
 
     def add(self, found: Iterable[tuple[str, str, str, bool]]) -> None:
-        """Add videos that wait.
+        """Add videos with status `waiting`.
 
         Args:
-            found: Source, name, key of the name (no two are the same), and whether it is a guess.
+            found: Source, name, unique key of the name, and `VideoRow.is_guess`.
         """
         with self.changing() as change:
             change.executemany(
@@ -404,7 +403,7 @@ class ArchiveDatabase:
         return {from_db(key) for (key,) in self.connection.execute("SELECT name_key FROM videos")}
 
     def let_wait(self, video_ids: Sequence[int], *, forget_attempts: bool) -> None:
-        """Requeue videos; their actions stay until they are done again."""
+        """Requeue videos; their actions are kept until they are done again."""
         attempts = ", attempts = 0, error = NULL, error_kind = NULL" if forget_attempts else ""
         with self.changing() as change:
             change.executemany(
@@ -417,7 +416,7 @@ class ArchiveDatabase:
             change.execute("UPDATE videos SET status = 'running', started_at = ? WHERE id = ?", (_now(), video_id))
 
     def identify(self, video_id: int, *, content: str | None, size_bytes: int | None, mtime_ns: int | None) -> None:
-        """Record what a source holds now."""
+        """Record the current content of a source."""
         with self.changing() as change:
             change.execute(
                 "UPDATE videos SET content = ?, size_bytes = ?, mtime_ns = ? WHERE id = ?",
@@ -457,14 +456,14 @@ class ArchiveDatabase:
         counts: bool = True,
         problem: str | None = None,
     ) -> None:
-        """A video is done: its row and its actions, together.
+        """Write the row and the actions of a finished video in one transaction.
 
         Args:
-            video_id: Number of the row.
-            labelled: What the row gets.
-            actions: All of the video.
-            counts: Add an attempt.
-            problem: Why its result files are missing: it counts as failed (`output`) until they are there.
+            video_id: Row number.
+            labelled: Values of the row.
+            actions: All actions of the video.
+            counts: Whether to count an attempt.
+            problem: Why its result files are missing; the video counts as failed (`output`) until they are written.
         """
         with self.changing() as change:
             change.execute("DELETE FROM actions WHERE video_id = ?", (video_id,))
@@ -512,7 +511,7 @@ class ArchiveDatabase:
             change.execute("DELETE FROM videos WHERE id = ?", (video_id,))
 
     def actions_of(self, video_id: int) -> tuple[Action, ...]:
-        """The actions of one video, by start, end and falling score."""
+        """The actions of one video, by start, end and decreasing score."""
         rows = self.connection.execute(
             "SELECT start_s, end_s, labels.name AS label, score FROM actions JOIN labels ON labels.id = label_id "
             "WHERE video_id = ? ORDER BY start_s, end_s, score DESC, label",
@@ -553,9 +552,9 @@ def _beside(path: Path) -> tuple[Path, Path]:
 
 
 def _take_lock(folder: Path) -> sqlite3.Connection:
-    """Keep every other writer out for as long as this process lives.
+    """Exclude other writers for the lifetime of this process.
 
-    SQLite's own lock on a file of its own: it works on every system, and ends with the process however that ends.
+    Uses SQLite's lock on a separate file: it works on every system, and is released however the process ends.
     """
     connection = None
     try:

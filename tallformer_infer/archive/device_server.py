@@ -1,9 +1,9 @@
-"""A process that owns a device and encodes clips of several videos together, and the runtime that asks it.
+"""A process that owns a device and encodes clips of several videos together, and the runtime that uses it.
 
 Note [one device, many decoders]
-    A GPU encodes clips many times as fast as a core decodes them, and wants several at once; a short video has few.
-    So workers decode and hand their clips over, and whatever waits at the same time, of whichever videos, goes through
-    the encoder as one batch. Pixels go through memory that both processes have mapped, features through a socket.
+    A GPU encodes clips many times as fast as a core decodes them, and needs several at once; a short video has few.
+    Workers therefore decode and submit their clips, and all pending clips, of any videos, are encoded as one batch.
+    Pixels are passed in shared memory, features through a socket.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ class _Request:
 
 
 class DeviceServer:
-    """One server process, as the driver sees it."""
+    """One server process, from the driver's side."""
 
     def __init__(self, settings: LabelSettings, *, gpu: int | None = None) -> None:
-        """Start it and wait until the model is loaded.
+        """Start the process and wait until the model is loaded.
 
         Args:
             settings: Model and device.
-            gpu: Number of the GPU; None leaves it to CUDA.
+            gpu: Index of the GPU; None leaves it to CUDA.
 
         Raises:
-            DeviceError: It could not be started; the message says why.
+            DeviceError: It could not be started; the message gives the reason.
         """
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
@@ -143,7 +143,7 @@ def _count_gpus() -> int:
 
 
 def _may_have_cuda(device: Device) -> bool:
-    """Whether CUDA is worth trying: it is asked for, or ONNX Runtime was built with it."""
+    """Whether to try CUDA: it was requested, or ONNX Runtime was built with it."""
     if device != "auto":
         return device in ("cuda", "onnx-tensorrt", "tensorrt")
     import onnxruntime  # noqa: PLC0415 (not needed where the device is named)
@@ -154,7 +154,7 @@ def _may_have_cuda(device: Device) -> bool:
 def _serve(driver: Connection, settings: LabelSettings, key: bytes, gpu: int | None) -> None:
     """Serve until the driver ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if gpu is not None:  # CUDA reads it when it is first used, and there is no other way that every library heeds
+    if gpu is not None:  # CUDA reads it on first use; no other setting is respected by all libraries
         os.environ["CUDA_VISIBLE_DEVICES"] = _nth_visible(gpu)
     try:
         bundle = load_bundle(settings.model)
@@ -186,7 +186,7 @@ def _end_with(driver: Connection) -> None:
 
 def _accept(listener: Listener, requests: queue.SimpleQueue[_Request]) -> None:
     while True:
-        with contextlib.suppress(Exception):  # somebody without the key, or a worker that is gone already
+        with contextlib.suppress(Exception):  # a client without the key, or a worker that is already gone
             connection = listener.accept()
             threading.Thread(target=_converse, args=(connection, requests), daemon=True).start()
 
@@ -214,7 +214,7 @@ def _converse(connection: Connection, requests: queue.SimpleQueue[_Request]) -> 
 
 
 def _gather(requests: queue.SimpleQueue[_Request]) -> list[_Request]:
-    """The next request; with an encoding request, others that wait too, up to a limit of clips."""
+    """The next request; an encoding request is batched with other pending ones, up to a limit of clips."""
     first = requests.get()
     gathered, clips = [first], 0 if first.pixels is None else len(first.pixels)
     while first.pixels is not None and clips < _MOST_CLIPS and not requests.empty():
@@ -249,7 +249,7 @@ def _computed(runtime: Runtime, request: _Request, described: tuple[Any, ...]) -
             return runtime.localize(*request.arguments)
         case "propose":
             if not isinstance(runtime, ProposingRuntime):
-                raise DeviceError(f"{runtime.name} cannot give proposals without classes")
+                raise DeviceError(f"{runtime.name} cannot return proposals without classes")
             return runtime.propose(*request.arguments)
         case _:
             return described
@@ -308,7 +308,7 @@ class RemoteRuntime:
         return proposals
 
     def _share(self, size: int) -> mmap.mmap:
-        """Shared memory that the server maps, too; its file is unlinked as soon as both have it."""
+        """Memory shared with the server; its file is unlinked as soon as both have mapped it."""
         folder = str(_MEMORY) if _MEMORY.is_dir() else None
         with tempfile.NamedTemporaryFile(prefix="tallformer-", dir=folder) as file:
             file.truncate(size)
@@ -328,7 +328,7 @@ class _Line:
             raise DeviceError(f"the process of the device is gone: {error}") from error
 
     def ask(self, *question: Any) -> Any:
-        """Ask, and wait for the answer.
+        """Send a request and wait for the response.
 
         Raises:
             DeviceError: The server is gone, or the device failed.

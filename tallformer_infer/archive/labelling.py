@@ -1,4 +1,4 @@
-"""What a worker does: identify a source, and find its actions from the first stage that is not stored yet."""
+"""Tasks of a worker: identify a source, and find its actions, starting at the first stage that is not stored yet."""
 
 from __future__ import annotations
 
@@ -77,17 +77,17 @@ def identify(
     protocols: Collection[str] = ALLOWED_PROTOCOLS,
     public_hosts: Collection[str] = (),
 ) -> Identified | NotAVideo:
-    """Find out what a source holds: of a file its hash, of an address what its server says of its version.
+    """Identify the content of a source: the hash of a file, or the version that the server gives for an address.
 
     Args:
         source: Absolute path, or address.
-        is_guess: Nothing says that it is a video: look.
-        on_alive: Called now and then.
-        protocols: Of addresses that may be used.
+        is_guess: Whether to probe if it is a video.
+        on_alive: Called regularly.
+        protocols: Allowed protocols of addresses.
         public_hosts: Hosts that must have public addresses.
 
     Raises:
-        MediaError: It cannot be read, or is not a file.
+        MediaError: The source cannot be read, or is not a file.
     """
     if is_address(source):
         version, size_bytes = version_of_address(source, protocols, only_public=host_of(source) in public_hosts)
@@ -118,7 +118,7 @@ def _identify_file(source: str, on_alive: Callable[[Alive], None]) -> Identified
 
 
 _LONGEST_UNTOLD_S = 60.0
-"""A shorter length in the header does not count against a longer video."""
+"""Minimum duration that is compared with the header, in seconds."""
 
 
 class Labeller:
@@ -128,12 +128,12 @@ class Labeller:
         """Read the model's description; its graphs are loaded when the first clip needs them.
 
         Raises:
-            BundleError: It is not the model that the run began with.
+            BundleError: The model was changed since the run started.
         """
         self._settings = settings
         self._bundle = load_bundle(settings.model)
         if self._bundle.sha256 != settings.bundle_sha256:
-            raise BundleError(f"{settings.model}: was changed since the run began; run the same command again")
+            raise BundleError(f"{settings.model}: was changed since the run started; run the same command again")
         self._hashes: StageHashes = hash_stages(self._bundle, settings)
         self._choices = choices_of(settings)
         self._store = None if settings.store is None else FeatureStore(settings.store)
@@ -144,7 +144,7 @@ class Labeller:
         self._shape = (recipe.model.backbone.out_channels, recipe.clip_steps)
 
     def do(self, task: Task, on_alive: OnAlive) -> Outcome:
-        """Do a task; a problem with its video becomes the outcome."""
+        """Do a task; a problem with its video is returned as the outcome."""
         try:
             if isinstance(task, IdentifyTask):
                 return identify(
@@ -177,7 +177,7 @@ class Labeller:
                 try:
                     self._store.write_candidates(key, found)
                 except OSError as error:
-                    work.remarks.append(f"candidates are not kept: {error.strerror or error}")
+                    work.remarks.append(f"candidates are not stored: {error.strerror or error}")
         result = conclude(
             found,
             self._bundle,
@@ -271,7 +271,7 @@ class Labeller:
             work.remarks.append("features are being stored by another worker")
             return None
         except OSError as error:
-            work.remarks.append(f"features are not kept: {error.strerror or error}")
+            work.remarks.append(f"features are not stored: {error.strerror or error}")
             return None
 
     def _loaded(self, on_alive: OnAlive) -> Runtime:
@@ -313,7 +313,7 @@ class _Work:
 
 
 class _LengthLimit:
-    """Forwards progress, and ends a video that does not end by itself."""
+    """Forwards progress, and stops a video that is much longer than its header says."""
 
     def __init__(self, source: str, factor: float, on_alive: OnAlive) -> None:
         self._source = source
@@ -324,7 +324,7 @@ class _LengthLimit:
         told_s = progress.duration_s
         if told_s is not None and progress.position_s > self._factor * max(told_s, _LONGEST_UNTOLD_S):
             raise MediaError(
-                f"{self._source}: goes on for {progress.position_s:.0f} s where its header says {told_s:.0f} s; "
-                "raise --timeout-factor if that is right"
+                f"{self._source}: did not end after {progress.position_s:.0f} s, its header says {told_s:.0f} s; "
+                "raise --timeout-factor if the video is really longer"
             )
         self._on_alive(Alive(progress.position_s, told_s))

@@ -1,16 +1,17 @@
-"""Where the result files of an archive go: a folder of this machine, or a URL, which also gets a copy of the database.
+"""Destination of the result files of an archive: a local folder, or a URL, which also gets a copy of the database.
 
 Note [whole at an address]
-    If a protocol can rename (sftp, ftp, smb, hdfs, a mounted disk), a file is written under another name next to its
-    own and renamed. Object stores cannot, and need not: an object appears when its upload is complete, not before.
+    If a protocol can rename (sftp, ftp, smb, hdfs, a mounted disk), a file is written under a temporary name next to
+    its own and renamed. Object stores cannot, and need not: an object only appears when its upload is complete.
 
 Note [an address that does not answer]
-    An attempt may take minutes, in which the driver hears no worker. After three failures in a row, files are refused
-    without an attempt, for 30 s or ten times as long as the last attempt took. What was refused is in the database.
+    An attempt may take minutes, during which the driver does not serve workers. After three consecutive failures, files
+    are refused without an attempt, for 30 s or ten times as long as the last attempt took. Refused results are kept in
+    the database.
 
 Note [whose address]
-    Names of result files are chosen by one database. So a URL belongs to the folder that first wrote to it; if the
-    folder is empty, its copy of the database is fetched, and the run resumes from there.
+    Names of result files are chosen by one database. A URL therefore belongs to the folder that first wrote to it; if
+    the folder is empty, the copy of the database is downloaded, and the run resumes from there.
 """
 
 from __future__ import annotations
@@ -47,17 +48,17 @@ class ResultPlace(Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """The folder that names start from; None if it is not on this machine."""
+        """The folder of the result files; None if it is not on this machine."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all.
+        """Write a file atomically.
 
         Args:
-            name: Below the place, with `/` between folders.
-            content: All of it.
+            name: Name relative to the place, with `/` between folders.
+            content: The whole content.
 
         Raises:
-            OutputError: It cannot be written, or would lie outside of the place.
+            OutputError: The file cannot be written, or would be outside the place.
         """
 
     def has(self, name: str) -> bool:
@@ -68,7 +69,7 @@ class ResultPlace(Protocol):
 
 
 class ResultFolder:
-    """A folder of this machine."""
+    """A local folder."""
 
     def __init__(self, out: Path) -> None:
         """Write to the results folder in `out`."""
@@ -83,20 +84,20 @@ class ResultFolder:
         return self.folder.joinpath(*name.split("/")).is_file()
 
     def try_again(self) -> None:
-        """Every file is attempted anyway."""
+        """No-op: every file is attempted anyway."""
 
 
 def place_in(folder: Path, name: str) -> Path:
-    """The path of a result file; its folder is made.
+    """The path of a result file; its folder is created.
 
     Raises:
-        OutputError: It would lie outside of `folder`, by a link that was put there, or its folder cannot be made.
+        OutputError: It would be outside `folder`, because of a link, or its folder cannot be created.
     """
     path = folder.joinpath(*name.split("/"))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.resolve().is_relative_to(folder.resolve()):
-            raise OutputError(f"{path}: lies outside of {folder}: {path.parent} leads to {path.parent.resolve()}")
+            raise OutputError(f"{path}: is outside {folder}: {path.parent} links to {path.parent.resolve()}")
     return path
 
 
@@ -114,17 +115,17 @@ class RemotePlace:
     folder = None
 
     def __init__(self, address: str, protocols: Collection[str] = ALLOWED_PROTOCOLS) -> None:
-        """Connect, and see what is there.
+        """Connect, and list existing files.
 
         Args:
-            address: Where files go.
-            protocols: Of addresses that may be used.
+            address: Address for the files.
+            protocols: Allowed protocols.
 
         Raises:
-            OutputError: It cannot be reached, or fsspec is not installed.
+            OutputError: The address cannot be reached, or fsspec is not installed.
         """
         self.address = address.rstrip("/")
-        """As the user named it."""
+        """The address as given by the user."""
         self._protocols = protocols
         self._system: Any = None
         self._root = ""
@@ -150,18 +151,18 @@ class RemotePlace:
         return name in self._names
 
     def upload(self, file: Path, name: str) -> None:
-        """Copy a file of this machine to a name beside the results, whole or not at all.
+        """Copy a local file to a name next to the results, atomically.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The file cannot be written.
         """
         self._put(name, lambda system, path: system.put_file(str(file), path))
 
     def download(self, name: str, file: Path) -> None:
-        """Copy what lies beside the results to a file of this machine, which is replaced whole.
+        """Copy a file next to the results to a local file, which is replaced atomically.
 
         Raises:
-            OutputError: It cannot be read.
+            OutputError: The file cannot be read.
         """
         with replacing(file) as temporary:
             self._do(name, lambda system: system.get_file(self._path(name), str(temporary)), verb="read")
@@ -174,7 +175,7 @@ class RemotePlace:
         if system.exists(self._path(RESULTS)):
             found += system.find(self._path(RESULTS))
         for path in found:
-            if _TEMPORARY.search(path):  # of a run that was cut off
+            if _TEMPORARY.search(path):  # left by an interrupted run
                 with contextlib.suppress(Exception):
                     system.rm_file(path)
         return [path.removeprefix(self._root).lstrip("/") for path in found]
@@ -193,7 +194,7 @@ class RemotePlace:
         if not _can_rename(system):
             put(system, self._path(name))
             return
-        if _is_local(system):  # a link in it may lead elsewhere
+        if _is_local(system):  # check for links to other places
             place_in(Path(self._root), name)
         folder = self._path(name).rpartition("/")[0]
         _make_remote_folder(system, folder)
@@ -201,7 +202,7 @@ class RemotePlace:
         try:
             put(system, temporary)
             _rename(system, temporary, self._path(name))
-        except Exception:  # after Ctrl-C there is no time; the next run removes it
+        except Exception:  # not after Ctrl-C; the next run removes it
             with contextlib.suppress(Exception):
                 system.rm_file(temporary)
             raise
@@ -250,7 +251,7 @@ def _make_remote_folder(system: Any, folder: str) -> None:
         system.makedirs(folder, exist_ok=True)
     except Exception:
         system.invalidate_cache()
-        if not system.isdir(folder):  # else somebody was quicker
+        if not system.isdir(folder):  # otherwise another process created it
             raise
 
 
@@ -260,7 +261,7 @@ def _rename(system: Any, temporary: str, path: str) -> None:
     except Exception:
         if not system.exists(path):
             raise
-        system.rm_file(path)  # some servers refuse to replace a file: for a moment there is none
+        system.rm_file(path)  # some servers refuse to replace a file, so it is missing for a moment
         system.mv(temporary, path)
 
 
@@ -289,7 +290,7 @@ class _Note:
 
 
 def open_folder(out: Path) -> ResultFolder:
-    """Make a folder for an archive.
+    """Create the folder of an archive.
 
     Raises:
         OutputError: It cannot be created.
@@ -303,8 +304,8 @@ def open_address(address: str, state: Path, protocols: Collection[str]) -> Remot
 
     Args:
         address: The URL.
-        state: Folder of the database; it is made.
-        protocols: Of addresses that may be used.
+        state: Folder of the database; it is created.
+        protocols: Allowed protocols.
 
     Raises:
         ArchiveError: The address belongs to another folder.
@@ -322,18 +323,18 @@ def _claim(state: Path, place: RemotePlace) -> None:
         place.download(DATABASE, state / DATABASE)
     elif is_there and _note_in(state).address != place.address:
         raise ArchiveError(
-            f"{place.address}: holds an archive that was not written from {state}; name its own --state folder, or an "
-            "empty one to fetch its database, or another --out"
+            f"{place.address}: has an archive that was not written from {state}; use its own --state folder, an empty "
+            "one to download its database, or another --out"
         )
     if _note_in(state).address != place.address:
         _keep(state, _Note(place.address))
 
 
 def begin_copy(database: ArchiveDatabase, place: ResultPlace) -> None:
-    """Copy the database to a new URL, so that a URL that cannot be written fails before hours are spent.
+    """Copy the database to a new URL, so that a URL that is not writable fails before a long run.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The copy cannot be written.
     """
     if isinstance(place, RemotePlace) and not place.has_beside(DATABASE):
         _copy_database(database, place)
@@ -344,11 +345,11 @@ def end_copy(database: ArchiveDatabase, place: ResultPlace, *, missing: int) -> 
 
     Args:
         database: The original.
-        place: Where result files went.
-        missing: Videos whose files are missing there and have not been reported.
+        place: Destination of the result files.
+        missing: Number of videos whose files are missing there and have not been reported.
 
     Returns:
-        What is missing at the URL, and why; empty if the copy is complete.
+        Description of what is missing at the URL, and why; empty if the copy is complete.
     """
     if not isinstance(place, RemotePlace):
         return ""
@@ -363,10 +364,10 @@ def end_copy(database: ArchiveDatabase, place: ResultPlace, *, missing: int) -> 
 
 
 def _copy_database(database: ArchiveDatabase, place: RemotePlace) -> None:
-    """Copy the database to the address, unless the same is there.
+    """Copy the database to the address, unless the copy there is up to date.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The copy cannot be written.
     """
     state = database.path.parent
     copy = name_beside(state / DATABASE)

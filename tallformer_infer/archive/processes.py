@@ -1,9 +1,9 @@
-"""Worker processes on this machine, each with one task at most; one that dies or hangs is replaced.
+"""Worker processes on this machine, each with at most one task; a process that dies or hangs is replaced.
 
 Note [how long is too long]
-    A worker gives a sign of life at every clip, and while it reads. It is given up when it was silent for
-    `timeout_factor` times as long as the longest silence of a video that went well, or as `LEAST_S` if that is more:
-    what is normal depends on the model, the device and the disk, and is measured. Loading the model has more time.
+    A worker sends a heartbeat at every clip, and while it reads. It is killed after a silence of `timeout_factor` times
+    the longest silence of a successful video, or `LEAST_S` if that is longer: what is normal depends on the model, the
+    device and the disk, and is measured. Loading the model may take longer.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _TELL_EVERY_S = 0.1
 
 
 def work(connection: Connection, settings: LabelSettings, slot: int) -> None:
-    """Do tasks until the pipe is closed. Meant for a process of its own.
+    """Do tasks until the pipe is closed; the entry point of a worker process.
 
-    The main thread works. Another one waits at the pipe, so that the process ends at once when the driver does,
-    however that ended, and even in the midst of native code.
+    The main thread works. Another one waits at the pipe, so that the process ends immediately when the driver ends for
+    any reason, even while native code runs.
 
     Args:
-        connection: To the driver.
-        settings: How videos are labelled.
-        slot: Number of the worker; those of several devices are shared out by it.
+        connection: Connection to the driver.
+        settings: Settings for labelling.
+        slot: Number of the worker, which selects its device if there are several.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which ends its workers
     tasks: queue.Queue[Task] = queue.Queue()
@@ -131,11 +131,11 @@ class ProcessEngine:
     """Worker processes, each started with its first task."""
 
     def __init__(self, settings: LabelSettings, *, count: int, timeout_factor: float) -> None:
-        """No process yet.
+        """Create an engine; no process is started yet.
 
         Args:
-            settings: For all.
-            count: Most processes.
+            settings: Settings for all workers.
+            count: Maximum number of processes.
             timeout_factor: See Note [how long is too long].
         """
         self._settings = settings
@@ -147,7 +147,7 @@ class ProcessEngine:
 
     @property
     def slots(self) -> int:
-        """Most processes."""
+        """Maximum number of processes."""
         return len(self._workers)
 
     def free(self) -> Sequence[int]:
@@ -172,7 +172,7 @@ class ProcessEngine:
             except queue.Empty:
                 continue
             if self._workers[worker.slot] is not worker:
-                continue  # the last words of one that was given up
+                continue  # from a worker that was already killed
             if event is None:
                 self._workers[worker.slot] = None
                 if worker.task is not None:
@@ -197,7 +197,7 @@ class ProcessEngine:
             self._workers[slot] = None
 
     def close(self) -> None:
-        """Kill all workers: what they have stored is consistent at any time."""
+        """Kill all workers; stored files are consistent at any time."""
         for worker in self._workers:
             if worker is not None:
                 worker.kill()
@@ -209,7 +209,7 @@ class ProcessEngine:
         if stood_s < _LOOK_EVERY_S:
             return None
         self._looked_s = now_s
-        if stood_s > LEAST_S:  # the driver itself stood still, and all with it, or nobody was listened to
+        if stood_s > LEAST_S:  # the driver was suspended or busy
             for worker in self._workers:
                 if worker is not None:
                     worker.forgive(stood_s)
@@ -221,7 +221,7 @@ class ProcessEngine:
             if worker.silent_s > limit_s:
                 worker.kill()
                 self._workers[slot] = None
-                return slot, Failed("hang", f"hangs: no sign of life for {worker.silent_s:.0f} s")
+                return slot, Failed("hang", f"hangs: no heartbeat for {worker.silent_s:.0f} s")
         return None
 
 
@@ -262,7 +262,7 @@ class _Worker:
         self._heard_s = time.monotonic()
         self._longest_s = 0.0
         self.was_loading = self.is_loading
-        with contextlib.suppress(OSError):  # if it is gone, the thread that hears it says so
+        with contextlib.suppress(OSError):  # if it is gone, the reading thread reports it
             self._connection.send(task)
 
     def hear(self, event: Event) -> float:
@@ -297,7 +297,7 @@ class _Worker:
 
 def _hear(connection: Connection, worker: _Worker, events: queue.Queue[tuple[_Worker, Event | None]]) -> None:
     """Forward a worker's events; None when it ends."""
-    with contextlib.suppress(Exception):  # of a message that was cut off, pickle may raise anything
+    with contextlib.suppress(Exception):  # for a truncated message, pickle may raise anything
         while True:
             events.put((worker, connection.recv()))
     events.put((worker, None))
@@ -319,21 +319,20 @@ def signals_held_back() -> Iterator[None]:
 WORKER_BYTES = 300 << 20
 """Memory of Python, libraries, a 1080p decoder and queued clips; measured 140 MB with the demo model at 720p."""
 GRAPH_FACTOR = 3
-"""Memory of a loaded graph, as a multiple of its file: while it is loaded, file, weights and arrangements for the
-processor exist at once."""
+"""Peak memory while loading a graph, as a multiple of its file: file, weights and CPU layouts exist at once."""
 PART_OF_FREE_MEMORY = 0.8
 _SHARED_COST = 1.15
 """CPU time of a video with several threads, relative to one thread; see Note [one clip per thread]."""
 
 
 def choose_workers(bundle: Bundle, *, videos: int, memory_bytes: int | None, workers: int | None) -> int:
-    """How many workers to use: one per core; with fewer videos, or less memory, as many as share the cores best.
+    """Number of workers: one per core, or fewer if there are few videos or little memory.
 
     Args:
         bundle: The model, which each worker loads.
-        videos: How many were named, those that are done included.
-        memory_bytes: Most memory of all workers together; None takes most of what is free.
-        workers: What the user wants; None leaves it to the machine.
+        videos: Number of videos given, including finished ones.
+        memory_bytes: Maximum memory of all workers together; None uses most of the free memory.
+        workers: Number requested by the user; None chooses automatically.
 
     Raises:
         BundleError: A graph is missing.
@@ -346,10 +345,10 @@ def choose_workers(bundle: Bundle, *, videos: int, memory_bytes: int | None, wor
 
 
 def share_videos(cores: int, *, videos: int, most: int) -> int:
-    """The number of workers, at most `most`: one per core, or else those that are done first.
+    """Number of workers, at most `most`: one per core, or the number that finishes first.
 
-    Twelve cores take eight videos in one round of eight workers that leave four cores idle, or in two rounds of four
-    workers that have three threads each, which is faster.
+    For eight videos on twelve cores, one round of eight workers leaves four cores idle; two rounds of four workers with
+    three threads each are faster.
     """
 
     def rounds(workers: int) -> float:
@@ -379,11 +378,11 @@ def _read(bundle: Bundle, name: str) -> bytes:
     try:
         return read_member(bundle.path, name)
     except BundleError:
-        return b""  # said by whoever loads it
+        return b""  # loading the graph raises the error
 
 
 def _free_memory_bytes() -> int | None:
-    """Memory available beside other programs and within a container's limit; None if unknown."""
+    """Available memory within a container's limit, in bytes; None if unknown."""
     known = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -2,8 +2,8 @@
 
 Note [which index]
     Actions are returned best first. A scan of the index by score stops as soon as enough actions pass the filters; it
-    is slow only if few pass. Those few are found faster by time or by video, and then sorted. SQLite cannot know which
-    case holds, so matches are counted first, up to a limit, and the index is named.
+    is slow only if few pass. Those are found faster by time or by video, and then sorted. SQLite cannot know which case
+    applies, so matches are counted first, up to a limit, and the query names the index.
     Source: sqlite.org/lang_indexedby.
 """
 
@@ -97,10 +97,10 @@ class _Condition:
 
 
 def find_actions(database: ArchiveDatabase, wanted: ActionFilter) -> Iterator[FoundAction]:
-    """The actions that pass, those of the highest scores first, of equal ones the earlier.
+    """Matching actions, by decreasing score, earlier ones first among equals.
 
     Raises:
-        ArchiveError: No action of the archive has one of the labels.
+        ArchiveError: The archive has no action with one of the labels.
     """
     connection = database.connection
     conditions = _conditions(connection, wanted)
@@ -119,10 +119,10 @@ def find_actions(database: ArchiveDatabase, wanted: ActionFilter) -> Iterator[Fo
 
 
 def list_actions(database: ArchiveDatabase, wanted: ActionFilter) -> Iterator[FoundAction]:
-    """All actions that pass, by video and start; the limit does not count.
+    """All matching actions, by video and start; the limit is ignored.
 
     Raises:
-        ArchiveError: No action of the archive has one of the labels.
+        ArchiveError: The archive has no action with one of the labels.
     """
     conditions = _conditions(database.connection, wanted)
     rows = database.connection.execute(
@@ -155,7 +155,7 @@ def _label_ids(connection: sqlite3.Connection, names: tuple[str, ...]) -> list[i
 def _video_ids(connection: sqlite3.Connection, path: str | None) -> list[int] | None:
     if path is None:
         return None
-    # Not SQLite's GLOB, in which [!a] and [^a] mean the opposite of what they mean in `ActionFilter.matches`.
+    # Not SQLite's GLOB, where [!a] and [^a] have the opposite meaning to `ActionFilter.matches`.
     matches = re.compile(fnmatch.translate(_pattern(path))).match
     return [
         number for number, source in connection.execute("SELECT id, source FROM videos") if matches(from_db(source))
@@ -167,7 +167,7 @@ def _pattern(path: str) -> str:
 
 
 def _conditions(connection: sqlite3.Connection, wanted: ActionFilter) -> list[_Condition]:
-    # Numbers of ours are written out, as SQLite takes a limited number of parameters.
+    # Ids are inlined, as SQLite limits the number of parameters.
     conditions = []
     if labels := _label_ids(connection, wanted.labels):
         conditions.append(_Condition("label_id", f"label_id IN ({', '.join(map(str, labels))})"))
@@ -209,7 +209,7 @@ def _where(conditions: list[_Condition]) -> str:
 
 _BY_ACTION = ("parquet", "csv", "jsonl")
 EXPORT_FORMATS: tuple[str, ...] = (*_BY_ACTION, *(name for name in FOR_RESULTS if name not in _BY_ACTION))
-"""Formats: first those that take every filter, then those of whole videos."""
+"""Formats: first those that support every filter, then those with whole videos."""
 FOLDER_FORMATS = tuple(name for name in FOR_RESULTS if FORMATS[name].holds_one_video)
 """Formats of one video per file."""
 COLUMNS = ("path", "start_s", "end_s", "label", "score")
@@ -217,19 +217,19 @@ _ROWS_AT_ONCE = 50_000
 
 
 def export_actions(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: str) -> int:
-    """Write the actions that pass, by video and start. A file is replaced whole or not at all.
+    """Write matching actions, by video and start. Files are replaced atomically.
 
     Args:
         database: The archive.
-        wanted: Which actions; all but `parquet`, `csv` and `jsonl` hold whole videos and take only the path.
-        out: The file; for formats of one video per file a folder, in which they get the names of the result files.
+        wanted: Filters; formats other than `parquet`, `csv` and `jsonl` contain whole videos and only use the path.
+        out: The file; for formats with one video per file a folder, with the names of the result files.
         form: One of `EXPORT_FORMATS`.
 
     Returns:
-        How many there are.
+        Number of actions.
 
     Raises:
-        ArchiveError: The results are of several models, or a label is not known.
+        ArchiveError: The results are of several models, or a label is unknown.
         OutputError: The file cannot be written.
         ModuleNotFoundError: pyarrow is needed and not installed.
     """
@@ -338,7 +338,7 @@ def _write_results(
 def _write_folder(database: ArchiveDatabase, wanted: ActionFilter, out: Path, form: str) -> int:
     require_libraries(form)
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: {form} holds one video per file; name a folder")
+        raise OutputError(f"{out}: {form} holds one video per file; expected a folder")
     count = 0
     for row in database.videos("done"):
         if wanted.matches(row.source):

@@ -1,7 +1,7 @@
-"""The worker's function in Ray actors, on one machine or many.
+"""Workers as Ray actors, on one machine or many.
 
-Ray places the actors and tells which are lost; what is done again, and everything that is kept, is up to the driver.
-Videos, model and, to go on from stored features, the store must be under the same paths everywhere.
+Ray places the actors and reports which are lost; the driver requeues their videos and stores all results. Videos, model
+and, to resume from stored features, the store must have the same paths on all machines.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _ASK_EVERY_S = 0.5
 _STARTING_S = 60.0
 _CONNECT_S = 10.0
 _NODE_S = 20.0
-"""Ray probes a silent node five times, 3 s apart, before it counts it as dead."""
+"""Ray probes a silent node five times, 3 s apart, before it declares it dead."""
 
 
 class RayEngine:
-    """Actors, one per slot; an actor whose node is lost is recreated where there is room."""
+    """One actor per slot; an actor whose node is lost is recreated on a node with free resources."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class RayEngine:
         """Connect to a cluster, or start one on this machine, and ask for actors.
 
         Args:
-            settings: For all.
+            settings: Settings for all workers.
             address: `host:port` of the cluster, or `local`.
-            count: Actors; None takes as many as there are CPUs, or shares of GPUs.
-            gpu_fraction: Part of a GPU for each; 0 where the model runs on CPUs.
-            timeout_factor: As of `ProcessEngine`.
+            count: Number of actors; None uses one per CPU, or per share of a GPU.
+            gpu_fraction: Fraction of a GPU per actor; 0 if the model runs on CPUs.
+            timeout_factor: See `ProcessEngine`.
 
         Raises:
-            ArchiveError: The cluster cannot be reached, or has no room for one actor.
+            ArchiveError: The cluster cannot be reached, or has no resources for one actor.
             ExtraError: Ray is not installed.
         """
         self._ray: Any = _import_ray()
@@ -67,7 +67,7 @@ class RayEngine:
 
     @property
     def slots(self) -> int:
-        """Most actors."""
+        """Maximum number of actors."""
         return len(self._slots)
 
     def free(self) -> Sequence[int]:
@@ -152,7 +152,7 @@ class RayEngine:
         return event
 
     def _bury(self, number: int, error: Exception) -> Event:
-        """Recreate an actor; its video failed unless the node is gone, too."""
+        """Recreate an actor; its video has failed, unless the whole node is lost."""
         node, had_task = self._slots[number].node, self._slots[number].task
         self._start(number)
         assert had_task is not None, "only busy actors are asked"
@@ -180,12 +180,12 @@ class RayEngine:
                 silent_s = slot.silent_s
                 self._ray.kill(slot.actor)
                 self._start(number)
-                return number, Failed("hang", f"hangs: no sign of life for {silent_s:.0f} s")
+                return number, Failed("hang", f"hangs: no heartbeat for {silent_s:.0f} s")
         return None
 
 
 class _Actor:
-    """Does tasks, and reports progress meanwhile."""
+    """Does tasks and reports progress."""
 
     def __init__(self, settings: LabelSettings, slot: int) -> None:
         self._do = Doer(settings, slot)
@@ -208,7 +208,7 @@ class _Actor:
 
 
 class _Slot:
-    """One actor, as the driver sees it."""
+    """One actor, from the driver's side."""
 
     def __init__(self, actor: Any = None) -> None:
         self.actor = actor
@@ -236,7 +236,7 @@ class _Slot:
         self._longest_s = 0.0
 
     def asked(self) -> Iterator[Any]:
-        """The pending calls: the task and, now and then, a question about its progress."""
+        """The pending calls: the task and, regularly, a request for its progress."""
         if self.task is None:
             return
         if self._question is None and time.monotonic() >= self._ask_s:

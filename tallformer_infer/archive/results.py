@@ -1,8 +1,8 @@
 """Result files of an archive: their names, and how a finished video is written and recorded.
 
 Note [who writes what]
-    Result files are written, and uploaded, by threads, since most of that time is spent waiting for a disk or a server;
-    the driver serves its workers meanwhile. Only the driver writes the row of a video, once its files are complete.
+    Result files are written and uploaded by threads, which mostly wait for a disk or a server, while the driver serves
+    its workers. Only the driver writes the row of a video, once its files are complete.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from tallformer_infer.structures import Result
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _LONGEST_BYTES = 180
-"""Most bytes of a path component; with an ending it must fit in 255."""
+"""Maximum length of a path component, in bytes; with a suffix it must fit in 255."""
 _MARK_DIGITS = 10
 
 
 def choose_names(found: Iterable[FoundSource], taken: set[str]) -> list[tuple[FoundSource, str, str]]:
-    """A name of its own for every video.
+    """Choose a unique name for every video.
 
     Args:
-        found: The videos, in an order that does not change.
-        taken: Keys of the names of others; those chosen are added.
+        found: The videos, in a stable order.
+        taken: Keys of names in use; the new ones are added.
 
     Returns:
-        Each video with its name, whose parts are separated by `/`, and the name's key. Keys differ even where a file
-        system takes upper and lower case, or two ways to write an accent, for the same.
+        Each video with its name, with `/` between folders, and the key of the name. Keys are unique even on file
+        systems that ignore case or Unicode normalization.
     """
     chosen = []
     for source in found:
@@ -72,7 +72,7 @@ def _safe(name: str, source: str) -> str:
 
 
 def _safe_part(part: str, source: str) -> str:
-    """A path component that is valid on every system; a changed one gets a hash, so that it stays unique."""
+    """Make a path component valid on every system; a changed one gets a hash, so that it stays unique."""
     encoded = part.encode("utf-8", "surrogateescape")
     kept = encoded.decode("utf-8", "replace").replace("\ufffd", "_")
     kept = _UNSAFE.sub("_", kept).rstrip(". ")
@@ -95,10 +95,10 @@ _SHARED_SUFFIXES = (".json", ".xml", ".txt")
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuse formats whose libraries are not installed, before hours are spent.
+    """Check that the libraries of formats are installed, before a long run.
 
     Raises:
-        ExtraError: One is missing.
+        ExtraError: A library is missing.
     """
     for form in formats:
         if form == "html":
@@ -118,10 +118,10 @@ def file_name(name: str, form: str) -> str:
 def write_outputs(
     result: Result, selection: Selection, *, place: ResultPlace, name: str, formats: Sequence[str]
 ) -> None:
-    """Write the result files of a video, each whole or not at all.
+    """Write the result files of a video, each atomically.
 
     Raises:
-        OutputError: One cannot be written, or would lie outside of the place.
+        OutputError: A file cannot be written, or would be outside the place.
     """
     for form in formats:
         file = file_name(name, form)
@@ -145,7 +145,7 @@ def has_outputs(place: ResultPlace, name: str, formats: Sequence[str]) -> bool:
 
 
 class ResultKeeper:
-    """Writes the results of a run, with the facts that are recorded with them."""
+    """Writes the results of a run, and the facts recorded with them."""
 
     def __init__(
         self,
@@ -168,13 +168,13 @@ class ResultKeeper:
         self._versions = {"tallformer": __version__, "av": metadata.version("av")}
 
     def write_files(self, row: VideoRow, result: Result) -> None:
-        """Write the result files of a video; may be called from several threads.
+        """Write the result files of a video. Thread-safe.
 
-        The row must not claim to have them meanwhile, see `ArchiveDatabase.forget_outputs`.
+        Until they are written, the row must not list them, see `ArchiveDatabase.forget_outputs`.
 
         Args:
             row: The video.
-            result: What was found in it, or in a file of the same content.
+            result: Its result, or that of a file with the same content.
 
         Raises:
             OutputError: A file cannot be written.
@@ -183,7 +183,7 @@ class ResultKeeper:
         write_outputs(named, self._selection, place=self.place, name=row.name, formats=self.formats)
 
     def is_written(self, row: VideoRow) -> bool:
-        """Whether the result files of a video exist and are of this model and these settings, as its row says."""
+        """Whether the result files of a video exist and, according to its row, match this model and these settings."""
         return (
             row.actions_hash == self._hashes.actions
             and set(self.formats) <= set(row.outputs)
@@ -203,10 +203,10 @@ class ResultKeeper:
 
         Args:
             row: The video.
-            result: What was found in it.
-            remarks: What else there is to know.
-            counts: It was an attempt of its own.
-            problem: Why the files could not be written; they can be, later, from what the row keeps.
+            result: Its result.
+            remarks: Remarks, one line each.
+            counts: Whether it counts as an attempt.
+            problem: Why the files could not be written; they can be written later from the row.
 
         Raises:
             ArchiveError: The database cannot be written.
@@ -226,7 +226,7 @@ class ResultKeeper:
         self._database.finish(row.id, labelled, result.actions, counts=counts, problem=problem)
 
     def same_content(self, row: VideoRow) -> tuple[VideoRow, Result] | None:
-        """Another video with the same content that is done under this model and these settings."""
+        """Another finished video with the same content, model and settings."""
         for other in self._database.videos_of_content(row.content or "", self._hashes.actions):
             if other.id != row.id and other.result is not None:
                 return other, stored_result(self._database, other)
@@ -238,7 +238,7 @@ def _under_path_of(row: VideoRow, result: Result) -> Result:
 
 
 def stored_result(database: ArchiveDatabase, row: VideoRow) -> Result:
-    """The result of a video that is done, as it was found.
+    """The stored result of a finished video.
 
     Raises:
         ConfigError: It was written by another version.
@@ -249,7 +249,7 @@ def stored_result(database: ArchiveDatabase, row: VideoRow) -> Result:
 
 WRITERS = 8
 _AT_ONCE = 64
-"""Most results in memory that wait for their files."""
+"""Maximum number of results in memory that wait for their files to be written."""
 
 
 @dataclass(frozen=True)
@@ -280,11 +280,11 @@ class Recorder:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many results wait for their files that no new ones should be made."""
+        """Whether too many results wait for their files to start new videos."""
         return len(self.writing) >= _AT_ONCE
 
     def keep(self, row: VideoRow, result: Result, remarks: tuple[str, ...], *, counts: bool = True) -> None:
-        """Start writing the files of a video; its row follows in `take_written`."""
+        """Start writing the files of a video; its row is written in `take_written`."""
         if row.outputs:
             self._database.forget_outputs([row.id])
         self.writing.add(row.id)
@@ -313,7 +313,7 @@ class Recorder:
             if isinstance(written, BaseException):
                 raise written
             row, result, how = written
-            if row.id in self.writing:  # else it was dropped
+            if row.id in self.writing:  # otherwise it was dropped
                 self.writing.discard(row.id)
                 self.record(row, result, how)
                 yield row
@@ -327,7 +327,7 @@ class Recorder:
         return None
 
     def record(self, row: VideoRow, result: Result, how: Recording) -> None:
-        """Record in the database. Results without files wait for `write_left`, or for the next run."""
+        """Record a result in the database. Results without files wait for `write_left`, or for the next run."""
         error = None if how.problem is None else str(how.problem)
         self._keeper.record(row, result, how.remarks, counts=how.counts, problem=error)
         if error is not None:
@@ -343,11 +343,11 @@ class Recorder:
         self._watcher.done(row.source, result, how.remarks, self._totals)
 
     def write_left(self) -> int:
-        """Once more, write the result files that could not be written; what still cannot has failed.
+        """Retry result files that could not be written; videos whose files still cannot be written have failed.
 
         Returns:
-            How many of these were not even tried, and nothing was said of them; see Note [an address that does not
-            answer] in `places`.
+            Number of these that were not attempted and not reported; see Note [an address that does not answer] in
+            `places`.
         """
         self._keeper.place.try_again()
         left, self._unwritten = self._unwritten, []
@@ -372,7 +372,7 @@ class Recorder:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def count_failure(self, row: VideoRow, kind: FailureKind, error: str) -> None:
-        """A video failed finally."""
+        """Record the final failure of a video."""
         self._count_failed(row)
         self._watcher.failed(row.source, kind, error, again=False)
 

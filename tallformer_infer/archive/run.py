@@ -1,9 +1,9 @@
-"""A run: plan what is left to do, give videos to workers, and keep their results.
+"""A run: plan the remaining work, assign videos to workers, and store their results.
 
 Note [at any moment]
-    A run may be killed between any two steps. Features are stored clip by clip, result files are replaced whole, and
-    a video counts as done when the transaction with its row and its actions is committed. So whatever a killed run
-    leaves behind is absent, complete, or written again by the next run with the same content.
+    A run may be killed at any point. Features are stored clip by clip, result files are replaced atomically, and a
+    video is done when the transaction with its row and its actions is committed. Everything that a killed run leaves
+    behind is therefore absent, complete, or written again by the next run with the same content.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from tallformer_infer.pipeline import conclude
 from tallformer_infer.structures import Result
 
 _RETRY_IN_NEXT_RUN = frozenset({"read", "output", "scores"})
-"""Failures that may have resolved themselves; others wait for `tallformer archive retry`."""
+"""Failures that may be temporary and are retried in the next run; others wait for `tallformer archive retry`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +65,23 @@ class RunParts:
     """The parts of a run."""
 
     database: ArchiveDatabase
-    """Open for writing."""
+    """Database, open for writing."""
     bundle: Bundle
     """The model."""
     settings: LabelSettings
     """Settings for the workers."""
     place: ResultPlace
-    """Where result files go."""
+    """Destination of the result files."""
     formats: tuple[str, ...]
     """Formats of the result files of a video."""
     watcher: Watcher
     """Receives events."""
     max_attempts: int
-    """Attempts per video whose worker crashes or hangs, or whose source breaks off."""
+    """Maximum number of attempts per video whose worker crashes or hangs, or whose source cannot be read further."""
     store_bytes: int
-    """Disk space for stored features and candidates."""
+    """Disk space for stored features and candidates, in bytes."""
     class_scores: ClassScores | None = None
-    """Class scores per video, in place of the model's classifier."""
+    """Class scores per video, replacing the model's classifier."""
 
     @cached_property
     def hashes(self) -> StageHashes:
@@ -102,17 +102,17 @@ class Plan:
     """What to do with each video of the sources."""
 
     label: list[VideoRow] = field(default_factory=list)
-    """For workers, largest first."""
+    """Videos for workers, largest first."""
     conclude: list[VideoRow] = field(default_factory=list)
-    """Candidates or actions are stored: only suppression, selection or result files are missing."""
+    """Videos with stored candidates or actions: only suppression, selection or result files are missing."""
     unchanged: list[VideoRow] = field(default_factory=list)
-    """Done before."""
+    """Videos that are already done."""
     failed_before: list[VideoRow] = field(default_factory=list)
-    """Failed before, and not tried again."""
+    """Videos that failed before and are not retried."""
     ignored: list[VideoRow] = field(default_factory=list)
-    """Known not to be videos."""
+    """Files that are known not to be videos."""
     size_bytes: float = 0.0
-    """Total size of the work, as far as sizes are known."""
+    """Total size of the remaining work, if known."""
 
 
 def plan(parts: RunParts, found: Sequence[FoundSource]) -> Plan:
@@ -194,10 +194,10 @@ class Run:
         self._recorder = Recorder(parts.database, parts.keeper, parts.watcher, self.totals)
 
     def conclude_stored(self) -> None:
-        """Do again what needs neither a video nor a model: suppression, selection and result files.
+        """Repeat what needs neither a video nor a model: suppression, selection and result files.
 
-        Videos whose candidates are not stored any more join those to be labelled. Threads, as most of the time goes
-        into waiting for the disk, or for the address that result files go to.
+        Videos whose candidates are no longer stored are added to those to be labelled. Runs in threads, as most of the
+        time is spent waiting for the disk, or for the address of the result files.
         """
         rows = self._plan.conclude
         self._database.forget_outputs(row.id for row in rows)
@@ -220,7 +220,7 @@ class Run:
     def _known(self, row: VideoRow) -> Result | None:
         """The stored result of a video whose actions are up to date; only its files are missing."""
         if row.actions_hash == self._parts.hashes.actions:
-            with contextlib.suppress(ConfigError):  # of another version: its candidates may still be good
+            with contextlib.suppress(ConfigError):  # of another version; its candidates may still be usable
                 return stored_result(self._database, row)
         return None
 
@@ -248,12 +248,12 @@ class Run:
         return None if scores is None else scores.of(Path(row.source).stem)
 
     def work(self, engine: Engine, *, goes_on: Callable[[], bool] = lambda: False) -> None:
-        """Label what is left, in workers.
+        """Label the remaining videos in workers.
 
         Args:
             engine: The workers.
-            goes_on: Asked between events, and may call `add`, `drop` and `forget`: whether to wait for further
-                videos once all are done. When it says no, what was not begun is left.
+            goes_on: Called between events, and may call `add`, `drop` and `forget`; returns whether to wait for further
+                videos once all are done. If it returns False, videos that were not started are left.
 
         Raises:
             ArchiveError: The model or its device does not work, or the database cannot be written.
@@ -283,7 +283,7 @@ class Run:
                 self._parts.watcher.started(slot, task.source, engine.place(slot))
 
     def add(self, found: FoundSource) -> None:
-        """Label one more video, unless it is in progress. Call while the run works, from its thread."""
+        """Label one more video, unless it is in progress. Call from the thread of the run, while it works."""
         row = self._database.of_source(found.source)
         if row is None:
             ((source, name, key),) = choose_names([found], set())
@@ -298,10 +298,10 @@ class Run:
         self._tasks.append(_first_task(row))
 
     def drop(self, source: str) -> int | None:
-        """Do not label a video after all.
+        """Cancel a video.
 
         Returns:
-            The slot that works on it, whose engine must be told; None where nobody does.
+            The slot that processes it, which the caller must drop in the engine; None if there is none.
         """
         row = self._database.of_source(source)
         if row is None:
@@ -333,7 +333,7 @@ class Run:
         return untried
 
     def stop(self) -> None:
-        """Stop, and leave started videos to a later run."""
+        """Stop; started videos are resumed by a later run."""
         self._recorder.close()
         begun = [task.video_id for task in self._busy.values()]
         begun += self._recorder.writing
@@ -412,15 +412,13 @@ class Run:
         self._recorder.keep(row, result, other.remarks)
 
     def _release(self, leader: VideoRow) -> None:
-        """Give the outcome of a video to those that wait for the same content."""
+        """Apply the outcome of a video to those that wait for the same content."""
         self._by_content = {content: owner for content, owner in self._by_content.items() if owner != leader.id}
         leader = self._database.video(leader.id)
         for task in self._waiting_for.pop(leader.id, []):
             row = self._database.video(task.video_id)
             if leader.result is not None and task.class_scores is not None:
-                self._tasks.appendleft(
-                    task
-                )  # equal files, each with scores of its own; the candidates are stored by now
+                self._tasks.appendleft(task)  # identical files with different scores; the candidates are stored by now
             elif same := self._parts.keeper.same_content(row):
                 self._copy(row, *same)
             else:
@@ -440,7 +438,7 @@ class Run:
         self._release(row)
 
     def _count_stored(self, task: Task, done: Finished) -> None:
-        """Report what a worker has stored to the store's limit."""
+        """Report files stored by a worker to the store's limit."""
         if self._limit is None or not isinstance(task, LabelTask):
             return
         hashes = (*([self._parts.hashes.encoder] if done.clips_encoded else []), self._parts.hashes.localizer)

@@ -28,25 +28,25 @@ from tallformer_infer.media import (
 
 MANIFESTS = frozenset({".txt", ".csv", ".jsonl"})
 MAX_REMOTE_BYTES = 1 << 26
-"""Largest list that is fetched from a URL: about a million lines."""
+"""Maximum size of a list downloaded from a URL, in bytes: about a million lines."""
 _COLUMNS = ("path", "video", "source", "file", "filename", "url")
 
 
 def is_manifest(source: str) -> bool:
-    """Whether a file name or URL is that of a list."""
+    """Whether a file name or URL has the suffix of a list."""
     name = urlsplit(source).path if is_web_address(source) else source
     return PurePosixPath(name).suffix.lower() in MANIFESTS
 
 
 def read_manifest(manifest: Path) -> list[str]:
-    """The videos that a manifest lists, each as a path or an address. Relative paths begin at the manifest's folder.
+    """Read the videos in a list, each a path or an address. Relative paths are relative to the list's folder.
 
-    `.txt` has one per line, empty lines and those that begin with `#` aside. `.csv` has a header, and a column named
-    `path`, `video`, `source`, `file`, `filename` or `url`. `.jsonl` has a text, or an object with one of these keys,
-    on each line.
+    `.txt` has one per line; empty lines and those that start with `#` are skipped. `.csv` has a header, and a column
+    named `path`, `video`, `source`, `file`, `filename` or `url`. `.jsonl` has a string, or an object with one of these
+    keys, on each line.
 
     Raises:
-        ArchiveError: It cannot be read, or a line has no video; the message names the line.
+        ArchiveError: The list cannot be read, or a line has no video; the message names the line.
     """
     try:
         content = manifest.read_bytes()
@@ -57,15 +57,15 @@ def read_manifest(manifest: Path) -> list[str]:
 
 
 def read_remote_manifest(address: str, allowed: Collection[str], *, only_public: bool) -> list[str]:
-    """The videos that a manifest at an address lists, each as an address. Relative ones begin beside the manifest.
+    """Read the videos in a list at an address, each an address. Relative ones are relative to the list.
 
     Args:
-        address: The manifest, see `read_manifest`.
-        allowed: Protocols that may be used.
+        address: Address of the list, see `read_manifest`.
+        allowed: Allowed protocols.
         only_public: See `WebBytes`.
 
     Raises:
-        ArchiveError: It cannot be fetched, is too large, or a line has no video.
+        ArchiveError: The list cannot be downloaded, is too large, or a line has no video.
     """
     try:
         source = (
@@ -146,7 +146,7 @@ _VIDEO_ENDINGS = """
     mpeg mpg mpv mts mxf nut obu ogm ogv qt rm rmvb ts vob webm wmv wtv y4m
 """
 VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
-"""Endings of video files; problems with them are reported."""
+"""Suffixes of video files, whose problems are reported."""
 _OTHER_ENDINGS = """
     7z aac aiff ass bak bin bmp c cfg conf cpp csv css db doc docx eaf flac gz h h5 html ini jpeg jpg js json jsonl
     log lock lua m3u m3u8 m4a md mid mp3 nfo npy npz oga ogg onnx opus otio par2 parquet part pdf pickle pkl png ppt
@@ -155,7 +155,7 @@ _OTHER_ENDINGS = """
 """
 _DEEPEST = 8
 OTHER_SUFFIXES = frozenset(f".{ending}" for ending in _OTHER_ENDINGS.split())
-"""Endings of files in folders that are skipped; all others are probed."""
+"""Suffixes of files in folders that are skipped; all others are probed."""
 
 
 @dataclass(frozen=True)
@@ -167,24 +167,24 @@ class FoundSource:
     name: str
     """Name for its results: its path below the source, or its file name."""
     is_guess: bool = False
-    """It was found in a folder, and its name does not tell that it is a video."""
+    """Whether it was found in a folder and has no known video suffix."""
     is_foreign: bool = False
-    """A list at a URL names it, see Note [addresses that others name]."""
+    """Whether it comes from a list at a URL, see Note [addresses that others name]."""
 
 
 def find_sources(
     given: Sequence[str], *, without: Sequence[Path] = (), protocols: Collection[str] = ALLOWED_PROTOCOLS
 ) -> list[FoundSource]:
-    """All videos that were named, each once, in the order in which they were named; a folder's by name.
+    """Expand sources to videos, each once, in the order given; those of a folder by name.
 
     Args:
-        given: Files, folders, patterns, manifests and addresses.
-        without: Folders that are left alone inside others: those the run writes to.
-        protocols: Of addresses that may be used.
+        given: Files, folders, patterns, lists and addresses.
+        without: Subfolders to skip: those the run writes to.
+        protocols: Allowed protocols of addresses.
 
     Raises:
-        ArchiveError: A file or folder does not exist, a folder holds no video or cannot be read, none of the files in
-            a manifest exists, a pattern matches nothing, or an address may not be used.
+        ArchiveError: A file or folder does not exist, a folder has no video or cannot be read, none of the files in a
+            list exists, a pattern matches nothing, or an address is not allowed.
     """
     search = _Search({os.path.realpath(folder) for folder in without}, frozenset(protocols))
     found: dict[str, FoundSource] = {}
@@ -197,7 +197,7 @@ def find_sources(
 
 
 class _Search:
-    """Expands sources to videos, lists in lists included."""
+    """Expands sources to videos, including nested lists."""
 
     def __init__(self, without: set[str], protocols: frozenset[str]) -> None:
         self._without = without
@@ -208,14 +208,14 @@ class _Search:
     def expand(self, item: str, *, is_foreign: bool = False) -> Iterable[FoundSource]:
         """The videos of one source; `is_foreign`: a list at a URL names it."""
         if item == "-":
-            raise ArchiveError("-: standard input can be read once only; save it as a file first")
+            raise ArchiveError("-: standard input can only be read once; save it to a file first")
         if is_address(item):
             return self._at_address(item, is_foreign=is_foreign)
         path = Path(item)
         if path.is_dir():
             found = list(_in_folder(path, self._without))
             if not found:
-                raise ArchiveError(f"{item}: no video in this folder or the folders below it")
+                raise ArchiveError(f"{item}: no video in this folder or its subfolders")
             return found
         if is_manifest(item) and path.is_file():
             return self._listed(path)
@@ -277,7 +277,7 @@ class _Search:
     def _inside(self, place: str, name: str) -> Iterator[None]:
         """Read a list, unless it includes itself."""
         if place in self._open_lists:
-            raise ArchiveError(f"{name}: a list that names itself")
+            raise ArchiveError(f"{name}: a list that includes itself")
         if len(self._open_lists) >= _DEEPEST:
             raise ArchiveError(f"{name}: lists in lists, {_DEEPEST} deep; name the innermost one itself")
         self._open_lists.append(place)
@@ -288,7 +288,7 @@ class _Search:
 
 
 def _matched(match: str, without: set[str]) -> Iterable[FoundSource]:
-    """The files that match a pattern, without those that are plainly not videos."""
+    """The files that match a pattern, except for those with the suffix of another kind of file."""
     path = Path(match)
     if path.is_dir():
         return [] if os.path.realpath(path) in without else _in_folder(path, without)
@@ -344,10 +344,10 @@ def _at_address(address: str, protocols: Collection[str]) -> Iterable[FoundSourc
     found = [
         FoundSource(scheme + one.removeprefix(scheme), one.removeprefix(base) if base else _last_part(one))
         for one in paths
-        if PurePosixPath(one).suffix.lower() in VIDEO_SUFFIXES  # looking into all others would fetch them
+        if PurePosixPath(one).suffix.lower() in VIDEO_SUFFIXES  # probing all others would download them
     ]
     if not found:
-        raise ArchiveError(f"{address}: no video in it, going by the endings of names")
+        raise ArchiveError(f"{address}: no file with the suffix of a video in it")
     return found
 
 

@@ -1,10 +1,10 @@
-"""Hashes of what decides features, candidates and actions: equal hashes need no new computation.
+"""Hashes of everything that affects features, candidates and actions, so that unchanged stages are not repeated.
 
 Note [never twice]
-    Each stage has a hash of everything besides the video that decides its numbers, the stages before it included. A
-    row keeps the three under which it was made; stored features and candidates are named by theirs and the video's
-    content. So a changed threshold leaves two hashes as they were, and a changed localizer one. The device is left
-    out: it changes the last digits, and an archive may be begun on one machine and ended on another.
+    Each stage has a hash of everything besides the video that affects its results, including earlier stages. A row has
+    the three hashes of its result; stored features and candidates are named by their hash and the video's content. A
+    changed threshold therefore keeps two hashes, and a changed localizer one. The device is not included: it only
+    changes the last digits, and an archive may be started on one machine and finished on another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tallformer_infer.evaluation import ClassScores
 from tallformer_infer.pipeline import Choices, check_takes_scores, scores_by_class
 
 _FORM = 1
-"""Increased when the same model gives other frames, features or candidates."""
+"""Version, increased when the same model gives different frames, features or candidates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ class StageHashes:
     """Hashes of the three stages, see Note [never twice]."""
 
     encoder: str
-    """Everything that decides features."""
+    """Hash of everything that affects features."""
     localizer: str
-    """And what decides candidates, except for their lowest score, which is stored with them."""
+    """The same and everything that affects candidates, except for their minimum score, which is stored with them."""
     actions: str
-    """And what decides actions."""
+    """The same and everything that affects actions."""
 
 
 def hash_stages(bundle: Bundle, settings: LabelSettings) -> StageHashes:
@@ -50,7 +50,7 @@ def hash_stages(bundle: Bundle, settings: LabelSettings) -> StageHashes:
     encoding = [_FORM, _graph_sha256(bundle, "encoder"), to_json(recipe.sampling), *grid, settings.static_tolerance]
     encoder = _hash(encoding if precision != "bf16" else [*encoding, precision])
     localizing = [encoder, _graph_sha256(bundle, "localizer"), to_json(recipe.window), to_json(recipe.candidates)]
-    if layout.factors != (1,):  # archives from before there were rates, or scores, stay valid
+    if layout.factors != (1,):  # keeps the hashes of archives from before rates and scores existed
         localizing.append(list(layout.factors))
     if scores is not None:
         localizing.append("proposals")
@@ -62,17 +62,17 @@ def hash_stages(bundle: Bundle, settings: LabelSettings) -> StageHashes:
 
 
 def encoder_precision(bundle: Bundle, asked: RunPrecision | None) -> RunPrecision | None:
-    """What the encoders of a run compute in: the same on every machine, since features are stored and shared.
+    """Precision of the encoders of a run: the same on every machine, since features are stored and shared.
 
     Args:
         bundle: The model.
-        asked: By the user; None takes float32 where the model is in float32.
+        asked: Precision requested by the user; None uses float32 for a float32 model.
     """
     return asked or ("fp32" if bundle.graphs["encoder"].precision == "fp32" else None)
 
 
 def describe_scores(scores: ClassScores, recipe: Recipe) -> ScoreFile:
-    """What a run must know of its class scores, which are checked against the model.
+    """Check class scores against the model, and describe them for a run.
 
     Raises:
         ConfigError: The model scores every segment itself, or does not have one of the classes.
@@ -99,7 +99,7 @@ def sha256_of(content: str | None) -> str | None:
 
 
 def choices_of(settings: LabelSettings) -> Choices:
-    """The choices of a run that decide its results, besides the model."""
+    """The choices of a run that affect its results, besides the model."""
     source = None if settings.scores is None else settings.scores.source
     return Choices(layout=settings.layout, selection=settings.selection, class_source=source)
 

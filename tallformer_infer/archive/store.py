@@ -1,16 +1,16 @@
-"""Features and candidates of videos in files, kept under a limit of bytes; what was not used for longest goes first.
+"""Store features and candidates of videos in files, within a size limit; the least recently used are evicted first.
 
 Note [a file of records]
-    A header, then one record per clip (first frame, real frames, features as float16, CRC-32), then one with what is
-    known of the video, after which the file gets its final name. A process that is killed leaves whole records and at
-    most one torn one, which the checksum tells; the next goes on behind the last whole one. About 15 KB per second of
-    video at 1024 channels. Features are rounded to float16 before anything is computed from them, so that actions do
-    not depend on whether they were stored in between.
+    A header, then one record per clip (first frame, real frames, features as float16, CRC-32), then one with the facts
+    of the video, after which the file gets its final name. A killed process leaves complete records and at most one
+    incomplete one, which the checksum detects; the next process continues after the last complete one. About 15 KB per
+    second of video at 1024 channels. Features are rounded to float16 before anything is computed from them, so that
+    actions do not depend on whether they were stored.
 
 Note [one writer per file]
-    Two runs may share a store, and one run may meet the same content twice. The partial file is locked by its writer,
-    and a second one is refused; the lock ends with the process that holds it. A writer whose file was renamed or
-    removed meanwhile notices: the path no longer leads to the file that it has open.
+    Two runs may share a store, and one run may have the same content twice. The partial file is locked by its writer,
+    and a second one is refused; the lock is released when its process ends. A writer detects that its file was renamed
+    or removed: the path no longer refers to the file that it has open.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _FEATURES_MAGIC = b"TFfeat1\n"
 _FACTS = -1
 _LONGEST_FACTS = 1 << 20
 _LOCKED_BYTE = 0x7FFFFFFE
-"""Windows locks byte ranges and blocks reading them: lock one beyond the end of any file."""
+"""Windows locks byte ranges and blocks reading them, so lock a byte beyond the end of any file."""
 
 Shape = tuple[int, int]
-"""Features of a clip, shape (C, clip steps)."""
+"""Shape of the features of a clip: (C, clip steps)."""
 
 
 class DamagedError(Exception):
@@ -66,11 +66,11 @@ class FeatureReader:
     """Reads a complete file, clip by clip."""
 
     def __init__(self, path: Path, shape: Shape) -> None:
-        """Open it.
+        """Open the file.
 
         Raises:
-            OSError: There is none, or it cannot be read.
-            DamagedError: It is something else.
+            OSError: The file is missing, or cannot be read.
+            DamagedError: It is not a feature file of this model.
         """
         self.facts: VideoFacts | None = None
         """Facts of the video; available after the last clip."""
@@ -83,7 +83,7 @@ class FeatureReader:
             raise
 
     def clips(self) -> Iterator[EncodedClip]:
-        """Every clip by rising start.
+        """All clips, sorted by start.
 
         Raises:
             DamagedError: A checksum is wrong, or the file ends too early.
@@ -103,11 +103,11 @@ class FeatureWriter:
     """Continues a file that may already hold the first clips of its video."""
 
     def __init__(self, path: Path, shape: Shape) -> None:
-        """Open or make `path` with `.partial` behind it, and cut off what is torn.
+        """Open or create `path` with the suffix `.partial`, and truncate an incomplete last record.
 
         Raises:
-            InUseError: Another worker writes it, see Note [one writer per file].
-            OSError: It cannot be written.
+            InUseError: Another worker writes the file, see Note [one writer per file].
+            OSError: The file cannot be written.
         """
         self._path = path
         self._partial = path.with_name(path.name + PARTIAL)
@@ -119,12 +119,12 @@ class FeatureWriter:
         if not (_try_lock(self._file) and self._is_in_place()):
             self._file.close()
             raise InUseError(errno.EBUSY, "another worker is writing them", str(self._partial))
-        os.utime(self._partial)  # in use: the last that a store that is full would remove
+        os.utime(self._partial)  # mark it as recently used, so that a full store evicts it last
         self.stored = self._go_to_end()
-        """Number of clips that the file already held."""
+        """Number of clips already in the file."""
 
     def stored_clips(self) -> Iterator[EncodedClip]:
-        """The clips that the file already held, read one at a time."""
+        """The clips already in the file, read one at a time."""
         with self._partial.open("rb") as file:
             _check_header(file, self._shape)
             for _ in range(self.stored):
@@ -134,7 +134,7 @@ class FeatureWriter:
                 yield record
 
     def append(self, clip: EncodedClip) -> None:
-        """Add a clip, whose features are finite in float16.
+        """Append a clip, whose features must be finite in float16.
 
         Raises:
             OSError: There is no space left.
@@ -143,7 +143,7 @@ class FeatureWriter:
         self._write(content + _CHECKSUM.pack(zlib.crc32(content)))
 
     def finish(self, facts: VideoFacts) -> None:
-        """Add what is known of the video, and give the file its final name.
+        """Append the facts of the video, and give the file its final name.
 
         Raises:
             InUseError: The file was removed, and another worker may write a new one.
@@ -155,11 +155,11 @@ class FeatureWriter:
         os.fsync(self._file.fileno())
         if not self._is_in_place():
             raise InUseError(errno.EBUSY, "another worker is writing them", str(self._partial))
-        if sys.platform == "win32":  # which renames no open file
+        if sys.platform == "win32":  # cannot rename an open file
             self._file.close()
             self._partial.replace(self._path)
         else:
-            self._partial.replace(self._path)  # before the lock ends with the file's closing
+            self._partial.replace(self._path)  # before closing the file releases the lock
             self._file.close()
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class FeatureWriter:
         self._file.close()
 
     def discard(self) -> None:
-        """Close and remove the file, unless another worker has it by now."""
+        """Close and remove the file, unless another worker has taken it over."""
         is_own = self._is_in_place()
         with contextlib.suppress(OSError):
             self._file.close()
@@ -176,14 +176,14 @@ class FeatureWriter:
                 self._partial.unlink()
 
     def _is_in_place(self) -> bool:
-        """Whether the path of the partial file still is the file that is open here."""
+        """Whether the path of the partial file still refers to the open file."""
         try:
             return os.path.samestat(self._opened, self._partial.stat())
         except OSError:
             return False
 
     def _go_to_end(self) -> int:
-        """Count complete records, and seek behind them."""
+        """Count complete records, and seek to their end."""
         try:
             _check_header(self._file, self._shape)
         except DamagedError:
@@ -203,7 +203,7 @@ class FeatureWriter:
 
     def _write(self, content: bytes) -> None:
         view = memoryview(content)
-        while view:  # a file without a buffer may take a part only
+        while view:  # an unbuffered file may write only a part
             view = view[self._file.write(view) :]
 
 
@@ -225,7 +225,7 @@ class FeatureFile:
         self._write(lambda writer: writer.append(clip))
 
     def finish(self, facts: VideoFacts) -> None:
-        """The video has no more clips."""
+        """Finish the file after the last clip."""
         self._write(lambda writer: writer.finish(facts))
 
     def close(self) -> None:
@@ -242,7 +242,7 @@ class FeatureFile:
         except OSError as error:
             self._writer.discard()
             self._writer = None
-            self.problem = f"features are not kept: {error.strerror or error}"
+            self.problem = f"features are not stored: {error.strerror or error}"
 
 
 def _try_lock(file: io.FileIO) -> bool:
@@ -260,7 +260,7 @@ def _try_lock(file: io.FileIO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system that has no locks
+    except OSError:  # a file system without locks
         return True
     return True
 
@@ -318,7 +318,7 @@ class FeatureStore:
             return None
 
     def mean_features(self, key: str) -> NDArray[np.float32] | None:
-        """Average feature of a video, shape (C,), clips by their frames; None where there are none. Changes nothing."""
+        """Mean feature of a video, weighted by frames, shape (C,); None if there are no features. Does not mark use."""
         path = self._path(key, _FEATURES)
         try:
             with path.open("rb") as file:
@@ -332,10 +332,10 @@ class FeatureStore:
         return (total / frames).astype(np.float32) if frames else None
 
     def write_features(self, key: str, shape: Shape) -> FeatureWriter:
-        """Begin, or go on with, the features of a video.
+        """Start or continue writing the features of a video.
 
         Raises:
-            OSError: Nothing can be written.
+            OSError: The file cannot be written.
         """
         return FeatureWriter(self._path(key, _FEATURES), shape)
 
@@ -347,12 +347,12 @@ class FeatureStore:
                 doomed.unlink()
 
     def read_candidates(self, key: str, *, floor: float, have_classes: bool = True) -> VideoCandidates | None:
-        """The candidates of a video with scores above `floor`; None where there are none, or damaged ones.
+        """The candidates of a video with scores above `floor`; None if there are none, or they are damaged.
 
         Args:
             key: See `storage_key`.
-            floor: Lowest score that counts.
-            have_classes: What is stored under the key; False of proposals that get their classes from a file.
+            floor: Minimum score needed.
+            have_classes: Whether the stored candidates have classes; False for proposals classified from a file.
         """
         path = self._path(key, _CANDIDATES)
         try:
@@ -368,25 +368,25 @@ class FeatureStore:
         return stored if stored.floor <= floor else None
 
     def write_candidates(self, key: str, stored: VideoCandidates) -> None:
-        """Keep the candidates of a video.
+        """Store the candidates of a video.
 
         Raises:
-            OSError: Nothing can be written.
+            OSError: The file cannot be written.
         """
         path = self._path(key, _CANDIDATES)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, is_synced=False) as temporary:  # damage is noticed, and candidates are computed again
+        with replacing(path, is_synced=False) as temporary:  # damage is detected, and candidates are recomputed
             temporary.write_bytes(_encode(stored))
 
     def shrink(self, budget_bytes: int, *, keep: Collection[str] = ()) -> int:
-        """Remove files, those not used for longest first, until all are within the budget.
+        """Remove files, the least recently used first, until the total size is within the budget.
 
         Args:
-            budget_bytes: Most bytes of all files together.
-            keep: Keys of what is being written now.
+            budget_bytes: Maximum total size, in bytes.
+            keep: Keys of files that are being written.
 
         Returns:
-            Bytes that are left.
+            Remaining total size, in bytes.
         """
         files = list(self._listed())
         left_bytes = sum(size for _, _, size, _ in files)
@@ -411,7 +411,7 @@ class FeatureStore:
                             yield status.st_mtime_ns, entry.name, status.st_size, entry.path
 
     def size_bytes(self, keys: Iterable[str]) -> int:
-        """Bytes stored under these keys."""
+        """Total size of the files with these keys, in bytes."""
         total = 0
         for key in keys:
             for kind in (_FEATURES, _CANDIDATES):
@@ -427,10 +427,10 @@ class StoreLimit:
     """Keeps a store within its budget, at a cost per video that does not grow with the store.
 
     Note [when the store is listed]
-        Listing 200,000 files takes 0.7 s of processor time, and 2 s or more on a busy machine. So they are listed once
-        in the beginning, what is stored after that is added up, and they are listed again when the sum exceeds the
-        budget. A tenth of the budget is freed then, so that a tenth has to be written before the next time. All of it
-        is done by a thread beside the driver.
+        Listing 200,000 files takes 0.7 s of CPU time, and 2 s or more on a busy machine. They are therefore listed once
+        at the start, the sizes of new files are added up, and files are listed again when the sum exceeds the budget. A
+        tenth of the budget is then freed, so that a tenth must be written before the next listing. All of this runs in
+        a separate thread.
     """
 
     def __init__(self, store: FeatureStore, budget_bytes: int) -> None:
@@ -442,11 +442,11 @@ class StoreLimit:
         self._begin(budget_bytes, frozenset())
 
     def count(self, keys: Iterable[str], *, keep: Collection[str]) -> None:
-        """Files have been stored.
+        """Count newly stored files.
 
         Args:
-            keys: Under which.
-            keep: Keys of what is being written now.
+            keys: Keys of the new files.
+            keep: Keys of files that are being written.
         """
         size_bytes = self._store.size_bytes(keys)
         with self._counting:
@@ -472,7 +472,7 @@ class StoreLimit:
         before = self._stored_bytes
         left = self._store.shrink(left_bytes, keep=keep)
         with self._counting:
-            self._stored_bytes += left - before  # what was counted meanwhile stays counted
+            self._stored_bytes += left - before  # files stored during the removal stay counted
 
 
 def _encode(stored: VideoCandidates) -> bytes:

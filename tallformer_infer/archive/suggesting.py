@@ -1,12 +1,12 @@
-"""Which videos of an archive to label next: unlike those that are labelled, and with actions that could go either way.
+"""Select the videos of an archive to label next: unlike labelled ones, and with uncertain actions.
 
 Note [value of a video]
-    Distances are between mean features, and s is the median distance of two videos of the archive, which a few odd
-    ones do not change. `novelty` is d / (d + s), with d the distance to the nearest labelled or suggested video (at
-    first, without any: to the median feature of the archive). `uncertainty` is the mean of 1 - |2 * score - 1| over a
-    video's actions: 1 where all have a score of 0.5, 0 where none was found. The value is
-    novelty * (1 + uncertainty) / 2. The best video is suggested, counts as labelled from then on, and so forth; one
-    that is nearer than a tenth of s to a labelled or suggested one is the same and is not suggested.
+    Distances are between mean features, and s is the median distance of two videos of the archive, which is robust to
+    outliers. `novelty` is d / (d + s), with d the distance to the nearest labelled or suggested video (if there is
+    none: to the median feature of the archive). `uncertainty` is the mean of 1 - |2 * score - 1| over a video's
+    actions: 1 if all have a score of 0.5, 0 if there are none. The value is novelty * (1 + uncertainty) / 2. The best
+    video is suggested and then counts as labelled, and so on; a video closer than a tenth of s to a labelled or
+    suggested one counts as its copy and is not suggested.
     Source: greedy k-center as in Sener and Savarese, Active Learning for CNNs: A Core-Set Approach (ICLR 2018),
     section 4.3; the weight by uncertainty is ours.
 """
@@ -27,10 +27,10 @@ from tallformer_infer.labels import bare_name_of, match_video
 from tallformer_infer.structures import Action
 
 _SAME = 0.1
-"""Part of the median distance within which two videos are the same: a copy in another codec, a second take."""
+"""Fraction of the median distance within which two videos count as copies: another codec, a second take."""
 
 _COMPARED = 1000
-"""Videos whose distances from one another are taken, at most."""
+"""Maximum number of videos for computing the median distance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +40,19 @@ class Suggestion:
     source: str
     """Absolute path or address."""
     duration_s: float
-    """Length, in seconds."""
+    """Duration, in seconds."""
     value: float
-    """What it is chosen by, in [0, 1]."""
+    """Value for labelling, in [0, 1]."""
     novelty: float
-    """How unlike the labelled and suggested videos it is, in [0, 1)."""
+    """Novelty compared with labelled and suggested videos, in [0, 1)."""
     nearest: str | None
-    """The nearest of these; None of the first where nothing is labelled."""
+    """The nearest of these; None for the first suggestion if nothing is labelled."""
     uncertainty: float
-    """How doubtful its actions are, in [0, 1]."""
+    """Uncertainty of its actions, in [0, 1]."""
     actions: int
-    """Actions that were found."""
+    """Number of its actions."""
     doubtful: Action | None
-    """The one with the score nearest to 0.5; None where none was found."""
+    """The action with the score closest to 0.5; None if there are no actions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,11 @@ class Suggestions:
     videos: tuple[Suggestion, ...]
     """The most valuable first."""
     candidates: int
-    """Videos among which was chosen."""
+    """Number of videos considered."""
     labelled: int
-    """Videos of the archive that are labelled."""
+    """Number of labelled videos in the archive."""
     without_features: int
-    """Finished videos of which no features are stored: they are left out."""
+    """Number of finished videos without stored features, which are not considered."""
 
 
 def suggest_next(
@@ -77,8 +77,8 @@ def suggest_next(
     Args:
         database: The archive.
         store: Features of its videos.
-        labelled: Names of videos that are labelled, as `match_video` takes them.
-        count: Most videos; fewer where no others are left that differ.
+        labelled: Names of labelled videos, for `match_video`.
+        count: Maximum number of videos; fewer if all others are copies.
 
     Raises:
         ArchiveError: No features are stored, or they are of several models.
@@ -111,10 +111,10 @@ def suggest_next(
 
 @dataclass(frozen=True)
 class Choice:
-    """A video that was chosen, by its row."""
+    """A chosen video."""
 
     row: int
-    """Of the features."""
+    """Row of its features."""
     value: float
     """See Note [value of a video]."""
     novelty: float
@@ -126,13 +126,13 @@ class Choice:
 def choose(
     features: NDArray[np.float32], doubt: NDArray[np.float64], is_labelled: NDArray[np.bool_], count: int
 ) -> list[Choice]:
-    """Rows to label next, the most valuable first, of equals the earlier one; see Note [value of a video].
+    """Rows to label next, by decreasing value, the earlier one first among equals; see Note [value of a video].
 
     Args:
         features: Mean feature of each video, shape (N, C).
         doubt: Uncertainty of each, in [0, 1], shape (N,).
         is_labelled: Which are labelled, shape (N,).
-        count: Most rows.
+        count: Maximum number of rows.
     """
     to_middle = _distances(features, np.median(features, axis=0))
     usual = _usual_distance(features)
@@ -156,14 +156,14 @@ def choose(
 
 
 def uncertainty(actions: tuple[Action, ...]) -> float:
-    """How doubtful the actions of a video are, in [0, 1], see Note [value of a video]."""
+    """Uncertainty of the actions of a video, in [0, 1], see Note [value of a video]."""
     if not actions:
         return 0.0
     return float(np.mean([1 - abs(2 * action.score - 1) for action in actions]))
 
 
 def _features_of(rows: list[VideoRow], store: FeatureStore) -> dict[str, NDArray[np.float32]]:
-    """Mean feature of every content that has features stored."""
+    """Mean feature of every content with stored features, shape (C,)."""
     found: dict[str, NDArray[np.float32]] = {}
     for row in rows:
         if row.content is None or row.encoder_hash is None or row.content in found:
@@ -180,20 +180,20 @@ def _distances(features: NDArray[np.float32], point: NDArray[np.float32]) -> NDA
 
 
 def _usual_distance(features: NDArray[np.float32]) -> float:
-    """Median distance of two videos, of so many that are evenly spread over the rows; above 0."""
+    """Median distance of two videos, computed on evenly spaced rows; above 0."""
     some = features[:: -(-len(features) // _COMPARED)].astype(np.float64)
     some -= some.mean(axis=0)
     squares = (some**2).sum(axis=1)
     pairs = np.triu_indices(len(some), k=1)
     apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * some @ some.T, 0)[pairs])
-    # Where most are copies of one another the median is 0, and where all are nothing counts.
+    # If most videos are copies of one another the median is 0; if all are, the value does not matter.
     return (float(np.median(apart)) or float(apart.mean()) or 1.0) if len(apart) else 1.0
 
 
 def _approach(
     features: NDArray[np.float32], row: int, distance: NDArray[np.float64], nearest: NDArray[np.intp]
 ) -> None:
-    """Count a row as labelled."""
+    """Update distances after a row was labelled."""
     found = _distances(features, features[row])
     closer = found < distance
     distance[closer], nearest[closer] = found[closer], row

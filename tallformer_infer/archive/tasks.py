@@ -49,7 +49,7 @@ class LabelSettings:
     threads: int | None
     """Threads of the model, and of the codec; None: one per core."""
     hwaccel: Hwaccel = "none"
-    """What decodes videos; like the device, it does not decide what is stored."""
+    """Video decoder; like the device, it does not affect hashes."""
     layout: Layout
     """Layout of windows."""
     selection: Selection
@@ -59,7 +59,7 @@ class LabelSettings:
     store: Path | None
     """Folder for features and candidates; None: store none."""
     longest_factor: float
-    """A video that runs longer than this many times the length in its header fails."""
+    """A video longer than this many times the duration in its header fails."""
     scores: ScoreFile | None = None
     """Class scores per video; None: the model's own."""
     protocols: frozenset[str] = ALLOWED_PROTOCOLS
@@ -79,7 +79,7 @@ class IdentifyTask:
     source: str
     """Absolute path or URL."""
     is_guess: bool
-    """Its name does not tell that it is a video: probe it."""
+    """Whether to probe if it is a video, as it has no known suffix."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Totals:
     done_bytes: float = 0.0
     """Total size of those done or failed."""
     failed: int = 0
-    """Videos that failed finally."""
+    """Videos that failed after all attempts."""
     retried: int = 0
     """Failed attempts that were repeated."""
     ignored: int = 0
