@@ -13,7 +13,7 @@ from benchmarks.ablations.__main__ import main
 from benchmarks.ablations.groups import BASE, GROUPS, group_named
 from benchmarks.ablations.plan import TCM, DataConfig, whole_plan
 from benchmarks.ablations.results import finished_runs
-from benchmarks.ablations.running import Place, go_on, is_done, run_folder, settings_sha256
+from benchmarks.ablations.running import Place, is_done, run_folder, run_plan, settings_sha256
 from benchmarks.ablations.starts import find_start
 from tallformer_infer.config import read_recipe
 from tallformer_infer.errors import CheckpointError, ConfigError
@@ -41,7 +41,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The tiny plan, done without interruption."""
     place = place_in(tmp_path_factory.mktemp("whole"), start)
-    go_on(tiny_plan(), place)
+    run_plan(tiny_plan(), place)
     return place
 
 
@@ -129,7 +129,7 @@ def test_every_variant_can_be_trained() -> None:
 
 def test_runs_that_were_cut_again_and_again_come_to_the_same_lines(whole: Place, start: Path, tmp_path: Path) -> None:
     place, calls = place_in(tmp_path, start), 0
-    while (progress := go_on(tiny_plan(), place, until=after(3))).left:
+    while (progress := run_plan(tiny_plan(), place, until=after(3))).left:
         calls += 1
         assert calls < 30, progress
 
@@ -156,7 +156,7 @@ def test_a_line_says_what_the_run_took(whole: Place) -> None:
 def test_what_is_measured_is_not_done_again(whole: Place) -> None:
     before = whole.results.read_bytes()
 
-    progress = go_on(tiny_plan(), whole)
+    progress = run_plan(tiny_plan(), whole)
 
     assert progress.finished == progress.left == progress.waiting == ()
     assert whole.results.read_bytes() == before
@@ -176,7 +176,7 @@ def test_a_result_of_other_settings_is_refused(whole: Place, tmp_path: Path) -> 
     results.write_text(json.dumps({**finished_runs(whole.results)[0], "settings_sha256": "other"}) + "\n")
 
     with pytest.raises(ConfigError, match="base-seed-1 was measured with other settings; remove its line"):
-        go_on(tiny_plan(), replace(whole, results=results))
+        run_plan(tiny_plan(), replace(whole, results=results))
 
 
 def test_a_result_of_another_machine_says_nothing_of_this_one(whole: Place, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_new_setting_at_its_default_changes_no_hash(start: Path) -> None:
 def test_a_run_without_its_start_waits(tmp_path: Path) -> None:
     place = Place(out=tmp_path, results=tmp_path / "results.jsonl")
 
-    assert go_on(tiny_plan(), place).waiting == ("base-seed-1", "r-1-seed-1")
+    assert run_plan(tiny_plan(), place).waiting == ("base-seed-1", "r-1-seed-1")
     assert not list(tmp_path.iterdir())
 
 
@@ -225,9 +225,9 @@ def test_a_start_that_is_not_given_is_made_first(tmp_path: Path) -> None:
     plan = replace(tiny_plan(), start_config=config)
     place = Place(out=tmp_path, results=tmp_path / "results.jsonl")
 
-    first = go_on(plan, place, only=["r-1"], until=after(6))  # one run, four videos, a step
+    first = run_plan(plan, place, only=["r-1"], until=after(6))  # one run, four videos, a step
     assert (first.finished, first.left) == ((), ("r-1-seed-1",))
-    assert go_on(plan, place, only=["r-1"]).finished == ("r-1-seed-1",)
+    assert run_plan(plan, place, only=["r-1"]).finished == ("r-1-seed-1",)
 
     made = find_start(BASE, plan, {}, tmp_path)
     (used,) = (tmp_path / "runs").glob("*-from-*.safetensors")
@@ -243,7 +243,7 @@ def test_another_encoder_is_refused(start: Path, tmp_path: Path) -> None:
     other = replace(plan.variants[0], recipe=replace(TINY, model=replace(TINY.model, backbone=backbone)))
 
     with pytest.raises(CheckpointError, match="not the encoder of this variant"):
-        go_on(replace(plan, variants=(other,)), place_in(tmp_path, start))
+        run_plan(replace(plan, variants=(other,)), place_in(tmp_path, start))
 
 
 def test_the_list_names_every_run_with_its_state_and_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

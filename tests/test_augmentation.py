@@ -174,7 +174,7 @@ def test_mirrored_labels_change_places() -> None:
     ("settings", "message"),
     [
         ({"flip": 1.5}, r"flip=1.5 must be in \[0, 1\]"),
-        ({"contrast": (1.5, 0.5)}, "must rise from 0"),
+        ({"contrast": (1.5, 0.5)}, "must be ascending and at least 0"),
         ({"mirrored_classes": (("a", "b"), ("b", "c"))}, "names a class twice"),
     ],
 )

@@ -116,9 +116,9 @@ def test_every_problem_is_reported_at_once_with_its_key(tmp_path: Path, videos: 
         "ends at 0.5 s, before it starts at 1.5 s",
         "got [0.5, NaN]",
         "class 'swim' is not among the recipe's classes (run, jump)",
-        "[0, 4] s goes beyond the video, which goes from 0 to 2 s; --repair passes over it",
+        "[0, 4] s goes beyond the video, which goes from 0 to 2 s; --repair skips it",
         "[5, 6] s lies outside the video",
-        "the same segment and class stand at database.a.annotations[5].segment",
+        "duplicate of the segment at database.a.annotations[5].segment",
         "starts and ends at 1 s; expected a length above 0",
         "no file of that name in",
     ):
@@ -135,10 +135,10 @@ def test_repair_passes_over_known_faults_and_counts_them(tmp_path: Path, videos:
     assert set(found.notes[1:]) == {
         "classes without a segment: jump",
         "videos without a file: 1",
-        "segments that stand twice, taken once: 1",
-        "segments that go beyond their video, cut there: 1",
-        "segments outside their video, left out: 1",
-        "segments without length, left out: 1",
+        "duplicate segments, skipped: 1",
+        "segments that extend beyond their video, clipped: 1",
+        "segments outside their video, skipped: 1",
+        "segments without length, skipped: 1",
     }
 
 

@@ -176,14 +176,14 @@ def test_a_class_of_one_segment_that_is_nearly_called_like_another_may_be_a_typo
 def test_mirrored_classes_are_no_typo_and_the_option_for_them_is_shown(tmp_path: Path) -> None:
     assert warnings_of(tmp_path, {"turn the wheel left": 20, "turn the wheel right": 1}) == [
         "warning: these classes look like mirror images (turn the wheel left / turn the wheel right), and training "
-        "mirrors videos: add --mirrored 'turn the wheel left=turn the wheel right' to the command that trains"
+        "mirrors videos: add --mirrored 'turn the wheel left=turn the wheel right' to the training command"
     ]
 
 
 def test_segments_that_nothing_fits_are_named(tmp_path: Path) -> None:
     suggestion = suggest_recipe(annotate(tmp_path, [0.01] * 5), subset=None, base=TINY)
 
-    assert any(line.startswith("warning: 100.0 % of the segments fit none") for line in suggestion.explanation)
+    assert any(line.startswith("warning: 100.0 % of the segments match no anchor") for line in suggestion.explanation)
 
 
 def test_an_anchors_own_length_is_reached_and_a_tenth_of_the_shortest_is_not() -> None:

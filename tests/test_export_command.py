@@ -60,7 +60,7 @@ def test_a_bundle_around_the_checkpoint_is_not_replaced(
 
     assert run(inside, "--out", bundle) == 1
 
-    assert f"{bundle}: holds {inside}, and is replaced whole; name another" in capsys.readouterr().err
+    assert f"{bundle}: holds {inside}, and would be replaced; choose another" in capsys.readouterr().err
     assert inside.exists()
 
 
@@ -70,7 +70,7 @@ def test_a_bundle_around_the_recipe_is_not_replaced(tmp_path: Path, capsys: pyte
 
     assert run(bundle / "recipe.json", "--random-weights", "0", "--out", bundle) == 1
 
-    assert "is replaced whole" in capsys.readouterr().err
+    assert "would be replaced" in capsys.readouterr().err
     assert (bundle / "recipe.json").exists()
 
 
@@ -82,7 +82,7 @@ def test_a_checkpoint_by_the_name_of_a_zip_is_not_replaced(
     (tmp_path / "hard.zip").hardlink_to(checkpoint)
 
     assert run(checkpoint, "--out", checkpoint) == 1
-    assert "is what is to be exported" in capsys.readouterr().err
+    assert "is the file to export" in capsys.readouterr().err
     assert run(checkpoint, "--out", tmp_path / "hard.zip") == 1
     assert "is what this run reads" in capsys.readouterr().err
     assert checkpoint.read_bytes() == before

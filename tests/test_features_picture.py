@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.ablations import features_picture
 from benchmarks.ablations.groups import BASE
-from benchmarks.ablations.running import Place, go_on, make_videos, run_folder
+from benchmarks.ablations.running import Place, make_videos, run_folder, run_plan
 from tests.tiny_ablations import place_in, tiny_plan, write_start
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -23,7 +23,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A run that encodes two of four clips."""
     folder = tmp_path_factory.mktemp("whole")
     place = place_in(folder, write_start(folder / "base.safetensors"))
-    go_on(tiny_plan(), place, only=[BASE])
+    run_plan(tiny_plan(), place, only=[BASE])
     return place
 
 

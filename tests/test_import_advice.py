@@ -58,7 +58,7 @@ def test_the_published_file_of_opentad_is_refused_for_the_recipe_of_the_same_sha
     assert "2 contradictory (OpenTAD's encoder sees a window as one clip" in str(caught.value)
     assert "clip_frames=32 of window_frames=1024" in str(caught.value)
     assert str(caught.value).endswith(
-        "; the file holds an OpenTAD detector with Video Swin-T; it fits --recipe thumos14-opentad-swin-t"
+        "; the file contains an OpenTAD detector with Video Swin-T; it fits --recipe thumos14-opentad-swin-t"
     )
     assert right.complete
     assert right.twins == ()
@@ -69,7 +69,7 @@ def test_a_detector_of_another_size_names_its_recipes(tmp_path: Path) -> None:
 
     assert "--allow-missing" not in said
     assert said.endswith(
-        "; the file holds a TALLFormer detector with Video Swin-T; "
+        "; the file contains a TALLFormer detector with Video Swin-T; "
         "it fits --recipe thumos14-swin-t or thumos14-swin-t-112"
     )
 
@@ -94,7 +94,7 @@ def test_an_encoder_alone_names_the_parts_to_leave_out(tmp_path: Path) -> None:
     said = message(tmp_path, encoder_file("thumos14-swin-t"), "thumos14-swin-t")
 
     assert said.endswith(
-        "; the file holds Video Swin-T and no detector; "
+        "; the file contains Video Swin-T and no detector; "
         "to start training from it, add --allow-missing 'head.*' --allow-missing 'neck.*'"
     )
 
@@ -104,7 +104,7 @@ def test_an_encoder_of_another_size_names_recipes_and_nothing_to_leave_out(tmp_p
 
     assert "--allow-missing" not in said
     assert said.endswith(
-        "the file holds Video Swin-T and no detector; training can start from it with --recipe thumos14-swin-t or "
+        "the file contains Video Swin-T and no detector; training can start from it with --recipe thumos14-swin-t or "
         "thumos14-swin-t-112 or anet-swin-t or thumos14-opentad-swin-t or thumos14-swin-t-actionformer"
     )
 
@@ -125,15 +125,15 @@ def test_an_encoder_without_a_recipe_is_named(tmp_path: Path) -> None:
         (
             # `libs/modeling/meta_archs.py` of actionformer_release
             ["backbone.embd.0.conv.weight", "neck.fpn_norms.0.weight", "cls_head.cls_head.conv.bias"],
-            "a checkpoint of actionformer_release: ActionFormer on stored features, without the encoder",
+            "a checkpoint of actionformer_release: ActionFormer on stored features, without a video encoder",
         ),
         (
             ["projection.embed.0.conv.weight", "neck.fpn_norms.0.weight", "rpn_head.cls_head.bias"],
-            "an OpenTAD detector on stored features, without the encoder",
+            "an OpenTAD detector on stored features, without a video encoder",
         ),
         (
             ["backbone.model.backbone.blocks.0.attn.qkv.weight", "projection.embed.0.conv.weight"],
-            "an OpenTAD detector whose encoder is no Video Swin, which no recipe has",
+            "an OpenTAD detector with an encoder other than Video Swin, which no recipe has",
         ),
     ],
 )

@@ -58,7 +58,7 @@ def test_layers_behind_the_tap_and_counters_are_not_needed(tmp_path: Path) -> No
 
     _, report = import_checkpoint(saved(tmp_path, file), FINE, allow_missing=START_TRAINING)
 
-    behind = [name for name, reason in report.ignored if reason == "behind the layer that the recipe takes"]
+    behind = [name for name, reason in report.ignored if reason == "after the last layer that the recipe uses"]
     assert len(behind) == 2 * 6 * 5
     assert all(name.startswith("Mixed_5") for name in behind)
     counted = [name for name, reason in report.ignored if reason.startswith("counts training steps")]
@@ -93,7 +93,7 @@ def test_weights_for_optical_flow_are_named_as_such(tmp_path: Path) -> None:
 
 
 def test_a_recipe_and_a_file_of_different_encoders_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds an I3D encoder, the recipe's is a Video Swin; use a recipe"):
+    with pytest.raises(CheckpointError, match=r"an I3D encoder, the recipe's is a Video Swin; use a recipe"):
         import_checkpoint(saved(tmp_path, converted()), SMALL, allow_missing=START_TRAINING)
     with pytest.raises(CheckpointError, match=r"no I3D weights: expected a PyTorch conversion .* with Conv3d_1a_7x7"):
         import_checkpoint(saved(tmp_path, build().state_dict()), I3D, allow_missing=START_TRAINING)

@@ -143,7 +143,7 @@ def test_a_memory_without_all_videos_cannot_be_finished(tmp_path: Path) -> None:
     builder = MemoryBuilder(tmp_path / "memory", ENTRIES, channels=CHANNELS)
     builder.write("a", features("a"))
 
-    with pytest.raises(LongMemoryError, match="2 of 3 videos are not written yet, b/с пробелом first"):
+    with pytest.raises(LongMemoryError, match="2 of 3 videos are not written yet, such as b/с пробелом"):
         builder.finish()
     assert not (tmp_path / "memory").exists()
 
@@ -195,7 +195,7 @@ def test_changed_rows_are_found_and_named(tmp_path: Path) -> None:
         file.seek(20 * CHANNELS * 2)
         file.write(b"\x01")
 
-    with pytest.raises(LongMemoryError, match=r"damaged rows of 1 videos: b/с пробелом; make the memory again"):
+    with pytest.raises(LongMemoryError, match=r"damaged rows of 1 videos: b/с пробелом; build the memory again"):
         Memory.open(tmp_path / "memory").verify()
     with pytest.raises(LongMemoryError, match="damaged rows"):
         RunMemory.begin(tmp_path / "memory", tmp_path / "run")
@@ -219,7 +219,7 @@ def test_a_file_of_the_wrong_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_memory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LongMemoryError, match="no long memory here"):
+    with pytest.raises(LongMemoryError, match="not a long memory"):
         Memory.open(tmp_path)
     (tmp_path / "manifest.json").write_text('{"channels": 3')
     with pytest.raises(LongMemoryError, match="not the manifest of a long memory"):
@@ -240,9 +240,9 @@ def test_a_data_set_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(LongMemoryError, match="no video d among the 3"):
         memory.require({"a": 20, "d": 3}, channels=CHANNELS)
-    with pytest.raises(LongMemoryError, match="holds 20 feature steps of video a, the file gives 21"):
+    with pytest.raises(LongMemoryError, match="20 feature steps of video a, the file has 21"):
         memory.require({"a": 21}, channels=CHANNELS)
-    with pytest.raises(LongMemoryError, match="holds 3 channels, the encoder gives 4"):
+    with pytest.raises(LongMemoryError, match="contains 3 channels, the encoder has 4"):
         memory.require({"a": 20}, channels=4)
 
 

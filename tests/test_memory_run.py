@@ -111,12 +111,12 @@ def test_other_readers_of_the_run_see_what_is_written(run: RunMemory) -> None:
 
 
 def test_a_run_that_nobody_began_cannot_be_attached_to(tmp_path: Path) -> None:
-    with pytest.raises(LongMemoryError, match="no long memory here"):
+    with pytest.raises(LongMemoryError, match="not a long memory"):
         RunMemory.attach(tmp_path)
 
 
 def test_a_missing_snapshot_is_refused(run: RunMemory) -> None:
-    with pytest.raises(LongMemoryError, match="step-000000009-0: no long memory here"):
+    with pytest.raises(LongMemoryError, match="step-000000009-0: not a long memory"):
         RunMemory.resume(run.folder, "step-000000009-0")
 
 
@@ -135,7 +135,7 @@ def test_a_snapshot_with_another_manifest_is_refused(run: RunMemory) -> None:
     run.close()
     (run.folder / other / "manifest.json").replace(run.folder / name / "manifest.json")
 
-    with pytest.raises(LongMemoryError, match="not what the run wrote"):
+    with pytest.raises(LongMemoryError, match="not written by this run"):
         RunMemory.resume(run.folder, name)
 
 

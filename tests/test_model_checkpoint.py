@@ -111,7 +111,7 @@ def test_a_changed_weight_is_noticed(saved: Path) -> None:
     content[-100] ^= 1  # of the last tensor: still a number, and finite
     saved.write_bytes(content)
 
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged, its weights do not have the hash"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged, its weights do not match their hash"):
         load_checkpoint(saved)
 
 

@@ -232,8 +232,8 @@ def test_the_names_are_those_of_the_published_files(model: InceptionI3d) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"Mixed_5c.b0.conv3d.weight": None}, "no Mixed_5c.b0.conv3d.weight, 1 tensors missing"),
-        ({"stem.weight": torch.zeros(1)}, "stem.weight is unknown, 1 such"),
+        ({"Mixed_5c.b0.conv3d.weight": None}, "1 missing tensor, such as Mixed_5c.b0.conv3d.weight"),
+        ({"stem.weight": torch.zeros(1)}, "1 unknown tensor, such as stem.weight"),
         ({"Conv3d_1a_7x7.conv3d.weight": torch.zeros(64, 2, 7, 7, 7)}, r"Conv3d_1a_7x7.conv3d.weight: expected shape"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.real_training import page
-from benchmarks.real_training.end_to_end import going_on
+from benchmarks.real_training.end_to_end import continued
 from benchmarks.real_training.pictures import collect, draw_timelines
 from benchmarks.real_training.running import load, quiet_start, scored, splits
 from benchmarks.real_training.tcm import variant_named
@@ -119,7 +119,7 @@ def test_a_table_of_long_runs_gives_loss_and_map_on_the_way() -> None:
 
 
 def test_end_to_end_takes_as_many_steps_as_asked_for() -> None:
-    variant = going_on(0.15, 100, videos=20, precision="bf16")
+    variant = continued(0.15, 100, videos=20, precision="bf16")
 
     assert variant.config.epochs * 20 / variant.config.batch_windows == 100
     assert variant.config.ratio == 0.15

@@ -198,7 +198,7 @@ def test_the_commands_for_activitynet_and_hacs_run_on_their_layout(
     said = run(commands, tmp_path)
 
     require_started_from(tmp_path / folder / "start.safetensors", tensors)
-    for part in ("segments without length, left out: 1", "videos without a file: 1", "mAP", "2 videos scored"):
+    for part in ("segments without length, skipped: 1", "videos without a file: 1", "mAP", "2 videos scored"):
         assert part in said
     results = json.loads((tmp_path / folder / "results.json").read_text())["results"]
     assert len(results) == 2

@@ -98,11 +98,11 @@ def test_a_suggestion_leaves_segments_without_length_out_only_if_it_is_told_to(
     command = ["train", "--suggest", "--annotations", str(path), "--recipe", "tiny"]
 
     assert run(command) == 1
-    assert "ends at 0 s, starts at 0 s; --repair passes over it" in capsys.readouterr().err
+    assert "ends at 0 s, starts at 0 s; --repair skips it" in capsys.readouterr().err
     assert run([*command, "--repair", "--json-logs"]) == 0
 
     out, errors = capsys.readouterr()
     assert recipe_from_json(json.loads(out)).classes == ("a",)
-    assert "segments without length, left out: 1" in [json.loads(line)["message"] for line in errors.splitlines()]
+    assert "segments without length, skipped: 1" in [json.loads(line)["message"] for line in errors.splitlines()]
     assert run([*command, "--repair", "--quiet"]) == 0
     assert capsys.readouterr() == (out, "")

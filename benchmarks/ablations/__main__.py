@@ -24,7 +24,7 @@ import torch
 from benchmarks.ablations.groups import BASE, GROUPS
 from benchmarks.ablations.plan import Plan, whole_plan
 from benchmarks.ablations.results import RESULTS_FILE
-from benchmarks.ablations.running import Place, Progress, go_on, is_done, run_folder
+from benchmarks.ablations.running import Place, Progress, is_done, run_folder, run_plan
 from tallformer_infer.config import to_json
 from tallformer_infer.errors import ConfigError, TallformerError
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write("".join(f"{line}\n" for line in listed(plan, place, options.only)))
         else:
             end_s = time.monotonic() + 60 * options.minutes
-            _say(go_on(plan, place, only=options.only, until=lambda: time.monotonic() > end_s))
+            _say(run_plan(plan, place, only=options.only, until=lambda: time.monotonic() > end_s))
     except TallformerError as error:
         sys.stderr.write(f"benchmarks.ablations: {error}\n")
         return 1
@@ -108,7 +108,7 @@ def _starts(given: Sequence[str], plan: Plan) -> dict[str, Path]:
 def _say(progress: Progress) -> None:
     sys.stderr.write(
         f"finished now: {', '.join(progress.finished) or 'none'}; {len(progress.left)} left"
-        + (f", {progress.left[0]} first; the same command goes on" if progress.left else "")
+        + (f", {progress.left[0]} first; repeat the command to continue" if progress.left else "")
         + "\n"
     )
 

@@ -62,7 +62,7 @@ class Place:
     """Processes that make videos."""
 
 
-def go_on(plan: Plan, place: Place, *, only: Collection[str] = (), until: Until = lambda: False) -> Progress:
+def run_plan(plan: Plan, place: Place, *, only: Collection[str] = (), until: Until = lambda: False) -> Progress:
     """Do the remaining runs of a plan.
 
     Args:

@@ -57,7 +57,7 @@ def main() -> None:
     start = _with_encoder(first, options.encoder, options.work / "start.safetensors", options.seed)
     folder = options.work / "runs" / "end-to-end"
     for name, ratio in (("first", 0.0), ("frozen", 0.0), ("end-to-end", options.ratio)):
-        variant = first if name == "first" else going_on(ratio, options.steps, len(names), options.precision)
+        variant = first if name == "first" else continued(ratio, options.steps, len(names), options.precision)
         started_s, started_cpu_s = time.perf_counter(), time.process_time()
         model, losses = run_job(variant, names, folder / name, place, seed=options.seed, start=start)
         spent = {"train_s": time.perf_counter() - started_s, "train_cpu_s": time.process_time() - started_cpu_s}
@@ -87,7 +87,7 @@ def main() -> None:
 
 def _cost(options: argparse.Namespace, place: Place, names: list[str], precision: str) -> dict[str, Any]:
     """Processor time of a step, median of all but the first."""
-    variant = going_on(options.ratio, _COST_STEPS, len(names), precision)
+    variant = continued(options.ratio, _COST_STEPS, len(names), precision)
     start = _with_encoder(variant, options.encoder, options.work / "start.safetensors", options.seed)
     folder = options.work / "runs" / "cost"
     run_job(variant, names, folder, place, seed=options.seed, start=start)
@@ -113,7 +113,7 @@ def _variant(ratio: float, epochs: int) -> Variant:
     return variant
 
 
-def going_on(ratio: float, steps: int, videos: int, precision: str) -> Variant:
+def continued(ratio: float, steps: int, videos: int, precision: str) -> Variant:
     """Settings for `steps` steps with small batches, as encoding takes nearly all of the time."""
     epochs = max(round(steps * _BATCH_WINDOWS / videos), 1)
     variant = _variant(ratio, epochs)

@@ -137,10 +137,8 @@ def check_input_stays(file: Path, out: Path) -> None:
         OutputError: It is, or a .zip cannot be written there.
     """
     if file.resolve().is_relative_to(out.resolve()):
-        what = (
-            "is what is to be exported" if file.resolve() == out.resolve() else f"holds {file}, and is replaced whole"
-        )
-        raise OutputError(f"{out}: {what}; name another folder or file for the bundle")
+        what = "is the file to export" if file.resolve() == out.resolve() else f"holds {file}, and would be replaced"
+        raise OutputError(f"{out}: {what}; choose another --out")
     if out.suffix == ".zip":
         check_destination(out, inputs=[str(file)], example="model.zip")
 

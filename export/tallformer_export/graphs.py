@@ -131,7 +131,7 @@ def _check(model: onnx.ModelProto, inputs: dict[str, Tensor], open_axes: Mapping
     """Refuse shapes that the exporter silently fixed or left open."""
     onnx.checker.check_model(model, full_check=True)
     if model.opset_import[0].version != OPSET:
-        raise ExportError(f"asked for opset {OPSET}, the exporter wrote {model.opset_import[0].version}")
+        raise ExportError(f"requested opset {OPSET}, the exporter wrote {model.opset_import[0].version}")
     for declared in model.graph.input:
         dims = declared.type.tensor_type.shape.dim
         shape = [dim.dim_param or dim.dim_value for dim in dims]
@@ -139,7 +139,7 @@ def _check(model: onnx.ModelProto, inputs: dict[str, Tensor], open_axes: Mapping
         for axis in open_axes.get(declared.name, ()):
             wanted[axis] = shape[axis] if isinstance(shape[axis], str) else "open"
         if not isinstance(shape[0], str) or shape[1:] != wanted[1:]:
-            raise ExportError(f"input {declared.name}: exported as {shape}, expected a free batch and {wanted[1:]}")
+            raise ExportError(f"input {declared.name}: exported as {shape}, expected a dynamic batch and {wanted[1:]}")
 
 
 @contextlib.contextmanager

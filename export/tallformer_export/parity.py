@@ -246,7 +246,7 @@ def _columns(
 
 def _shown(difference: Difference) -> str:
     if difference.worst is None:
-        return "(values that are no numbers, or more of them in one)"
+        return "(values that are not finite, or different counts)"
     return f"by {difference.worst:.2g} ({difference.unit}; limit {difference.limit:g})"
 
 
@@ -330,7 +330,7 @@ class ComparedRuntime:
     @property
     def device_reason(self) -> str:
         """See `Runtime`."""
-        return "torch is compared with here"
+        return "the comparison with torch runs on it"
 
     @property
     def clips_at_once(self) -> int:

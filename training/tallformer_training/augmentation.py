@@ -61,7 +61,9 @@ class AugmentationConfig:
                 raise ConfigError(f"augmentation: {name}={getattr(self, name)} must be in [0, 1]")
         for low, high in (self.contrast, self.saturation):
             if not 0 <= low <= high:
-                raise ConfigError(f"augmentation: a range of factors must rise from 0 on, got [{low}, {high}]")
+                raise ConfigError(
+                    f"augmentation: a range of factors must be ascending and at least 0, got [{low}, {high}]"
+                )
         named = [name for pair in self.mirrored_classes for name in pair]
         if len(set(named)) != len(named):
             raise ConfigError(f"augmentation: mirrored_classes names a class twice: {named}")

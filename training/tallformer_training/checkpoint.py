@@ -106,7 +106,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {reason(error)}; copy it again") from error
     if sha256 is not None and _weights_sha256(state) != sha256:
-        raise CheckpointError(f"{path}: damaged, its weights do not have the hash that it names; copy it again")
+        raise CheckpointError(f"{path}: damaged, its weights do not match their hash; copy it again")
     return Checkpoint(recipe=recipe, state=state, provenance=provenance)
 
 

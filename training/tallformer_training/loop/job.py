@@ -216,7 +216,7 @@ def _read_sets(job: TrainingJob, speaker: Speaker) -> tuple[VideoSet, VideoSet |
         both = {video.path for video in training.videos} & {video.path for video in validation.videos}
         if both:
             raise AnnotationError(
-                f"{len(both)} videos are in training and validation, {min(both)} first; "
+                f"{len(both)} videos are in training and validation, such as {min(both)}; "
                 "name other subsets with --subset and --val-subset"
             )
     return training, validation

@@ -108,7 +108,7 @@ def draw_curves(run: Path, lines: Sequence[Mapping[str, Any]], protocol: Protoco
     _draw_losses(axes[0][0], steps)
     _draw_validation(axes[0][1], [line for line in lines if line["kind"] == "validation"], protocol)
     _draw_one(axes[1][0], steps, "learning_rate", "learning rate")
-    _draw_one(axes[1][1], steps, "memory_age_mean_steps", "mean age of what was remembered, in steps")
+    _draw_one(axes[1][1], steps, "memory_age_mean_steps", "mean age of remembered features, in steps")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_whole(run / CURVES_FILE, picture.getvalue())

@@ -91,13 +91,13 @@ def train(
         if teacher is None:
             return _unfinished(job, detector, processes)
     with _Session(job, processes, speaker, (learned, measured), (detector, state, teacher)) as session:
-        session.go_on(until)
+        session.run(until)
         return session.result()
 
 
 def _teach_encoder(stage: EncoderStage, until: Callable[[], bool] | None) -> StepClassifier | None:
     """Train the encoder alone; None if stopped. Frees the stage's optimiser before the detector is trained."""
-    return stage.teacher if stage.go_on(until) else None
+    return stage.teacher if stage.run(until) else None
 
 
 def _unfinished(job: TrainingJob, detector: Detector, processes: Processes) -> TrainingResult:
@@ -155,7 +155,7 @@ class _Session:
         if self.metrics is not None:
             self.metrics.close()
 
-    def go_on(self, until: Callable[[], bool] | None) -> None:
+    def run(self, until: Callable[[], bool] | None) -> None:
         """Train until the last epoch is done or `until` returns True."""
         total = self.config.epochs * self.planner.steps_per_epoch
         expected = ExpectedTime(self.speaker, total)

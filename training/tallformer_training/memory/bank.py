@@ -93,7 +93,7 @@ class Memory:
         if fingerprint is not None and manifest.fingerprint != fingerprint:
             raise LongMemoryError(
                 f"{folder}: made with another encoder, frame rate, size or clip length than this recipe's; "
-                "make it again with this recipe"
+                "build it again with this recipe"
             )
         return cls(folder, manifest)
 
@@ -105,13 +105,13 @@ class Memory:
         """
         if channels != self.manifest.channels:
             raise LongMemoryError(
-                f"{self.folder}: holds {self.manifest.channels} channels, the encoder gives {channels}"
+                f"{self.folder}: contains {self.manifest.channels} channels, the encoder has {channels}"
             )
         for video, steps in entries.items():
             if self.steps(video) != steps:
                 raise LongMemoryError(
-                    f"{self.folder}: holds {self.steps(video)} feature steps of video {video}, the file gives {steps}; "
-                    "make the memory again"
+                    f"{self.folder}: {self.steps(video)} feature steps of video {video}, the file has {steps}; "
+                    "build the memory again"
                 )
 
     def steps(self, video: str) -> int:
@@ -124,7 +124,7 @@ class Memory:
             return self.manifest.videos[video].steps
         except KeyError:
             raise LongMemoryError(
-                f"{self.folder}: no video {video} among the {len(self.manifest.videos)}; make the memory again"
+                f"{self.folder}: no video {video} among the {len(self.manifest.videos)}; build the memory again"
             ) from None
 
     def read(self, video: str, first_steps: Sequence[int], steps: int, *, step_number: int = 0) -> Rows:
@@ -171,12 +171,12 @@ class Memory:
         if damaged:
             shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
             raise LongMemoryError(
-                f"{self.folder}: damaged rows of {len(damaged)} videos: {shown}; make the memory again, "
+                f"{self.folder}: damaged rows of {len(damaged)} videos: {shown}; build the memory again, "
                 "or resume from another checkpoint"
             )
         if file_sha256(self.folder / WRITTEN_FILE) != self.manifest.written_sha256:
             raise LongMemoryError(
-                f"{self.folder / WRITTEN_FILE}: damaged; make the memory again, or resume from another checkpoint"
+                f"{self.folder / WRITTEN_FILE}: damaged; build the memory again, or resume from another checkpoint"
             )
 
 
@@ -194,7 +194,7 @@ def _map(path: Path, kind: np.dtype[Number], shape: tuple[int, ...], mode: Liter
         found = path.stat().st_size
         if found != expected:
             raise LongMemoryError(
-                f"{path}: {found} bytes, expected {expected}; make the memory again, or resume from another checkpoint"
+                f"{path}: {found} bytes, expected {expected}; build the memory again, or resume from another checkpoint"
             )
         return np.memmap(path, kind, mode, shape=shape)
     except OSError as error:
@@ -338,11 +338,11 @@ def read_manifest(path: Path) -> Manifest:
         if isinstance(value, dict) and value.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
             raise LongMemoryError(
                 f"{path}: memory format {value['format_version']}, this version of tallformer reads {FORMAT_VERSION}; "
-                "make the memory again"
+                "build the memory again"
             )
         return from_json(Manifest, value, where="manifest")
     except FileNotFoundError as error:
-        raise LongMemoryError(f"{path.parent}: no long memory here (no {path.name})") from error
+        raise LongMemoryError(f"{path.parent}: not a long memory (no {path.name})") from error
     except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise LongMemoryError(f"{path}: not the manifest of a long memory: {error}") from error
 

@@ -115,7 +115,7 @@ class MemoryBuilder:
         if missing:
             raise LongMemoryError(
                 f"{self.partial}: {len(missing)} of {len(self._manifest.videos)} videos are not written yet, "
-                f"{missing[0]} first"
+                f"such as {missing[0]}"
             )
         np.full(self._manifest.rows, NEVER, "<i8").tofile(self.partial / WRITTEN_FILE)
         values: dict[str, Any] = {

@@ -121,7 +121,7 @@ class RunMemory:
         source = Memory.open(folder / snapshot)
         if _snapshot_name(source.manifest) != snapshot:
             raise LongMemoryError(
-                f"{folder / snapshot / MANIFEST_FILE}: not what the run wrote; use another checkpoint"
+                f"{folder / snapshot / MANIFEST_FILE}: not written by this run; use another checkpoint"
             )
         return cls(folder, source)
 

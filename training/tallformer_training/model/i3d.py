@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tallformer_infer.config import I3dConfig
 from tallformer_infer.errors import CheckpointError
+from tallformer_infer.text import counted
 from tallformer_training.model.windows import Size, append_zeros
 
 NORM_EPSILON = 1e-3
@@ -220,9 +221,13 @@ def load_kinetics(model: InceptionI3d, tensors: Mapping[str, Tensor]) -> None:
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CLASSIFIER)}
     given = {name: tensor for name, tensor in given.items() if not name.endswith(_COUNTER)}
     if missing := sorted(needed.keys() - given.keys()):
-        raise CheckpointError(f"not I3D weights as expected: no {missing[0]}, {len(missing)} tensors missing in all")
+        raise CheckpointError(
+            f"not I3D weights as expected: {counted(len(missing), 'missing tensor')}, such as {missing[0]}"
+        )
     if unknown := sorted(given.keys() - needed.keys()):
-        raise CheckpointError(f"not I3D weights as expected: {unknown[0]} is unknown, {len(unknown)} such in all")
+        raise CheckpointError(
+            f"not I3D weights as expected: {counted(len(unknown), 'unknown tensor')}, such as {unknown[0]}"
+        )
     for name, tensor in needed.items():
         if given[name].shape != tensor.shape:
             raise CheckpointError(f"{name}: expected shape {list(tensor.shape)}, got {list(given[name].shape)}")
