@@ -14,6 +14,7 @@ from benchmarks import bench_windows
 from benchmarks.__main__ import main, measure_part
 from benchmarks.afsd.goal import KEYS, figures
 from benchmarks.afsd.workload import ACTIVITYNET, stages
+from benchmarks.bench_encoder import Measured
 from benchmarks.bench_windows import HOUR_FRAMES, measure_layouts
 from benchmarks.goals import GOALS, PARTS, Figure, Goal, NotMeasuredError, Part, goal_line, goals_table
 from tallformer_infer.config import WindowConfig
@@ -98,6 +99,23 @@ def test_a_part_for_which_there_is_no_time_is_not_begun(tmp_path: Path, capsys: 
     assert code == 1
     assert capsys.readouterr().out.count("not measured") == len(GOALS)
     assert not (tmp_path / "work").exists()
+
+
+def test_rivals_are_the_fastest_of_all_that_is_not_ours_in_each_round() -> None:
+    seconds = {
+        ("torch", "fp32"): [4.0, 4.0],
+        ("plain openvino", "fp32"): [1.2, 1.0],
+        ("graph", "fp32"): [1.0, 3.0],
+        ("plain openvino", "bf16"): [0.1, 0.1],  # not in float32
+        ("tallformer", "fp32"): [2.0, 2.0],
+        ("openvino", "fp32"): [0.8, 0.8],
+        ("tallformer", "int8"): [0.5, 0.5],
+        ("openvino", "bf16"): [0.4, 0.4],
+    }
+    measured = Measured(gigaflop=1.0, seconds=seconds, rates={}, torch_rates=[], fp32_graph=b"")
+
+    assert measured.over_rivals("fp32").median == pytest.approx(1.0 / 0.8)
+    assert measured.over_rivals("bf16", "int8").median == pytest.approx(1.0 / 0.4)
 
 
 def test_the_list_names_every_part_and_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:

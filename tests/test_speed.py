@@ -216,3 +216,10 @@ def test_stages_are_measured_alone_together_and_against_ceilings(video: Path, mo
     assert all(
         share is not None and share.median > 0 for share in map(speed.ceiling_share, ("decode", "encode", "detect"))
     )
+
+
+def test_an_encoder_in_bfloat16_is_not_held_against_products_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Detector.load("demo", device="cpu", threads=1)
+    monkeypatch.setattr(type(detector.runtime), "precision", "bf16")
+
+    assert stages._product(detector, 1) is None

@@ -216,9 +216,11 @@ def _batches(clips: Sequence[Clip], at_once: int) -> list[tuple[NDArray[np.uint8
 
 
 def _product(detector: Detector, threads: int | None) -> MatrixProduct | None:
-    """The product on the model's device; None if ONNX Runtime does not support that device (with TensorRT)."""
+    """The product on the model's device; None if ONNX Runtime does not support that device or precision there."""
     precision, on = detector.bundle.graphs["encoder"].precision, detector.runtime.device
     if on in ("gpu", "npu"):  # of Intel
+        return None
+    if precision == "fp32" and detector.runtime.precision == "bf16":  # OpenVINO's; a float32 product is slower
         return None
     try:
         return MatrixProduct(precision, device="cuda" if on == "cuda" else "cpu", threads=threads)
