@@ -28,8 +28,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 Device = Literal["auto", "cpu", "openvino", "openvino:GPU", "openvino:NPU", "cuda", "onnx-tensorrt", "tensorrt"]
-"""`auto` takes CUDA where it works, else what was measured to be the fastest on this processor. `cpu` is ONNX Runtime
-on the processor; `tensorrt` runs engines on CUDA, `onnx-tensorrt` has ONNX Runtime make and run them."""
+"""`auto` uses CUDA if it works, otherwise what was measured to be the fastest on this CPU. `cpu` is ONNX Runtime
+on the CPU; `tensorrt` runs engines on CUDA, `onnx-tensorrt` has ONNX Runtime make and run them."""
 OnnxDevice = Literal["auto", "cpu", "cuda", "onnx-tensorrt"]
 """Those of ONNX Runtime."""
 OpenVinoDevice = Literal["openvino", "openvino:GPU", "openvino:NPU"]

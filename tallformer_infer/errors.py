@@ -5,7 +5,7 @@ TallformerError
 ├── BundleError      a model bundle that is missing, damaged or of another version
 ├── MediaError       a video that cannot be opened, or has nothing decodable in it
 ├── AnnotationError  annotations or predictions that cannot be read or do not fit together
-├── DeviceError      a device or runtime that was asked for and cannot be had
+├── DeviceError      a requested device or runtime that is not available
 ├── EngineError      a TensorRT engine that is missing, stale or damaged, or cannot be built
 ├── CheckpointError  a checkpoint that does not fit the model it is loaded into
 ├── LongMemoryError  a long memory that is missing, damaged, in use, or of another data set
@@ -28,7 +28,7 @@ class TallformerError(Exception):
 
 
 class ConfigError(TallformerError):
-    """A recipe or setting that cannot work."""
+    """A recipe or setting that is not valid."""
 
 
 class BundleError(TallformerError):
@@ -36,7 +36,7 @@ class BundleError(TallformerError):
 
 
 class MediaError(TallformerError):
-    """A video that cannot be opened, or has nothing decodable in it."""
+    """A video that cannot be opened or decoded."""
 
 
 class AnnotationError(TallformerError):
@@ -44,7 +44,7 @@ class AnnotationError(TallformerError):
 
 
 class DeviceError(TallformerError):
-    """A device or runtime that was asked for and cannot be had."""
+    """A requested device or runtime that is not available."""
 
 
 class EngineError(TallformerError):
@@ -60,7 +60,7 @@ class LongMemoryError(TallformerError):
 
 
 class ExportError(TallformerError):
-    """An exported graph that did not come out as asked."""
+    """An exported graph that does not match the request."""
 
 
 class ArchiveError(TallformerError):

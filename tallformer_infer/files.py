@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all, hash a file, and keep files in the user's cache folder.
+"""Write files and folders atomically, hash files, and cache files in the user's cache folder.
 
 # Note [whole or absent]
 Content is written under another name in the same folder, synced to disk, and renamed. A rename within a file system is
@@ -20,18 +20,18 @@ from pathlib import Path
 from tallformer_infer.errors import OutputError
 
 TEMPORARY = ".tallformer-"
-"""What the names of unfinished files and folders begin with."""
+"""Prefix of the names of unfinished files and folders."""
 
 
 @contextmanager
 def replacing(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
     """Give the name of a file to write, which replaces `path` at the end; see Note [whole or absent].
 
-    After an error, or Ctrl-C, it is removed, and `path` is what it was.
+    After an error or Ctrl-C it is removed, and `path` is unchanged.
 
     Args:
         path: The file.
-        is_synced: Wait for the disk. False is faster; after a power cut the file may be there without its content.
+        is_synced: Whether to wait for the disk. False is faster, but after a power cut the file may be empty.
 
     Raises:
         OSError: It cannot be written.
@@ -52,10 +52,10 @@ def replacing(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent; see Note [whole or absent].
+    """Write a file atomically; see Note [whole or absent].
 
     Raises:
-        OSError: It cannot be written. What was there before is untouched.
+        OSError: The file cannot be written; an existing one is unchanged.
     """
     with replacing(path) as temporary, temporary.open("xb") as file:
         file.write(content)
@@ -63,7 +63,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Say in one line that a file or folder cannot be written, where the block raises the system's error.
+    """Translate an OSError of the block to a one-line OutputError.
 
     Raises:
         OutputError: The block raised an OSError.
@@ -91,10 +91,10 @@ def make_folder(folder: Path, *, mode: int = 0o777) -> None:
 
 
 def replace_folder(made: Path, place: Path) -> None:
-    """Rename the folder `made` to `place`, in the place of a folder that may be there.
+    """Rename the folder `made` to `place`, replacing an existing folder.
 
-    Folders cannot be exchanged in one step everywhere, so the old one steps aside first. Whatever happens in between,
-    Ctrl-C included, it comes back, and it is only removed when the new one is in its place.
+    Not every system can exchange folders atomically, so the old one is renamed first. After any failure, including
+    Ctrl-C, it is renamed back; it is only removed when the new one is in place.
 
     Raises:
         OSError: It cannot be renamed; the old folder is where it was.
@@ -142,7 +142,7 @@ def file_sha256(path: Path) -> str:
 
 
 def user_cache_folder() -> Path:
-    """The folder for files that can be made again: `tallformer` in the user's cache folder; it need not exist.
+    """Folder for cached files: `tallformer` in the user's cache folder; it need not exist.
 
     Source: XDG Base Directory Specification 0.8 on Linux; Apple's and Microsoft's conventions elsewhere.
     """
@@ -157,9 +157,9 @@ def user_cache_folder() -> Path:
 
 
 def kept_file(folder: Path, name: str, ending: str) -> bytes | None:
-    """Content of a file that was kept under a name; None if there is none, or it was changed.
+    """Content of a cached file; None if there is none, or it was changed.
 
-    The file name ends with the hash of the content, so a damaged or changed file is removed, to be made again.
+    The file name ends with the hash of the content, so a damaged or changed file is detected and removed.
 
     Args:
         folder: Where such files are kept.
@@ -177,7 +177,7 @@ def kept_file(folder: Path, name: str, ending: str) -> bytes | None:
 
 
 def keep_file(folder: Path, name: str, content: bytes, ending: str, *, most_bytes: int) -> None:
-    """Keep a file for `kept_file`. If the folder cannot be written, nothing is kept.
+    """Cache a file for `kept_file`. If the folder cannot be written, this is a no-op.
 
     Args:
         folder: Is made.

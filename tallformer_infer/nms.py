@@ -352,7 +352,7 @@ class _Timeline:
         low = base + np.maximum(starts - before, 0) - margin
         high = base + np.minimum(starts + after, self._span) + margin
         low_at, high_at = np.searchsorted(self._keys, low), np.searchsorted(self._keys, high, side="right")
-        # Segments without length overlap nothing; many of them lie at the end of a padded window.
+        # Segments of zero length overlap nothing; many of them lie at the end of a padded window.
         return low_at, np.where((lengths > 0) | (least == 0), high_at, low_at)
 
     def _class_keys(self, classes: NDArray[np.int64]) -> NDArray[np.float64]:

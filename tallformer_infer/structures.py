@@ -19,7 +19,7 @@ class Layout:
     windows: Windows = "shared"
     """Where windows start."""
     factors: tuple[int, ...] = (1,)
-    """Feature steps averaged into one, per rate at which the localizer runs; rising, without repeats."""
+    """Feature steps averaged into one, per rate at which the localizer runs; increasing, without duplicates."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Candidates:
 
     @staticmethod
     def concatenate(parts: list[Candidates]) -> Candidates:
-        """All parts one after another; no parts give no candidates."""
+        """Concatenate parts; no parts give no candidates."""
         if not parts:
             return Candidates(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
         return Candidates(
@@ -62,12 +62,12 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Proposals:
-    """Segments of one window that may hold an action, one row each, and class scores of the window."""
+    """Segments of one window that may contain an action, one row each, and class scores of the window."""
 
     segments_frames: NDArray[np.float32]
     """Half-open segments (start, end) in frames of the whole video, shape (A, 2)."""
     scores: NDArray[np.float32]
-    """Confidence that a segment holds an action, in [0, 1], shape (A,)."""
+    """Confidence that a segment contains an action, in [0, 1], shape (A,)."""
     class_scores: NDArray[np.float32]
     """Confidence per class of the window: background, then the classes; they add up to 1, shape (1 + K,)."""
 
@@ -83,9 +83,9 @@ class Action:
     """
 
     start_s: float
-    """Start on the file's own time line, in seconds."""
+    """Start on the file's own timeline, in seconds."""
     end_s: float
-    """End (exclusive) on the file's own time line, in seconds; up to the end of the last frame, see `duration_s` of
+    """End (exclusive) on the file's own timeline, in seconds; up to the end of the last frame, see `duration_s` of
     `Result`."""
     label: str
     """Name of the action."""
@@ -98,7 +98,7 @@ class VideoInfo:
     """Properties of a video file."""
 
     path: str
-    """As the user gave it."""
+    """Path or address as given by the user."""
     width_px: int
     """Width of the picture as shown, rotation applied."""
     height_px: int
@@ -110,7 +110,7 @@ class VideoInfo:
     start_s: float
     """Presentation time of the first frame, in seconds."""
     duration_s: float | None
-    """Length from the first frame as stated in the file, in seconds: that of the video stream if known, else that of
+    """Duration from the first frame as stated in the file, in seconds: that of the video stream if known, else that of
     the longest stream; None if not stated."""
     rotation_deg: int = 0
     """Clockwise rotation that was applied: 0, 90, 180 or 270."""
@@ -121,7 +121,7 @@ class VideoInfo:
     is_generated: bool = False
     """Whether the file is marked as a generated video (`tallformer_training.synthetic`)."""
     hwaccel: str | None = None
-    """Kind of device that decoded it, such as `cuda`; None: the processor."""
+    """Kind of device that decoded it, such as `cuda`; None: the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +149,9 @@ class Provenance:
     model_name: str
     """Name of the model."""
     model_trained: bool
-    """False where the weights are random and the actions mean nothing."""
+    """False if the weights are random and the actions are meaningless."""
     bundle_sha256: str
-    """SHA-256 of `bundle.json`, which holds the hashes of the graphs."""
+    """SHA-256 of `bundle.json`, which contains the hashes of the graphs."""
     recipe_name: str
     """Name of the recipe."""
     runtime: str
@@ -163,13 +163,13 @@ class Provenance:
     windows: Windows
     """Window layout."""
     window_s: float | None = None
-    """Length of a window in seconds, if a model of whole videos was run on windows."""
+    """Length of a window in seconds, if a model that processes whole videos was run on windows."""
     class_scores: str | None = None
     """File of class scores that replaced the model's classifier."""
     intended_use: str | None = None
     """Intended use and limits of the model, as stated in its bundle."""
     rates: tuple[float, ...] | None = None
-    """Rates at which the localizer ran, in frames per second, falling; None: only the recipe's own."""
+    """Rates at which the localizer ran, in frames per second, decreasing; None: only the recipe's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +177,9 @@ class Selection:
     """Criteria that decided which actions were kept; None: not used."""
 
     threshold: float | None = None
-    """Lowest score kept, in [0, 1]."""
+    """Minimum score, in [0, 1]."""
     top_k: int | None = None
-    """Most actions kept per video."""
+    """Maximum number of actions per video."""
     classes: tuple[str, ...] | None = None
     """Classes kept."""
     operating_point: str | None = None
@@ -205,7 +205,7 @@ class Result:
     video: VideoInfo
     """The file."""
     actions: tuple[Action, ...]
-    """Sorted by start, then end, then falling score."""
+    """Sorted by start, then end, then decreasing score."""
     sample_fps: float
     """Rate at which frames were sampled, in frames per second."""
     frame_count: int
@@ -217,7 +217,7 @@ class Result:
     """Damaged or skipped places: packets that could not be read or decoded, pictures that the decoder concealed,
     implausible timestamps, and a missing end."""
     missing_s: float = 0.0
-    """Length that the header states and that is missing at the end, in seconds; 0 if nothing is known to be missing."""
+    """Video missing at the end, compared with the header, in seconds; 0 if nothing is known to be missing."""
     notes: tuple[str, ...] = ()
     """Remarks on the video, one line each: jumps in its timestamps, colours that are not supported."""
     video_sha256: str | None
@@ -236,7 +236,7 @@ class Result:
         return result_json(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_json` to a file, whole or not at all.
+        """Write `to_json` to a file, atomically.
 
         `tallformer convert` turns it into subtitles, spreadsheets and the labels of other tools.
 

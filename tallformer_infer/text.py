@@ -1,4 +1,4 @@
-"""Format words, times and numbers for people."""
+"""Format words, times and numbers for display."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def describe_losses(told_s: float | None, missing_s: float, decode_errors: int) 
     """What is missing from a damaged video; empty if nothing is.
 
     Args:
-        told_s: Length as the header says, in seconds.
-        missing_s: What is missing of it at the end, in seconds.
-        decode_errors: Places that are damaged or left out.
+        told_s: Duration according to the header, in seconds.
+        missing_s: Video missing at its end, in seconds.
+        decode_errors: Number of damaged or skipped places.
     """
     parts = []
     if missing_s and told_s is not None:

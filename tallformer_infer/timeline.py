@@ -1,4 +1,4 @@
-"""How a video is cut: frames into clips for the encoder, and the clips' feature steps into windows for the localizer.
+"""Divide a video: frames into clips for the encoder, and feature steps into windows for the localizer.
 
 # Note [clip grids]
 Windows of 480 frames that step by 352 start on the same grid of 32-frame clips, so every clip is cut, and encoded, once

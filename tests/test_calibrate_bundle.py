@@ -140,7 +140,7 @@ def test_a_model_of_the_package_stays_as_it_is(tmp_path: Path) -> None:
     before = load_bundle("demo")
     points = calibration(dict.fromkeys(before.recipe.classes, 0.3))
 
-    with pytest.raises(BundleError, match="demo: is installed with tallformer and stays as it is; give --out"):
+    with pytest.raises(BundleError, match="demo: is installed with tallformer and cannot be changed; use --out"):
         write_calibration("demo", points)
     copy = write_calibration("demo", points, out=tmp_path / "mine")
 

@@ -263,7 +263,7 @@ class TestRefusals:
     def test_a_model_of_the_package_without_out(self, labelled, found, capsys):
         code = cli.run(["calibrate", "demo", str(labelled), "--predictions", str(found / "tallformer.json")])
 
-        refused(capsys, code, "demo: is installed with tallformer and stays as it is; give --out NEW_BUNDLE")
+        refused(capsys, code, "demo: is installed with tallformer and cannot be changed; use --out NEW_BUNDLE")
 
     @pytest.mark.parametrize(
         ("options", "message"),

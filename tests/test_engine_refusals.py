@@ -19,7 +19,7 @@ needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C comp
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt_rtx")
 _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tallformer_infer.cli import run; "
 _TENSORRT = ("tensorrt", "tensorrt_rtx")
-_REFUSED = "tallformer: error: device tensorrt cannot be had (--device auto takes what there is): "
+_REFUSED = "tallformer: error: device tensorrt is not available (--device auto uses what is): "
 
 
 def run(

@@ -107,7 +107,7 @@ def test_size_that_depends_on_data_is_refused() -> None:
         flat=np.array([-1]),
     )
 
-    assert excess(content, DECLARED) == "has 'z', whose size cannot be told before ConstantOfShape makes it"
+    assert excess(content, DECLARED) == "has 'z', whose size is unknown before ConstantOfShape runs"
 
 
 def test_list_that_doubles_is_refused_before_it_is_computed() -> None:

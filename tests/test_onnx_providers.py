@@ -176,7 +176,7 @@ def test_of_a_failure_of_cuda_what_cuda_said_is_told() -> None:
 @needs_no_tensorrt
 def test_without_the_provider_the_device_is_refused() -> None:
     with pytest.raises(
-        DeviceError, match=r"device onnx-tensorrt cannot be had .*onnxruntime has no TensorRT provider$"
+        DeviceError, match=r"device onnx-tensorrt is not available .*onnxruntime has no TensorRT provider$"
     ):
         Detector.load(device="onnx-tensorrt")
 
@@ -188,7 +188,7 @@ def test_detect_says_so_in_one_line(root: Path, capsys: pytest.CaptureFixture[st
     assert code == 1
     assert capsys.readouterr() == (
         "",
-        "tallformer: error: device onnx-tensorrt cannot be had (--device auto takes what there is): the installed "
+        "tallformer: error: device onnx-tensorrt is not available (--device auto uses what is): the installed "
         "onnxruntime has no TensorRT provider\n",
     )
 

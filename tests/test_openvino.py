@@ -334,7 +334,7 @@ def test_a_cache_that_cannot_be_written_changes_nothing(bundle: Bundle, tmp_path
     OpenVinoEncoder(bundle.read_graph("encoder"), folder=tmp_path / "file" / "models")
 
 
-# What cannot be had
+# What is not available
 
 
 @pytest.mark.parametrize("device", ["openvino:GPU", "openvino:NPU"])
@@ -344,7 +344,7 @@ def test_device_that_openvino_does_not_find_is_named(bundle: Bundle, device: str
         pytest.skip(f"there is a {target} here")
 
     with pytest.raises(
-        DeviceError, match=rf"^device {device} cannot be had: OpenVINO finds CPU here; use --device auto$"
+        DeviceError, match=rf"^device {device} is not available: OpenVINO finds CPU here; use --device auto$"
     ):
         load_runtime(bundle, device=device)  # type: ignore[arg-type]
 

@@ -392,7 +392,7 @@ def test_a_device_that_cannot_be_had_is_an_error_and_auto_says_why() -> None:
     if chosen.device == "cuda":
         pytest.skip("this machine has CUDA")
 
-    with pytest.raises(DeviceError, match=r"device cuda cannot be had: .* use --device cpu or auto"):
+    with pytest.raises(DeviceError, match=r"device cuda is not available: .* use --device cpu or auto"):
         Detector.load(device="cuda")
     assert "CUDA" in chosen.runtime.device_reason
 

@@ -118,7 +118,7 @@ def _identify_file(source: str, on_alive: Callable[[Alive], None]) -> Identified
 
 
 _LONGEST_UNTOLD_S = 60.0
-"""Minimum duration that is compared with the header, in seconds."""
+"""Lower limit for the duration in the header when checking for endless videos, in seconds."""
 
 
 class Labeller:
@@ -200,7 +200,7 @@ class Labeller:
             return self._localize(reader, on_alive, work)
         except (DamagedError, OSError) as error:
             self._store.forget_features(key)
-            work.remarks.append(f"stored features were damaged ({error}): encoded anew")
+            work.remarks.append(f"stored features were damaged ({error}): encoded again")
             return None
 
     def _localize(self, reader: FeatureReader, on_alive: OnAlive, work: _Work) -> VideoCandidates:
@@ -217,7 +217,7 @@ class Labeller:
         try:
             return self._read_on(task, on_alive, work)
         except (DamagedError, OtherVideoError) as error:
-            work.remarks.append(f"stored features were damaged ({error}): encoded anew")
+            work.remarks.append(f"stored features were damaged ({error}): encoded again")
         assert self._store is not None, "only a store can be damaged"
         self._store.forget_features(storage_key(task.content, self._hashes.encoder))
         return self._read_on(task, on_alive, work)

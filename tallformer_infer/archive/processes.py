@@ -121,7 +121,7 @@ class Engine(Protocol):
         """The next event of any slot, in order per slot; None on timeout. An outcome frees the slot."""
 
     def place(self, slot: int) -> str:
-        """Location of a slot, for people: its process or machine."""
+        """Location of a slot, for display: its process or machine."""
 
     def close(self) -> None:
         """Stop all slots immediately."""

@@ -60,9 +60,9 @@ class ActionFilter:
     max_score: float | None = None
     """Highest score."""
     from_s: float | None = None
-    """Actions that end after this, in seconds on the file's own time line."""
+    """Actions that end after this, in seconds on the file's own timeline."""
     to_s: float | None = None
-    """Actions that start before this, in seconds on the file's own time line."""
+    """Actions that start before this, in seconds on the file's own timeline."""
     path: str | None = None
     """Pattern for the source, with `*`, `?`, `[abc]` and `[!abc]`; without these, a substring."""
     limit: int | None = 100

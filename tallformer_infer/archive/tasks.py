@@ -29,7 +29,7 @@ class ScoreFile:
     """A file of class scores per video; those of a video come with its task."""
 
     source: str
-    """File name, for people."""
+    """File name, for display."""
     sha256: str
     """Hash of its content."""
 

@@ -248,7 +248,7 @@ def _peak_bytes(model: Any, items: int) -> int:
     for at, node in enumerate(nodes):
         for name in filter(None, node.output):
             if name not in sizes:
-                raise _RefusedError(f"has {name!r}, whose size cannot be told before {node.op_type} makes it")
+                raise _RefusedError(f"has {name!r}, whose size is unknown before {node.op_type} runs")
             alive += sizes[name]
         peak = max(peak, alive)
         for name in {*node.input, *node.output}:

@@ -63,7 +63,7 @@ def calibration_destination(bundle: Bundle, out: Path | None) -> Path:
     """
     if out is None and bundle.is_bundled:
         raise BundleError(
-            f"{bundle.name}: is installed with tallformer and stays as it is; give --out NEW_BUNDLE for a copy of it"
+            f"{bundle.name}: is installed with tallformer and cannot be changed; use --out NEW_BUNDLE to write a copy"
         )
     place = (bundle.path if out is None else out).resolve()
     if place.is_dir():

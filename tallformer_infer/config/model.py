@@ -102,7 +102,7 @@ class BackboneConfig:
 
     @property
     def text(self) -> str:
-        """What it is, for people."""
+        """Description, for display."""
         return f"Video Swin, {self.embed_channels} channels, depths {self._depths_text}"
 
     @property
@@ -158,7 +158,7 @@ class I3dConfig:
 
     @property
     def text(self) -> str:
-        """What it is, for people."""
+        """Description, for display."""
         return f"I3D to {self.tap.capitalize()}, {self.out_channels} channels"
 
     @property

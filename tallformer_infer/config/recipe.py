@@ -153,7 +153,7 @@ class SuppressConfig:
 
     @property
     def text(self) -> str:
-        """What is done, for people."""
+        """Description, for display."""
         strength = f", sigma {self.sigma:g}" if self.method == "soft_gaussian" else f" at tIoU {self.tiou_threshold:g}"
         return f"{self.method}{strength}"
 

@@ -4,8 +4,8 @@ Note [kinds of errors]
     Every prediction considered has exactly one kind, the first of these that applies:
 
     1. `right`: it matches a truth of its class (tIoU at least `tiou_threshold`, greedy by score).
-    2. `duplicate`: it overlaps a truth of its class as well, but a higher-scored prediction matched it.
-    3. `confusion`: it overlaps a truth of another class as well.
+    2. `duplicate`: it overlaps a truth of its class by that much, but a higher-scored prediction matched it.
+    3. `confusion`: it overlaps a truth of another class by that much.
     4. `localization`: it overlaps a truth of its class by at least `BACKGROUND_TIOU`.
     5. `confusion`: it overlaps a truth of another class by at least `BACKGROUND_TIOU`.
     6. `background`: it overlaps no truth by that much.

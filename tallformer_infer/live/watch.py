@@ -136,7 +136,7 @@ def _utc(seconds: float) -> str:
 
 _LEAST_MOVE_S = 0.2
 _LEAST_SCORE = 0.05
-"""Smaller changes of the score are not reported before the action is final."""
+"""Smaller changes of a boundary (in seconds) or of the score are not reported before the action is final."""
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _check_existing(out: Path, inputs: Sequence[str]) -> None:
 
 
 def _probe(out: Path) -> None:
-    """Create and remove a file where the result will be: only trying tells (read-only disk, root, quota)."""
+    """Create and remove a file where the result will be: only trying it is reliable (read-only disk, root, quota)."""
     temporary = name_beside(out.resolve())
     temporary.open("xb").close()
     temporary.unlink()

@@ -169,7 +169,7 @@ class OnnxRuntime:
             ValueError: There are more than `MOST_IN_GRAPH` candidates.
         """
         if len(candidates) > MOST_IN_GRAPH:
-            raise ValueError(f"{len(candidates)} candidates: graph 3 takes {MOST_IN_GRAPH}")
+            raise ValueError(f"{len(candidates)} candidates: graph 3 takes at most {MOST_IN_GRAPH}")
         if self._suppress is None:
             on_gpu = [cuda_provider(captures=False)] if self._place.device == "cuda" else []
             self._suppress = self._session("suppress", [*on_gpu, CPU])

@@ -37,7 +37,7 @@ from tallformer_infer.errors import BundleError, DeviceError, ExtraError
 from tallformer_infer.files import make_folder, user_cache_folder
 from tallformer_infer.runtime.tensorrt.keys import BatchProfile, EngineKey, Gpu, Library, load_library, require_gpu
 
-_NO_TENSORRT = "device onnx-tensorrt cannot be had (--device auto takes what there is): {}"
+_NO_TENSORRT = "device onnx-tensorrt is not available (--device auto uses what is): {}"
 
 _SILENT = 4
 
@@ -93,7 +93,7 @@ def choose_place(wanted: OnnxDevice, open_on_cuda: Callable[[], object]) -> Onnx
             return OnnxPlace(device="cpu", reason="as asked")
         case "cuda":
             if problem := _cuda_problem(open_on_cuda):
-                raise DeviceError(f"device cuda cannot be had: {problem}; use --device cpu or auto")
+                raise DeviceError(f"device cuda is not available: {problem}; use --device cpu or auto")
             return OnnxPlace(device="cuda", reason="as asked")
         case "auto":
             problem = _cuda_problem(open_on_cuda)
@@ -254,7 +254,7 @@ def tensorrt_provider(
         "trt_cuda_graph_enable": captures,
         **_profile(inputs, key.batch),
     }
-    if key.precision in _PRECISIONS:  # a word that an older ONNX Runtime does not know is an error there
+    if key.precision in _PRECISIONS:  # older versions of ONNX Runtime reject unknown options
         options[_PRECISIONS[key.precision]] = True
     return TENSORRT, {name: str(value) for name, value in options.items()}
 

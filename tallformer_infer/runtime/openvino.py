@@ -14,7 +14,7 @@ Note [compiled models]
 Note [masks of shifted windows]
     OpenVINO runs product, bias, softmax and product of attention as one kernel, unless a reshape lies between. Video
     Swin's shifted windows have one: scores are taken apart into clips and windows, to add a mask that all clips share.
-    With one clip the mask can be added to the scores as they are. Swin-T at 224 px takes 6 % less time for it in
+    With one clip the mask can be added to the scores directly. Swin-T at 224 px takes 6 % less time for it in
     bfloat16, and 12 % less in float32.
 
 Note [stems in blocks]
@@ -195,7 +195,7 @@ class OpenVinoEncoder:
             with cancellation.stopping(request.cancel):
                 given = {"clips": np.ascontiguousarray(clip), "real_frames": real_frames}
                 request.start_async({name: given[name] for name in self._inputs}, share_inputs=True)
-                if cancellation.is_cancelled:  # cancelled before the request was registered
+                if cancellation.is_cancelled:  # cancelled before the start, when there was nothing to cancel
                     request.cancel()
                 request.wait()
                 return np.array(request.get_output_tensor(0).data, np.float32)
@@ -285,7 +285,7 @@ def _core() -> Any:
 def _check_device(core: Any, target: str, precision: RunPrecision) -> None:
     if not any(found.partition(".")[0] == target for found in core.available_devices):
         found = ", ".join(core.available_devices) or "nothing"
-        raise DeviceError(f"device openvino:{target} cannot be had: OpenVINO finds {found} here; use --device auto")
+        raise DeviceError(f"device openvino:{target} is not available: OpenVINO finds {found} here; use --device auto")
     if precision == "bf16" and "BF16" not in core.get_property(target, "OPTIMIZATION_CAPABILITIES"):
         raise DeviceError(f"--precision bf16: {target} has no bfloat16, by OpenVINO; use --precision fp32")
 

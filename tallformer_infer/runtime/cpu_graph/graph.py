@@ -20,7 +20,7 @@ class Graph:
     """Reads a model whose shapes are all known."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        """Index a model; `model` stays as it is."""
+        """Index a model; `model` is not changed."""
         self.nodes = list(model.graph.node)
         self._opset = next(item.version for item in model.opset_import if not item.domain)
         self._initializers = {item.name: item for item in model.graph.initializer}
@@ -66,7 +66,7 @@ class Graph:
         return self._arrays[name]
 
     def moving_inputs(self, node: onnx.NodeProto) -> list[str]:
-        """Inputs of a node that are no constants."""
+        """Inputs of a node that are not constants."""
         return [name for name in node.input if name and name not in self._constants]
 
     def run_node(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> list[Array]:

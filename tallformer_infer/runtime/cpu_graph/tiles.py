@@ -381,7 +381,7 @@ class EmittedLinear:
     """A linear layer whose constants are in the graph once, for any number of tiles."""
 
     def __init__(self, emitter: Emitter, linear: Linear, bias: NDArray[np.float32] | None = None) -> None:
-        """Add the constants; `bias` takes the place of the layer's own."""
+        """Add the constants; `bias` replaces the layer's own."""
         self._emitter = emitter
         weight = emitter.constant(linear.weight)
         own = emitter.constant(linear.bias if bias is None else bias)

@@ -156,7 +156,7 @@ def _choose(options: EngineOptions) -> tuple[Library, Gpu | None, str]:
 
 
 def _build(order: _Order, speaker: Speaker) -> StoredEngine:
-    """Build in a thread of its own, and write in this one, which Ctrl-C reaches."""
+    """Build in a separate thread, and write in the calling one, so that Ctrl-C works."""
     key, folder = order.key, order.folder
     what = f"building engine of graph {key.graph}"
     log = BuilderLog(on_step=lambda text: speaker.step(f"{what}: {text}"))

@@ -247,7 +247,9 @@ def choose_target(library: Library, gpu: Gpu | None, ahead_of_time: str | None) 
         return target_of([gpu.capability])
     wanted = capabilities_of(ahead_of_time)
     if library.flavour == "tensorrt":
-        raise EngineError("tensorrt builds only on the GPU that an engine is for; ahead of time takes tensorrt_rtx")
+        raise EngineError(
+            "tensorrt builds only on the GPU that an engine is for; building ahead of time needs tensorrt_rtx"
+        )
     known = known_capabilities(library)
     if unknown := [f"sm{capability}" for capability in wanted if capability not in known]:
         shown = ", ".join(f"sm{capability}" for capability in known)
@@ -257,7 +259,7 @@ def choose_target(library: Library, gpu: Gpu | None, ahead_of_time: str | None) 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchProfile:
-    """How many clips or windows an engine takes at once."""
+    """Batch sizes of an engine, in clips or windows."""
 
     least: int
     """Smallest batch; shorter ones are padded."""
@@ -291,7 +293,7 @@ DEFAULT_BATCHES: dict[GraphName, BatchProfile] = {
     "encoder": BatchProfile(least=1, best=8, most=8),
     "localizer": BatchProfile(least=1, best=1, most=1),
 }
-"""Clips come in batches, windows one by one as they are completed."""
+"""Default batches: clips are batched, windows are processed one by one."""
 
 
 def platform_name() -> str:

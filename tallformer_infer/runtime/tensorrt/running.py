@@ -1,4 +1,4 @@
-"""The steps of `Runtime` with TensorRT engines, in CUDA streams and memory of their own (through `cuda-bindings`).
+"""The steps of `Runtime` with TensorRT engines, with their own CUDA streams and memory (through `cuda-bindings`).
 
 Note [never run on a GPU]
     This module was written against the interfaces of TensorRT and of the CUDA runtime, and has
@@ -55,7 +55,7 @@ from tallformer_infer.runtime.tensorrt.store import StoredEngine, find_engine
 from tallformer_infer.structures import Candidates
 from tallformer_infer.text import first_line
 
-_REFUSED = "device tensorrt cannot be had (--device auto takes what there is): {}"
+_REFUSED = "device tensorrt is not available (--device auto uses what is): {}"
 
 
 class TensorRTRuntime:
@@ -102,7 +102,7 @@ class TensorRTRuntime:
 
     @property
     def device_reason(self) -> str:
-        """Why, for people."""
+        """Reason for the device, for display."""
         return f"as asked, on {self._card}"
 
     @property

@@ -322,7 +322,7 @@ def misfit(record: EngineRecord, bundle: Bundle, library: Library | None, capabi
         return f"made for inputs of {key.input_sizes}, the bundle's are {input_sizes(info)}"
     reason = _misfit_here(key, library, capability)
     if reason is None and not record.is_own:
-        return "not built by you on this machine, and engines hold machine code: `tallformer engine accept` takes it"
+        return "not built by you on this machine, and engines hold machine code: `tallformer engine accept` accepts it"
     return reason
 
 
@@ -371,7 +371,7 @@ def _make_seal_key() -> bytes:
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(secrets.token_bytes(_SEAL_KEY_BYTES))
         if file.exists() and _seal_key() is None:
-            file.unlink()  # damaged: nothing that it sealed can be told any more
+            file.unlink()  # damaged: its seals can no longer be verified
         try:
             os.link(temporary, file)
         except FileExistsError:
