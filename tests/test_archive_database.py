@@ -149,7 +149,7 @@ def test_database_of_another_program_is_refused(tmp_path):
         other.execute("CREATE TABLE theirs (x)")
     other.close()
 
-    with pytest.raises(ArchiveError, match="of something else than tallformer"):
+    with pytest.raises(ArchiveError, match="of another program"):
         ArchiveDatabase(tmp_path, writes=True)
 
 

@@ -187,7 +187,7 @@ def test_eval_says_that_a_point_left_actions_out(detect, tmp_path):
         detect("--operating-point", point)
         shown = CliRunner().invoke(eval_app, [str(tmp_path / "x.json"), str(tmp_path / "truth.json")])
         assert shown.exit_code == 0, shown.output
-        assert ("those of operating point max-f1" in shown.output) is is_said
+        assert ("filtered by operating point max-f1" in shown.output) is is_said
 
 
 @given(

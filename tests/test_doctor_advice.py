@@ -35,7 +35,7 @@ REQUIRES = (
 GPU = Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=150 << 30)
 NO_DRIVER = CudaDriver(version=None, gpus=(), problem="no NVIDIA driver: libcuda.so.1")
 DRIVER = CudaDriver(version="13.0", gpus=(GPU,), problem=None)
-REFUSED = Answer(problem="device cuda cannot be had", error="DeviceError")
+REFUSED = Answer(problem="device cuda is not available", error="DeviceError")
 INSTALL_GPU = install_command("gpu")
 
 
@@ -291,7 +291,7 @@ def test_engine_that_runs_is_told_with_what_makes_one(tmp_path: Path) -> None:
     )
 
 
-def verdict_on_onnx_tensorrt(known: Evidence, problem: str = "device onnx-tensorrt cannot be had") -> DeviceVerdict:
+def verdict_on_onnx_tensorrt(known: Evidence, problem: str = "device onnx-tensorrt is not available") -> DeviceVerdict:
     return judge_device("onnx-tensorrt", Answer(problem=problem, error="DeviceError"), known)
 
 
@@ -331,9 +331,9 @@ def test_provider_that_lacks_tensorrts_library_is_told_with_the_line_that_brings
 
 def test_missing_tensorrt_package_is_told_for_onnxruntime_too(tmp_path: Path) -> None:
     known = dataclasses.replace(evidence(install(tmp_path, onnxruntime_gpu="1.31.1")), providers=())
-    problem = f"device onnx-tensorrt cannot be had: tensorrt is not installed: {install_command('tensorrt')}"
+    problem = f"device onnx-tensorrt is not available: tensorrt is not installed: {install_command('tensorrt')}"
 
     verdict = verdict_on_onnx_tensorrt(known, problem)
 
-    assert verdict.text == "device onnx-tensorrt cannot be had: tensorrt is not installed"
+    assert verdict.text == "device onnx-tensorrt is not available: tensorrt is not installed"
     assert verdict.commands == (install_command("tensorrt"),)
