@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tallformer_infer.archive import store as features
 from tallformer_infer.archive.store import DamagedError, FeatureStore, FeatureWriter, InUseError, StoreLimit
 from tallformer_infer.pipeline.encoding import EncodedClip, is_repeat, rounded
-from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
+from tallformer_infer.pipeline.video_run import VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates, VideoInfo
 from tallformer_infer.timeline import Clip
 

@@ -20,7 +20,7 @@ from tallformer_infer.bundle import load_bundle
 from tallformer_infer.cli import run
 from tallformer_infer.config import to_json
 from tallformer_infer.pipeline.encoding import EncodedClip
-from tallformer_infer.pipeline.road import VideoCandidates, VideoFacts
+from tallformer_infer.pipeline.video_run import VideoCandidates, VideoFacts
 from tallformer_infer.structures import Candidates, VideoInfo
 from tests.contrast_recipe import CONTRAST
 from tests.jax_i3d import make_tree, save_tree

@@ -19,7 +19,7 @@ from tallformer_infer.bundle import Bundle
 from tallformer_infer.config import NAMED_CLASSES
 from tallformer_infer.media import given_video, open_video
 from tallformer_infer.pipeline.encoding import EncodedClip
-from tallformer_infer.pipeline.road import Choices, VideoCandidates, VideoRun, find_actions
+from tallformer_infer.pipeline.video_run import Choices, VideoCandidates, VideoRun, find_actions
 from tallformer_infer.structures import Action, Layout, Selection
 
 _LATE_S = 0.5

@@ -34,7 +34,7 @@ from benchmarks.kinetics.shipped import chosen_with, search
 from benchmarks.measure import circumstances
 from tallformer_infer import Detector
 from tallformer_infer.config import NAMED_CLASSES
-from tallformer_infer.pipeline.road import find_actions
+from tallformer_infer.pipeline.video_run import find_actions
 from tallformer_infer.runtime import RunPrecision
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from tallformer_infer.pipeline.candidates import check_takes_scores, scores_by_c
 from tallformer_infer.pipeline.choices import at_point, choose_layout, choose_point, choose_selection, choose_windows
 from tallformer_infer.pipeline.detector import Detector, StreamStep, VideoFeatures
 from tallformer_infer.pipeline.encoding import ClipEncoder, EncodedClip, OtherVideoError
-from tallformer_infer.pipeline.road import (
+from tallformer_infer.pipeline.video_run import (
     NO_TIME,
     Choices,
     OnProgress,

@@ -28,7 +28,7 @@ from tallformer_infer.media import (
 )
 from tallformer_infer.pipeline.choices import choose_layout, choose_selection, choose_windows
 from tallformer_infer.pipeline.encoding import ClipEncoder
-from tallformer_infer.pipeline.road import Choices, OnProgress, VideoRun, conclude, find_actions
+from tallformer_infer.pipeline.video_run import Choices, OnProgress, VideoRun, conclude, find_actions
 from tallformer_infer.runtime import Device, RunPrecision, Runtime, load_runtime
 from tallformer_infer.structures import Action, Result, VideoInfo, Windows
 from tallformer_infer.timeline import cut_clips

@@ -1,4 +1,4 @@
-"""`detect` and `label` send a video along one road: the same options give the same result, down to the last bit."""
+"""`detect` and `label` share one pipeline: the same options give the same result, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tallformer_infer.archive.database import ArchiveDatabase
 from tallformer_infer.archive.results import stored_result
 from tallformer_infer.evaluation import read_class_scores
-from tallformer_infer.pipeline import Detector, choose_layout, road
+from tallformer_infer.pipeline import Detector, choose_layout, video_run
 from tallformer_infer.pipeline.encoding import ClipEncoder
 from tallformer_infer.structures import Result
 from tests.archive_runs import label
@@ -43,7 +43,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """`detect` rounds features as `label` does, which stores them as float16."""
-    monkeypatch.setattr(road, "ClipEncoder", functools.partial(ClipEncoder, is_rounded=True))
+    monkeypatch.setattr(video_run, "ClipEncoder", functools.partial(ClipEncoder, is_rounded=True))
 
 
 def labelled(videos: list[Path], out: Path, detected: list[Result], **options: Any) -> dict[str, Result]:
@@ -54,7 +54,7 @@ def labelled(videos: list[Path], out: Path, detected: list[Result], **options: A
 
 
 def without_times(result: Result) -> Result:
-    return dataclasses.replace(result, timings=road.NO_TIME)
+    return dataclasses.replace(result, timings=video_run.NO_TIME)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_label_gives_what_detect_gives_with_class_scores(videos: list[Path], tmp
 
 @pytest.mark.usefixtures("as_stored")
 def test_stored_features_and_candidates_lead_to_the_same_result(videos: list[Path], tmp_path: Path) -> None:
-    """Behind `encode`, and behind `localize`, the road is joined again."""
+    """A run resumes after `encode` and after `localize`."""
     detector = Detector.load("demo", device="cpu", threads=1)
     expected = [detector.detect(str(video), operating_point="none") for video in videos]
     with_rates = [detector.detect(str(video), operating_point="none", rates=(15, 5)) for video in videos]

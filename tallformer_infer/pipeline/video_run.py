@@ -1,6 +1,6 @@
 """The pipeline of a video: media → clips → encode → windows → localize → suppress → conclude → `Result`.
 
-Note [one road]
+Note [one pipeline]
     `Detector`, the workers of `label` and `bench` all use this pipeline, and the data passes each stage once. After
     `encode` and after `localize` it can be interrupted and resumed: `label` stores features and candidates there, so
     that another localizer or threshold does not start from the video.
