@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_label [workers] [overhead] >> benchmarks/results/label.jsonl
 
-Both use the bundled model, whose encoder is small, so that decoding dominates, and run the command line as users do.
+Both use the model `demo`, whose encoder is small, so that decoding dominates, and run the command line as users do.
 `workers`: eight videos of 30 s, 1920 x 1080, 30 frames per second, labelled by one and by two processes of one thread
 each, in turn; a line for each, with clips per second between the first worker's first clip and the end. `overhead`: one
 video of 10 minutes, 1280 x 720, by `detect` and by `label`, in turn, from start to end of the command.
@@ -147,7 +147,7 @@ def _compare_with_detect(work: Path) -> None:
 
 def _detect(video: Path, out: Path) -> LabelRun:
     started, cpu = time.perf_counter(), children_cpu_s()
-    with _process("detect", str(video), "--out", str(out), "--json-logs") as events:
+    with _process("detect", str(video), "--model", "demo", "--out", str(out), "--json-logs") as events:
         for _ in events:
             pass
     wall_s = time.perf_counter() - started
@@ -158,7 +158,7 @@ def _label(source: Path, *options: str) -> LabelRun:
     with tempfile.TemporaryDirectory() as out:
         started, cpu = time.perf_counter(), children_cpu_s()
         first = None
-        with _process("label", str(source), "--out", out, "--json-logs", *options) as events:
+        with _process("label", str(source), "--model", "demo", "--out", out, "--json-logs", *options) as events:
             for event in events:
                 if first is None and event["event"] == "progress" and event["position_s"]:
                     first = time.perf_counter()
@@ -193,7 +193,18 @@ def _many_videos(work: Path) -> Path:
 
 def _label_into(videos: Path, out: Path, *options: str) -> float:
     """Seconds from start to end; exit code 1 means that some files are not videos."""
-    command = [sys.executable, "-m", "tallformer_infer", "label", str(videos), "--out", str(out), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "tallformer_infer",
+        "label",
+        str(videos),
+        "--model",
+        "demo",
+        "--out",
+        str(out),
+        *options,
+    ]
     started = time.perf_counter()
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     seconds = time.perf_counter() - started
