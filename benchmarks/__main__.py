@@ -3,8 +3,9 @@
     python -m benchmarks [--only PART[,PART]] [--minutes N] [--list] [--work FOLDER] [--out FILE]
 
 Needs `pip install 'tallformer[dev]'` and a quiet machine. Each part runs in its own process: a failure is reported, and
-the other parts still run. --out writes the lines to a file, from which `python -m benchmarks.tables` makes the table of
-docs/speed.md. The work folder keeps graphs and videos for the next run.
+the other parts still run. --out writes the lines to a file, from which `python -m benchmarks.tables` makes the tables
+of docs/speed.md; lines of other processors in it, and of goals that this run did not measure, are kept. The work folder
+keeps graphs and videos for the next run.
 
 Exit code: 0 all goals of the selected parts are met; 1 not; 130 stopped.
 """
@@ -27,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.goals import GOALS, PARTS, Figure, NotMeasuredError, Part, goal_line, goal_rows
+from benchmarks.goals import GOALS, PARTS, Figure, NotMeasuredError, Part, goal_line, goal_rows, merged_lines
 from benchmarks.measure import circumstances, read_lines
 
 WORK = Path("build") / "bench"
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = {"run_minutes": round((time.monotonic() - started) / 60, 1), **circumstances()}
     lines = [{**line, **facts} for line in lines]
     if options.out is not None:
-        _write(options.out, lines)
+        _write(options.out, merged_lines(read_lines(options.out) if options.out.is_file() else [], lines))
     Console().print(_table(lines))
     return 0 if all(line["met"] for line in lines) else 1
 
@@ -142,7 +143,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=25.0, help="start no part that would take longer (25)")
     parser.add_argument("--list", action="store_true", help="list the parts and their duration, and measure nothing")
     parser.add_argument("--work", type=Path, default=WORK, help=f"folder for graphs and videos ({WORK})")
-    parser.add_argument("--out", type=Path, help="file to write the lines to; an existing one is replaced")
+    parser.add_argument(
+        "--out", type=Path, help="file to write the lines to; replaces those of the same goals and processor"
+    )
     parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)  # for the process that measures one part
     options = parser.parse_args(arguments)
     if options.out is not None and not options.out.parent.is_dir():

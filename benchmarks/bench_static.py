@@ -67,6 +67,7 @@ def _measure(work: Path, truth: Path, tolerance: float) -> None:
     out = work / f"out-{tolerance}"
     started = time.perf_counter()
     finished = _run("label", str(work / "fixed"), "--out", str(out), "--json-logs", "--operating-point", "none",
+                    "--model", "demo",
                     "--skip-static", str(tolerance))  # fmt: skip
     wall_s = time.perf_counter() - started
     _run("archive", "export", str(out), "--out", str(out / "all.json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 from typing import Any, Literal
 
 from tallformer_infer.diagnosis.turns import Spread
@@ -187,15 +188,35 @@ def goal_rows(lines: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, str,
     return rows
 
 
+def merged_lines(kept: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Result lines by processor, in the order of the goals; a figure of `new` replaces that of the same processor."""
+    places = {(goal.part, goal.key): place for place, goal in enumerate(GOALS)}
+    by_goal: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for line in (*kept, *new):
+        name = (line["processor"], line["part"], line["key"])
+        if line["measured"] is not None or name not in by_goal:
+            by_goal[name] = line
+    known = (line for line in by_goal.values() if (line["part"], line["key"]) in places)
+    return sorted(known, key=lambda line: (line["processor"], places[line["part"], line["key"]]))
+
+
+def goals_tables(lines: Iterable[dict[str, Any]]) -> str:
+    """A Markdown table of the goals for each processor."""
+    ordered = merged_lines(lines, [])
+    return "\n\n".join(goals_table(group) for _, group in groupby(ordered, key=lambda line: line["processor"]))
+
+
 def goals_table(lines: Iterable[dict[str, Any]]) -> str:
-    """The goals as a Markdown table."""
+    """The goals as a Markdown table, for one processor."""
     kept = list(lines)
     head = "| goal | wanted | measured | met | where the time goes, or why there is no figure |"
     rows = [f"| {' | '.join(row)} |" for row in goal_rows(kept)]
     first = kept[0]
     met = sum(line["met"] is True for line in kept)
+    minutes = {line["commit"]: line["run_minutes"] for line in kept}
+    runs = [f"one run of {run:.0f} minutes (commit {commit})" for commit, run in minutes.items()]
     note = (
-        f"{met} of {len(kept)} met; one run of {first['run_minutes']:.0f} minutes, {first['cpus']} cores, "
-        f"{first['processor']}, commit {first['commit']}; medians, in brackets quartiles."
+        f"{met} of {len(kept)} met; {' and '.join(runs)}, {first['cpus']} cores, {first['processor']}; "
+        "medians, in brackets quartiles."
     )
     return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])

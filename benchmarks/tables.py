@@ -14,7 +14,7 @@ from benchmarks.ablations.page import group_page
 from benchmarks.ablations.results import by_machine, finished_runs, summarise
 from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
-from benchmarks.goals import goals_table
+from benchmarks.goals import goals_tables
 from benchmarks.kinetics import page as kinetics_page
 from benchmarks.measure import read_results
 from benchmarks.real_training import page as real_page
@@ -385,8 +385,8 @@ def ablation_table(group: Group) -> str:
 
 
 def goals_of_all() -> str:
-    """The goals, and the results of the last full run."""
-    return goals_table(read_results("goals"))
+    """The goals, and the results on each processor."""
+    return goals_tables(read_results("goals"))
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -16,7 +16,7 @@ from benchmarks.afsd.goal import KEYS, figures
 from benchmarks.afsd.workload import ACTIVITYNET, stages
 from benchmarks.bench_encoder import Measured
 from benchmarks.bench_windows import HOUR_FRAMES, measure_layouts
-from benchmarks.goals import GOALS, PARTS, Figure, Goal, NotMeasuredError, Part, goal_line, goals_table
+from benchmarks.goals import GOALS, PARTS, Figure, Goal, NotMeasuredError, Part, goal_line, goals_table, merged_lines
 from tallformer_infer.config import WindowConfig
 from tallformer_training.synthetic import SetSpec
 
@@ -63,7 +63,25 @@ def test_the_table_shows_goal_figure_and_what_a_missed_one_costs() -> None:
     assert rows[2] == "| work | ≥ 2.5 × | 3 × (2.9 × to 3.1 ×) | yes |  |"
     assert rows[3] == "| work | ≥ 2.5 × | 2 × | **no** | MatMul 90 % |"
     assert rows[4] == "| work | ≥ 2.5 × | not measured |  | no video |"
-    assert rows[-1].startswith("1 of 3 met; one run of 20 minutes, 2 cores, Z80, commit abc")
+    assert rows[-1].startswith("1 of 3 met; one run of 20 minutes (commit abc), 2 cores, Z80;")
+
+
+def test_lines_of_other_processors_and_of_goals_that_were_not_measured_again_are_kept() -> None:
+    first, second = GOALS[0], GOALS[1]
+    old = [
+        goal_line(first, Figure(value=3.0)) | FACTS,
+        goal_line(second, Figure(value=4.0)) | FACTS,
+        goal_line(first, Figure(value=5.0)) | FACTS | {"processor": "6502"},
+    ]
+    new = [goal_line(first, Figure(value=3.5)) | FACTS, goal_line(second, None, "no time left") | FACTS]
+
+    merged = merged_lines(old, new)
+
+    assert [(line["processor"], line["key"], line["measured"]) for line in merged] == [
+        ("6502", first.key, 5.0),
+        ("Z80", first.key, 3.5),
+        ("Z80", second.key, 4.0),
+    ]
 
 
 def test_what_cannot_be_measured_here_is_a_line_with_its_reason(

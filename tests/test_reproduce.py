@@ -164,7 +164,11 @@ def test_the_commands_for_thumos14_run_on_its_layout(root: Path, tmp_path: Path)
     run(encoder, tmp_path)
     require_started_from(tmp_path / "thumos14/start.safetensors", mmaction2)
     said = run(training, tmp_path)
-    for part in ("4 videos, 5 segments of 3 classes", "class Ambiguous, left as background: 1", "their video, clipped: 1"):
+    for part in (
+        "4 videos, 5 segments of 3 classes",
+        "class Ambiguous, left as background: 1",
+        "their video, clipped: 1",
+    ):
         assert part in said
     assert [line["step"] for line in read_metrics(tmp_path / "thumos14/run") if line["kind"] == "step"] == [1, 2]
     assert "2 videos scored" in run(test, tmp_path)
