@@ -68,3 +68,8 @@ def describe_losses(told_s: float | None, missing_s: float, decode_errors: int) 
 def first_line(error: BaseException) -> str:
     """First line of an error's message; its type if it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def truncated(text: str, most: int) -> str:
+    """A text of at most `most` characters, with `...` for the rest."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -22,6 +22,7 @@ from typing import Any
 from xml.parsers import expat
 
 from tallformer_infer.errors import AnnotationError
+from tallformer_infer.text import truncated
 
 SHOWN = 20
 """Maximum number of problems listed; the others are only counted."""
@@ -72,7 +73,7 @@ class Problems:
 
     def add(self, key: str, problem: str) -> None:
         """Add a problem at `key` (a path into the file, or a line number)."""
-        self.lines.append(f"{self._source}: {_shortened(f'{key}: {problem}')}")
+        self.lines.append(f"{self._source}: {truncated(f'{key}: {problem}', _LONGEST_LINE)}")
 
     def take(self, others: Problems) -> None:
         """Add the problems and notes of another part of the file."""
@@ -81,7 +82,7 @@ class Problems:
 
     def note(self, text: str) -> None:
         """Add a note on what was skipped."""
-        self.notes.append(f"{self._source}: {_shortened(text)}")
+        self.notes.append(f"{self._source}: {truncated(text, _LONGEST_LINE)}")
 
     @property
     def count(self) -> int:
@@ -145,12 +146,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def shown(value: object) -> str:
     """Abbreviate a JSON value for messages."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE - 3]}..."
+    return truncated(json.dumps(value, ensure_ascii=False, default=str), 60)
 
 
 def number(value: object) -> float | None:

@@ -113,7 +113,7 @@ def _read_json(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
 
 
 def _read_boris(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
-    if not read_bytes(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+    if not _starts_with(path, b"{"):
         if not is_event_table(read_columns(path)):
             raise AnnotationError(f"{path}: expected a BORIS project, or its table of tabular or aggregated events")
         return videos_of_observations(project_of_events(read_rows(path, problems), problems), problems)
@@ -323,8 +323,12 @@ def format_of(path: Path) -> str:
     return _form_of_json(path)
 
 
+def _starts_with(path: Path, first: bytes) -> bool:
+    return read_bytes(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(first)
+
+
 def _form_of_json(path: Path) -> str:
-    if read_bytes(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+    if _starts_with(path, b"["):
         return "labelstudio"
     document = read_json_object(path)
     if is_task(document):

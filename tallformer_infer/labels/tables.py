@@ -103,28 +103,22 @@ def read_csv(path: Path, problems: Problems) -> tuple[LabelledVideo, ...]:
 
 
 def read_columns(path: Path) -> list[str]:
-    """Read the normalized column names of a table; reads only its header row.
+    """The columns of a table by their names here, from its header alone.
 
     Raises:
         AnnotationError: The file cannot be read.
     """
-    _, table = _table(path, most_lines=1)
-    return [_column(cell) for cell in table[0][1]] if table else []
+    return _heading(_table(path, most_lines=1)[1])
 
 
 def read_rows(path: Path, problems: Problems) -> list[tuple[str, dict[str, str]]]:
-    """Read the rows of a table: the name of each row for messages, and its cells by column, as in `read_columns`.
+    """Rows of a table: the name of each row for messages, and its cells by the columns of `read_columns`.
 
     Raises:
         AnnotationError: The file cannot be read.
     """
     _, table = _table(path)
-    heading = [_column(cell) for cell in table[0][1]] if table else []
-    rows = [(f"line {place}", _cells_of(heading, cells)) for place, cells in table[1:]]
-    for place, row in rows:
-        if row is None:
-            problems.add(place, f"has a different number of cells than the header ({len(heading)})")
-    return [(place, row) for place, row in rows if row is not None]
+    return list(_cells_by_column(_heading(table), table, problems))
 
 
 def _table(path: Path, *, most_lines: int | None = None) -> tuple[str, list[tuple[int, list[str]]]]:
@@ -243,23 +237,36 @@ def _read_table(
     *,
     are_milliseconds: bool = False,
 ) -> tuple[LabelledVideo, ...]:
-    heading = [_column(cell) for cell in table[0][1]] if table else []
-    while heading and not heading[-1]:  # trailing commas written by spreadsheet programs
-        heading.pop()
+    heading = _heading(table)
     clocks = {"start": "start_s", "end": "end_s"}
     if are_milliseconds or _has_clocks(heading, table):
         heading = [clocks.get(name, name) for name in heading]
     _require_columns(path, heading, names=("start", "end", "text") if are_milliseconds else REQUIRED)
     found = GatheredVideos(problems)
+    for place, row in _cells_by_column(heading, table, problems):
+        row["score"] = str(row.get("score") or "").replace(",", ".")
+        unit = "whole milliseconds (columns for seconds are start_s, end_s)" if are_milliseconds else "seconds"
+        _add_row(found, place, row, path, to_seconds, unit)
+    return found.videos()
+
+
+def _heading(table: list[tuple[int, list[str]]]) -> list[str]:
+    heading = [_column(cell) for cell in table[0][1]] if table else []
+    while heading and not heading[-1]:  # trailing commas written by spreadsheet programs
+        heading.pop()
+    return heading
+
+
+def _cells_by_column(
+    heading: list[str], table: list[tuple[int, list[str]]], problems: Problems
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row's name for messages and its cells; a row of another length is a problem."""
     for place, cells in table[1:]:
         row = _cells_of(heading, cells)
         if row is None:
             problems.add(f"line {place}", f"has {len(cells)} cells, expected {len(heading)} as in the header")
-            continue
-        row["score"] = str(row.get("score") or "").replace(",", ".")
-        unit = "whole milliseconds (columns for seconds are start_s, end_s)" if are_milliseconds else "seconds"
-        _add_row(found, f"line {place}", row, path, to_seconds, unit)
-    return found.videos()
+        else:
+            yield f"line {place}", row
 
 
 def _column(name: str) -> str:

@@ -288,7 +288,7 @@ class Decoder:
                 self._container, self._stream = self._open(1, hwaccel=kind)
             except MediaError as error:
                 problem = str(error).removeprefix(f"{self._path}: ")
-                self._open_again()
+                self._reopen(self._threads)
             else:
                 self.hwaccel = kind
         if problem is not None:
@@ -301,11 +301,11 @@ class Decoder:
             raise MediaError(f"{self._path}: cannot be decoded by {kind}: {problem}; use --hwaccel auto or none")
         self.notes.append(f"decoded on the CPU: {problem}")
 
-    def _open_again(self) -> None:
-        """Reopen the container at its start, for the CPU."""
+    def _reopen(self, threads: int, *, hwaccel: str | None = None) -> None:
+        """Reopen the container at its start, on a device or, with None, for the CPU."""
         self._container.close()
         self._source.seek(0)
-        self._container, self._stream = self._open(self._threads)
+        self._container, self._stream = self._open(threads, hwaccel=hwaccel)
 
     def _decoded(self) -> Iterator[VideoFrame | FFmpegError]:
         """Decoded frames and errors; restarts on the CPU if the first frame does not come from the device."""
@@ -320,7 +320,7 @@ class Decoder:
                 decoded = chain(first, decoded)
             else:
                 self._leave_device(f"{self.hwaccel} does not support this profile or size")
-                self._open_again()
+                self._reopen(self._threads)
                 self._packets = 0
                 self._skipper = FrameSkipper(is_on=self.codec in SKIPPED_CODECS)
                 decoded = self._decode(self._container, self._stream, self._skipper)

@@ -24,6 +24,7 @@ from torch import Tensor
 from tallformer_infer.config import Recipe, recipe_from_json, to_json
 from tallformer_infer.errors import CheckpointError, ConfigError, OutputError
 from tallformer_infer.files import replacing
+from tallformer_infer.text import truncated
 from tallformer_training.model import Detector
 
 SCHEMA = 1
@@ -35,6 +36,8 @@ Kind = Literal["torch", "arrays", "safetensors", "other"]
 
 _LONGEST_HEADER_BYTES = 100_000_000
 """Largest header that the safetensors library reads."""
+_LONGEST_REASON = 300
+"""Characters of another library's message that are quoted."""
 _TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 """Found near the start of a pickle written by `torch.save`."""
 ZIP_MAGIC = b"PK\x03\x04"
@@ -153,7 +156,7 @@ def _read_header(path: Path, header: str) -> tuple[Recipe, dict[str, Any], str |
             raise TypeError("`trained` is not true or false")
         return recipe_from_json(value["recipe"]), provenance, value.get("weights_sha256")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged `{METADATA_KEY}` metadata: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: damaged `{METADATA_KEY}` metadata: {error_line(error)}") from error
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -167,8 +170,9 @@ def _weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def error_line(error: Exception) -> str:
+    """Kind and message of an error; some quote the file, which may be one line of any length."""
+    return truncated(f"{type(error).__name__}: {error}".splitlines()[0], _LONGEST_REASON)
 
 
 def _second_line(error: Exception) -> str:

@@ -30,13 +30,21 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tallformer_infer.errors import CheckpointError
-from tallformer_training.checkpoint import METADATA_KEY, ZIP_MAGIC, Kind, file_kind, first_bytes, not_weights, reason
+from tallformer_training.checkpoint import (
+    METADATA_KEY,
+    ZIP_MAGIC,
+    Kind,
+    error_line,
+    file_kind,
+    first_bytes,
+    not_weights,
+    reason,
+)
 
 _CONTAINERS = ("state_dict_ema", "state_dict")
 """Members that contain the weights; averaged ones come first, as they are the better model."""
 _SAFETENSORS = ".safetensors"
 _AGAIN = "download or copy it again"
-_LONGEST_REASON = 300
 _WRAPPER = "module."
 """Prefix that data-parallel training adds to every name."""
 
@@ -176,7 +184,7 @@ def _check_archive(path: Path) -> bool:
         what = "cut off, its end is missing" if "not a zip" in str(error) else f"damaged ({error})"
         raise CheckpointError(f"{path}: {what}; {_AGAIN}") from error
     except Exception as error:  # zipfile raises errors of any kind on a damaged directory
-        raise CheckpointError(f"{path}: damaged ({_first_line(error)}); {_AGAIN}") from error
+        raise CheckpointError(f"{path}: damaged ({error_line(error)}); {_AGAIN}") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged, the checksum of {damaged} does not match; {_AGAIN}")
     return True
@@ -195,7 +203,7 @@ def _read_pickle(path: Path) -> Any:
 def _why_not(error: Exception) -> str:
     """One line instead of torch's many, which advise to disable the restrictions."""
     if not isinstance(error, pickle.UnpicklingError):
-        return f"not a readable checkpoint: {_first_line(error)}"
+        return f"not a readable checkpoint: {error_line(error)}"
     named = re.search(r"GLOBAL `?([\w.]+)|load (?:class|module|function) ([\w.]+)", str(error))
     if named:
         what = f"refused: it would run or build {named[1] or named[2]}, and only plain tensors are read"
@@ -225,12 +233,6 @@ def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _first_line(error: Exception) -> str:
-    """Kind and message of an error; some quote the file, which may be one line of any length."""
-    line = f"{type(error).__name__}: {error}".splitlines()[0]
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
-
-
 def read_array_pickle(path: Path) -> dict[str, Tensor]:
     """Read a pickled tree of NumPy arrays; see Note [pickles of arrays].
 
@@ -249,7 +251,7 @@ def read_array_pickle(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path}: {reason(error)}") from error
     except Exception as error:  # pickle raises errors of any kind on a damaged file
-        raise CheckpointError(f"{path}: not a readable pickle of arrays: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: not a readable pickle of arrays: {error_line(error)}") from error
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path}: expected a state dict or a tree of arrays, got {_kind(tree)}")
     try:
