@@ -17,6 +17,7 @@ from tallformer_infer.evaluation.matching import tiou_of_pairs
 from tallformer_training.datasets import crop_truth
 from tallformer_training.datasets.suggestion import REACHED_TIOU, mirrored_names, reached_part, suggest_recipe
 from tallformer_training.loop import TrainingConfig
+from tallformer_training.loop.config import THUMOS14, settings_of
 
 TINY = preset("tiny")
 
@@ -137,6 +138,33 @@ def test_shorter_actions_need_more_frames_per_second(tmp_path: Path) -> None:
 
     assert rates == sorted(rates)
     assert rates[0] < rates[-1]
+
+
+@pytest.mark.parametrize(
+    ("length_s", "fps", "levels"), [(0.5, 25.0, 5), (3.0, 25.0, 5), (40.0, 25.0, 7), (90.0, 12.0, 7)]
+)
+def test_real_films_keep_the_rate_of_the_encoder_while_a_window_holds_the_actions(
+    tmp_path: Path, length_s: float, fps: float, levels: int
+) -> None:
+    annotations = annotate(tmp_path, [length_s] * 5)
+
+    recipe = suggest_recipe(annotations, subset=None, base=preset("kinetics400-i3d")).recipe
+
+    assert recipe.sampling.sample_fps == fps
+    assert recipe.model.pyramid.levels == levels
+    assert recipe.window.window_frames / fps >= length_s / (1 - recipe.window.overlap)
+
+
+def test_twenty_videos_of_real_film_take_500_steps(tmp_path: Path) -> None:
+    recipe = suggest_recipe(annotate(tmp_path, [3.0] * 5), subset=None, base=preset("kinetics400-i3d")).recipe
+    settings = settings_of(recipe)
+
+    assert settings.epochs * 20 * settings.windows_per_video / settings.batch_windows == 500
+    assert settings.lasting(40).schedule.period_epochs == 40
+
+
+def test_a_schedule_with_restarts_keeps_its_period() -> None:
+    assert THUMOS14.lasting(40).schedule.period_epochs == THUMOS14.schedule.period_epochs
 
 
 def warnings_of(

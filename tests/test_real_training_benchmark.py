@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
 from benchmarks.real_training import page
 from benchmarks.real_training.end_to_end import continued
+from benchmarks.real_training.features import FeatureStore
 from benchmarks.real_training.pictures import collect, draw_timelines
 from benchmarks.real_training.running import load, quiet_start, scored, splits
+from benchmarks.real_training.stale_memory import drift, mixed
 from benchmarks.real_training.tcm import variant_named
 from benchmarks.real_training.variants import encoder_recipe, frozen_config, generated_recipe, heads
 from benchmarks.real_training.videos import LAWN, PARKING_LOT, SEQUENCES, subset
@@ -57,7 +61,7 @@ def test_a_table_gives_mean_and_deviation_over_seeds() -> None:
         "variant": "points",
         "encoder": "kinetics400",
         "split": "both",
-        "steps": 10,
+        "steps": 500,
         "train_s": 9.0,
         "train_cpu_s": 4.0,
     }
@@ -66,12 +70,24 @@ def test_a_table_gives_mean_and_deviation_over_seeds() -> None:
     row = page.heads_table(runs).splitlines()[2]
 
     assert "| 2 | 65.0 ± 7.1 |" in row
-    assert row.endswith("| 10 | 4 s |")
+    assert row.endswith("| 500 | 4 s |")
     assert row.startswith("| point head (ActionFormer) | (a)")
 
 
+def test_short_runs_have_a_table_of_their_own() -> None:
+    line = {"variant": "points", "encoder": "kinetics400", "split": "both", "train_s": 9.0, "train_cpu_s": 4.0}
+    runs = [{**line, "steps": steps, "map": [50.0] * 5, "average_map": 50.0} for steps in (120, 500)]
+
+    steps = [
+        [row.split(" | ")[9] for row in page.heads_table(runs, is_short=short).splitlines()[2:]]
+        for short in (False, True)
+    ]
+
+    assert steps == [["500"], ["120"]]
+
+
 def test_heads_on_another_encoder_have_rows_of_their_own() -> None:
-    line = {"variant": "points", "split": "both", "steps": 10, "train_s": 9.0, "train_cpu_s": 4.0}
+    line = {"variant": "points", "split": "both", "steps": 500, "train_s": 9.0, "train_cpu_s": 4.0}
     runs = [{**line, "encoder": name, "map": [50.0] * 5, "average_map": 50.0} for name in ("demo", "kinetics400")]
 
     rows = page.heads_table(runs).splitlines()[2:]
@@ -148,3 +164,48 @@ def test_a_table_of_costs_says_what_a_step_encodes() -> None:
     rows = page.cost_table([{**line, "step_cpu_s": 2.149}, {"part": "first"}]).splitlines()
 
     assert rows[2:] == ["| 0.15 | 4 of 32 frames, 112 px | bf16 | 2.15 s |"]
+
+
+def test_a_table_of_end_to_end_has_a_row_for_each_part() -> None:
+    line = {"steps": 500, "train_s": 9.0, "train_cpu_s": 4.0, "map": [50.0] * 5, "average_map": 50.0}
+    runs = [{**line, "part": part, "ratio": ratio} for part, ratio in (("frozen", 0.0), ("end-to-end", 0.15))]
+
+    rows = page.end_to_end_table([*runs, {"part": "cost"}]).splitlines()[2:]
+
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| … continued, head only", "0"],
+        ["| … continued, end to end", "0.15"],
+    ]
+
+
+def test_a_table_of_stale_memories_compares_them_with_fresh_ones() -> None:
+    runs = [
+        {"variant": "anchor-tcm", "fresh_share": share, "map": [0, 0, value, 0, 0]}
+        for share, value in ((1.0, 60.0), (1.0, 70.0), (0.15, 40.0), (0.15, 40.0))
+    ]
+
+    rows = page.stale_table(runs).splitlines()
+
+    assert rows[0] == "| mAP at tIoU 0.5 | seeds | 100% of the clips fresh | 15% of the clips fresh |"
+    assert rows[2:] == ["| with TCM | 2 | 65.0 ± 7.1 | 40.0 ± 0.0 |"]
+
+
+def test_a_stale_memory_has_the_given_share_of_fresh_clips(tmp_path: Path) -> None:
+    stores = []
+    for name, value in (("before", 0), ("after", 1)):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "a.npz", features=np.full((20, 3, 4), value, np.float32), frames=640)
+        np.save(tmp_path / name / "empty.npy", np.full((1, 3, 4), value, np.float32))
+        stores.append(FeatureStore(tmp_path / name))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"video")
+    (tmp_path / "videos" / "truth.json").write_text(json.dumps({"database": {"a": {"annotations": []}}}))
+
+    place, names = mixed(tmp_path, stores[0], stores[1], ["a"], share=0.15, seed=0)
+
+    drawn = [place.store.read(name)[0] for name in names]
+    assert [clips.mean() for clips in drawn] == [pytest.approx(0.15)] * 4
+    assert len({clips.tobytes() for clips in drawn}) > 1
+    assert all((place.videos / f"{name}.mp4").read_bytes() == b"video" for name in names)
+    assert json.loads(place.truth.read_text())["database"].keys() == set(names)
+    assert drift(stores[1], stores[0], ["a"]) == 1.0

@@ -109,6 +109,8 @@ def test_a_suggestion_for_real_video_has_the_encoder_of_the_installed_model(tmp_
 
     assert suggestion.recipe.model.backbone == preset("kinetics400-i3d").model.backbone
     assert suggestion.recipe.sampling.crop_px == preset("kinetics400-i3d").sampling.crop_px
-    assert suggestion.recipe.model.head.kind == "anchor"
+    assert suggestion.recipe.model.head.kind == "points"
+    assert suggestion.recipe.model.tcm is None
     assert suggestion.recipe.classes == ("wave",)
     assert any("--init kinetics400" in line for line in suggestion.explanation)
+    assert "1 video: train with --epochs 2000, about 500 steps" in suggestion.explanation

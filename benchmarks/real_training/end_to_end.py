@@ -32,6 +32,8 @@ from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
 
 VARIANT, SPLIT, SIDE_PX, ORDERS = "points", "across", 112, 2
+TRAINED = "end-to-end.safetensors"
+"""The detector whose encoder was trained, in the work folder; see `stale_memory`."""
 FROZEN_EPOCHS = 24
 """Epochs of the first part: 120 steps."""
 _BATCH_WINDOWS = 2
@@ -82,6 +84,8 @@ def main() -> None:
         print(name, line["steps"], line["map"], line["average_map"], line["train_cpu_s"], flush=True)
         if name == "first":
             start = Path(shutil.copy(model, options.work / "head.safetensors"))
+        elif name == "end-to-end":
+            shutil.copy(model, options.work / TRAINED)
     shutil.rmtree(folder)
 
 
@@ -149,7 +153,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_training.end_to_end", description=main.__doc__)
     parser.add_argument("--encoder", type=Path, required=True, help="checkpoint of recipe kinetics400-i3d")
     parser.add_argument("--work", type=Path, required=True, help="folder of videos, features and runs")
-    parser.add_argument("--steps", type=int, default=40, help="training steps precision of the second part")
+    parser.add_argument("--steps", type=int, default=40, help="training steps of the second part")
     parser.add_argument("--ratio", type=float, default=0.15, help="share of clips on which the encoder is trained")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="precision of the second part")
     parser.add_argument("--cost", action="store_true", help="only measure the time of a step")

@@ -27,12 +27,15 @@ LONG_TITLES = {
 }
 """Titles of the variants in the long runs."""
 LONG_STEPS = (250, 500, 750, 1000, 1500, 2000, 2500)
+_PARTS = {"first": "head only", "frozen": "… continued, head only", "end-to-end": "… continued, end to end"}
+_ENOUGH_STEPS = 400
 _ENCODERS = {"kinetics400": "", "demo": ", encoder of generated video"}
 _SPLITS = {"both": "(a) both places, 5 folds", "across": "(b) parking lot to lawn"}
 
 
-def heads_table(lines: Sequence[Line]) -> str:
-    """mAP of each head in both splits, over seeds."""
+def heads_table(lines: Sequence[Line], *, is_short: bool = False) -> str:
+    """mAP of each head in both splits, over seeds; `is_short`: those of short runs only."""
+    lines = [line for line in lines if (0 < line["steps"] < _ENOUGH_STEPS) == is_short]
     rows = [
         "| | split | seeds | 0.3 | 0.4 | 0.5 | 0.6 | 0.7 | mean | steps | training, processor time |",
         f"|{'---|' * 11}",
@@ -45,7 +48,7 @@ def heads_table(lines: Sequence[Line]) -> str:
 
 def classes_table(lines: Sequence[Line]) -> str:
     """Average precision of each class at tIoU 0.5, mean over seeds."""
-    trained = [line for line in lines if line["ap_per_class_0.5"]]
+    trained = [line for line in lines if line["ap_per_class_0.5"] and not 0 < line["steps"] < _ENOUGH_STEPS]
     kinds = sorted({kind for line in trained for kind in line["ap_per_class_0.5"]})
     rows = [f"| | split | {' | '.join(kinds)} |", f"|---|---|{'---|' * len(kinds)}"]
     for name, title, runs in _groups(trained):
@@ -74,6 +77,34 @@ def beginning_table(lines: Sequence[Line]) -> str:
     """What a TCM with random weights adds to its input."""
     rows = ["| seed | steps differ by | the TCM adds | of which differs from step to step |", "|---|---|---|---|"]
     rows += [f"| {one['seed']} | {one['steps_differ']} | {one['added']} | {one['added_differs']} |" for one in lines]
+    return "\n".join(rows)
+
+
+def end_to_end_table(lines: Sequence[Line]) -> str:
+    """mAP after the first part of training, and after the second with a frozen encoder and end to end."""
+    rows = ["| part | r | steps | 0.3 | 0.4 | 0.5 | 0.6 | 0.7 | mean | training, processor time |", f"|{'---|' * 10}"]
+    grouped: dict[tuple[str, float], list[Line]] = defaultdict(list)
+    for line in lines:
+        if line["part"] != "cost":
+            grouped[line["part"], line["ratio"]].append(line)
+    for (part, ratio), runs in grouped.items():
+        cells = [_PARTS[part], f"{ratio:g}", _steps(runs), *_maps(runs), _seconds(runs)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def stale_table(lines: Sequence[Line]) -> str:
+    """mAP at tIoU 0.5 with a fresh and a stale memory."""
+    grouped: dict[str, dict[float, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        grouped[line["variant"]][line["fresh_share"]].append(line)
+    shares = sorted({line["fresh_share"] for line in lines}, reverse=True)
+    heads = [f"{share:.0%} of the clips fresh" for share in shares]
+    rows = [f"| mAP at tIoU 0.5 | seeds | {' | '.join(heads)} |", f"|{'---|' * (len(shares) + 2)}"]
+    for variant, name in LONG_TITLES.items():
+        if by_share := grouped.get(variant):
+            cells = [_spread([line["map"][2] for line in by_share[share]]) for share in shares]
+            rows.append(f"| {name} | {len(by_share[shares[0]])} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

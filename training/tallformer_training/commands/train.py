@@ -311,7 +311,7 @@ def make_settings(
 
     settings = settings_of(recipe_named(recipe)) if config is None else read_training_config(config)
     if epochs is not None:
-        settings = replace(settings, epochs=epochs)
+        settings = settings.lasting(epochs)
     if ratio is not None:
         settings = replace(settings, ratio=ratio)
     if mirrored:

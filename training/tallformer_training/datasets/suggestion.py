@@ -1,4 +1,9 @@
-"""Suggest a recipe for a data set: frame rate, window, anchors and classes from the lengths of annotated segments.
+"""Suggest a recipe for a data set: frame rate, window, levels and classes from the lengths of annotated segments.
+
+# Note [real films]
+A recipe with a contrast head has an encoder that knows real actions, and a head that cannot be trained. It gets the
+head that learned most from 20 examples per class (docs/real.md): points, without a TCM. Points need no anchors that
+fit, so the encoder keeps the frame rate that it was trained with, as long as a window holds the longest segments.
 
 # Note [what a recipe must reach]
 A segment can only be learned well if an anchor overlaps it by the assignment's upper threshold. Anchors are
@@ -29,7 +34,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tallformer_infer.config import CandidateConfig, ContrastHeadConfig, HeadConfig, ModelConfig, Recipe, WindowConfig
+from tallformer_infer.config import (
+    CandidateConfig,
+    ContrastHeadConfig,
+    HeadConfig,
+    ModelConfig,
+    PointHeadConfig,
+    PyramidConfig,
+    Recipe,
+    SuppressConfig,
+    WindowConfig,
+)
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels import Annotations, Problems, Segment, read_annotations
 from tallformer_infer.text import counted
@@ -47,6 +62,11 @@ _LATE_S, _LATE_PART = 1.0, 0.05
 _ALIKE = 0.85
 """Similarity of two names (`difflib`, 0 to 1) from which the rarer one may be a typo: about one letter in seven."""
 _SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
+_POINT_CHANNELS, _POINT_LEVELS, _POINT_WINDOW_CLIPS = 128, (5, 7), 15
+_ENOUGH_STEPS = 500
+"""Training steps after which nothing was gained on some hundred actions, see docs/real.md."""
+_EPOCHS, _VIDEOS_PER_STEP = 100, 4
+"""Those of `OWN_FILMS` in `loop.config`, whose import takes seconds."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _LEAST_WINDOW_CLIPS, _MOST_WINDOW_CLIPS = 7, 48
 """The official ratio r = 0.15 of 7 clips is one clip; it could not be used with fewer clips."""
@@ -85,8 +105,6 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     Raises:
         AnnotationError: The annotations cannot be read, are wrong, or have no segment.
     """
-    start = base.name if isinstance(base.model.head, ContrastHeadConfig) else None
-    base = _trainable(base)
     problems = Problems(str(annotations), most=None)
     read = read_annotations(
         annotations, subset=subset, defaults=("training", "validation"), problems=problems, check_durations=True
@@ -97,27 +115,56 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
         raise AnnotationError(f"{annotations}: no annotated segment in subset {read.subset}; there is nothing to fit")
     lengths_s = np.array([segment.end_s - segment.start_s for segment in segments])
     counts = Counter(segment.label for segment in segments)
-    choice = _choose(lengths_s, base.model)
+    is_real = isinstance(base.model.head, ContrastHeadConfig)
+    choice = _choose_for_points(lengths_s, base) if is_real else _choose(lengths_s, base.model)
+    base = _with_points(base, choice.levels) if is_real else base
     recipe = _recipe(base, choice, lengths_s, tuple(sorted(counts)), name=annotations.stem)
     notes = [f"segments without length, skipped: {without_length}"] if without_length else []
     notes += [f"warning: {typo}" for typo in (*late_ends(read), *similar_names(counts))]
-    if start is not None:
+    if is_real:
         notes.append("start from the encoder of the installed model with --init kinetics400; --ratio 0 freezes it")
+        notes += _epochs(len(read.videos))
     return Suggestion(recipe, (*_explain(recipe, choice, lengths_s, counts, len(read.videos)), *notes))
 
 
-def _trainable(base: Recipe) -> Recipe:
-    """The recipe, with an anchor head instead of a head that cannot be trained."""
-    if not isinstance(base.model.head, ContrastHeadConfig):
-        return base
+def _with_points(base: Recipe, levels: int) -> Recipe:
+    """The recipe with a point head, see Note [real films]."""
+    pyramid = PyramidConfig(
+        kind="transformer", levels=levels, heads=4, attention_steps=(), fpn_channels=_POINT_CHANNELS, stem_layers=1
+    )
     return Recipe(
         name=base.name,
         classes=base.classes,
-        model=ModelConfig(backbone=base.model.backbone),
+        model=ModelConfig(
+            backbone=base.model.backbone,
+            channels=_POINT_CHANNELS,
+            tcm=None,
+            pyramid=pyramid,
+            head=PointHeadConfig(kind="points"),
+        ),
         sampling=base.sampling,
         window=WindowConfig(),
         candidates=CandidateConfig(per_window=1000),
+        suppress=SuppressConfig(method="soft_gaussian", sigma=0.5, score_threshold=0.001, min_score=0.001),
     )
+
+
+def _choose_for_points(lengths_s: NDArray[np.float64], base: Recipe) -> _Choice:
+    """The highest frame rate, up to the encoder's own, at which the longest segments fit into a window."""
+    long_s = float(np.quantile(lengths_s, 0.99))
+    rates = sorted((fps for fps in RATES_FPS if fps <= base.sampling.sample_fps), reverse=True)
+    most_s = _MOST_WINDOW_CLIPS * WindowConfig().clip_frames * (1 - WindowConfig().overlap)
+    fps = next((fps for fps in rates if long_s * fps <= most_s), rates[-1])
+    steps = long_s * fps / base.model.encoder_stride
+    return _Choice(fps, int(np.clip(math.ceil(math.log2(max(steps, 1))), *_POINT_LEVELS)), 1.0)
+
+
+def _epochs(videos: int) -> list[str]:
+    """A note if the default number of epochs is short for so few videos."""
+    wanted = math.ceil(_ENOUGH_STEPS * _VIDEOS_PER_STEP / videos)
+    if wanted <= _EPOCHS:
+        return []
+    return [f"{counted(videos, 'video')}: train with --epochs {wanted}, about {_ENOUGH_STEPS} steps"]
 
 
 def _usable(annotations: Annotations, problems: Problems, *, repair: bool) -> tuple[list[Segment], int]:
@@ -213,13 +260,15 @@ def _choose(lengths_s: NDArray[np.float64], model: ModelConfig) -> _Choice:
 def _recipe(
     base: Recipe, choice: _Choice, lengths_s: NDArray[np.float64], classes: tuple[str, ...], *, name: str
 ) -> Recipe:
-    model = _with_levels(base.model, choice.levels)
+    has_points = isinstance(base.model.head, PointHeadConfig)
+    model = base.model if has_points else _with_levels(base.model, choice.levels)
     clip_frames = base.window.clip_frames
     long_frames = float(np.quantile(lengths_s, 0.99)) * choice.sample_fps
     coarsest = model.level_strides[-1]
     # A window this much longer than the step between windows contains the whole segment, wherever it starts.
     wanted = max(long_frames / (1 - base.window.overlap), 2 * coarsest)
-    clips = min(max(math.ceil(wanted / clip_frames), _LEAST_WINDOW_CLIPS), _MOST_WINDOW_CLIPS)
+    least = _POINT_WINDOW_CLIPS if has_points else _LEAST_WINDOW_CLIPS
+    clips = min(max(math.ceil(wanted / clip_frames), least), _MOST_WINDOW_CLIPS)
     window_frames = clips * clip_frames
     steps = -(-window_frames // (model.encoder_stride * model.reduction_stride))
     tcm = None if model.tcm is None else replace(model.tcm, max_steps=max(steps, 1))
@@ -238,13 +287,14 @@ def _explain(
 ) -> Iterator[str]:
     low, middle, high = np.quantile(lengths_s, [0.01, 0.5, 0.99])
     fps, window = recipe.sampling.sample_fps, recipe.window.window_frames
-    strides, head = recipe.model.level_strides, recipe.model.anchor_head
-    shortest, longest = _anchors(head, strides[0])[0] / fps, _anchors(head, strides[-1])[-1] / fps
+    strides, head = recipe.model.level_strides, recipe.model.head
     yield f"{counted(len(lengths_s), 'segment')} of {len(counts)} classes in {counted(videos, 'video')}"
     yield f"lengths: {low:.2f} s (1 of 100 is shorter), {middle:.2f} s (half), {high:.2f} s (1 of 100 is longer)"
     yield f"frame rate: {fps:g} per second; window: {window} frames, {window / fps:.1f} s"
     yield f"strides of the {choice.levels} levels: {', '.join(f'{s / fps:.2f}' for s in strides)} s"
-    yield f"anchors: {shortest:.2f} to {longest:.1f} s; {100 * choice.reached:.1f} % of the segments match one"
+    if isinstance(head, HeadConfig):
+        shortest, longest = _anchors(head, strides[0])[0] / fps, _anchors(head, strides[-1])[-1] / fps
+        yield f"anchors: {shortest:.2f} to {longest:.1f} s; {100 * choice.reached:.1f} % of the segments match one"
     if choice.reached < ENOUGH:
         yield f"warning: {100 * (1 - choice.reached):.1f} % of the segments match no anchor, and will be learned badly"
     rare = [f"{label} ({count})" for label, count in counts.items() if count < 20]

@@ -198,6 +198,12 @@ class TrainingConfig:
                 if name not in recipe.classes:
                     raise ConfigError(f"augmentation: mirrored_classes names {name!r}, which is no class of the recipe")
 
+    def lasting(self, epochs: int) -> TrainingConfig:
+        """The settings with another number of epochs; a learning rate that falls once over all epochs still does."""
+        is_once = self.schedule.period_epochs == self.epochs
+        schedule = replace(self.schedule, period_epochs=epochs) if is_once else self.schedule
+        return replace(self, epochs=epochs, schedule=schedule)
+
     def shifts(self, recipe: Recipe) -> bool:
         """Whether windows start before their video; see `plan`, Note [shifted clips]."""
         return self.shift and recipe.sampling.most_frames is not None
@@ -286,6 +292,20 @@ ACTIONFORMER = replace(OPENTAD, ratio=0.3, batch_windows=2, checkpointing=False,
 """The same with a long memory: 9 of 32 clips are encoded."""
 
 
+OWN_FILMS = TrainingConfig(
+    epochs=100,
+    windows_per_video=2,
+    batch_windows=8,
+    optimiser=OptimiserConfig(kind="adamw", base_lr=1e-3, encoder_factor=0.1, weight_decay=0.05),
+    schedule=ScheduleConfig(period_epochs=100, min_factor=0.02, warmup_steps=50),
+    smooth_schedule=True,
+    max_gradient_norm=1.0,
+    ema_decay=0.95,
+    keep_encoder_norms=True,
+)
+"""A point head on some hundred actions, with I3D that knows Kinetics: measured in docs/real.md."""
+
+
 def settings_of(recipe: Recipe) -> TrainingConfig:
     """Default settings of a recipe: by its name, else by its head and encoder."""
     match recipe.name:
@@ -298,9 +318,11 @@ def settings_of(recipe: Recipe) -> TrainingConfig:
 
 
 def _by_encoder(recipe: Recipe, settings: TrainingConfig) -> TrainingConfig:
-    """Encode more clips if the encoder is the small one; there are no published settings for point heads."""
+    """Encode more clips if the encoder is the small one."""
     if not isinstance(recipe.model.backbone, I3dConfig):
         return settings
+    if isinstance(recipe.model.head, PointHeadConfig):
+        return OWN_FILMS
     return replace(settings, ratio=I3D_WHOLE_RATIO if isinstance(recipe.model.head, RefinedHeadConfig) else I3D_RATIO)
 
 
