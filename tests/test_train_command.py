@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tallformer_infer.cli import run
@@ -16,6 +17,7 @@ from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.loop import EncoderStageConfig, TrainingConfig, read_training_config
 from tallformer_training.loop.encoder_stage import FOLDER as ENCODER_FOLDER
 from tallformer_training.loop.record import read_metrics
+from tallformer_training.memory.bank import ROWS_FILE
 from tests.training_set import CONFIG, RECIPE, make_set, train_arguments, write_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,6 +71,25 @@ def test_mirrored_classes_can_be_named_on_the_command_line(folder: Path, tmp_pat
     assert run([*command, "--mirrored", "run = run left"]) == 0
 
     assert used_settings(tmp_path / "run")["augmentation"]["mirrored_classes"] == [["run", "run left"]]
+
+
+def test_a_precision_on_the_command_line_is_that_of_the_memory(folder: Path, tmp_path: Path) -> None:
+    memories = []
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        assert run([*train_arguments(folder, out), "--epochs", "1", "--quiet", "--precision", precision]) == 0
+        assert used_settings(out)["precision"] == precision
+        memories.append(np.fromfile(out / "memory" / "base" / ROWS_FILE, np.float16).astype(np.float32))
+
+    difference = np.abs(memories[1] - memories[0]).max()
+    assert 0 < difference < 0.05 * np.abs(memories[0]).max()
+
+
+def test_an_unknown_precision_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*train_arguments(folder, tmp_path / "run"), "--precision", "int8"]) == 2
+
+    assert "--precision int8: expected one of fp32, bf16, fp16" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_quiet_says_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 
 import typer
 
@@ -132,6 +132,14 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or auto.")] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="fp32, bf16 or fp16 (default: fp32). bf16 suits GPUs and CPUs with AMX.",
+        ),
+    ] = None,
     suggest: Annotated[
         bool,
         typer.Option(
@@ -182,6 +190,7 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
             seed=seed,
             encoder_steps=encoder_steps,
             mirrored=mirrored or (),
+            precision=precision,
         )
         data = DataOptions(annotations, given[0], subset, val_annotations, val_videos, val_subset, repair)
         session = SessionOptions(
@@ -300,6 +309,7 @@ def make_settings(
     seed: int | None,
     encoder_steps: int | None,
     mirrored: Sequence[str] = (),
+    precision: str | None = None,
 ) -> TrainingConfig:
     """Settings of a file or, without one, of the recipe; options of the command line override them.
 
@@ -307,13 +317,17 @@ def make_settings(
         ConfigError: The file cannot be read, or a setting is out of range.
     """
     from tallformer_training.loop import EncoderStageConfig, read_training_config
-    from tallformer_training.loop.config import settings_of
+    from tallformer_training.loop.config import Precision, settings_of
 
     settings = settings_of(recipe_named(recipe)) if config is None else read_training_config(config)
     if epochs is not None:
         settings = settings.lasting(epochs)
     if ratio is not None:
         settings = replace(settings, ratio=ratio)
+    if precision is not None:
+        if precision not in get_args(Precision):
+            raise typer.BadParameter(f"--precision {precision}: expected one of {', '.join(get_args(Precision))}")
+        settings = replace(settings, precision=precision)  # type: ignore[arg-type]  # checked
     if mirrored:
         pairs = tuple(_mirrored_pair(text) for text in mirrored)
         settings = replace(settings, augmentation=replace(settings.augmentation, mirrored_classes=pairs))

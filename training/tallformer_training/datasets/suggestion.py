@@ -45,6 +45,7 @@ from tallformer_infer.config import (
     SuppressConfig,
     WindowConfig,
 )
+from tallformer_infer.devices import processor_features
 from tallformer_infer.errors import AnnotationError
 from tallformer_infer.labels import Annotations, Problems, Segment, read_annotations
 from tallformer_infer.text import counted
@@ -124,6 +125,8 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     if is_real:
         notes.append("start from the encoder of the installed model with --init kinetics400; --ratio 0 freezes it")
         notes += _epochs(len(read.videos))
+        if "AMX bf16" in processor_features():
+            notes.append("this CPU has AMX: --precision bf16 encodes films about three times as fast")
     return Suggestion(recipe, (*_explain(recipe, choice, lengths_s, counts, len(read.videos)), *notes))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.config import Recipe
+from tallformer_infer.config import I3dConfig, Recipe
 from tallformer_infer.console import Speaker
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_infer.text import counted
@@ -21,7 +21,7 @@ from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.datasets import FrameSource, TrainingVideo
 from tallformer_training.loop import checkpoints
 from tallformer_training.loop.checkpoints import bundle_to_start_from, encoder_of_bundle
-from tallformer_training.loop.config import TrainingConfig
+from tallformer_training.loop.config import TrainingConfig, autocast
 from tallformer_training.loop.job import Material, TrainingJob
 from tallformer_training.loop.plan import MIRRORED, Planner, memory_clips
 from tallformer_training.loop.processes import Processes
@@ -45,6 +45,9 @@ def make_detector(job: TrainingJob, processes: Processes, speaker: Speaker) -> D
         _load_start(detector, job.start, speaker)
     if processes.count > 1:
         share_batch_norms(detector, processes.device)
+    is_i3d = isinstance(job.recipe.model.backbone, I3dConfig)
+    if is_i3d and processes.device.type == "cpu" and job.config.precision == "bf16":
+        detector.backbone.to(memory_format=torch.channels_last_3d)  # the layout that AMX multiplies fastest
     return detector.to(processes.device)
 
 
@@ -289,7 +292,9 @@ def make_first_memory(
         detector.eval()
         for entry in builder.missing(workers=processes.count, worker=processes.rank):
             video = by_name[entry.removesuffix(MIRRORED)]
-            builder.write(entry, _features(detector, source, video, frames[video.name], entry, config))
+            with autocast(config.precision, processes.device):
+                features = _features(detector, source, video, frames[video.name], entry, config)
+            builder.write(entry, features)
             on_clips(clips[entry])
         processes.barrier()
         if processes.is_main:
