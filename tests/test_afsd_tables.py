@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.afsd.page import Totals
 from benchmarks.afsd.tasks import Task, sample, timed
-from benchmarks.afsd.workload import ACTIVITYNET, AFSD, ROWS, SCOPES, SYSTEMS, THUMOS14, stages
+from benchmarks.afsd.workload import ACTIVITYNET, AFSD, AFSD_BF16, ROWS, SCOPES, SYSTEMS, THUMOS14, stages
 from benchmarks.measure import read_results
 
 
@@ -57,7 +57,27 @@ def test_on_paper_the_fullest_afsd_takes_771_seconds() -> None:
     totals = Totals(lines(ACTIVITYNET, 1.0), ACTIVITYNET)
 
     assert [round(totals.on_paper(AFSD, scope)) for scope in SCOPES] == [16, 121, 271, 771]
-    assert [round(totals.on_paper(system, next(iter(SCOPES)))) for system in SYSTEMS] == [141, 80, 47, 27]
+    assert [round(totals.on_paper(system, next(iter(SCOPES)))) for system in SYSTEMS] == [141, 80, 47, 27, 0, 0]
+
+
+def test_bfloat16_is_compared_with_bfloat16() -> None:
+    given = lines(ACTIVITYNET, 1.0)
+    for line in given:
+        if line["task"].startswith("afsd") and line["task"].endswith("bf16"):
+            line["samples_s"] = [0.25] * 3
+    totals = Totals(given, ACTIVITYNET)
+    networks = next(iter(SCOPES))
+
+    reduced, full = (totals.ratio(system, networks)[0] for system in ("Swin-B bf16", "Swin-B fp32"))
+
+    assert totals.scope(AFSD_BF16, networks)[0] == pytest.approx(3 * 0.25 + 1)  # NMS is the same
+    assert reduced == pytest.approx(full * (3 * 0.25 + 1) / 4)
+
+
+def test_without_bfloat16_its_columns_are_left_out() -> None:
+    given = [line for line in lines(ACTIVITYNET, 1.0) if not line["task"].endswith("bf16")]
+
+    assert Totals(given, ACTIVITYNET).systems() == [name for name in SYSTEMS if not name.endswith("bf16")]
 
 
 def test_the_first_run_of_a_task_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:

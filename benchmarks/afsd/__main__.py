@@ -2,7 +2,8 @@
 
     python -m benchmarks.afsd >> benchmarks/results/afsd.jsonl
 
-Needs `pip install 'tallformer[cpu,train,export,bench]'`. Writing the graphs takes minutes; with --work they are kept.
+Needs `pip install 'tallformer[cpu,train,export,bench]'`. Networks are also measured in bfloat16 if the CPU has it and
+openvino is installed. Writing the graphs takes minutes; with --work they are kept.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from benchmarks.afsd.goal import SHARED_VIDEOS
 from benchmarks.afsd.pipeline import AfsdPipeline
 from benchmarks.afsd.tasks import Task, afsd_tasks, decoding, matrix_rate, sample, tallformer_tasks
 from benchmarks.measure import write_line
+from tallformer_infer.runtime.openvino import has_bf16
 
 _IN_FULL = "tfio_small.mp4"
 
@@ -41,10 +44,12 @@ def _lines(options: argparse.Namespace, work: Path, videos: list[Path]) -> Itera
     threads = options.threads
     pipeline = AfsdPipeline(work, threads=threads)
     if options.part in ("all", "sample"):
+        with_bf16 = find_spec("openvino") is not None and has_bf16()
+        precisions = ("fp32", "int8", *(["bf16"] if with_bf16 else []))
         found = [
             matrix_rate(),
-            *afsd_tasks(pipeline, work, videos, threads=threads),
-            *tallformer_tasks(work, videos, threads=threads),
+            *afsd_tasks(pipeline, work, videos, threads=threads, with_bf16=with_bf16),
+            *tallformer_tasks(work, videos, threads=threads, precisions=precisions),
             *decoding(videos, threads=threads),
         ]
         sample(found, options.rounds)

@@ -1,4 +1,4 @@
-"""Networks in ONNX Runtime, the runtime of TALLFormer, so that both systems are treated equally.
+"""AFSD's networks in ONNX Runtime and, in bfloat16, in OpenVINO: the runtimes of TALLFormer, to treat both alike.
 
 Graphs are kept in a folder, as exporting takes longer than measuring.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import queue
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ Array = NDArray[np.float32]
 
 
 class Network:
-    """One graph on the CPU."""
+    """One graph on the CPU, in ONNX Runtime."""
 
     def __init__(self, content: bytes, *, threads: int, at_once: int = 1) -> None:
         """Load the graph.
@@ -53,6 +55,38 @@ class Network:
     def run_all(self, inputs: Sequence[NDArray[np.generic]]) -> list[list[Array]]:
         """Outputs for each of several inputs."""
         return list(self._pool.map(self.run, inputs))
+
+
+class Bf16Network:
+    """Like `Network`, in OpenVINO and in bfloat16."""
+
+    def __init__(self, content: bytes, *, threads: int, at_once: int = 1) -> None:
+        import openvino  # noqa: PLC0415 (an extra)
+
+        core = openvino.Core()
+        settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": at_once}
+        self._compiled = core.compile_model(core.read_model(content), "CPU", settings)
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(at_once):
+            self._free.put(self._compiled.create_infer_request())
+        self._pool = ThreadPoolExecutor(at_once)
+
+    def run(self, *inputs: NDArray[np.generic]) -> list[Array]:
+        """Outputs for one set of inputs."""
+        request = self._free.get()
+        try:
+            return [np.array(output) for output in request.infer(list(inputs)).values()]
+        finally:
+            self._free.put(request)
+
+    def run_all(self, inputs: Sequence[NDArray[np.generic]]) -> list[list[Array]]:
+        """Outputs for each of several inputs."""
+        return list(self._pool.map(self.run, inputs))
+
+
+def network_in(precision: str) -> type[Network] | type[Bf16Network]:
+    """Kind of network for a precision, `fp32` or `bf16`."""
+    return Bf16Network if precision == "bf16" else Network
 
 
 def graph(work: Path, name: str, make: Callable[[], nn.Module], inputs: Sequence[Tensor]) -> bytes:
@@ -77,6 +111,7 @@ def graph(work: Path, name: str, make: Callable[[], nn.Module], inputs: Sequence
 
 def tallformer_graphs(work: Path, recipe_name: str, precisions: Sequence[str]) -> dict[str, bytes]:
     """Graphs of a recipe with random weights: `localizer`, and the encoder in each precision."""
+    precisions = [precision for precision in precisions if precision != "bf16"]
     files = {name: work / f"{recipe_name}-{name}.onnx" for name in ("localizer", *precisions)}
     if not all(file.is_file() for file in files.values()):
         torch.manual_seed(0)

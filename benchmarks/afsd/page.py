@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.afsd.workload import (
     ACTIVITYNET,
     AFSD,
+    AFSD_BF16,
     CLS_FLOW,
     FLOW,
     GMAC,
@@ -20,6 +21,7 @@ from benchmarks.afsd.workload import (
     SYSTEMS,
     TARGETS,
     Stage,
+    rival,
     stages,
 )
 from benchmarks.measure import read_results
@@ -40,6 +42,11 @@ class Totals:
         generator = np.random.default_rng(0)
         self._draws = {name: _draws(line, generator) for name, line in sorted(self._tasks.items())}
 
+    def systems(self) -> list[str]:
+        """Ours of which all stages were measured; bfloat16 only on CPUs that compute in it."""
+        missing = {stage.system for stage in self._stages if stage.task not in self._tasks}
+        return [name for name in SYSTEMS if name not in missing]
+
     def stage(self, system: str, row: str) -> tuple[float, Draws] | None:
         """Seconds of one video, and draws of them; None if the system has no such stage."""
         found = [stage for stage in self._stages if (stage.system, stage.row) == (system, row)]
@@ -53,13 +60,13 @@ class Totals:
         return sum(value for value, _ in parts), np.sum([draws for _, draws in parts], axis=0)
 
     def on_paper(self, system: str, scope: str) -> float:
-        """Estimate written down before measuring, in seconds."""
+        """Estimate written down before measuring, in seconds; 0: none."""
         wanted = [stage for stage in self._stages if stage.system == system and stage.row in SCOPES[scope]]
         return sum(stage.on_paper_s or 0 for stage in wanted)
 
     def ratio(self, system: str, scope: str) -> tuple[float, float, float]:
-        """Time of AFSD over that of a system, and the range of 95 % of the draws."""
-        (afsd, afsd_draws), (ours, our_draws) = self.scope(AFSD, scope), self.scope(system, scope)
+        """Time of AFSD in the same runtime over that of a system, and the range of 95 % of the draws."""
+        (afsd, afsd_draws), (ours, our_draws) = self.scope(rival(system), scope), self.scope(system, scope)
         low, high = np.percentile(afsd_draws / our_draws, [2.5, 97.5])
         return afsd / ours, float(low), float(high)
 
@@ -76,7 +83,9 @@ class Totals:
 def stage_table(workload: str) -> str:
     """Seconds per video of each stage, and their totals."""
     totals = Totals(read_results("afsd"), workload)
-    systems = (AFSD, *SYSTEMS)
+    systems = [AFSD, *(name for name in totals.systems() if rival(name) == AFSD)]
+    if reduced := [name for name in totals.systems() if rival(name) == AFSD_BF16]:
+        systems += [AFSD_BF16, *reduced]
     rows = [f"| s per {workload} video | {' | '.join(systems)} |", f"|---|{'---|' * len(systems)}"]
     for row in ROWS:
         cells = [totals.stage(system, row) for system in systems]
@@ -86,7 +95,7 @@ def stage_table(workload: str) -> str:
     for scope in totals.scopes():
         cells = [f"**{totals.scope(system, scope)[0]:.3g}**" for system in systems]
         rows.append(f"| **{scope}** | {' | '.join(cells)} |")
-        expected = [f"{totals.on_paper(system, scope):.3g}" for system in systems]
+        expected = [f"{paper:.3g}" if (paper := totals.on_paper(system, scope)) else "" for system in systems]
         rows.append(f"| predicted on paper | {' | '.join(expected)} |")
     return "\n".join([*rows, "", _sample_note(workload)])
 
@@ -94,15 +103,17 @@ def stage_table(workload: str) -> str:
 def ratio_table(workload: str) -> str:
     """Time of AFSD over ours, by scope."""
     totals = Totals(read_results("afsd"), workload)
-    rows = [f"| AFSD / TALLFormer, {workload} | {' | '.join(SYSTEMS)} |", f"|---|{'---|' * len(SYSTEMS)}"]
+    systems = totals.systems()
+    rows = [f"| AFSD / TALLFormer, {workload} | {' | '.join(systems)} |", f"|---|{'---|' * len(systems)}"]
     for scope in totals.scopes():
         cells = []
-        for system in SYSTEMS:
+        for system in systems:
             ratio, low, high = totals.ratio(system, scope)
             cells.append(f"**{ratio:.2g}** ({low:.2g}-{high:.2g})")
         rows.append(f"| {scope} | {' | '.join(cells)} |")
-        paper = [totals.on_paper(AFSD, scope) / totals.on_paper(system, scope) for system in SYSTEMS]
-        rows.append(f"| predicted on paper | {' | '.join(f'{ratio:.2g}' for ratio in paper)} |")
+        papers = [(totals.on_paper(AFSD, scope), totals.on_paper(system, scope)) for system in systems]
+        cells = [f"{afsd / ours:.2g}" if ours else "" for afsd, ours in papers]
+        rows.append(f"| predicted on paper | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -167,7 +178,7 @@ def _detect_s(frames: int) -> float:
 def _sample_note(workload: str) -> str:
     lines = {line["task"]: line for line in read_results("afsd") if line["name"] == "afsd_task"}
     line = lines[MATRIX]
-    flows = [stage for stage in stages(workload) if stage.row in (FLOW, CLS_FLOW)]
+    flows = [stage for stage in stages(workload) if stage.system == AFSD and stage.row in (FLOW, CLS_FLOW)]
     parts = []
     for stage in flows:
         each = np.array(lines[stage.task]["samples_s"]) * line["inputs"]["threads"] * 1e3

@@ -16,26 +16,26 @@ from benchmarks.afsd import workload
 from benchmarks.afsd.classifier import BnInception, ResNet200, ten_crops, video_scores
 from benchmarks.afsd.detections import Outputs, activitynet_actions, fused_candidates
 from benchmarks.afsd.flow import FlowPool, Gray, Pair
-from benchmarks.afsd.graphs import Array, Network, graph
+from benchmarks.afsd.graphs import Array, graph, network_in
 from benchmarks.afsd.material import Snippet, clip_frames, gray, snippets
 from benchmarks.afsd.network import ACTIVITYNET, SIDE_PX, AfsdBackbone, AfsdLocalizer, AfsdSizes
 from tallformer_infer.structures import Candidates
 
 
 class Stream:
-    """One of the two networks, RGB or flow."""
+    """One of the two networks, RGB or flow, in `fp32` or `bf16`."""
 
-    def __init__(self, work: Path, sizes: AfsdSizes, channels: int, *, threads: int) -> None:
+    def __init__(self, work: Path, sizes: AfsdSizes, channels: int, *, threads: int, precision: str = "fp32") -> None:
         clip = torch.zeros(1, channels, sizes.frames, SIDE_PX, SIDE_PX).uniform_(-1, 1)
         name = f"afsd-{sizes.frames}-{channels}"
         backbone = graph(work, name, lambda: AfsdBackbone(sizes, channels), [clip])
-        self._backbone = Network(backbone, threads=threads)
+        self._backbone = network_in(precision)(backbone, threads=threads)
         steps, side = sizes.frames // 8, SIDE_PX // 32
         maps = [torch.rand(1, 1024, steps, side, side)]
         if sizes.has_fine_level:
             maps.insert(0, torch.rand(1, 832, 2 * steps, 2 * side, 2 * side))
         localizer = graph(work, f"afsd-{sizes.frames}-localizer", lambda: AfsdLocalizer(sizes), maps)
-        self._localizer = Network(localizer, threads=threads)
+        self._localizer = network_in(precision)(localizer, threads=threads)
 
     def encode(self, clip: Array) -> list[Array]:
         """Maps of a clip (C, F, 96, 96) in [-1, 1]."""
@@ -49,11 +49,12 @@ class Stream:
 class Classifier:
     """The external classifier: two snippets in parallel, each on half of the threads."""
 
-    def __init__(self, work: Path, *, threads: int) -> None:
+    def __init__(self, work: Path, *, threads: int, precision: str = "fp32") -> None:
         frame, stacks = torch.rand(1, 3, 256, 340), torch.rand(10, 10, 224, 224)
         at_once = min(threads, 2)
-        self._rgb = Network(graph(work, "resnet200", ResNet200, [frame]), threads=threads, at_once=at_once)
-        self._flow = Network(graph(work, "bn-inception", BnInception, [stacks]), threads=threads, at_once=at_once)
+        network = network_in(precision)
+        self._rgb = network(graph(work, "resnet200", ResNet200, [frame]), threads=threads, at_once=at_once)
+        self._flow = network(graph(work, "bn-inception", BnInception, [stacks]), threads=threads, at_once=at_once)
 
     def rgb(self, frames: Sequence[NDArray[np.uint8]]) -> Array:
         """Scores (S, 200) of frames (256, 340, 3)."""

@@ -19,13 +19,14 @@ from benchmarks.afsd.flow import FlowPool, Pair
 from benchmarks.afsd.graphs import Network, tallformer_graphs
 from benchmarks.afsd.network import AfsdSizes
 from benchmarks.afsd.pipeline import AfsdPipeline, Classifier, Stream, consecutive, network_input
-from benchmarks.afsd.workload import ACTIVITYNET, ACTIVITYNET_FPS, AFSD_THUMOS14_FPS, MATRIX, THUMOS14
+from benchmarks.afsd.workload import ACTIVITYNET, ACTIVITYNET_FPS, AFSD_THUMOS14_FPS, MATRIX, THUMOS14, bf16_task
 from benchmarks.ceilings import TorchProduct
 from benchmarks.measure import say_round, take_turns
 from tallformer_infer.config import Recipe, SamplingConfig, preset
 from tallformer_infer.nms import suppress
 from tallformer_infer.runtime import Cancellation
 from tallformer_infer.runtime.onnx import CpuEncoder
+from tallformer_infer.runtime.openvino import OpenVinoEncoder
 from tallformer_infer.structures import Candidates
 
 _RATES_FPS = {ACTIVITYNET: ACTIVITYNET_FPS, THUMOS14: AFSD_THUMOS14_FPS}
@@ -86,8 +87,9 @@ def afsd_tasks(
     *,
     threads: int,
     workloads: Sequence[str] = (ACTIVITYNET, THUMOS14),
+    with_bf16: bool = False,
 ) -> list[Task]:
-    """All tasks of AFSD for these data sets."""
+    """All tasks of AFSD for these data sets; with bf16, those of the networks in bfloat16, too."""
     at_rate = {
         workload: [material.clip_frames(video, _RATES_FPS[workload], threads=threads) for video in videos]
         for workload in workloads
@@ -101,12 +103,28 @@ def afsd_tasks(
     found.append(_flow("flow classifier", pipeline.pool, pairs, _LARGE_PAIRS))
     found += _networks(ACTIVITYNET, network.ACTIVITYNET, (pipeline.rgb, pipeline.flow), at_rate[ACTIVITYNET][0])
     if THUMOS14 in workloads:
-        streams = (
-            Stream(work, network.THUMOS14, 3, threads=threads),
-            Stream(work, network.THUMOS14, 2, threads=threads),
-        )
+        streams = _streams(work, network.THUMOS14, threads=threads)
         found += _networks(THUMOS14, network.THUMOS14, streams, at_rate[THUMOS14][0])
-    return [*found, *_classifier(pipeline.classifier, shown, pipeline)]
+    found += _classifier(pipeline.classifier, shown, pipeline)
+    if with_bf16:
+        for workload, clips in at_rate.items():
+            sizes = network.ACTIVITYNET if workload == ACTIVITYNET else network.THUMOS14
+            streams = _streams(work, sizes, threads=threads, precision="bf16")
+            found += _in_bf16(_networks(workload, sizes, streams, clips[0]))
+        classifier = Classifier(work, threads=threads, precision="bf16")
+        found += _in_bf16(_classifier(classifier, shown, pipeline))
+    return found
+
+
+def _in_bf16(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of networks, named accordingly."""
+    return [replace(task, name=bf16_task(task.name)) for task in tasks if not task.name.endswith("NMS")]
+
+
+def _streams(work: Path, sizes: AfsdSizes, *, threads: int, precision: str = "fp32") -> tuple[Stream, Stream]:
+    """RGB and flow."""
+    rgb, flow = (Stream(work, sizes, channels, threads=threads, precision=precision) for channels in (3, 2))
+    return rgb, flow
 
 
 def decoding(videos: Sequence[Path], *, threads: int) -> list[Task]:
@@ -199,14 +217,18 @@ def tallformer_tasks(
     workloads: Sequence[str] = (ACTIVITYNET, THUMOS14),
     precisions: Sequence[str] = ("fp32", "int8"),
 ) -> list[Task]:
-    """All tasks of TALLFormer for both backbones. The encoder is the same for both data sets."""
+    """All tasks of TALLFormer for both backbones. The encoder is the same for both data sets; bf16 needs fp32, too."""
     found: list[Task] = []
     frames = np.stack(material.pictures(videos[0], tallformer_sampling(ACTIVITYNET), threads=threads)[:32])
     for backbone in ("Swin-B", "Swin-T"):
         letter = backbone[-1].lower()
         graphs = tallformer_graphs(work, f"anet-swin-{letter}", precisions)
         for precision in precisions:
-            encoder = CpuEncoder(graphs[precision], threads=threads)
+            encoder: CpuEncoder | OpenVinoEncoder
+            if precision == "bf16":
+                encoder = OpenVinoEncoder(graphs["fp32"], precision="bf16", threads=threads)
+            else:
+                encoder = CpuEncoder(graphs[precision], threads=threads)
             found.append(_encoder_task(f"encode {backbone} {precision}", encoder, frames))
         for workload in workloads:
             recipe = preset(f"{_RECIPES[workload]}-{letter}")
@@ -222,7 +244,7 @@ def tallformer_sampling(workload: str) -> SamplingConfig:
     return replace(shipped, sample_fps=ACTIVITYNET_FPS, most_frames=None) if workload == ACTIVITYNET else shipped
 
 
-def _encoder_task(name: str, encoder: CpuEncoder, frames: NDArray[np.uint8]) -> Task:
+def _encoder_task(name: str, encoder: CpuEncoder | OpenVinoEncoder, frames: NDArray[np.uint8]) -> Task:
     count = encoder.clips_at_once
     clips, real_frames = np.stack([frames] * count), np.full(count, len(frames))
     return Task(name, timed(lambda: encoder.run(clips, real_frames, Cancellation()), count))

@@ -20,6 +20,7 @@ _TITLES = {
 }
 LONG_TITLES = {
     "anchor": "without TCM",
+    "anchor-warm": "without TCM, warm-up of 500 steps",
     "anchor-tcm": "with TCM",
     "anchor-tcm-quiet": "with a TCM that begins by passing on what it gets",
     "anchor-tcm-slow": "with TCM, a third of the learning rate",

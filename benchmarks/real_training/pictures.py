@@ -95,9 +95,9 @@ def _bar(axes: Axes, row: int, span: tuple[float, float], label: str, alpha: flo
 
 def draw_curves(lines: Sequence[dict[str, Any]]) -> Figure:
     """Loss and mAP of long runs side by side."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    colours = dict(zip(LONG_TITLES, ("#4e79a7", "#e15759", "#59a14f", "#f28e2b", "#b07aa1"), strict=True))
+    colours = dict(zip(LONG_TITLES, ("#4e79a7", "#76b7b2", "#e15759", "#59a14f", "#f28e2b", "#b07aa1"), strict=True))
     for line in lines:
         steps = [row["step"] for row in line["curve"]]
         title = f"{LONG_TITLES[line['variant']]}, seed {line['seed']}"
@@ -114,7 +114,7 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Figure:
         right.plot(steps, values, style, marker="o", markersize=3, color=colours[line["variant"]], label=title)
     left.set(yscale="log", xlabel="step", title="training loss")
     right.set(xlabel="step", title="mAP on the lawn at tIoU 0.5, %")
-    right.legend(fontsize=7)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 

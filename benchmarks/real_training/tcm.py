@@ -39,9 +39,9 @@ from tallformer_training.model import Detector
 
 SPLIT = "across"
 ORDERS = 2
-VARIANTS = ("anchor", "anchor-tcm", "anchor-tcm-quiet", "anchor-tcm-slow", "anchor-tcm-warm")
-"""Without TCM; with TCM; with a TCM that is initially the identity; with a third of the learning rate of all weights;
-with ten times the warm-up."""
+VARIANTS = ("anchor", "anchor-warm", "anchor-tcm", "anchor-tcm-quiet", "anchor-tcm-slow", "anchor-tcm-warm")
+"""Without TCM; with TCM; `quiet`: a TCM that is initially the identity; `slow`: a third of the learning rate of all
+weights; `warm`: ten times the warm-up."""
 _SLOWER = 1 / 3
 _WARM_UP_STEPS = 500
 
@@ -142,7 +142,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3000, help="training steps")
     parser.add_argument("--minutes", type=float, default=1e9, help="end a run after this many minutes")
     parser.add_argument("--every", type=int, default=250, help="steps between measurements")
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(VARIANTS[:2]), help="variants")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=["anchor", "anchor-tcm"], help="variants")
     parser.add_argument("--seeds", type=lambda text: [int(name) for name in text.split(",")], default=[0])
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_tcm.jsonl", help="file to append lines to")

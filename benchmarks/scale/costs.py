@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale > benchmarks/results/scale.jsonl    (a minute of processor time)
 
-Rates come from `afsd.jsonl` (Swin-T and Swin-B encoders and localizers as shipped, two threads) and from
+Rates come from `afsd.jsonl` (encoders and localizers of Swin-T and Swin-B as shipped, two threads) and from
 `decode_heights.jsonl` (one thread). Nothing was measured on a GPU: its rows divide counted FLOP by a published peak,
 times an assumed share.
 """
@@ -27,7 +27,8 @@ WINDOWS_PER_HOUR = 3600 / (352 / 15)
 CLIP_STEPS = 16
 CHANNELS = {"Swin-T": 768, "Swin-B": 1024}
 HEIGHTS_PX = (360, 720, 1080)
-WAYS = (("Swin-T", "fp32"), ("Swin-T", "int8"), ("Swin-B", "fp32"), ("Swin-B", "int8"))
+PRECISIONS = ("fp32", "int8", "bf16")
+"""bf16: OpenVINO, on CPUs that compute in it; others: ONNX Runtime."""
 DAY_S = 86_400.0
 GPU_PEAKS = {"A100 SXM": 312e12, "H100 SXM": 989.4e12}
 """Dense bf16 FLOP per second as published; sources in docs/scale.md."""
@@ -77,6 +78,13 @@ class Cost:
         return "encoder" if self.encode_s > self.decode_s else "decode"
 
 
+def ways() -> list[tuple[str, str]]:
+    """Backbones and precisions whose encoder was measured, the cheapest precision of each backbone last."""
+    measured = {line["task"] for line in read_results("afsd") if line["name"] == "afsd_task"}
+    every = ((backbone, precision) for backbone in CHANNELS for precision in PRECISIONS)
+    return [way for way in every if f"encode {' '.join(way)}" in measured]
+
+
 def cost(backbone: str, precision: str, height_px: int) -> Cost:
     """Cost of an hour of video of this height with this model.
 
@@ -117,7 +125,7 @@ def draw_lengths_s(hours: float, *, seed: int) -> np.ndarray:
 
 def simulations(*, hours: float, nodes: int, seed: int = 0) -> Iterator[dict[str, Any]]:
     """One line for each of `SIMULATED`."""
-    backbone, precision, height_px = "Swin-B", "int8", 720
+    (backbone, precision), height_px = ways()[-1], 720
     found = cost(backbone, precision, height_px)
     lengths_s = draw_lengths_s(hours, seed=seed)
     for mtbf_days, resumes, order in SIMULATED:

@@ -11,11 +11,11 @@ from benchmarks.scale.costs import (
     GPU_PEAKS,
     GPU_SHARE,
     HEIGHTS_PX,
-    WAYS,
     cost,
     decode_core_s,
     encoder_flop,
     feature_bytes,
+    ways,
 )
 
 
@@ -23,7 +23,7 @@ def core_table() -> str:
     """Hours of video per core and day, and what 1,000 hours cost."""
     heads = ("model", "height", "decode", "encode, localize", "hours of video per core-day")
     rows = [f"| {' | '.join(heads)} | core-hours per 1,000 hours | binds |", "|---|---|---|---|---|---|---|"]
-    for backbone, precision in WAYS:
+    for backbone, precision in ways():
         for height_px in HEIGHTS_PX:
             found = cost(backbone, precision, height_px)
             cells = [
@@ -87,7 +87,7 @@ def storage_table() -> str:
 def money_table() -> str:
     """Core-hours per 1,000 hours of video at 720p, with the example price."""
     rows = ["| 1,000 hours of 720p | core-hours | at p per core-hour | example, p = $0.0425 |", "|---|---|---|---|"]
-    for backbone, precision in WAYS:
+    for backbone, precision in ways():
         core_hours = 1000 * cost(backbone, precision, 720).whole_s / 3600
         example = f"${core_hours * CORE_HOUR_EXAMPLE:.0f}"
         rows.append(f"| {backbone} {precision} | {core_hours:.0f} | {core_hours:.0f} p | {example} |")
