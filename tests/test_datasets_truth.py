@@ -123,7 +123,7 @@ def test_segments_of_ignored_classes_decide_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length_s", [0.5, 2.0, 60.0, 900.0])
-@pytest.mark.parametrize("base", ["tiny", "demo", "thumos14-swin-t", "kinetics400-i3d"])
+@pytest.mark.parametrize("base", ["tiny", "demo", "thumos14-swin-t", "thumos14-swin-t-actionformer", "kinetics400-i3d"])
 def test_a_suggested_recipe_can_be_trained_without_settings(tmp_path: Path, base: str, length_s: float) -> None:
     recipe = suggest_recipe(annotate(tmp_path, [length_s] * 5), subset=None, base=preset(base)).recipe
 
@@ -155,11 +155,21 @@ def test_real_films_keep_the_rate_of_the_encoder_while_a_window_holds_the_action
     assert recipe.window.window_frames / fps >= length_s / (1 - recipe.window.overlap)
 
 
+@pytest.mark.parametrize("length_s", [2.0, 40.0])
+def test_a_model_with_points_keeps_its_head_when_it_is_trained_again(tmp_path: Path, length_s: float) -> None:
+    annotations = annotate(tmp_path, [length_s] * 5)
+    first = suggest_recipe(annotations, subset=None, base=preset("kinetics400-i3d")).recipe
+
+    again = suggest_recipe(annotations, subset=None, base=first).recipe
+
+    assert again == replace(first, name=again.name)
+
+
 def test_twenty_videos_of_real_film_take_500_steps(tmp_path: Path) -> None:
     recipe = suggest_recipe(annotate(tmp_path, [3.0] * 5), subset=None, base=preset("kinetics400-i3d")).recipe
     settings = settings_of(recipe)
 
-    assert settings.epochs * 20 * settings.windows_per_video / settings.batch_windows == 500
+    assert settings.epochs * 20 * settings.windows_per_video / settings.batch_windows == settings.least_steps == 500
     assert settings.lasting(40).schedule.period_epochs == 40
 
 

@@ -14,6 +14,7 @@ import pytest
 from tallformer_infer.cli import run
 from tallformer_infer.config import Recipe, preset, recipe_from_json, to_json
 from tallformer_training.checkpoint import load_checkpoint
+from tallformer_training.commands.train import make_settings
 from tallformer_training.loop import EncoderStageConfig, TrainingConfig, read_training_config
 from tallformer_training.loop.encoder_stage import FOLDER as ENCODER_FOLDER
 from tallformer_training.loop.record import read_metrics
@@ -189,6 +190,15 @@ def test_encoder_steps_change_the_stage_of_the_settings_or_leave_it_out(
 
     assert used_settings(tmp_path / "run")["encoder_stage"] == (None if expected is None else to_json(expected))
     assert (tmp_path / "run" / ENCODER_FOLDER).exists() is (expected is not None)
+
+
+def test_epochs_that_were_asked_for_are_not_prolonged(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(to_json(replace(CONFIG, least_steps=500))))
+    options: Any = {"recipe": str(tmp_path / "recipe.json"), "ratio": None, "seed": None, "encoder_steps": None}
+
+    asked, default = (make_settings(tmp_path / "config.json", epochs=epochs, **options) for epochs in (3, None))
+
+    assert (asked.epochs, asked.least_steps, default.least_steps) == (3, 0, 500)
 
 
 def test_help_names_the_defaults_of_the_settings(capsys: pytest.CaptureFixture[str]) -> None:

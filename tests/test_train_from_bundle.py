@@ -113,4 +113,3 @@ def test_a_suggestion_for_real_video_has_the_encoder_of_the_installed_model(tmp_
     assert suggestion.recipe.model.tcm is None
     assert suggestion.recipe.classes == ("wave",)
     assert any("--init kinetics400" in line for line in suggestion.explanation)
-    assert "1 video: train with --epochs 2000, about 500 steps" in suggestion.explanation

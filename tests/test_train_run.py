@@ -243,6 +243,28 @@ def test_going_on_with_other_settings_is_refused_and_with_more_epochs_is_not(fol
     assert run(job_of(folder, tmp_path / "run", epochs=2, resume=True)).steps == 6
 
 
+def test_few_videos_are_passed_more_often_to_reach_the_least_number_of_steps(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = run(job_of(folder, out, epochs=1, least_steps=4), until=steps(4))
+    assert not first.is_finished  # 3 steps per epoch
+
+    assert run(job_of(folder, out, epochs=1, least_steps=4, resume=True)).steps == 6
+    assert run(job_of(folder, out, epochs=1, least_steps=7, resume=True)).steps == 9
+    assert json.loads((out / "run.json").read_text())["training"]["least_steps"] == 4  # as requested
+
+
+def test_a_run_of_an_earlier_version_has_the_defaults_of_later_settings(folder: Path, tmp_path: Path) -> None:
+    run(job_of(folder, tmp_path / "run", epochs=1), until=steps(1))
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    del record["training"]["least_part"]
+    path.write_text(json.dumps(record))
+
+    assert run(job_of(folder, tmp_path / "run", epochs=1, resume=True)).is_finished
+    with pytest.raises(ConfigError, match=r"started with other training\.least_part"):
+        run(job_of(folder, tmp_path / "run", epochs=1, least_part=0.5, resume=True))
+
+
 def test_there_is_nothing_to_go_on_with_in_an_empty_folder(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run to continue"):
         run(job_of(folder, tmp_path / "run", resume=True))

@@ -13,7 +13,6 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from tallformer_infer.config import I3dConfig
 from tallformer_training.checkpoint import load_checkpoint
@@ -55,16 +54,9 @@ def load_encoder(path: Path) -> tuple[InceptionI3d, NDArray[np.float32], NDArray
     encoder = InceptionI3d(I3dConfig(kind="i3d"))
     prefix = "backbone."
     encoder.load_state_dict({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
-    lay_channels_last(encoder.eval())
+    encoder.eval().lay_channels_last()
     weight, bias = (state[f"head.classifier.{name}"].float().numpy() for name in ("weight", "bias"))
     return encoder, weight, bias
-
-
-def lay_channels_last(encoder: nn.Module) -> None:
-    """Convert the weights of 3D convolutions to channels last, which is fastest with AMX."""
-    for weight in encoder.parameters():
-        if weight.dim() == 5:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def encode(film: Path, encoder: InceptionI3d, encoding: Encoding, *, bf16: bool = True) -> Features:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.kinetics.encoding import lay_channels_last
 from tallformer_infer.bundle import load_bundle
 from tallformer_infer.config import Recipe
 from tallformer_infer.media import given_video, open_video
@@ -23,6 +22,7 @@ from tallformer_training.loop.forward import encode_empty
 from tallformer_training.loop.validation import encode_video, localize
 from tallformer_training.memory import MemoryBuilder, encoder_fingerprint
 from tallformer_training.model import Detector
+from tallformer_training.model.i3d import InceptionI3d
 
 EMPTY = "empty"
 """Name of the stored clip after the end of a video."""
@@ -41,8 +41,8 @@ def encode_all(detector: Detector, videos: Mapping[str, Path], folder: Path, *, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     detector.eval()
-    if bf16:
-        lay_channels_last(detector.backbone)
+    if bf16 and isinstance(detector.backbone, InceptionI3d):
+        detector.backbone.lay_channels_last()
     source = DecodedFrames(detector.recipe.sampling)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16), torch.no_grad():
         if not (folder / f"{EMPTY}.npy").exists():

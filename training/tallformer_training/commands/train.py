@@ -72,7 +72,10 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
     epochs: Annotated[
         int | None,
         typer.Option(
-            metavar="N", show_default=False, help="Passes over the videos (default: 1000; models of whole videos: 10)."
+            metavar="N",
+            show_default=False,
+            help="Passes over the videos (default: 1000; models of whole videos: 10; I3D with points: 100, and 500 "
+            "training steps or more).",
         ),
     ] = None,
     ratio: Annotated[
@@ -321,7 +324,7 @@ def make_settings(
 
     settings = settings_of(recipe_named(recipe)) if config is None else read_training_config(config)
     if epochs is not None:
-        settings = settings.lasting(epochs)
+        settings = replace(settings.lasting(epochs), least_steps=0)
     if ratio is not None:
         settings = replace(settings, ratio=ratio)
     if precision is not None:

@@ -2,8 +2,10 @@
 
 # Note [real films]
 A recipe with a contrast head has an encoder that knows real actions, and a head that cannot be trained. It gets the
-head that learned most from 20 examples per class (docs/real.md): points, without a TCM. Points need no anchors that
-fit, so the encoder keeps the frame rate that it was trained with, as long as a window holds the longest segments.
+head that learned most from 20 examples per class (docs/real.md): points, without a TCM.
+
+# Note [points]
+Points need no anchors that fit, so the encoder keeps its frame rate as long as a window holds the longest segments.
 
 # Note [what a recipe must reach]
 A segment can only be learned well if an anchor overlaps it by the assignment's upper threshold. Anchors are
@@ -42,6 +44,7 @@ from tallformer_infer.config import (
     PointHeadConfig,
     PyramidConfig,
     Recipe,
+    SamplingConfig,
     SuppressConfig,
     WindowConfig,
 )
@@ -63,11 +66,8 @@ _LATE_S, _LATE_PART = 1.0, 0.05
 _ALIKE = 0.85
 """Similarity of two names (`difflib`, 0 to 1) from which the rarer one may be a typo: about one letter in seven."""
 _SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
-_POINT_CHANNELS, _POINT_LEVELS, _POINT_WINDOW_CLIPS = 128, (5, 7), 15
-_ENOUGH_STEPS = 500
-"""Training steps after which nothing was gained on some hundred actions, see docs/real.md."""
-_EPOCHS, _VIDEOS_PER_STEP = 100, 4
-"""Those of `OWN_FILMS` in `loop.config`, whose import takes seconds."""
+_POINT_CHANNELS, _POINT_LEVELS = 128, (5, 7)
+_POINT_WINDOW_FRAMES, _MOST_POINT_WINDOW_FRAMES = 480, 1536
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _LEAST_WINDOW_CLIPS, _MOST_WINDOW_CLIPS = 7, 48
 """The official ratio r = 0.15 of 7 clips is one clip; it could not be used with fewer clips."""
@@ -117,23 +117,30 @@ def suggest_recipe(annotations: Path, *, subset: str | None, base: Recipe, repai
     lengths_s = np.array([segment.end_s - segment.start_s for segment in segments])
     counts = Counter(segment.label for segment in segments)
     is_real = isinstance(base.model.head, ContrastHeadConfig)
-    choice = _choose_for_points(lengths_s, base) if is_real else _choose(lengths_s, base.model)
-    base = _with_points(base, choice.levels) if is_real else base
+    base = _with_points(base, lengths_s) if is_real else base
+    has_points = isinstance(base.model.head, PointHeadConfig)
+    choice = _choose_for_points(lengths_s, base) if has_points else _choose(lengths_s, base.model)
     recipe = _recipe(base, choice, lengths_s, tuple(sorted(counts)), name=annotations.stem)
     notes = [f"segments without length, skipped: {without_length}"] if without_length else []
     notes += [f"warning: {typo}" for typo in (*late_ends(read), *similar_names(counts))]
     if is_real:
         notes.append("start from the encoder of the installed model with --init kinetics400; --ratio 0 freezes it")
-        notes += _epochs(len(read.videos))
         if "AMX bf16" in processor_features():
             notes.append("this CPU has AMX: --precision bf16 encodes films about three times as fast")
     return Suggestion(recipe, (*_explain(recipe, choice, lengths_s, counts, len(read.videos)), *notes))
 
 
-def _with_points(base: Recipe, levels: int) -> Recipe:
+def _with_points(base: Recipe, lengths_s: NDArray[np.float64]) -> Recipe:
     """The recipe with a point head, see Note [real films]."""
+    window = WindowConfig()
+    steps = _long(lengths_s) * _rate_for_points(lengths_s, base.sampling, window) / base.model.encoder_stride
     pyramid = PyramidConfig(
-        kind="transformer", levels=levels, heads=4, attention_steps=(), fpn_channels=_POINT_CHANNELS, stem_layers=1
+        kind="transformer",
+        levels=int(np.clip(math.ceil(math.log2(max(steps, 1))), *_POINT_LEVELS)),
+        heads=4,
+        attention_steps=(),
+        fpn_channels=_POINT_CHANNELS,
+        stem_layers=1,
     )
     return Recipe(
         name=base.name,
@@ -146,28 +153,28 @@ def _with_points(base: Recipe, levels: int) -> Recipe:
             head=PointHeadConfig(kind="points"),
         ),
         sampling=base.sampling,
-        window=WindowConfig(),
+        window=window,
         candidates=CandidateConfig(per_window=1000),
         suppress=SuppressConfig(method="soft_gaussian", sigma=0.5, score_threshold=0.001, min_score=0.001),
     )
 
 
 def _choose_for_points(lengths_s: NDArray[np.float64], base: Recipe) -> _Choice:
+    """See Note [points]."""
+    return _Choice(_rate_for_points(lengths_s, base.sampling, base.window), base.model.pyramid.levels, 1.0)
+
+
+def _rate_for_points(lengths_s: NDArray[np.float64], sampling: SamplingConfig, window: WindowConfig) -> float:
     """The highest frame rate, up to the encoder's own, at which the longest segments fit into a window."""
-    long_s = float(np.quantile(lengths_s, 0.99))
-    rates = sorted((fps for fps in RATES_FPS if fps <= base.sampling.sample_fps), reverse=True)
-    most_s = _MOST_WINDOW_CLIPS * WindowConfig().clip_frames * (1 - WindowConfig().overlap)
-    fps = next((fps for fps in rates if long_s * fps <= most_s), rates[-1])
-    steps = long_s * fps / base.model.encoder_stride
-    return _Choice(fps, int(np.clip(math.ceil(math.log2(max(steps, 1))), *_POINT_LEVELS)), 1.0)
+    own_fps = sampling.sample_fps
+    rates = [own_fps, *(fps for fps in reversed(RATES_FPS) if fps < own_fps)]
+    most_fps = _MOST_POINT_WINDOW_FRAMES * (1 - window.overlap) / _long(lengths_s)
+    return next((fps for fps in rates if fps <= most_fps), rates[-1])
 
 
-def _epochs(videos: int) -> list[str]:
-    """A note if the default number of epochs is short for so few videos."""
-    wanted = math.ceil(_ENOUGH_STEPS * _VIDEOS_PER_STEP / videos)
-    if wanted <= _EPOCHS:
-        return []
-    return [f"{counted(videos, 'video')}: train with --epochs {wanted}, about {_ENOUGH_STEPS} steps"]
+def _long(lengths_s: NDArray[np.float64]) -> float:
+    """Length that 1 of 100 segments exceeds, in seconds."""
+    return float(np.quantile(lengths_s, 0.99))
 
 
 def _usable(annotations: Annotations, problems: Problems, *, repair: bool) -> tuple[list[Segment], int]:
@@ -266,12 +273,15 @@ def _recipe(
     has_points = isinstance(base.model.head, PointHeadConfig)
     model = base.model if has_points else _with_levels(base.model, choice.levels)
     clip_frames = base.window.clip_frames
-    long_frames = float(np.quantile(lengths_s, 0.99)) * choice.sample_fps
+    long_frames = _long(lengths_s) * choice.sample_fps
     coarsest = model.level_strides[-1]
     # A window this much longer than the step between windows contains the whole segment, wherever it starts.
     wanted = max(long_frames / (1 - base.window.overlap), 2 * coarsest)
-    least = _POINT_WINDOW_CLIPS if has_points else _LEAST_WINDOW_CLIPS
-    clips = min(max(math.ceil(wanted / clip_frames), least), _MOST_WINDOW_CLIPS)
+    least, most = _LEAST_WINDOW_CLIPS, _MOST_WINDOW_CLIPS
+    if has_points:
+        least = max(_POINT_WINDOW_FRAMES // clip_frames, 1)
+        most = max(_MOST_POINT_WINDOW_FRAMES // clip_frames, 1)
+    clips = min(max(math.ceil(wanted / clip_frames), least), most)
     window_frames = clips * clip_frames
     steps = -(-window_frames // (model.encoder_stride * model.reduction_stride))
     tcm = None if model.tcm is None else replace(model.tcm, max_steps=max(steps, 1))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from tallformer_infer.bundle import Bundle
-from tallformer_infer.config import I3dConfig, Recipe
+from tallformer_infer.config import Recipe
 from tallformer_infer.console import Speaker
 from tallformer_infer.errors import CheckpointError, ConfigError
 from tallformer_infer.text import counted
@@ -28,6 +28,7 @@ from tallformer_training.loop.processes import Processes
 from tallformer_training.loop.validation import encode_video
 from tallformer_training.memory import Memory, MemoryBuilder, RunMemory, encoder_fingerprint
 from tallformer_training.model import Detector
+from tallformer_training.model.i3d import InceptionI3d
 
 MAY_DIFFER = ("head.retina_cls.", "head.action_head.")
 """Weights that depend on the classes: random if the start checkpoint has other classes."""
@@ -45,9 +46,9 @@ def make_detector(job: TrainingJob, processes: Processes, speaker: Speaker) -> D
         _load_start(detector, job.start, speaker)
     if processes.count > 1:
         share_batch_norms(detector, processes.device)
-    is_i3d = isinstance(job.recipe.model.backbone, I3dConfig)
-    if is_i3d and processes.device.type == "cpu" and job.config.precision == "bf16":
-        detector.backbone.to(memory_format=torch.channels_last_3d)  # the layout that AMX multiplies fastest
+    is_bf16_on_cpu = job.config.precision == "bf16" and processes.device.type == "cpu"
+    if is_bf16_on_cpu and isinstance(detector.backbone, InceptionI3d):
+        detector.backbone.lay_channels_last()
     return detector.to(processes.device)
 
 

@@ -109,6 +109,8 @@ class TrainingConfig:
     """For refined heads: overlap with its segment from which a proposal learns to be refined."""
     epochs: int = 1000
     """Passes over the videos."""
+    least_steps: int = 0
+    """Training steps of the shortest run: with few videos, there are more epochs."""
     windows_per_video: int = 1
     """Windows per video and epoch."""
     batch_windows: int = 4
@@ -169,6 +171,8 @@ class TrainingConfig:
             raise ConfigError(f"refine_tiou={self.refine_tiou} must be in [0, 1]")
         if self.step_loss_weight < 0:
             raise ConfigError(f"step_loss_weight={self.step_loss_weight} must be at least 0")
+        if self.least_steps < 0:
+            raise ConfigError(f"least_steps={self.least_steps} must be at least 0")
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
@@ -294,6 +298,7 @@ ACTIONFORMER = replace(OPENTAD, ratio=0.3, batch_windows=2, checkpointing=False,
 
 OWN_FILMS = TrainingConfig(
     epochs=100,
+    least_steps=500,
     windows_per_video=2,
     batch_windows=8,
     optimiser=OptimiserConfig(kind="adamw", base_lr=1e-3, encoder_factor=0.1, weight_decay=0.05),

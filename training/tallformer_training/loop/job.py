@@ -28,7 +28,14 @@ from tallformer_training.loop.processes import Processes
 
 RUN_FILE = "run.json"
 SCHEMA = 1
-_MAY_CHANGE = {"epochs", "checkpoint_every_steps", "keep_checkpoints", "loader_threads", "validate_every_epochs"}
+_MAY_CHANGE = {
+    "epochs",
+    "least_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "loader_threads",
+    "validate_every_epochs",
+}
 """Settings that may differ when a run is resumed: they affect when it ends, not what a step does."""
 
 
@@ -146,7 +153,7 @@ def _data(request: DatasetRequest) -> dict[str, Any]:
 
 def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     differences = [name for name in wanted if name != "training" and found.get(name) != wanted[name]]
-    settings = found.get("training", {})
+    settings = to_json(TrainingConfig()) | found.get("training", {})  # of an earlier version: without later settings
     differences += [
         f"training.{name}"
         for name, value in wanted["training"].items()

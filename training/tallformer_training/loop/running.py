@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,6 +85,7 @@ def train(
     state = last_state(job, processes)
     if processes.is_main:
         begin_run(job)
+    job = _long_enough(job, learned, processes)
     say_start(job, learned, processes, speaker, is_new=state is None)
     teacher: StepClassifier | None = None
     if state is None and job.start is None and job.config.encoder_stage is not None:
@@ -93,6 +95,13 @@ def train(
     with _Session(job, processes, speaker, (learned, measured), (detector, state, teacher)) as session:
         session.run(until)
         return session.result()
+
+
+def _long_enough(job: TrainingJob, learned: Material, processes: Processes) -> TrainingJob:
+    """The job with as many epochs as `least_steps` needs. The run's description keeps what was requested."""
+    planner = Planner(job.recipe, job.config, learned.frames, processes=processes.count)
+    epochs = math.ceil(job.config.least_steps / planner.steps_per_epoch)
+    return job if epochs <= job.config.epochs else replace(job, config=job.config.lasting(epochs))
 
 
 def _teach_encoder(stage: EncoderStage, until: Callable[[], bool] | None) -> StepClassifier | None:
