@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from typing import Any, Literal
 
+from benchmarks.measure import processor_of
 from tallformer_infer.diagnosis.turns import Spread
 
 NOT_MEASURED = "not measured"
@@ -193,17 +194,17 @@ def merged_lines(kept: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) 
     places = {(goal.part, goal.key): place for place, goal in enumerate(GOALS)}
     by_goal: dict[tuple[str, str, str], dict[str, Any]] = {}
     for line in (*kept, *new):
-        name = (line["processor"], line["part"], line["key"])
+        name = (processor_of(line), line["part"], line["key"])
         if line["measured"] is not None or name not in by_goal:
             by_goal[name] = line
     known = (line for line in by_goal.values() if (line["part"], line["key"]) in places)
-    return sorted(known, key=lambda line: (line["processor"], places[line["part"], line["key"]]))
+    return sorted(known, key=lambda line: (processor_of(line), places[line["part"], line["key"]]))
 
 
 def goals_tables(lines: Iterable[dict[str, Any]]) -> str:
     """A Markdown table of the goals for each processor."""
     ordered = merged_lines(lines, [])
-    return "\n\n".join(goals_table(group) for _, group in groupby(ordered, key=lambda line: line["processor"]))
+    return "\n\n".join(goals_table(group) for _, group in groupby(ordered, key=processor_of))
 
 
 def goals_table(lines: Iterable[dict[str, Any]]) -> str:
@@ -216,7 +217,7 @@ def goals_table(lines: Iterable[dict[str, Any]]) -> str:
     minutes = {line["commit"]: line["run_minutes"] for line in kept}
     runs = [f"one run of {run:.0f} minutes (commit {commit})" for commit, run in minutes.items()]
     note = (
-        f"{met} of {len(kept)} met; {' and '.join(runs)}, {first['cpus']} cores, {first['processor']}; "
+        f"{met} of {len(kept)} met; {' and '.join(runs)}, {first['cpus']} cores, {processor_of(first)}; "
         "medians, in brackets quartiles."
     )
     return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tallformer_infer.devices import processor_name
+from tallformer_infer.devices import processor_features, processor_name
 from tallformer_infer.diagnosis.turns import Call, Spread, Timing, clocked, paired, take_turns
 
 __all__ = [
@@ -137,9 +137,15 @@ def circumstances(*, device: str = "cpu") -> dict[str, object]:
         "commit": _commit(),
         "device": device,
         "processor": processor_name(),
+        "processor_features": processor_features(),
         "cpus": os.cpu_count(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def processor_of(line: Mapping[str, Any]) -> str:
+    """Processor of a line, by name and by AMX: processors with and without it may have the same name."""
+    return f"{line['processor']}, AMX" if "AMX bf16" in line.get("processor_features", ()) else str(line["processor"])
 
 
 def _rounded(seconds: float | np.floating) -> float:

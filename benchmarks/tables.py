@@ -16,7 +16,7 @@ from benchmarks.afsd import page as afsd
 from benchmarks.afsd.workload import ACTIVITYNET, THUMOS14
 from benchmarks.goals import goals_tables
 from benchmarks.kinetics import page as kinetics_page
-from benchmarks.measure import read_results
+from benchmarks.measure import processor_of, read_results
 from benchmarks.real_training import page as real_page
 from benchmarks.scale import page as scale_page
 from tallformer_infer.evaluation import Protocol, protocol_named
@@ -87,7 +87,7 @@ def encoder_table() -> str:
     """Seconds per clip of encoders on CPUs: a table for each recipe and processor."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in read_results("encoder"):
-        groups.setdefault((line["inputs"]["recipe"], line["processor"]), []).append(line)
+        groups.setdefault((line["inputs"]["recipe"], processor_of(line)), []).append(line)
     return "\n\n".join(map(_encoder_table, groups.values()))
 
 
@@ -109,7 +109,7 @@ def _encoder_table(lines: list[dict[str, Any]]) -> str:
     rates = {line.get("matrix_precision", "fp32"): line["matrix_gigaflop_per_s"] for line in lines}
     note = (
         f"{first['inputs']['recipe']}, clips of {first['gigaflop_per_clip']:.0f} GFLOP, "
-        f"{first['inputs']['threads']} threads, {first['rounds']} rounds, {first['processor']}; "
+        f"{first['inputs']['threads']} threads, {first['rounds']} rounds, {processor_of(first)}; "
         f"large matrix products: {', '.join(f'{name} {rate:.0f}' for name, rate in rates.items())} GFLOP/s; medians."
     )
     return "\n".join([note, "", *rows])

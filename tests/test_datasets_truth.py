@@ -165,6 +165,13 @@ def test_a_model_with_points_keeps_its_head_when_it_is_trained_again(tmp_path: P
     assert again == replace(first, name=again.name)
 
 
+@pytest.mark.parametrize(("length_s", "warns"), [(0.05, True), (3.0, False), (60.0, False), (3000.0, True)])
+def test_lengths_that_points_cannot_find_are_told(tmp_path: Path, length_s: float, warns: bool) -> None:
+    found = suggest_recipe(annotate(tmp_path, [length_s] * 25), subset=None, base=preset("kinetics400-i3d"))
+
+    assert any("are shorter than a step or longer than a window" in line for line in found.explanation) is warns
+
+
 def test_twenty_videos_of_real_film_take_500_steps(tmp_path: Path) -> None:
     recipe = suggest_recipe(annotate(tmp_path, [3.0] * 5), subset=None, base=preset("kinetics400-i3d")).recipe
     settings = settings_of(recipe)

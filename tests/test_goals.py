@@ -72,6 +72,7 @@ def test_lines_of_other_processors_and_of_goals_that_were_not_measured_again_are
         goal_line(first, Figure(value=3.0)) | FACTS,
         goal_line(second, Figure(value=4.0)) | FACTS,
         goal_line(first, Figure(value=5.0)) | FACTS | {"processor": "6502"},
+        goal_line(first, Figure(value=9.0)) | FACTS | {"processor_features": ["AMX bf16"]},
     ]
     new = [goal_line(first, Figure(value=3.5)) | FACTS, goal_line(second, None, "no time left") | FACTS]
 
@@ -81,6 +82,7 @@ def test_lines_of_other_processors_and_of_goals_that_were_not_measured_again_are
         ("6502", first.key, 5.0),
         ("Z80", first.key, 3.5),
         ("Z80", second.key, 4.0),
+        ("Z80", first.key, 9.0),
     ]
 
 

@@ -201,6 +201,15 @@ def test_epochs_that_were_asked_for_are_not_prolonged(tmp_path: Path) -> None:
     assert (asked.epochs, asked.least_steps, default.least_steps) == (3, 0, 500)
 
 
+def test_the_number_format_is_that_of_the_encoder_stage_too() -> None:
+    options: Any = {"recipe": "demo", "epochs": None, "ratio": None, "seed": None}
+
+    settings = make_settings(None, **options, encoder_steps=3, precision="bf16")
+
+    assert settings.encoder_stage is not None
+    assert (settings.precision, settings.encoder_stage.precision) == ("bf16", "bf16")
+
+
 def test_help_names_the_defaults_of_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--help"]) == 0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 AFSD, AFSD_BF16 = "AFSD", "AFSD bf16"
 SYSTEMS = ("Swin-B fp32", "Swin-B int8", "Swin-T fp32", "Swin-T int8", "Swin-B bf16", "Swin-T bf16")
-"""Ours. bf16: the networks of both systems in OpenVINO, on CPUs that compute in bfloat16."""
+"""Ours. bf16: our encoder, and all of AFSD's networks, in OpenVINO on CPUs that compute in bfloat16."""
 ACTIVITYNET, THUMOS14 = "ActivityNet", "THUMOS14"
 
 _ACTIVITYNET_S, _THUMOS14_S = 116.7, 216.6

@@ -52,7 +52,7 @@ def main() -> None:
     end_s = time.monotonic() + 60 * options.minutes
     recipe, place = prepare(options)
     facts = {"encoder": options.encoder.stem, "side_px": recipe.sampling.crop_px, "bf16_features": options.bf16}
-    done = _done(options.out)
+    done = _done(options.out, options.steps)
     for split in options.splits:
         for line in _baselines(options, place, split, done):
             append_line(options.out, {**line, **facts})
@@ -99,10 +99,15 @@ def _baselines(
         yield untrained(split, place, weight, bias)
 
 
-def _done(path: Path) -> set[tuple[str, str, str, int]]:
+def _done(path: Path, steps: int) -> set[tuple[str, str, str, int]]:
+    """Runs with a line: all baselines, and those of about as many steps, which are rounded to whole epochs."""
     if not path.exists():
         return set()
-    return {(line["encoder"], line["variant"], line["split"], line["seed"]) for line in read_lines(path)}
+    return {
+        (line["encoder"], line["variant"], line["split"], line["seed"])
+        for line in read_lines(path)
+        if not line["steps"] or abs(line["steps"] - steps) <= 0.1 * steps
+    }
 
 
 def _detector(recipe: Recipe, path: Path) -> Detector:

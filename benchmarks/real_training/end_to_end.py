@@ -34,6 +34,8 @@ from tallformer_training.model import Detector
 VARIANT, SPLIT, SIDE_PX, ORDERS = "points", "across", 112, 2
 TRAINED = "end-to-end.safetensors"
 """The detector whose encoder was trained, in the work folder; see `stale_memory`."""
+TRAINED_FEATURES = f"features-{SIDE_PX}-trained"
+"""Features by its encoder."""
 FROZEN_EPOCHS = 24
 """Epochs of the first part: 120 steps."""
 _BATCH_WINDOWS = 2
@@ -86,6 +88,7 @@ def main() -> None:
             start = Path(shutil.copy(model, options.work / "head.safetensors"))
         elif name == "end-to-end":
             shutil.copy(model, options.work / TRAINED)
+            shutil.rmtree(options.work / TRAINED_FEATURES, ignore_errors=True)
     shutil.rmtree(folder)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import RESULTS, append_line
-from benchmarks.real_training.end_to_end import ORDERS, SIDE_PX, SPLIT, TRAINED, VARIANT
+from benchmarks.real_training.end_to_end import ORDERS, SIDE_PX, SPLIT, TRAINED, TRAINED_FEATURES, VARIANT
 from benchmarks.real_training.features import EMPTY, FeatureStore, encode_all
 from benchmarks.real_training.running import Place, load, run_job, scored, splits
 from benchmarks.real_training.variants import BATCH_WINDOWS, WINDOWS_PER_VIDEO, encoder_recipe, frozen_config, heads
@@ -30,7 +30,7 @@ from benchmarks.real_training.variants import BATCH_WINDOWS, WINDOWS_PER_VIDEO, 
 VARIANTS = ("anchor", "anchor-tcm", "anchor-tcm-quiet")
 SHARES = (1.0, 0.15)
 _DRAWS = 4
-"""Draws of fresh clips for each film, so that heads cannot learn which ones are."""
+"""Draws of fresh clips for each film, so that heads cannot learn which ones are fresh."""
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
 
 def _encoded_after(work: Path, names: list[str]) -> FeatureStore:
     """Features by the encoder after end-to-end training."""
-    folder = work / f"features-{SIDE_PX}-trained"
+    folder = work / TRAINED_FEATURES
     (variant,) = (one for one in heads(encoder_recipe(side_px=SIDE_PX), frozen_config()) if one.name == VARIANT)
     paths = {name: work / "videos" / f"{name}.mp4" for name in names}
     encode_all(load(variant, work / TRAINED), paths, folder, bf16=True)

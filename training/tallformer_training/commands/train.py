@@ -74,8 +74,8 @@ def train_command(  # noqa: PLR0913, PLR0917 (one parameter per option of the co
         typer.Option(
             metavar="N",
             show_default=False,
-            help="Passes over the videos (default: 1000; models of whole videos: 10; I3D with points: 100, and 500 "
-            "training steps or more).",
+            help="Passes over the videos (default: 1000; models of whole videos: 10; with points: 120, or on I3D 100 "
+            "and 500 steps or more).",
         ),
     ] = None,
     ratio: Annotated[
@@ -340,6 +340,8 @@ def make_settings(
         stage = settings.encoder_stage
         stage = EncoderStageConfig(steps=encoder_steps) if stage is None else replace(stage, steps=encoder_steps)
         settings = replace(settings, encoder_stage=stage)
+    if settings.encoder_stage is not None and precision is not None:
+        settings = replace(settings, encoder_stage=replace(settings.encoder_stage, precision=settings.precision))
     return settings if seed is None else replace(settings, seed=seed)
 
 

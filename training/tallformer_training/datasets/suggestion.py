@@ -2,7 +2,7 @@
 
 # Note [real films]
 A recipe with a contrast head has an encoder that knows real actions, and a head that cannot be trained. It gets the
-head that learned most from 20 examples per class (docs/real.md): points, without a TCM.
+head that learned most from 10 to 16 examples per class (docs/real.md): points, without a TCM.
 
 # Note [points]
 Points need no anchors that fit, so the encoder keeps its frame rate as long as a window holds the longest segments.
@@ -161,15 +161,23 @@ def _with_points(base: Recipe, lengths_s: NDArray[np.float64]) -> Recipe:
 
 def _choose_for_points(lengths_s: NDArray[np.float64], base: Recipe) -> _Choice:
     """See Note [points]."""
-    return _Choice(_rate_for_points(lengths_s, base.sampling, base.window), base.model.pyramid.levels, 1.0)
+    fps = _rate_for_points(lengths_s, base.sampling, base.window)
+    lengths = lengths_s * fps
+    fits = (lengths >= base.model.level_strides[0]) & (lengths <= _most_point_frames(base.window))
+    return _Choice(fps, base.model.pyramid.levels, float(fits.mean()))
 
 
 def _rate_for_points(lengths_s: NDArray[np.float64], sampling: SamplingConfig, window: WindowConfig) -> float:
     """The highest frame rate, up to the encoder's own, at which the longest segments fit into a window."""
     own_fps = sampling.sample_fps
     rates = [own_fps, *(fps for fps in reversed(RATES_FPS) if fps < own_fps)]
-    most_fps = _MOST_POINT_WINDOW_FRAMES * (1 - window.overlap) / _long(lengths_s)
+    most_fps = _most_point_frames(window) * (1 - window.overlap) / _long(lengths_s)
     return next((fps for fps in rates if fps <= most_fps), rates[-1])
+
+
+def _most_point_frames(window: WindowConfig) -> int:
+    """Length of the longest window, in whole clips."""
+    return max(_MOST_POINT_WINDOW_FRAMES // window.clip_frames, 1) * window.clip_frames
 
 
 def _long(lengths_s: NDArray[np.float64]) -> float:
@@ -280,7 +288,7 @@ def _recipe(
     least, most = _LEAST_WINDOW_CLIPS, _MOST_WINDOW_CLIPS
     if has_points:
         least = max(_POINT_WINDOW_FRAMES // clip_frames, 1)
-        most = max(_MOST_POINT_WINDOW_FRAMES // clip_frames, 1)
+        most = _most_point_frames(base.window) // clip_frames
     clips = min(max(math.ceil(wanted / clip_frames), least), most)
     window_frames = clips * clip_frames
     steps = -(-window_frames // (model.encoder_stride * model.reduction_stride))
@@ -309,7 +317,8 @@ def _explain(
         shortest, longest = _anchors(head, strides[0])[0] / fps, _anchors(head, strides[-1])[-1] / fps
         yield f"anchors: {shortest:.2f} to {longest:.1f} s; {100 * choice.reached:.1f} % of the segments match one"
     if choice.reached < ENOUGH:
-        yield f"warning: {100 * (1 - choice.reached):.1f} % of the segments match no anchor, and will be learned badly"
+        what = "match no anchor" if isinstance(head, HeadConfig) else "are shorter than a step or longer than a window"
+        yield f"warning: {100 * (1 - choice.reached):.1f} % of the segments {what}, and will be learned badly"
     rare = [f"{label} ({count})" for label, count in counts.items() if count < 20]
     if rare:
         yield f"warning: fewer than 20 segments: {', '.join(rare)}"

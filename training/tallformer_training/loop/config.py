@@ -308,7 +308,7 @@ OWN_FILMS = TrainingConfig(
     ema_decay=0.95,
     keep_encoder_norms=True,
 )
-"""A point head on some hundred actions, with I3D that knows Kinetics: measured in docs/real.md."""
+"""A point head on some hundred actions, with I3D that knows Kinetics; docs/real.md has results with r = 0."""
 
 
 def settings_of(recipe: Recipe) -> TrainingConfig:

@@ -28,15 +28,10 @@ from tallformer_training.loop.processes import Processes
 
 RUN_FILE = "run.json"
 SCHEMA = 1
-_MAY_CHANGE = {
-    "epochs",
-    "least_steps",
-    "checkpoint_every_steps",
-    "keep_checkpoints",
-    "loader_threads",
-    "validate_every_epochs",
-}
+_MAY_CHANGE = {"epochs", "checkpoint_every_steps", "keep_checkpoints", "loader_threads", "validate_every_epochs"}
 """Settings that may differ when a run is resumed: they affect when it ends, not what a step does."""
+_OVER_ALL_EPOCHS = {"training.schedule", "training.least_steps"}
+"""What `--epochs` changes besides `epochs`, if the learning rate falls once over the whole run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +154,11 @@ def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
         for name, value in wanted["training"].items()
         if name not in _MAY_CHANGE and settings.get(name) != value
     ]
+    if differences and settings["epochs"] != wanted["training"]["epochs"] and set(differences) <= _OVER_ALL_EPOCHS:
+        raise ConfigError(
+            f"{path}: the learning rate falls over all epochs of the run, so their number cannot change; continue "
+            "with the same, or train the weights further in another run (--init)"
+        )
     if differences:
         raise ConfigError(
             f"{path}: started with other {', '.join(differences)}; continue with the same, or start another run"
