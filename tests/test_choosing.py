@@ -14,8 +14,8 @@ from tallformer_infer.config import Difference
 from tallformer_infer.errors import DeviceError, ExtraError
 from tallformer_infer.installing import install_command
 from tallformer_infer.runtime import OnnxRuntime, OpenVinoRuntime, choosing
-from tallformer_infer.runtime.choosing import Choice, load_fastest
-from tallformer_infer.runtime.openvino import default_precision, has_bf16
+from tallformer_infer.runtime.choosing import Choice, load_fastest, load_runtime
+from tallformer_infer.runtime.openvino import has_bf16, lowest_precision
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
 
@@ -191,8 +191,33 @@ def test_bfloat16_is_taken_only_where_actions_are_known_to_stay(
     bundle = with_actions_in_bf16(bundle, unmatched)
 
     assert load_fastest(bundle, folder=tmp_path).precision == wanted
-    assert default_precision(bundle) == wanted
+    assert lowest_precision(bundle) == wanted
     assert load_fastest(bundle, folder=tmp_path, precision="fp32").precision == "fp32"
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bfloat16")
+@pytest.mark.parametrize(("bf16_s", "wanted"), [(0.1, "bf16"), (0.3, "fp32")])
+def test_openvino_takes_bfloat16_only_where_it_is_faster(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16_s: float, wanted: str
+) -> None:
+    asked = taking(monkeypatch, onnxruntime=0.01, openvino=0.25, openvino_bf16=bf16_s)
+    monkeypatch.setattr(choosing, "user_cache_folder", lambda: tmp_path)
+    bundle = with_actions_in_bf16(bundle, 0.0)
+
+    runtimes = [load_runtime(bundle, device="openvino") for _ in range(2)]
+
+    assert [runtime.precision for runtime in runtimes] == [wanted] * 2
+    assert asked == ["onnxruntime", "openvino", "openvino bf16"]
+    assert load_runtime(bundle, device="openvino", precision="bf16").precision == "bf16"
+
+
+def test_openvino_measures_nothing_where_only_float32_keeps_the_actions(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = taking(monkeypatch)
+
+    assert load_runtime(with_actions_in_bf16(bundle, 0.2), device="openvino").precision == "fp32"
+    assert asked == []
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this processor has no bfloat16")

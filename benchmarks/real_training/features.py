@@ -61,7 +61,7 @@ def encode_all_with_bundle(name: str, videos: Mapping[str, Path], folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     bundle = load_bundle(name)
     encoder = ClipEncoder(load_runtime(bundle, device="cpu", threads=torch.get_num_threads()), bundle.recipe)
-    np.save(folder / f"{EMPTY}.npy", encoder.encode_empty()[None])
+    np.save(folder / f"{EMPTY}.npy", encoder.encode_empty())
     for video, path in videos.items():
         out = folder / f"{video}.npz"
         if not out.exists():

@@ -56,7 +56,7 @@ Precision = Annotated[
     devices.RunPrecision | None,
     typer.Option(
         metavar="NAME",
-        help="Encoder precision for auto and openvino: fp32, or bf16 (default: bf16 only where the CPU has it and the "
+        help="Encoder precision for auto and openvino: fp32, or bf16 (default: bf16 only where it is faster and the "
         "actions stay the same).",
         rich_help_panel=RUN,
     ),

@@ -6,6 +6,8 @@ Note [the probe]
     second after a warm-up, one runtime after the other so that only one is in memory. The best round counts: other
     load on the machine can only make a round slower. The result is kept in the user's cache, per graph, processor and
     library versions; delete `choices` there to measure again.
+    It also decides the precision of `--device openvino`: on a Xeon with AVX-512 BF16 and without AMX, bfloat16 takes
+    1.3 times as long as float32 for Swin-T, and up to 1.8 times for I3D (docs/cpu.md).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -30,7 +33,7 @@ from tallformer_infer.files import user_cache_folder, write_whole
 from tallformer_infer.installing import install_command
 from tallformer_infer.runtime.onnx import OnnxRuntime
 from tallformer_infer.runtime.onnx_session import CUDA
-from tallformer_infer.runtime.openvino import OpenVinoRuntime, has_bf16
+from tallformer_infer.runtime.openvino import OpenVinoRuntime, has_bf16, lowest_precision
 from tallformer_infer.runtime.protocol import Runtime
 from tallformer_infer.runtime.tensorrt.running import TensorRTRuntime
 
@@ -55,7 +58,7 @@ def load_runtime(
         device: `auto` uses CUDA if it works, else the fastest on the CPU, see Note [the probe]; `tensorrt` runs the
             engines of `tallformer engine build`, `onnx-tensorrt` has ONNX Runtime build them while loading.
         threads: CPU threads; None uses one per core.
-        precision: Precision of the encoder; None leaves it to the runtime.
+        precision: Precision of the encoder; None takes the fastest that keeps the bundle's actions.
 
     Raises:
         BundleError: A graph is missing or damaged, or does not match the recipe.
@@ -67,7 +70,9 @@ def load_runtime(
     if device not in get_args(Device):
         raise ValueError(f"device={device!r}: expected one of {', '.join(get_args(Device))}")
     match device:
-        case "openvino" | "openvino:GPU" | "openvino:NPU":
+        case "openvino":
+            return OpenVinoRuntime(bundle, precision=precision or faster_precision(bundle, threads), threads=threads)
+        case "openvino:GPU" | "openvino:NPU":
             return OpenVinoRuntime(bundle, device=device, precision=precision, threads=threads)
         case "auto":
             return _load_automatically(bundle, threads, precision)
@@ -146,13 +151,36 @@ def load_fastest(
         reason = f"{first}{_without_openvino()}: {install_command('openvino')}"
         return OnnxRuntime(bundle, device="cpu", threads=threads, reason=reason)
     may_reduce = precision is None and bundle.parity is not None and bundle.parity.holds_in("bf16")
-    folder = folder or user_cache_folder() / "choices"
-    file = folder / f"{_name(bundle, may_reduce)}.json"
+    choice = _choose(bundle, may_reduce, threads, folder)
+    return _load(bundle, choice.way, threads, f"{first}{choice.reason}")
+
+
+def faster_precision(bundle: Bundle, threads: int | None = None, folder: Path | None = None) -> RunPrecision:
+    """The precision in which OpenVINO is faster on the CPU; bfloat16 must keep the actions. See Note [the probe].
+
+    Args:
+        bundle: The bundle to run.
+        threads: CPU threads; None takes one per core.
+        folder: Folder of stored choices; None uses the user's cache.
+
+    Raises:
+        BundleError: A graph is missing or damaged, or does not match the recipe.
+        ExtraError: OpenVINO is not installed.
+    """
+    if lowest_precision(bundle) == "fp32":
+        return "fp32"
+    clip_s = _choose(bundle, True, threads, folder).clip_s
+    return "bf16" if clip_s.get(_OPENVINO_BF16, math.inf) < clip_s.get(_OPENVINO, math.inf) else "fp32"
+
+
+def _choose(bundle: Bundle, may_reduce: bool, threads: int | None, folder: Path | None) -> Choice:
+    """What was measured before, or now."""
+    file = (folder or user_cache_folder() / "choices") / f"{_name(bundle, may_reduce)}.json"
     choice = _kept(file)
     if choice is None:
         choice = _measure(bundle, may_reduce, threads)
         _keep(file, choice)
-    return _load(bundle, choice.way, threads, f"{first}{choice.reason}")
+    return choice
 
 
 def _without_openvino() -> str:

@@ -83,7 +83,7 @@ class OpenVinoRuntime(OnnxRuntime):
         Args:
             bundle: Checked on reading.
             device: `openvino` is the CPU.
-            precision: Precision of the encoder; None uses `default_precision`.
+            precision: Precision of the encoder; None uses `lowest_precision`.
             threads: CPU threads; None uses one per core, within a container's quota.
             reason: Why it was chosen; None if requested by the user.
 
@@ -97,7 +97,7 @@ class OpenVinoRuntime(OnnxRuntime):
             raise ValueError(f"threads={threads}: expected at least 1, or None for one per core")
         target = device.partition(":")[2] or "CPU"
         self._graph_precision = bundle.graphs["encoder"].precision
-        self._precision = precision or default_precision(bundle, target)
+        self._precision = precision or lowest_precision(bundle, target)
         encoder = _open_encoder(bundle, target, self._precision, threads or available_cores())
         self._openvino = encoder
         super().__init__(bundle, device="cpu", threads=threads, encoder=encoder, reason=reason)
@@ -228,8 +228,10 @@ def has_bf16(target: str = "CPU") -> bool:
         return False
 
 
-def default_precision(bundle: Bundle, target: str = "CPU") -> RunPrecision:
+def lowest_precision(bundle: Bundle, target: str = "CPU") -> RunPrecision:
     """bfloat16 if the device supports it and the bundle's parity report confirms that actions do not change.
+
+    It may be slower than float32, see `choosing.faster_precision`.
 
     Raises:
         ExtraError: OpenVINO is not installed.
