@@ -59,7 +59,8 @@ def main() -> None:
         "films": len(films),
         "steps": read_metrics(run)[-1]["step"],
         "spent": spent,
-        "eval": found,
+        "map": [round(100 * value, 2) for value in found["mAP"]],
+        "average_map": round(100 * found["average_mAP"], 2),
     }
     append_line(options.out, line)
     print(json.dumps(line))
