@@ -84,11 +84,11 @@ def beginning_table(lines: Sequence[Line]) -> str:
 def end_to_end_table(lines: Sequence[Line]) -> str:
     """mAP after the first part of training, and after the second with a frozen encoder and end to end."""
     rows = ["| part | r | steps | 0.3 | 0.4 | 0.5 | 0.6 | 0.7 | mean | training, processor time |", f"|{'---|' * 10}"]
-    grouped: dict[tuple[str, float], list[Line]] = defaultdict(list)
+    grouped: dict[tuple[str, float, int], list[Line]] = defaultdict(list)
     for line in lines:
         if line["part"] != "cost":
-            grouped[line["part"], line["ratio"]].append(line)
-    for (part, ratio), runs in grouped.items():
+            grouped[line["part"], line["ratio"], line["steps"]].append(line)
+    for (part, ratio, _), runs in grouped.items():
         cells = [_PARTS[part], f"{ratio:g}", _steps(runs), *_maps(runs), _seconds(runs)]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
