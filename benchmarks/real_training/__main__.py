@@ -33,7 +33,7 @@ from benchmarks.real_training.variants import (
     generated_recipe,
     heads,
 )
-from benchmarks.real_training.videos import compose, compositions
+from benchmarks.real_training.videos import ORDERS, compose, compositions
 from tallformer_infer.config import Recipe
 from tallformer_training.checkpoint import load_checkpoint
 from tallformer_training.model import Detector
@@ -134,7 +134,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--real", type=Path, default=REAL, help="folder of the footage")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_training.jsonl", help="file to append lines to")
     parser.add_argument("--side", type=int, default=112, help="side of the encoder's frames, in pixels")
-    parser.add_argument("--orders", type=int, default=2, help="compositions of each sequence")
+    parser.add_argument("--orders", type=int, default=ORDERS, help="compositions of each sequence")
     parser.add_argument("--steps", type=int, default=120, help="training steps per part of a split")
     parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="comma-separated seeds of the runs")
     parser.add_argument("--only", type=_names, default=VARIANTS, help="comma-separated variants")

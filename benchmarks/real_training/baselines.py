@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.kinetics.contrast import Settings, detect
 from benchmarks.real_training.features import FeatureStore
 from benchmarks.real_training.running import Place, scored, splits
-from benchmarks.real_training.videos import CLASSES
+from benchmarks.real_training.videos import CLASSES, names_of
 from tallformer_infer.structures import Action
 
 KINETICS = {
@@ -49,11 +49,10 @@ def linear(split: str, place: Place, *, orders: int) -> dict[str, Any]:
     """A linear classifier of feature steps, trained on the training videos, with segments by contrast."""
     found: dict[str, list[Action]] = {}
     for learned, left_out in splits(split):
-        names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(orders)]
+        names = names_of(learned, orders)
         layer = _fit(place, names)
         allowed = np.arange(len(CLASSES) + 1) < len(CLASSES)
-        for sequence in left_out:
-            name = f"sequence-{sequence:02d}-0"
+        for name in names_of(left_out):
             with torch.no_grad():
                 logits = layer(torch.from_numpy(_steps(place.store, name))).numpy().astype(np.float64)
             hits = detect(logits, place.step_s, HEAD, allowed=allowed, least_score=0.005)
@@ -109,7 +108,7 @@ def _steps(store: FeatureStore, name: str) -> NDArray[np.float32]:
 
 
 def _tested(split: str) -> list[str]:
-    return [f"sequence-{sequence:02d}-0" for _, left_out in splits(split) for sequence in left_out]
+    return [name for _, left_out in splits(split) for name in names_of(left_out)]
 
 
 def _line(variant: str, split: str, found: dict[str, list[Action]], place: Place) -> dict[str, Any]:

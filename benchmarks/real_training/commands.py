@@ -19,10 +19,8 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, append_line, children_cpu_s
 from benchmarks.real_training.running import splits
-from benchmarks.real_training.videos import subset
+from benchmarks.real_training.videos import ORDERS, names_of, subset
 from tallformer_training.loop.record import read_metrics
-
-ORDERS = 2
 
 
 def main() -> None:
@@ -31,12 +29,12 @@ def main() -> None:
     videos, folder = options.work / "videos", options.work / "commands"
     shutil.rmtree(folder, ignore_errors=True)
     ((learned, left_out),) = splits("across")
-    films = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(ORDERS)]
-    tested = [f"sequence-{sequence:02d}-0" for sequence in left_out]
+    films = names_of(learned, ORDERS)
+    tested = names_of(left_out)
     truth = subset(videos / "truth.json", films, folder / "truth.json")
     other = subset(videos / "truth.json", tested, folder / "other.json")
+    (folder / "films").mkdir()
     for name in films:
-        (folder / "films").mkdir(exist_ok=True)
         (folder / "films" / f"{name}.mp4").symlink_to(videos / f"{name}.mp4")
     recipe, run, model, actions = (folder / name for name in ("recipe.json", "run", "my-model", "actions.json"))
     data = ["--annotations", truth, "--videos", folder / "films"]

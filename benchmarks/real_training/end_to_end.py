@@ -26,12 +26,13 @@ from benchmarks.measure import RESULTS, append_line
 from benchmarks.real_training.features import FeatureStore, encode_all
 from benchmarks.real_training.running import Place, load, run_job, scored, splits
 from benchmarks.real_training.variants import Variant, encoder_recipe, frozen_config, heads
+from benchmarks.real_training.videos import ORDERS, names_of
 from tallformer_training.checkpoint import save_checkpoint
 from tallformer_training.loop.record import read_metrics
 from tallformer_training.memory import encoded_count
 from tallformer_training.model import Detector
 
-VARIANT, SPLIT, SIDE_PX, ORDERS = "points", "across", 112, 2
+VARIANT, SPLIT, SIDE_PX = "points", "across", 112
 TRAINED = "end-to-end.safetensors"
 """The detector whose encoder was trained, in the work folder; see `stale_memory`."""
 TRAINED_FEATURES = f"features-{SIDE_PX}-trained"
@@ -51,8 +52,8 @@ def main() -> None:
     store = FeatureStore(options.work / f"features-{SIDE_PX}")
     place = Place(videos=videos, truth=videos / "truth.json", store=store, work=options.work / "runs")
     ((learned, left_out),) = splits(SPLIT)
-    names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(ORDERS)]
-    tested = [f"sequence-{sequence:02d}-0" for sequence in left_out]
+    names = names_of(learned, ORDERS)
+    tested = names_of(left_out)
     if options.cost:
         for precision in ("fp32", "bf16"):
             append_line(options.out, _cost(options, place, names[:_COST_VIDEOS], precision))

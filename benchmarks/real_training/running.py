@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.real_training.features import FeatureStore
 from benchmarks.real_training.variants import Variant
-from benchmarks.real_training.videos import LAWN, PARKING_LOT, SEQUENCES, subset
+from benchmarks.real_training.videos import LAWN, PARKING_LOT, SEQUENCES, names_of, subset
 from tallformer_infer.evaluation import Predictions, Truth, evaluate, protocol_named
 from tallformer_infer.structures import Action
 from tallformer_training.checkpoint import load_checkpoint, save_checkpoint
@@ -69,14 +69,13 @@ def run(variant: Variant, split: str, place: Place, *, seed: int, orders: int) -
     seconds, cpu_s = 0.0, 0.0
     for number, (learned, left_out) in enumerate(splits(split)):
         folder = place.work / f"{variant.name}-{split}-{seed}-{number}"
-        names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(orders)]
+        names = names_of(learned, orders)
         started_s, started_cpu_s = time.perf_counter(), time.process_time()
         detector, curve = _train(variant, names, folder, place, seed=seed)
         seconds += time.perf_counter() - started_s
         cpu_s += time.process_time() - started_cpu_s
         losses.append(curve)
-        for sequence in left_out:
-            name = f"sequence-{sequence:02d}-0"
+        for name in names_of(left_out):
             found[name] = place.store.detect(detector, name)
         shutil.rmtree(folder)
     _keep(found, place.work / "actions" / f"{variant.recipe.name}-{variant.name}-{split}-{seed}.json")

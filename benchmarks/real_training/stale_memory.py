@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from benchmarks.measure import RESULTS, append_line
-from benchmarks.real_training.end_to_end import ORDERS, SIDE_PX, SPLIT, TRAINED, TRAINED_FEATURES, VARIANT
+from benchmarks.real_training.end_to_end import SIDE_PX, SPLIT, TRAINED, TRAINED_FEATURES, VARIANT
 from benchmarks.real_training.features import EMPTY, FeatureStore, encode_all
 from benchmarks.real_training.running import Place, load, run_job, scored, splits
 from benchmarks.real_training.variants import BATCH_WINDOWS, WINDOWS_PER_VIDEO, encoder_recipe, frozen_config, heads
+from benchmarks.real_training.videos import ORDERS, names_of
 
 VARIANTS = ("anchor", "anchor-tcm", "anchor-tcm-quiet")
 SHARES = (1.0, 0.15)
@@ -38,8 +39,8 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     ((learned, left_out),) = splits(SPLIT)
-    names = [f"sequence-{sequence:02d}-{order}" for sequence in learned for order in range(ORDERS)]
-    tested = [f"sequence-{sequence:02d}-0" for sequence in left_out]
+    names = names_of(learned, ORDERS)
+    tested = names_of(left_out)
     before = FeatureStore(options.work / f"features-{SIDE_PX}")
     after = _encoded_after(options.work, [*names, *tested])
     changed = drift(before, after, names)

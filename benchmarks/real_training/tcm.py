@@ -33,12 +33,12 @@ from benchmarks.real_training.variants import (
     frozen_config,
     heads,
 )
+from benchmarks.real_training.videos import ORDERS, names_of
 from tallformer_training.loop.checkpoints import MEAN, checkpoint_folders
 from tallformer_training.loop.record import read_metrics
 from tallformer_training.model import Detector
 
 SPLIT = "across"
-ORDERS = 2
 VARIANTS = ("anchor", "anchor-warm", "anchor-tcm", "anchor-tcm-quiet", "anchor-tcm-slow", "anchor-tcm-warm")
 """Without TCM; with TCM; `quiet`: a TCM that is initially the identity; `slow`: a third of the learning rate of all
 weights; `warm`: ten times the warm-up."""
@@ -81,7 +81,7 @@ def variant_named(name: str, steps: int, every: int) -> Variant:
 
 def measure(variant: Variant, place: Place, *, seed: int, every: int, minutes: float) -> dict[str, Any]:
     """Train a variant for its steps or `minutes`, and evaluate its checkpoints."""
-    names = [f"sequence-{sequence:02d}-{order}" for sequence in splits(SPLIT)[0][0] for order in range(ORDERS)]
+    names = names_of(splits(SPLIT)[0][0], ORDERS)
     folder = place.work / f"{variant.name}-long-{seed}"
     end_s = time.monotonic() + 60 * minutes
     run_job(variant, names, folder, place, seed=seed, until=lambda: time.monotonic() > end_s)
@@ -92,7 +92,7 @@ def measure(variant: Variant, place: Place, *, seed: int, every: int, minutes: f
 
 def score_checkpoints(variant: Variant, place: Place, folder: Path, *, seed: int, every: int) -> dict[str, Any]:
     """Loss and mAP at the checkpoints of a run, even if it was stopped."""
-    tested = [f"sequence-{sequence:02d}-0" for sequence in splits(SPLIT)[0][1]]
+    tested = names_of(splits(SPLIT)[0][1])
     steps = [line for line in read_metrics(folder) if line["kind"] == "step"]
     curve = []
     for checkpoint in checkpoint_folders(folder):
@@ -125,7 +125,7 @@ def beginning(variant: Variant, place: Place, *, seed: int) -> dict[str, Any]:
     detector = Detector(variant.recipe).eval()
     assert detector.tcm is not None, "the variant has a TCM"
     clips = variant.recipe.window.clips
-    videos = [place.store.read(f"sequence-{sequence:02d}-0")[0] for sequence in splits(SPLIT)[0][0]]
+    videos = [place.store.read(name)[0] for name in names_of(splits(SPLIT)[0][0])]
     windows = np.stack([np.moveaxis(video[:clips], 1, 0).reshape(video.shape[1], -1) for video in videos])
     with torch.no_grad():
         x = detector.reduction(torch.from_numpy(windows))  # (videos, C, steps)

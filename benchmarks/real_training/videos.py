@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,8 @@ CLASSES = ("shake hands", "hug", "kick", "point", "punch", "push")
 BACKGROUND = 6
 """Number of the background class."""
 SEQUENCES = range(1, 21)
+ORDERS = 2
+"""Compositions of each sequence that is trained on."""
 PARKING_LOT, LAWN = range(1, 11), range(11, 21)
 VIDEO_FPS = 30
 SIDE_PX = 256
@@ -58,6 +60,11 @@ class Composition:
     def name(self) -> str:
         """File name without suffix."""
         return f"sequence-{self.sequence:02d}-{self.number}"
+
+
+def names_of(sequences: Iterable[int], orders: int = 1) -> list[str]:
+    """Names of the first compositions of sequences; with one order, those that are tested on."""
+    return [Composition(sequence, number).name for sequence in sequences for number in range(orders)]
 
 
 def compositions(count: int) -> list[Composition]:
