@@ -7,7 +7,7 @@ Note [the probe]
     load on the machine can only make a round slower. The result is kept in the user's cache, per graph, processor and
     library versions; delete `choices` there to measure again.
     It also decides the precision of `--device openvino`: on a Xeon with AVX-512 BF16 and without AMX, bfloat16 takes
-    1.3 times as long as float32 for Swin-T, and up to 1.8 times for I3D (docs/cpu.md).
+    1.3 times as long as float32, for Swin-T and for I3D (docs/cpu.md).
 """
 
 from __future__ import annotations
